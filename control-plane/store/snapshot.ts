@@ -1,0 +1,170 @@
+/** The cluster at one revision, with the indexes that deciders need. Reading is O(1) or proportional to the answer. */
+import type { ClusterConfig } from '#proto/model/cluster.ts';
+import { type NodeId, qualifiedName, type ServiceId, type TaskId } from '#proto/model/ids.ts';
+import type { Node } from '#proto/model/node.ts';
+import type { Revision, Service } from '#proto/model/service.ts';
+import type { Task } from '#proto/model/task.ts';
+import type { Applied, Table, Tables, Versioned } from './store.ts';
+
+export interface Snapshot {
+  readonly revision: number;
+  get<T extends Table>(table: T, key: string): Versioned<Tables[T]> | undefined;
+  /** Records of a table, in no promised order. */
+  all<T extends Table>(table: T): Iterable<Tables[T]>;
+  count(table: Table): number;
+  service(id: ServiceId): Service | undefined;
+  serviceNamed(project: string, name: string): Service | undefined;
+  task(id: TaskId): Task | undefined;
+  node(id: NodeId): Node | undefined;
+  revisionOf(id: ServiceId, number: number): Revision | undefined;
+  tasksOfService(id: ServiceId): Iterable<Task>;
+  tasksOnNode(id: NodeId): Iterable<Task>;
+  revisionsOfService(id: ServiceId): Iterable<Revision>;
+  readonly cluster: ClusterConfig | undefined;
+}
+
+const none: readonly never[] = [];
+
+/** The mutable snapshot behind a store; only the store that owns it may call `apply`. */
+export class LiveSnapshot implements Snapshot {
+  revision = 0;
+  readonly #tables: { [T in Table]: Map<string, Versioned<Tables[T]>> } = {
+    service: new Map(),
+    revision: new Map(),
+    task: new Map(),
+    node: new Map(),
+    token: new Map(),
+    credential: new Map(),
+    cluster: new Map(),
+  };
+  readonly #tasksOfService = new Map<string, Map<string, Task>>();
+  readonly #tasksOnNode = new Map<string, Map<string, Task>>();
+  readonly #revisionsOfService = new Map<string, Map<string, Revision>>();
+  readonly #serviceByName = new Map<string, Service>();
+
+  get<T extends Table>(table: T, key: string): Versioned<Tables[T]> | undefined {
+    return this.#tables[table].get(key);
+  }
+  *all<T extends Table>(table: T): Iterable<Tables[T]> {
+    for (const { value } of this.#tables[table].values()) yield value;
+  }
+  /** Keys of a table, for a resync that must find what has gone. */
+  keys(table: Table): Iterable<string> {
+    return this.#tables[table].keys();
+  }
+  count(table: Table): number {
+    return this.#tables[table].size;
+  }
+  service(id: ServiceId): Service | undefined {
+    return this.#tables.service.get(id)?.value;
+  }
+  serviceNamed(project: string, name: string): Service | undefined {
+    return this.#serviceByName.get(qualifiedName(project, name));
+  }
+  task(id: TaskId): Task | undefined {
+    return this.#tables.task.get(id)?.value;
+  }
+  node(id: NodeId): Node | undefined {
+    return this.#tables.node.get(id)?.value;
+  }
+  revisionOf(id: ServiceId, number: number): Revision | undefined {
+    return this.#tables.revision.get(revisionKey(id, number))?.value;
+  }
+  tasksOfService(id: ServiceId): Iterable<Task> {
+    return this.#tasksOfService.get(id)?.values() ?? none;
+  }
+  tasksOnNode(id: NodeId): Iterable<Task> {
+    return this.#tasksOnNode.get(id)?.values() ?? none;
+  }
+  revisionsOfService(id: ServiceId): Iterable<Revision> {
+    return this.#revisionsOfService.get(id)?.values() ?? none;
+  }
+  get cluster(): ClusterConfig | undefined {
+    return this.#tables.cluster.get('config')?.value;
+  }
+
+  /** Puts (or, with undefined, removes) one record; returns what changed, or undefined where nothing did. */
+  apply<T extends Table>(
+    table: T,
+    key: string,
+    value: Tables[T] | undefined,
+    modRevision: number,
+  ): Applied | undefined {
+    const records = this.#tables[table] as Map<string, Versioned<Tables[T]>>;
+    const before = records.get(key)?.value;
+    if (value === undefined) {
+      if (before === undefined) return undefined;
+      records.delete(key);
+    } else records.set(key, { value, modRevision });
+    const applied = { table, key, before, after: value } as Applied;
+    this.#index(applied);
+    return applied;
+  }
+
+  #index(change: Applied): void {
+    switch (change.table) {
+      case 'task':
+        move(this.#tasksOfService, change.key, change.before?.serviceId, change.after?.serviceId, change.after);
+        move(
+          this.#tasksOnNode,
+          change.key,
+          change.before?.nodeId || undefined,
+          change.after?.nodeId || undefined,
+          change.after,
+        );
+        break;
+      case 'revision':
+        move(this.#revisionsOfService, change.key, change.before?.serviceId, change.after?.serviceId, change.after);
+        break;
+      case 'service':
+        if (change.before)
+          this.#serviceByName.delete(qualifiedName(change.before.spec.project, change.before.spec.name));
+        if (change.after)
+          this.#serviceByName.set(qualifiedName(change.after.spec.project, change.after.spec.name), change.after);
+        break;
+    }
+  }
+}
+
+/** The key of a service's revision record. */
+export function revisionKey(id: ServiceId, number: number): string {
+  return `${id}/${number}`;
+}
+
+/** The key of any record. */
+export function keyOf<T extends Table>(table: T, value: Tables[T]): string {
+  switch (table) {
+    case 'revision': {
+      const revision = value as Revision;
+      return revisionKey(revision.serviceId, revision.number);
+    }
+    case 'credential':
+      return (value as Tables['credential']).registry;
+    case 'cluster':
+      return 'config';
+    default:
+      return (value as { id: string }).id;
+  }
+}
+
+function move<V>(
+  index: Map<string, Map<string, V>>,
+  key: string,
+  from: string | undefined,
+  to: string | undefined,
+  value: V | undefined,
+): void {
+  if (from !== undefined && from !== to) {
+    const group = index.get(from);
+    group?.delete(key);
+    if (group?.size === 0) index.delete(from);
+  }
+  if (to !== undefined && value !== undefined) {
+    let group = index.get(to);
+    if (!group) {
+      group = new Map();
+      index.set(to, group);
+    }
+    group.set(key, value);
+  }
+}

@@ -1,0 +1,48 @@
+/** What the agent asks of the network room. Implementations: host-network (the kernel), fake-network (tests, simulator). */
+import type { Endpoint, Peer } from '#proto/model/assignment.ts';
+import type { TaskId } from '#proto/model/ids.ts';
+import type { Port } from '#proto/model/service.ts';
+
+/** A task's place on the network. */
+export interface Attachment {
+  readonly taskId: TaskId;
+  readonly address: string;
+  readonly hostPorts: readonly Port[];
+}
+
+/** Everything the network of one node is a function of. */
+export interface NetworkWanted {
+  readonly revision: number;
+  readonly nodeId: string;
+  /** This node's own address and subnet (CIDR). */
+  readonly address: string;
+  readonly subnet: string;
+  /** CIDRs of the cluster. */
+  readonly network: string;
+  readonly vipNetwork: string;
+  readonly domain: string;
+  readonly peers: readonly Peer[];
+  readonly endpoints: readonly Endpoint[];
+  /** Tasks of this node that have, or should have, a namespace. */
+  readonly attachments: readonly Attachment[];
+}
+
+export interface NetworkRepair {
+  /** What was missing or wrong, and put right: "route 10.192.3.0/24 via 10.90.0.3 was missing". */
+  readonly message: string;
+}
+
+export interface Network {
+  /** Makes the kernel and DNS hold `wanted`; resolves when they do. Calls are coalesced: the newest wins. */
+  apply(wanted: NetworkWanted): Promise<void>;
+  /** A namespace with an address for a task; the same again for the same task. Returns the namespace's path. */
+  attach(
+    attachment: Attachment,
+  ): Promise<{ readonly netnsPath: string; readonly gateway: string; readonly dns: string }>;
+  /** Removes the namespace, veth and what is left in conntrack; nothing where there is none. */
+  detach(taskId: TaskId): Promise<void>;
+  /** Tasks that have a namespace here. */
+  attached(): Promise<readonly TaskId[]>;
+  onRepair(listener: (repair: NetworkRepair) => void): () => void;
+  close(): Promise<void>;
+}

@@ -1,0 +1,51 @@
+/** What is true of the whole cluster, and the small records beside the big nouns. */
+
+export interface ClusterConfig {
+  readonly id: string;
+  /** CIDR that all node subnets come from. */
+  readonly network: string;
+  /** CIDR of service addresses. */
+  readonly vipNetwork: string;
+  /** Where agents send logs; empty: nowhere. */
+  readonly natsUrl: string;
+  /** Search domain of container DNS. */
+  readonly domain: string;
+}
+
+/** A join token, without its secret. */
+export interface Token {
+  readonly id: string;
+  /** SHA-256 of the secret, hex. */
+  readonly secretHash: string;
+  readonly createdAtMs: number;
+  readonly expiresAtMs: number;
+  /** 0: no limit. */
+  readonly usesLeft: number;
+}
+
+/** A login at a registry, used by nodes to pull. */
+export interface Credential {
+  readonly registry: string;
+  readonly username: string;
+  readonly password: string;
+}
+
+/** Who leads. Every write is guarded by it. */
+export interface Leadership {
+  readonly epoch: number;
+  readonly replica: string;
+  /** Where the leader's agent service listens. */
+  readonly address: string;
+}
+
+/** A committed change, as users see it. */
+export interface Event {
+  readonly revision: number;
+  readonly atMs: number;
+  readonly kind: 'service' | 'task' | 'node' | 'cluster';
+  readonly action: string;
+  readonly id: string;
+  readonly name: string;
+  readonly node: string;
+  readonly message: string;
+}

@@ -1,0 +1,199 @@
+/** What the user wants: a service, its template, and the revisions of that template. Field contracts: proto/gantry/v1/types.proto. */
+import type { ServiceId } from './ids.ts';
+import type { Resources } from './resources.ts';
+
+export interface Mount {
+  readonly type: 'volume' | 'bind' | 'tmpfs';
+  readonly source: string;
+  readonly target: string;
+  readonly readOnly: boolean;
+  readonly noCopy: boolean;
+  readonly propagation: string;
+  readonly createHostPath: boolean;
+  readonly tmpfsSizeBytes: number;
+  readonly tmpfsMode: number;
+  readonly subpath: string;
+}
+
+export interface Port {
+  readonly target: number;
+  readonly published: number;
+  readonly protocol: 'tcp' | 'udp';
+  readonly mode: 'ingress' | 'host';
+}
+
+export interface HealthCheck {
+  readonly test: readonly string[];
+  readonly intervalMs: number;
+  readonly timeoutMs: number;
+  readonly startPeriodMs: number;
+  readonly startIntervalMs: number;
+  readonly retries: number;
+}
+
+export interface Ulimit {
+  readonly name: string;
+  readonly soft: number;
+  readonly hard: number;
+}
+
+export interface ContainerSpec {
+  readonly image: string;
+  readonly entrypoint: readonly string[];
+  readonly command: readonly string[];
+  readonly env: readonly string[];
+  readonly labels: Readonly<Record<string, string>>;
+  readonly hostname: string;
+  readonly user: string;
+  readonly workingDir: string;
+  readonly mounts: readonly Mount[];
+  readonly capAdd: readonly string[];
+  readonly capDrop: readonly string[];
+  readonly readOnly: boolean;
+  readonly sysctls: Readonly<Record<string, string>>;
+  readonly ulimits: readonly Ulimit[];
+  readonly stopSignal: string;
+  readonly stopGracePeriodMs: number;
+  readonly init: boolean;
+  readonly extraHosts: Readonly<Record<string, string>>;
+  readonly dns: readonly string[];
+  readonly dnsSearch: readonly string[];
+  readonly dnsOptions: readonly string[];
+  readonly healthCheck: HealthCheck | undefined;
+  readonly tty: boolean;
+  readonly stdinOpen: boolean;
+  readonly expose: readonly number[];
+  readonly privileged: boolean;
+  readonly newPrivileges: boolean;
+  readonly seccompUnconfined: boolean;
+  readonly pullPolicy: '' | 'missing' | 'always' | 'never';
+}
+
+/** A change in here needs new tasks; a change elsewhere in the spec does not. */
+export interface TaskTemplate {
+  readonly container: ContainerSpec;
+  readonly limits: Resources;
+  readonly reservations: Resources;
+  readonly runtime: string;
+}
+
+export interface RestartPolicy {
+  readonly condition: 'any' | 'on-failure' | 'none';
+  readonly delayMs: number;
+  readonly maxAttempts: number;
+  readonly windowMs: number;
+}
+
+export interface UpdatePolicy {
+  readonly parallelism: number;
+  readonly delayMs: number;
+  readonly order: 'stop-first' | 'start-first';
+  readonly monitorMs: number;
+  readonly failureAction: 'pause' | 'continue' | 'rollback';
+  readonly maxFailureRatio: number;
+}
+
+export interface Placement {
+  readonly constraints: readonly string[];
+  readonly spread: readonly string[];
+  readonly maxReplicasPerNode: number;
+  readonly platforms: readonly string[];
+}
+
+export interface ServiceSpec {
+  readonly project: string;
+  readonly name: string;
+  readonly labels: Readonly<Record<string, string>>;
+  readonly mode: 'replicated' | 'global';
+  readonly replicas: number;
+  readonly template: TaskTemplate;
+  readonly ports: readonly Port[];
+  readonly restart: RestartPolicy;
+  readonly update: UpdatePolicy;
+  readonly placement: Placement;
+  readonly endpointMode: 'vip' | 'dnsrr';
+  readonly aliases: readonly string[];
+}
+
+export interface Rollout {
+  readonly state: 'idle' | 'updating' | 'paused' | 'completed' | 'rolling-back' | 'rolled-back';
+  readonly message: string;
+  readonly startedAtMs: number;
+  readonly finishedAtMs: number;
+}
+
+export interface Service {
+  readonly id: ServiceId;
+  readonly spec: ServiceSpec;
+  readonly revision: number;
+  readonly vip: string;
+  readonly createdAtMs: number;
+  readonly updatedAtMs: number;
+  readonly rollout: Rollout;
+  readonly previous: ServiceSpec | undefined;
+  readonly previousRevision: number;
+  readonly removing: boolean;
+}
+
+/** One immutable version of a service's template, named by (serviceId, number). */
+export interface Revision {
+  readonly serviceId: ServiceId;
+  readonly number: number;
+  readonly template: TaskTemplate;
+  readonly imageDigest: string;
+  readonly createdAtMs: number;
+}
+
+export const idleRollout: Rollout = { state: 'idle', message: '', startedAtMs: 0, finishedAtMs: 0 };
+
+/** What applies where a Compose file is silent: swarmkit's defaults, but an immediate first restart. */
+export const defaults = {
+  restart: { condition: 'any', delayMs: 0, maxAttempts: 0, windowMs: 0 } satisfies RestartPolicy as RestartPolicy,
+  update: {
+    parallelism: 1,
+    delayMs: 0,
+    order: 'stop-first',
+    monitorMs: 5_000,
+    failureAction: 'pause',
+    maxFailureRatio: 0,
+  } satisfies UpdatePolicy as UpdatePolicy,
+  placement: { constraints: [], spread: [], maxReplicasPerNode: 0, platforms: [] } satisfies Placement as Placement,
+  stopGracePeriodMs: 10_000,
+  healthCheck: { intervalMs: 30_000, timeoutMs: 30_000, startPeriodMs: 0, startIntervalMs: 5_000, retries: 3 },
+} as const;
+
+/** A container of `image` with every field at its default. */
+export function containerSpec(image: string, fields: Partial<ContainerSpec> = {}): ContainerSpec {
+  return {
+    image,
+    entrypoint: [],
+    command: [],
+    env: [],
+    labels: {},
+    hostname: '',
+    user: '',
+    workingDir: '',
+    mounts: [],
+    capAdd: [],
+    capDrop: [],
+    readOnly: false,
+    sysctls: {},
+    ulimits: [],
+    stopSignal: '',
+    stopGracePeriodMs: defaults.stopGracePeriodMs,
+    init: false,
+    extraHosts: {},
+    dns: [],
+    dnsSearch: [],
+    dnsOptions: [],
+    tty: false,
+    stdinOpen: false,
+    expose: [],
+    healthCheck: undefined,
+    privileged: false,
+    newPrivileges: false,
+    seccompUnconfined: false,
+    pullPolicy: '',
+    ...fields,
+  };
+}

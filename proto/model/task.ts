@@ -1,0 +1,150 @@
+/** One run of one container. It never moves to another node, and its state only goes forward:
+ *
+ *   new → pending → assigned → preparing → ready → starting → running → complete | failed
+ *                                                                     → shutdown  (it was told to stop)
+ *        any of the above → rejected   (its node could not prepare it)
+ *        any of the above → orphaned   (its node is gone)
+ *        any terminal     → remove     (its record and remains may go)
+ */
+import type { NodeId, ServiceId, TaskId } from './ids.ts';
+import type { Resources } from './resources.ts';
+import type { Port } from './service.ts';
+
+export const taskStates = [
+  'new',
+  'pending',
+  'assigned',
+  'preparing',
+  'ready',
+  'starting',
+  'running',
+  'complete',
+  'failed',
+  'rejected',
+  'shutdown',
+  'orphaned',
+  'remove',
+] as const;
+export type TaskState = (typeof taskStates)[number];
+
+/** What the control plane wants of a task; it only goes forward too. */
+export const wantedStates = ['ready', 'running', 'shutdown', 'remove'] as const;
+export type WantedState = (typeof wantedStates)[number];
+
+export type Health = '' | 'starting' | 'healthy' | 'unhealthy';
+
+export interface Task {
+  readonly id: TaskId;
+  readonly serviceId: ServiceId;
+  readonly project: string;
+  readonly serviceName: string;
+  readonly slot: number;
+  /** Empty until assigned. */
+  readonly nodeId: NodeId | '';
+  readonly nodeName: string;
+  readonly revision: number;
+  readonly wanted: WantedState;
+  readonly state: TaskState;
+  readonly message: string;
+  readonly error: string;
+  readonly why: string;
+  readonly address: string;
+  readonly createdAtMs: number;
+  readonly stateAtMs: number;
+  readonly startedAtMs: number;
+  readonly finishedAtMs: number;
+  readonly exitCode: number;
+  readonly oomKilled: boolean;
+  readonly health: Health;
+  readonly pid: number;
+  readonly startAfterMs: number;
+  readonly imageDigest: string;
+  readonly hostPorts: readonly Port[];
+  readonly reservations: Resources;
+}
+
+/** What an agent says of a task. */
+export interface TaskStatus {
+  readonly taskId: TaskId;
+  readonly state: TaskState;
+  readonly message: string;
+  readonly error: string;
+  readonly atMs: number;
+  readonly startedAtMs: number;
+  readonly finishedAtMs: number;
+  readonly exitCode: number;
+  readonly oomKilled: boolean;
+  readonly health: Health;
+  readonly pid: number;
+  readonly imageDigest: string;
+}
+
+const rank = new Map<TaskState, number>(taskStates.map((state, index) => [state, index]));
+const wantedRank = new Map<WantedState, number>(wantedStates.map((state, index) => [state, index]));
+
+/** The task will never run again. */
+export function isTerminal(state: TaskState): boolean {
+  return rank.get(state)! > rank.get('running')!;
+}
+
+/** The law: a live state may advance to any later one; a terminal state only to `remove`. */
+export function mayAdvance(from: TaskState, to: TaskState): boolean {
+  if (isTerminal(from)) return to === 'remove' && from !== 'remove';
+  return rank.get(to)! > rank.get(from)!;
+}
+
+/** Wanting may only go forward: what was told to stop is never told to run again. */
+export function mayWant(from: WantedState, to: WantedState): boolean {
+  return wantedRank.get(to)! > wantedRank.get(from)!;
+}
+
+/** It holds its seat: it runs, or is on its way there, and nobody told it to stop. */
+export function isActive(task: Pick<Task, 'state' | 'wanted'>): boolean {
+  return !isTerminal(task.state) && (task.wanted === 'running' || task.wanted === 'ready');
+}
+
+/** It may hold processes, an address and resources on its node. */
+export function occupiesNode(task: Pick<Task, 'state' | 'nodeId'>): boolean {
+  return task.nodeId !== '' && !isTerminal(task.state);
+}
+
+/** Traffic may be sent to it: running, wanted, and healthy where health is checked. */
+export function isServing(task: Pick<Task, 'state' | 'wanted' | 'health' | 'address'>): boolean {
+  return (
+    task.state === 'running' &&
+    task.wanted === 'running' &&
+    task.address !== '' &&
+    (task.health === '' || task.health === 'healthy')
+  );
+}
+
+/** `a` orders before `b` in the life of a task: negative, zero or positive. */
+export function compareStates(a: TaskState, b: TaskState): number {
+  return rank.get(a)! - rank.get(b)!;
+}
+
+/** The task with an agent's word about it taken in; the task itself where the word is old, repeated or against the law. */
+export function withStatus(task: Task, status: TaskStatus): Task {
+  if (isTerminal(task.state)) return task;
+  if (status.state !== task.state && !mayAdvance(task.state, status.state)) return task;
+  const next: Task = {
+    ...task,
+    state: status.state,
+    message: status.message,
+    error: status.error,
+    stateAtMs: status.state === task.state ? task.stateAtMs : status.atMs,
+    startedAtMs: status.startedAtMs,
+    finishedAtMs: status.finishedAtMs,
+    exitCode: status.exitCode,
+    oomKilled: status.oomKilled,
+    health: status.health,
+    pid: status.pid,
+    imageDigest: status.imageDigest || task.imageDigest,
+  };
+  return sameFields(task, next) ? task : next;
+}
+
+function sameFields(a: Task, b: Task): boolean {
+  for (const key of Object.keys(b) as (keyof Task)[]) if (a[key] !== b[key]) return false;
+  return true;
+}

@@ -1,0 +1,281 @@
+/** Between the model and the generated messages. Outwards is a cast that the compiler checks; inwards every closed set is narrowed. */
+import type * as agent from '../gen/gantry/v1/agent.ts';
+import type * as types from '../gen/gantry/v1/types.ts';
+import { Fault } from '../kernel/errors.ts';
+import type { AssignmentItem, Backend, Endpoint, Peer, TaskAssignment } from './assignment.ts';
+import { assignmentKey } from './assignment.ts';
+import type { ClusterConfig, Event } from './cluster.ts';
+import { nodeId, serviceId, taskId } from './ids.ts';
+import type { Node } from './node.ts';
+import { noResources } from './resources.ts';
+import {
+  type ContainerSpec,
+  containerSpec,
+  defaults,
+  idleRollout,
+  type Mount,
+  type Port,
+  type Revision,
+  type Service,
+  type ServiceSpec,
+  type TaskTemplate,
+} from './service.ts';
+import { type Task, type TaskStatus, taskStates, wantedStates } from './task.ts';
+
+/** A model type as the generated code writes it: mutable, closed sets and ids as plain strings. */
+export type Wire<T> = T extends string
+  ? string
+  : T extends number | boolean | undefined
+    ? T
+    : T extends readonly (infer Item)[]
+      ? Wire<Item>[]
+      : { -readonly [Key in keyof T]: Wire<T[Key]> };
+
+/** The same object, typed for the wire. Encoding only reads it. */
+export function toWire<T>(value: T): Wire<T> {
+  return value as unknown as Wire<T>;
+}
+
+function oneOf<T extends string>(field: string, allowed: readonly T[], value: string): T {
+  if ((allowed as readonly string[]).includes(value)) return value as T;
+  throw new Fault('invalid', `${field}: "${value}" is none of ${allowed.map((one) => one || '""').join(', ')}`);
+}
+
+function required<T>(field: string, value: T | undefined): T {
+  if (value === undefined) throw new Fault('invalid', `${field} is missing`);
+  return value;
+}
+
+function portFromWire(port: types.Port): Port {
+  return {
+    target: port.target,
+    published: port.published,
+    protocol: oneOf('port.protocol', ['tcp', 'udp'], port.protocol || 'tcp'),
+    mode: oneOf('port.mode', ['ingress', 'host'], port.mode || 'ingress'),
+  };
+}
+
+function mountFromWire(mount: types.Mount): Mount {
+  return { ...mount, type: oneOf('mount.type', ['volume', 'bind', 'tmpfs'], mount.type) };
+}
+
+function containerFromWire(container: types.ContainerSpec): ContainerSpec {
+  return containerSpec(container.image, {
+    ...container,
+    mounts: container.mounts.map(mountFromWire),
+    pullPolicy: oneOf('pull_policy', ['', 'missing', 'always', 'never'], container.pullPolicy),
+  });
+}
+
+export function templateFromWire(template: types.TaskTemplate): TaskTemplate {
+  return {
+    container: containerFromWire(required('template.container', template.container)),
+    limits: template.limits ?? noResources,
+    reservations: template.reservations ?? noResources,
+    runtime: template.runtime || 'runc',
+  };
+}
+
+export function serviceSpecFromWire(spec: types.ServiceSpec): ServiceSpec {
+  const { restart, update, placement } = spec;
+  return {
+    project: spec.project,
+    name: spec.name,
+    labels: spec.labels,
+    mode: oneOf('mode', ['replicated', 'global'], spec.mode),
+    replicas: spec.replicas,
+    template: templateFromWire(required('template', spec.template)),
+    ports: spec.ports.map(portFromWire),
+    restart: restart
+      ? { ...restart, condition: oneOf('restart.condition', ['any', 'on-failure', 'none'], restart.condition) }
+      : defaults.restart,
+    update: update
+      ? {
+          ...update,
+          order: oneOf('update.order', ['stop-first', 'start-first'], update.order),
+          failureAction: oneOf('update.failure_action', ['pause', 'continue', 'rollback'], update.failureAction),
+        }
+      : defaults.update,
+    placement: placement ?? defaults.placement,
+    endpointMode: oneOf('endpoint_mode', ['vip', 'dnsrr'], spec.endpointMode || 'vip'),
+    aliases: spec.aliases,
+  };
+}
+
+export function serviceFromWire(service: types.Service): Service {
+  const rollout = service.rollout;
+  return {
+    id: serviceId(service.id),
+    spec: serviceSpecFromWire(required('service.spec', service.spec)),
+    revision: service.revision,
+    vip: service.vip,
+    createdAtMs: service.createdAtMs,
+    updatedAtMs: service.updatedAtMs,
+    rollout: rollout
+      ? {
+          ...rollout,
+          state: oneOf(
+            'rollout.state',
+            ['idle', 'updating', 'paused', 'completed', 'rolling-back', 'rolled-back'],
+            rollout.state,
+          ),
+        }
+      : idleRollout,
+    previous: service.previous && serviceSpecFromWire(service.previous),
+    previousRevision: service.previousRevision,
+    removing: service.removing,
+  };
+}
+
+export function revisionFromWire(revision: types.Revision): Revision {
+  return {
+    serviceId: serviceId(revision.serviceId),
+    number: revision.number,
+    template: templateFromWire(required('revision.template', revision.template)),
+    imageDigest: revision.imageDigest,
+    createdAtMs: revision.createdAtMs,
+  };
+}
+
+const healthStates = ['', 'starting', 'healthy', 'unhealthy'] as const;
+
+export function taskFromWire(task: types.Task): Task {
+  return {
+    id: taskId(task.id),
+    serviceId: serviceId(task.serviceId),
+    project: task.project,
+    serviceName: task.serviceName,
+    slot: task.slot,
+    nodeId: task.nodeId === '' ? '' : nodeId(task.nodeId),
+    nodeName: task.nodeName,
+    revision: task.revision,
+    wanted: oneOf('task.wanted', wantedStates, task.wanted),
+    state: oneOf('task.state', taskStates, task.state),
+    message: task.message,
+    error: task.error,
+    why: task.why,
+    address: task.address,
+    createdAtMs: task.createdAtMs,
+    stateAtMs: task.stateAtMs,
+    startedAtMs: task.startedAtMs,
+    finishedAtMs: task.finishedAtMs,
+    exitCode: task.exitCode,
+    oomKilled: task.oomKilled,
+    health: oneOf('task.health', healthStates, task.health),
+    pid: task.pid,
+    startAfterMs: task.startAfterMs,
+    imageDigest: task.imageDigest,
+    hostPorts: task.hostPorts.map(portFromWire),
+    reservations: task.reservations ?? noResources,
+  };
+}
+
+export function taskStatusFromWire(status: agent.TaskStatus): TaskStatus {
+  return {
+    taskId: taskId(status.taskId),
+    state: oneOf('status.state', taskStates, status.state),
+    message: status.message,
+    error: status.error,
+    atMs: status.atMs,
+    startedAtMs: status.startedAtMs,
+    finishedAtMs: status.finishedAtMs,
+    exitCode: status.exitCode,
+    oomKilled: status.oomKilled,
+    health: oneOf('status.health', healthStates, status.health),
+    pid: status.pid,
+    imageDigest: status.imageDigest,
+  };
+}
+
+export function nodeFromWire(node: types.Node): Node {
+  return {
+    id: nodeId(node.id),
+    name: node.name,
+    labels: node.labels,
+    availability: oneOf('node.availability', ['active', 'drain', 'pause'], node.availability || 'active'),
+    state: oneOf('node.state', ['ready', 'down', 'unknown'], node.state || 'unknown'),
+    message: node.message,
+    platform: node.platform ?? { os: '', architecture: '', variant: '' },
+    capacity: node.capacity ?? noResources,
+    address: node.address,
+    subnet: node.subnet,
+    bootId: node.bootId,
+    agentVersion: node.agentVersion,
+    kernel: node.kernel,
+    components: node.components,
+    runtimes: node.runtimes,
+    joinedAtMs: node.joinedAtMs,
+    stateAtMs: node.stateAtMs,
+  };
+}
+
+export function clusterFromWire(cluster: agent.ClusterConfig): ClusterConfig {
+  const { id, network, vipNetwork, natsUrl, domain } = cluster;
+  return { id, network, vipNetwork, natsUrl, domain };
+}
+
+export function eventFromWire(event: types.Event): Event {
+  return { ...event, kind: oneOf('event.kind', ['service', 'task', 'node', 'cluster'], event.kind) };
+}
+
+function taskAssignmentFromWire(item: agent.TaskAssignment): TaskAssignment {
+  return {
+    task: taskFromWire(required('assignment.task', item.task)),
+    template: templateFromWire(required('assignment.template', item.template)),
+    imageDigest: item.imageDigest,
+  };
+}
+
+function backendFromWire(backend: agent.Backend): Backend {
+  return { ...backend, taskId: taskId(backend.taskId), nodeId: nodeId(backend.nodeId) };
+}
+
+function endpointFromWire(endpoint: agent.Endpoint): Endpoint {
+  return {
+    serviceId: serviceId(endpoint.serviceId),
+    project: endpoint.project,
+    name: endpoint.name,
+    aliases: endpoint.aliases,
+    mode: oneOf('endpoint.mode', ['vip', 'dnsrr'], endpoint.mode),
+    vip: endpoint.vip,
+    ports: endpoint.ports.map(portFromWire),
+    backends: endpoint.backends.map(backendFromWire),
+  };
+}
+
+function peerFromWire(peer: agent.Peer): Peer {
+  return { nodeId: nodeId(peer.nodeId), name: peer.name, address: peer.address, subnet: peer.subnet };
+}
+
+/** Undefined for an item of a kind this version does not know: a newer control plane's, to be left alone. */
+export function assignmentFromWire(assignment: agent.Assignment): AssignmentItem | undefined {
+  const item = assignment.item;
+  switch (item?.$case) {
+    case 'task':
+      return { kind: 'task', ...taskAssignmentFromWire(item.value) };
+    case 'endpoint':
+      return { kind: 'endpoint', ...endpointFromWire(item.value) };
+    case 'peer':
+      return { kind: 'peer', ...peerFromWire(item.value) };
+    case 'credential': {
+      const { registry, username, password } = item.value;
+      return { kind: 'credential', registry, username, password };
+    }
+    default:
+      return undefined;
+  }
+}
+
+export function assignmentToWire(item: AssignmentItem): agent.Assignment {
+  const key = assignmentKey(item);
+  switch (item.kind) {
+    case 'task':
+      return { key, item: { $case: 'task', value: toWire<TaskAssignment>(item) } };
+    case 'endpoint':
+      return { key, item: { $case: 'endpoint', value: toWire<Endpoint>(item) } };
+    case 'peer':
+      return { key, item: { $case: 'peer', value: toWire<Peer>(item) } };
+    case 'credential':
+      return { key, item: { $case: 'credential', value: { ...item } } };
+  }
+}

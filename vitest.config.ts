@@ -1,0 +1,12 @@
+import { defineConfig } from 'vitest/config';
+
+/** Pure suites share processes; suites with real parts (`test/run.ts` runs them) do not. */
+export default defineConfig({
+  test: {
+    include: ['test/**/*.test.ts'],
+    pool: 'forks',
+    testTimeout: 30_000,
+    hookTimeout: 120_000,
+    teardownTimeout: 60_000,
+  },
+});
