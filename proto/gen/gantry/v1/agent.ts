@@ -28,7 +28,7 @@ export const protobufFileName = "gantry/v1/agent.proto";
 export interface EnrolRequest {
   tokenId: string;
   csrPem: string;
-  /** HMAC-SHA-256(token secret, DER of the CSR) */
+  /** HMAC-SHA-256(SHA-256(token secret), DER of the CSR): proto/enrolment-proof.ts */
   proof: Buffer;
   /** the host's name */
   name: string;
