@@ -332,7 +332,8 @@ export interface LogLine {
   slot: number;
   taskId: string;
   node: string;
-  atNs: number;
+  /** microseconds since the epoch: nanoseconds are beyond what a JS number holds */
+  atUs: number;
   /** stdout | stderr | gap */
   stream: string;
   text: Buffer;
@@ -3923,7 +3924,7 @@ function createBaseLogLine(): LogLine {
     slot: 0,
     taskId: "",
     node: "",
-    atNs: 0,
+    atUs: 0,
     stream: "",
     text: Buffer.alloc(0),
     _unknownFields: {},
@@ -3947,8 +3948,8 @@ export const LogLine: MessageFns<LogLine> = {
     if (message.node !== "") {
       writer.uint32(42).string(message.node);
     }
-    if (message.atNs !== 0) {
-      writer.uint32(48).int64(message.atNs);
+    if (message.atUs !== 0) {
+      writer.uint32(48).int64(message.atUs);
     }
     if (message.stream !== "") {
       writer.uint32(58).string(message.stream);
@@ -4025,7 +4026,7 @@ export const LogLine: MessageFns<LogLine> = {
               break;
             }
 
-            message.atNs = longToNumber(reader.int64());
+            message.atUs = longToNumber(reader.int64());
             continue;
           }
           case 7: {
@@ -4074,7 +4075,7 @@ export const LogLine: MessageFns<LogLine> = {
     message.slot = object.slot ?? 0;
     message.taskId = object.taskId ?? "";
     message.node = object.node ?? "";
-    message.atNs = object.atNs ?? 0;
+    message.atUs = object.atUs ?? 0;
     message.stream = object.stream ?? "";
     message.text = object.text ?? Buffer.alloc(0);
     return message;

@@ -1,0 +1,19 @@
+/** What happened in the cluster, in words, for people who watch or look back. Implementation: nats-event-log. */
+import type { Event } from '#proto/model/cluster.ts';
+import type { Delta } from '../store/store.ts';
+
+export interface EventQuery {
+  /** Goes on with what happens from now on, until the signal aborts. */
+  readonly follow?: boolean;
+  /** Events at or after this, ms since the epoch; 0 or none: all that are kept. Following without it begins now. */
+  readonly sinceMs?: number;
+  readonly signal?: AbortSignal;
+}
+
+export interface EventLog {
+  /** Takes one step of the snapshot; each replica feeds its own (`store.subscribe(events.record)`), the leader's are kept in NATS. */
+  record(delta: Delta): void;
+  /** In order of commit. Reads what NATS keeps, or, while it is not reached, the last 10,000 seen by this replica. */
+  read(query: EventQuery): AsyncIterable<Event>;
+  close(): Promise<void>;
+}
