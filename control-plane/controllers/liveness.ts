@@ -1,0 +1,12 @@
+/** Who was heard when: the leader's memory of heartbeats, as the controllers see it. */
+import type { NodeId } from '#proto/model/ids.ts';
+
+export interface Liveness {
+  /** `clock.monotonic()` ms of the node's last beat; undefined: never since this leader began. */
+  lastBeatAt(node: NodeId): number | undefined;
+  /**
+   * Calls `listener` when a node's beats begin, begin again after a silence, or its stream ends. Calling it for every
+   * beat is allowed and costs a look at one node. The result unsubscribes.
+   */
+  onChange(listener: (node: NodeId) => void): () => void;
+}
