@@ -1,0 +1,208 @@
+/** What each node should hold, out of a snapshot, and which items one step of the snapshot changes. Pure. */
+import type { AssignmentItem, Backend, Endpoint, Peer } from '#proto/model/assignment.ts';
+import type { Credential } from '#proto/model/cluster.ts';
+import type { NodeId, ServiceId } from '#proto/model/ids.ts';
+import type { Node } from '#proto/model/node.ts';
+import type { Service } from '#proto/model/service.ts';
+import { isServing, occupiesNode, type Task } from '#proto/model/task.ts';
+import type { Snapshot } from '../store/snapshot.ts';
+import type { Delta } from '../store/store.ts';
+
+/** What has to be sent because of some steps of the snapshot: names only, the items are read when they are sent. */
+export interface Dirty {
+  /** Task ids, by the node that holds (or held) them. */
+  readonly tasks: Map<NodeId, Set<string>>;
+  /** Services whose endpoint every node must hear of. */
+  readonly endpoints: Set<ServiceId>;
+  /** Nodes that all others must hear of. */
+  readonly peers: Set<NodeId>;
+  /** Registries whose login changed. */
+  readonly credentials: Set<string>;
+  /** Nodes whose own record changed in what their agent acts on. */
+  readonly records: Set<NodeId>;
+}
+
+export function nothingDirty(): Dirty {
+  return {
+    tasks: new Map(),
+    endpoints: new Set(),
+    peers: new Set(),
+    credentials: new Set(),
+    records: new Set(),
+  };
+}
+
+/** Opens the passwords in credential records; the store holds them sealed. */
+export type Unseal = (credential: Credential) => Credential;
+
+/** The full set of one node, in the order in which it is of use: the network and logins before the tasks. */
+export function itemsOf(snapshot: Snapshot, node: NodeId, unseal: Unseal): AssignmentItem[] {
+  const items: AssignmentItem[] = [];
+  for (const other of snapshot.all('node')) {
+    const peer = other.id === node ? undefined : peerOf(other);
+    if (peer) items.push({ kind: 'peer', ...peer });
+  }
+  for (const service of snapshot.all('service')) items.push({ kind: 'endpoint', ...endpointOf(snapshot, service) });
+  const registries = new Set<string>();
+  const tasks: AssignmentItem[] = [];
+  for (const task of snapshot.tasksOnNode(node)) {
+    const item = taskItem(snapshot, task);
+    if (!item) continue;
+    tasks.push(item);
+    registries.add(registryOf(item.template.container.image));
+  }
+  for (const registry of registries) {
+    const credential = credentialItem(snapshot, registry, unseal);
+    if (credential) items.push(credential);
+  }
+  return items.concat(tasks);
+}
+
+/** Adds what `delta` makes stale to `dirty`; the agent's own words about a task are not sent back to it. */
+export function mark(dirty: Dirty, delta: Delta): void {
+  for (const change of delta.changes) {
+    switch (change.table) {
+      case 'task':
+        markTask(dirty, change.before, change.after);
+        break;
+      case 'service':
+        if (!sameEndpointSpec(change.before, change.after)) dirty.endpoints.add((change.after ?? change.before)!.id);
+        break;
+      case 'node': {
+        const id = (change.after ?? change.before)!.id;
+        if (!same(change.before && peerOf(change.before), change.after && peerOf(change.after))) dirty.peers.add(id);
+        if (change.before && change.after && !sameRecord(change.before, change.after)) dirty.records.add(id);
+        break;
+      }
+      case 'credential':
+        dirty.credentials.add(change.key);
+        break;
+    }
+  }
+}
+
+function markTask(dirty: Dirty, before: Task | undefined, after: Task | undefined): void {
+  const heldBefore = before && occupiesNode(before) ? before : undefined;
+  const heldAfter = after && occupiesNode(after) ? after : undefined;
+  if (heldBefore && heldBefore.nodeId !== heldAfter?.nodeId) add(dirty.tasks, heldBefore.nodeId as NodeId, before!.id);
+  if (heldAfter && !(heldBefore && sameForAgent(heldBefore, heldAfter))) {
+    add(dirty.tasks, heldAfter.nodeId as NodeId, heldAfter.id);
+  }
+  if (!same(before && backendOf(before), after && backendOf(after))) {
+    dirty.endpoints.add((after ?? before)!.serviceId);
+  }
+}
+
+/** The fields an agent acts on; the others are its own reports. */
+function sameForAgent(a: Task, b: Task): boolean {
+  return (
+    a.nodeId === b.nodeId &&
+    a.wanted === b.wanted &&
+    a.startAfterMs === b.startAfterMs &&
+    a.address === b.address &&
+    a.revision === b.revision
+  );
+}
+
+function sameRecord(a: Node, b: Node): boolean {
+  return a.subnet === b.subnet && a.address === b.address && a.name === b.name;
+}
+
+function sameEndpointSpec(a: Service | undefined, b: Service | undefined): boolean {
+  if (!a || !b) return a === b;
+  return (
+    a.vip === b.vip &&
+    a.spec.endpointMode === b.spec.endpointMode &&
+    a.spec.name === b.spec.name &&
+    a.spec.project === b.spec.project &&
+    same(a.spec.ports, b.spec.ports) &&
+    same(a.spec.aliases, b.spec.aliases)
+  );
+}
+
+function add<K, V>(sets: Map<K, Set<V>>, key: K, value: V): void {
+  const set = sets.get(key);
+  if (set) set.add(value);
+  else sets.set(key, new Set([value]));
+}
+
+function same(a: unknown, b: unknown): boolean {
+  return a === b || JSON.stringify(a) === JSON.stringify(b);
+}
+
+/** The task as its node gets it; undefined where the node has nothing to do for it any more. */
+export function taskItem(
+  snapshot: Snapshot,
+  task: Task | undefined,
+): Extract<AssignmentItem, { kind: 'task' }> | undefined {
+  if (!task || !occupiesNode(task)) return undefined;
+  const revision = snapshot.revisionOf(task.serviceId, task.revision);
+  if (!revision) return undefined;
+  return { kind: 'task', task, template: revision.template, imageDigest: task.imageDigest || revision.imageDigest };
+}
+
+/** A service as every node's network sees it. Backends in the order of their slots, so that equal endpoints are equal bytes. */
+export function endpointOf(snapshot: Snapshot, service: Service): Endpoint {
+  const backends: Backend[] = [];
+  for (const task of snapshot.tasksOfService(service.id)) {
+    const backend = backendOf(task);
+    if (backend) backends.push(backend);
+  }
+  backends.sort((a, b) => a.slot - b.slot || (a.taskId < b.taskId ? -1 : 1));
+  return {
+    serviceId: service.id,
+    project: service.spec.project,
+    name: service.spec.name,
+    aliases: service.spec.aliases,
+    mode: service.spec.endpointMode,
+    vip: service.vip,
+    ports: service.spec.ports,
+    backends,
+  };
+}
+
+/** Only what runs can be reached; what is still starting, or has ended, is nobody's backend. */
+function backendOf(task: Task): Backend | undefined {
+  if (task.state !== 'running' || task.address === '' || task.nodeId === '') return undefined;
+  return {
+    taskId: task.id,
+    slot: task.slot,
+    address: task.address,
+    nodeId: task.nodeId,
+    nodeName: task.nodeName,
+    serving: isServing(task),
+  };
+}
+
+/** A node as the others route to it; undefined until it has an address and a subnet. */
+export function peerOf(node: Node): Peer | undefined {
+  if (node.address === '' || node.subnet === '') return undefined;
+  return { nodeId: node.id, name: node.name, address: node.address, subnet: node.subnet };
+}
+
+/** The login of a registry, opened for the wire. */
+export function credentialItem(
+  snapshot: Snapshot,
+  registry: string,
+  unseal: Unseal,
+): Extract<AssignmentItem, { kind: 'credential' }> | undefined {
+  const credential = snapshot.get('credential', registry)?.value;
+  return credential && { kind: 'credential', ...unseal(credential) };
+}
+
+/** The registry that an image reference names, by Docker's rule: a first part with a dot, a port, or `localhost`; else docker.io. */
+export function registryOf(image: string): string {
+  const slash = image.indexOf('/');
+  const first = slash < 0 ? '' : image.slice(0, slash);
+  return first === 'localhost' || /[.:]/.test(first) ? first : 'docker.io';
+}
+
+/** Registries of the images of a node's tasks. */
+export function registriesOf(snapshot: Snapshot, node: NodeId): Set<string> {
+  const registries = new Set<string>();
+  for (const task of snapshot.tasksOnNode(node)) {
+    const item = taskItem(snapshot, task);
+    if (item) registries.add(registryOf(item.template.container.image));
+  }
+  return registries;
+}

@@ -1,0 +1,68 @@
+/** The Agent service over gRPC: who calls is what the client certificate says, the rest is Dispatch. */
+import type * as grpc from '@grpc/grpc-js';
+import {
+  type AgentServer,
+  AgentService,
+  ControlMessage,
+  type EnrolResponse,
+  type RenewRequest,
+} from '#proto/gen/gantry/v1/agent.ts';
+import { Fault } from '#proto/kernel/errors.ts';
+import { isId, type NodeId, nodeId } from '#proto/model/ids.ts';
+import { statusOf, unary } from '#proto/rpc.ts';
+import { serverSideStream } from '#proto/rpc-stream.ts';
+import type { Dispatch } from './dispatch.ts';
+
+/** Bytes of messages that go to many sessions: each is encoded once. */
+const encoded = new WeakMap<ControlMessage, Buffer>();
+
+function encodeOnce(message: ControlMessage): Buffer {
+  let bytes = encoded.get(message);
+  if (!bytes) {
+    bytes = Buffer.from(ControlMessage.encode(message).finish());
+    encoded.set(message, bytes);
+  }
+  return bytes;
+}
+
+/** The service's definition, to be added to a server together with `agentService`. */
+export const agentServiceDefinition = {
+  ...AgentService,
+  session: { ...AgentService.session, responseSerialize: encodeOnce },
+} as const;
+
+/** The node that calls, by the name in its certificate. Faults: `unauthenticated`. */
+export function callingNode(call: Pick<grpc.ServerUnaryCall<unknown, unknown>, 'getAuthContext'>): NodeId {
+  const subject = call.getAuthContext().sslPeerCertificate?.subject;
+  const name = Array.isArray(subject?.CN) ? subject.CN[0] : subject?.CN;
+  if (typeof name === 'string' && isId(name)) return nodeId(name);
+  throw new Fault('unauthenticated', 'this needs the certificate of a node', {
+    remedy: 'join the machine with a token: gantry token create',
+  });
+}
+
+/** Handlers of the Agent service. `renew` signs a node's next certificate; the node must still be a member. */
+export function agentService(parts: {
+  readonly dispatch: Dispatch;
+  readonly renew: (node: NodeId, request: RenewRequest) => Promise<EnrolResponse>;
+}): AgentServer {
+  const { dispatch } = parts;
+  /** Runs `serve` for the calling node; who is none is refused. */
+  const asNode = <In, Out>(
+    serve: (node: NodeId, call: grpc.ServerDuplexStream<In, Out>) => void,
+  ): grpc.handleBidiStreamingCall<In, Out> => {
+    return (call) => {
+      try {
+        serve(callingNode(call), call);
+      } catch (error) {
+        call.emit('error', statusOf(error));
+      }
+    };
+  };
+  return {
+    session: asNode((node, call) => dispatch.connect(node, serverSideStream(call))),
+    heartbeat: asNode((node, call) => dispatch.beats(node, serverSideStream(call))),
+    relay: asNode((node, call) => dispatch.relays.accept(node, serverSideStream(call))),
+    renew: unary(async (request, call) => parts.renew(callingNode(call), request)),
+  };
+}

@@ -1,0 +1,227 @@
+/** One node's session: greets it, takes its reports, and keeps it told what it should hold. */
+import type { AgentMessage, AssignmentSet, ControlMessage, Hello, OpenRelay } from '#proto/gen/gantry/v1/agent.ts';
+import { describe, Fault } from '#proto/kernel/errors.ts';
+import type { Log } from '#proto/kernel/log.ts';
+import type { AssignmentItem } from '#proto/model/assignment.ts';
+import type { NodeId } from '#proto/model/ids.ts';
+import { assignmentToWire, nodeFromWire, taskStatusFromWire, toWire } from '#proto/model/wire.ts';
+import type { MessageStream } from '#proto/stream.ts';
+import type { Store } from '../store/store.ts';
+import { credentialItem, type Dirty, itemsOf, registriesOf, registryOf, taskItem, type Unseal } from './assign.ts';
+import type { StatusWriter } from './status.ts';
+
+export interface SessionParts {
+  readonly store: Store;
+  readonly log: Log;
+  readonly writer: StatusWriter;
+  readonly unseal: Unseal;
+  readonly heartbeatPeriodMs: number;
+  /** Of this replica's leadership; undefined while it does not lead. */
+  readonly epoch: () => number | undefined;
+}
+
+/** Items in one message of a full set. */
+const partSize = 500;
+
+export class NodeSession {
+  readonly node: NodeId;
+  readonly number: number;
+  /** The network revision the node says is in its kernel. */
+  appliedRevision = 0;
+  readonly #parts: SessionParts;
+  readonly #stream: MessageStream<AgentMessage, ControlMessage>;
+  /** greeting → live: nothing is sent before the Hello was taken. */
+  #live = false;
+  /** The node reads too slowly: what changes meanwhile is not queued, it gets a full set once it has caught up. */
+  #behind = false;
+  #registries = new Set<string>();
+
+  constructor(
+    node: NodeId,
+    number: number,
+    stream: MessageStream<AgentMessage, ControlMessage>,
+    parts: SessionParts,
+    ended: (session: NodeSession) => void,
+  ) {
+    this.node = node;
+    this.number = number;
+    this.#parts = parts;
+    this.#stream = stream;
+    stream.listen({
+      message: (message) => this.#take(message),
+      drain: () => this.#caughtUp(),
+      closed: () => ended(this),
+    });
+  }
+
+  get live(): boolean {
+    return this.#live;
+  }
+
+  close(fault?: Fault): void {
+    this.#live = false;
+    this.#stream.close(fault);
+  }
+
+  /** Sends the node to whoever leads, and ends. */
+  redirect(): void {
+    const { leadership } = this.#parts.store;
+    if (!leadership) return this.close(new Fault('unavailable', 'no control plane replica leads at the moment'));
+    const { address, epoch } = leadership;
+    this.#send({ $case: 'redirect', value: { address, epoch } });
+    this.close();
+  }
+
+  openRelay(request: OpenRelay): boolean {
+    if (!this.#live) return false;
+    this.#send({ $case: 'openRelay', value: request });
+    return true;
+  }
+
+  #send(body: NonNullable<ControlMessage['body']>): void {
+    if (!this.#stream.send({ body })) this.#behind = true;
+  }
+
+  #take(message: AgentMessage): void {
+    const body = message.body;
+    try {
+      switch (body?.$case) {
+        case 'hello':
+          return this.#greet(body.value);
+        case 'status':
+          if (this.#live) this.#parts.writer.report(this.node, body.value.tasks.map(taskStatusFromWire));
+          return;
+        case 'applied':
+          this.appliedRevision = body.value.revision;
+          return;
+      }
+    } catch (error) {
+      this.#parts.log.warn('session ended: the agent sent what cannot be read', { node: this.node, error });
+      this.close(error instanceof Fault ? error : new Fault('invalid', describe(error)));
+    }
+  }
+
+  #greet(hello: Hello): void {
+    const { store, writer, log } = this.#parts;
+    const epoch = this.#parts.epoch();
+    if (epoch === undefined) return this.redirect();
+    if (hello.epoch > epoch) {
+      return this.close(
+        new Fault('unavailable', `this replica leads epoch ${epoch}, the node has seen ${hello.epoch}`),
+      );
+    }
+    if (!store.snapshot.node(this.node)) {
+      return this.close(
+        new Fault('not-found', `node ${this.node} is not a member of this cluster`, {
+          remedy: 'it was removed, or joined another cluster: join it again with a new token',
+        }),
+      );
+    }
+    if (hello.node) {
+      const { platform, capacity, address, bootId, agentVersion, kernel, components, runtimes } = nodeFromWire(
+        hello.node,
+      );
+      writer.describe(this.node, {
+        platform,
+        capacity,
+        address,
+        bootId,
+        agentVersion,
+        kernel,
+        components,
+        runtimes,
+      });
+    }
+    writer.report(this.node, hello.tasks.map(taskStatusFromWire));
+    this.#live = true;
+    log.info('node connected', { node: this.node, epoch, count: hello.tasks.length });
+    this.welcome();
+    this.sendAll();
+  }
+
+  /** Says what the node is in this cluster; again when its record changes. */
+  welcome(): void {
+    const { snapshot } = this.#parts.store;
+    const epoch = this.#parts.epoch();
+    const node = snapshot.node(this.node);
+    const cluster = snapshot.cluster;
+    if (epoch === undefined || !node || !cluster) return;
+    this.#send({
+      $case: 'welcome',
+      value: {
+        session: this.number,
+        epoch,
+        node: toWire(node),
+        cluster: toWire(cluster),
+        heartbeatPeriodMs: this.#parts.heartbeatPeriodMs,
+      },
+    });
+  }
+
+  /** The full set, in parts. */
+  sendAll(): void {
+    const { snapshot } = this.#parts.store;
+    const epoch = this.#parts.epoch();
+    if (epoch === undefined) return;
+    const items = itemsOf(snapshot, this.node, this.#parts.unseal);
+    this.#registries = registriesOf(snapshot, this.node);
+    this.#behind = false;
+    for (let start = 0; start === 0 || start < items.length; start += partSize) {
+      const put = items.slice(start, start + partSize).map(assignmentToWire);
+      const more = start + partSize < items.length;
+      this.#send({
+        $case: 'assignments',
+        value: { epoch, revision: snapshot.revision, full: true, more, put, remove: [] },
+      });
+    }
+  }
+
+  /** What changed for this node alone. */
+  sendOwn(dirty: Dirty): void {
+    if (!this.#live || this.#behind) return;
+    const { snapshot } = this.#parts.store;
+    const put: AssignmentItem[] = [];
+    const remove: string[] = [];
+    for (const id of dirty.tasks.get(this.node) ?? []) {
+      const task = snapshot.get('task', id)?.value;
+      const item = task?.nodeId === this.node ? taskItem(snapshot, task) : undefined;
+      if (!item) {
+        remove.push(`task/${id}`);
+        continue;
+      }
+      const registry = registryOf(item.template.container.image);
+      if (!this.#registries.has(registry)) {
+        this.#registries.add(registry);
+        const credential = credentialItem(snapshot, registry, this.#parts.unseal);
+        if (credential) put.push(credential);
+      }
+      put.push(item);
+    }
+    for (const registry of dirty.credentials) {
+      if (!this.#registries.has(registry)) continue;
+      const credential = credentialItem(snapshot, registry, this.#parts.unseal);
+      if (credential) put.push(credential);
+      else remove.push(`credential/${registry}`);
+    }
+    if (put.length + remove.length > 0) this.sendSet(put.map(assignmentToWire), remove);
+  }
+
+  /** An increment; a message made once for many sessions is encoded once (see server.ts). */
+  sendShared(message: ControlMessage): void {
+    if (this.#live && !this.#behind && !this.#stream.send(message)) this.#behind = true;
+  }
+
+  sendSet(put: AssignmentSet['put'], remove: string[]): void {
+    const epoch = this.#parts.epoch();
+    if (epoch === undefined) return;
+    const { revision } = this.#parts.store.snapshot;
+    this.#send({ $case: 'assignments', value: { epoch, revision, full: false, more: false, put, remove } });
+  }
+
+  #caughtUp(): void {
+    if (!this.#behind || !this.#live) return;
+    this.#behind = false;
+    this.#parts.log.info('node had fallen behind, sending it the full set', { node: this.node });
+    this.sendAll();
+  }
+}

@@ -1,0 +1,145 @@
+/** Takes what agents report into the store: all nodes' words of one tick in one guarded commit. */
+import type { Clock } from '#proto/kernel/clock.ts';
+import { describe, isFault } from '#proto/kernel/errors.ts';
+import type { Log } from '#proto/kernel/log.ts';
+import type { NodeId, TaskId } from '#proto/model/ids.ts';
+import type { Node } from '#proto/model/node.ts';
+import { isTerminal, type TaskStatus, withStatus } from '#proto/model/task.ts';
+import type { Snapshot } from '../store/snapshot.ts';
+import { revisionKey } from '../store/snapshot.ts';
+import type { Change, Store } from '../store/store.ts';
+
+/** What a node says of itself in its Hello. */
+export type NodeDescription = Pick<
+  Node,
+  'platform' | 'capacity' | 'address' | 'bootId' | 'agentVersion' | 'kernel' | 'components' | 'runtimes'
+>;
+
+/** Most changes of one transaction; the rest goes with the next. */
+const commitLimit = 1_000;
+const retryMs = 20;
+
+export class StatusWriter {
+  readonly #parts: { store: Store; clock: Clock; log: Log; epoch: () => number | undefined };
+  #statuses = new Map<TaskId, { node: NodeId; status: TaskStatus }>();
+  #nodes = new Map<NodeId, NodeDescription>();
+  #scheduled = false;
+  #writing = false;
+  #failures = 0;
+  #closed = false;
+
+  /** `epoch`: of this replica's leadership; undefined while it does not lead, and nothing is written. */
+  constructor(parts: { store: Store; clock: Clock; log: Log; epoch: () => number | undefined }) {
+    this.#parts = parts;
+  }
+
+  /** The newest word of a task wins, but one that ends it is never replaced by one that does not. */
+  report(node: NodeId, statuses: readonly TaskStatus[]): void {
+    for (const status of statuses) {
+      const held = this.#statuses.get(status.taskId);
+      if (held && held.node === node && isTerminal(held.status.state)) continue;
+      this.#statuses.set(status.taskId, { node, status });
+    }
+    if (this.#statuses.size > 0) this.#schedule(0);
+  }
+
+  describe(node: NodeId, description: NodeDescription): void {
+    this.#nodes.set(node, description);
+    this.#schedule(0);
+  }
+
+  /** Forgets what is not written yet: another replica leads, and the agents will tell it everything again. */
+  clear(): void {
+    this.#statuses.clear();
+    this.#nodes.clear();
+  }
+
+  close(): void {
+    this.#closed = true;
+    this.clear();
+  }
+
+  #schedule(ms: number): void {
+    if (this.#scheduled || this.#writing || this.#closed) return;
+    this.#scheduled = true;
+    this.#parts.clock.after(ms, () => {
+      this.#scheduled = false;
+      void this.#write();
+    });
+  }
+
+  async #write(): Promise<void> {
+    if (this.#writing || this.#closed) return;
+    const epoch = this.#parts.epoch();
+    if (epoch === undefined) return this.clear();
+    this.#writing = true;
+    const { store, log } = this.#parts;
+    // One after the other once commits keep failing, so that one contested record does not hold up the others.
+    const limit = this.#failures > 2 ? 1 : commitLimit;
+    const nodes = take(this.#nodes, limit);
+    const statuses = take(this.#statuses, limit);
+    let again = 0;
+    try {
+      const changes = changesOf(store.snapshot, nodes, statuses);
+      if (changes.length > 0) await store.seen(await store.commit(changes, { epoch }));
+      this.#failures = 0;
+    } catch (error) {
+      this.#failures++;
+      if (isFault(error, 'precondition')) log.info('no longer leading, reports are left to the next leader', { epoch });
+      else {
+        if (!isFault(error, 'conflict')) log.warn('reports of agents not committed, trying again', { error });
+        else log.debug('reports met a newer record, reading again', { why: describe(error) });
+        for (const [id, description] of nodes) if (!this.#nodes.has(id)) this.#nodes.set(id, description);
+        for (const [id, held] of statuses) {
+          const newer = this.#statuses.get(id);
+          if (!newer || isTerminal(held.status.state)) this.#statuses.set(id, held);
+        }
+        again = isFault(error, 'conflict') ? retryMs : retryMs * 10;
+      }
+    }
+    this.#writing = false;
+    if (this.#statuses.size + this.#nodes.size > 0) this.#schedule(again);
+  }
+}
+
+/** Removes up to `limit` entries, oldest first, and returns them. */
+function take<K, V>(map: Map<K, V>, limit: number): Map<K, V> {
+  const taken = new Map<K, V>();
+  for (const [key, value] of map) {
+    if (taken.size >= limit) break;
+    taken.set(key, value);
+    map.delete(key);
+  }
+  return taken;
+}
+
+/** The edits that reports make to the records of this snapshot; reports about other nodes' tasks make none. Pure. */
+export function changesOf(
+  snapshot: Snapshot,
+  nodes: ReadonlyMap<NodeId, NodeDescription>,
+  statuses: ReadonlyMap<TaskId, { readonly node: NodeId; readonly status: TaskStatus }>,
+): Change[] {
+  const changes: Change[] = [];
+  for (const [id, description] of nodes) {
+    const held = snapshot.get('node', id);
+    if (!held) continue;
+    const value: Node = { ...held.value, ...description };
+    if (JSON.stringify(value) === JSON.stringify(held.value)) continue;
+    changes.push({ table: 'node', key: id, value, expect: held.modRevision });
+  }
+  const pinned = new Set<string>();
+  for (const [id, { node, status }] of statuses) {
+    const held = snapshot.get('task', id);
+    if (!held || held.value.nodeId !== node) continue;
+    const value = withStatus(held.value, status);
+    if (value === held.value) continue;
+    changes.push({ table: 'task', key: id, value, expect: held.modRevision });
+    const key = revisionKey(value.serviceId, value.revision);
+    const revision = snapshot.get('revision', key);
+    if (value.imageDigest === '' || !revision || revision.value.imageDigest !== '' || pinned.has(key)) continue;
+    pinned.add(key);
+    const digested = { ...revision.value, imageDigest: value.imageDigest };
+    changes.push({ table: 'revision', key, value: digested, expect: revision.modRevision });
+  }
+  return changes;
+}
