@@ -49,9 +49,9 @@ function stream<In, Out>(
     listen(next) {
       const first = !listener;
       listener = next;
-      if (early) return next.closed(early.fault);
+      if (early) next.closed(early.fault);
       // Only now: a call without this listener delivers nothing.
-      if (first) call.on('data', (message) => !closed && listener?.message(message));
+      else if (first) call.on('data', (message) => !closed && listener?.message(message));
     },
     send: (message) => closed || call.write(message),
     pause: () => void call.pause(),

@@ -98,7 +98,10 @@ export class Dispatch {
         }
       },
     );
-    if (this.epoch === undefined) return session.redirect();
+    if (this.epoch === undefined) {
+      session.redirect();
+      return;
+    }
     this.#sessions.get(node)?.close(new Fault('conflict', 'the node has opened a newer session'));
     this.#sessions.set(node, session);
   }
@@ -108,7 +111,10 @@ export class Dispatch {
     stream.listen({
       message: (beat) => {
         const epoch = this.epoch;
-        if (epoch === undefined) return stream.close(new Fault('unavailable', 'this replica does not lead'));
+        if (epoch === undefined) {
+          stream.close(new Fault('unavailable', 'this replica does not lead'));
+          return;
+        }
         this.liveness.beat(node);
         stream.send({ sequence: beat.sequence, epoch });
       },
@@ -120,6 +126,7 @@ export class Dispatch {
     for (const unsubscribe of this.#unsubscribe) unsubscribe();
     this.#tick?.cancel();
     this.#writer.close();
+    for (const session of this.#sessions.values()) {
       session.close(new Fault('unavailable', 'this control plane replica is stopping'));
     }
     this.#sessions.clear();

@@ -66,10 +66,11 @@ export class NodeSession {
   /** Sends the node to whoever leads, and ends. */
   redirect(): void {
     const { leadership } = this.#parts.store;
-    if (!leadership) return this.close(new Fault('unavailable', 'no control plane replica leads at the moment'));
-    const { address, epoch } = leadership;
-    this.#send({ $case: 'redirect', value: { address, epoch } });
-    this.close();
+    if (leadership) {
+      const { address, epoch } = leadership;
+      this.#send({ $case: 'redirect', value: { address, epoch } });
+    }
+    this.close(leadership ? undefined : new Fault('unavailable', 'no control plane replica leads at the moment'));
   }
 
   openRelay(request: OpenRelay): boolean {
@@ -87,13 +88,14 @@ export class NodeSession {
     try {
       switch (body?.$case) {
         case 'hello':
-          return this.#greet(body.value);
+          this.#greet(body.value);
+          break;
         case 'status':
           if (this.#live) this.#parts.writer.report(this.node, body.value.tasks.map(taskStatusFromWire));
-          return;
+          break;
         case 'applied':
           this.appliedRevision = body.value.revision;
-          return;
+          break;
       }
     } catch (error) {
       this.#parts.log.warn('session ended: the agent sent what cannot be read', { node: this.node, error });
@@ -101,21 +103,28 @@ export class NodeSession {
     }
   }
 
-  #greet(hello: Hello): void {
-    const { store, writer, log } = this.#parts;
-    const epoch = this.#parts.epoch();
-    if (epoch === undefined) return this.redirect();
+  /** Why this session cannot be; undefined where it can. */
+  #refusal(hello: Hello, epoch: number): Fault | undefined {
     if (hello.epoch > epoch) {
-      return this.close(
-        new Fault('unavailable', `this replica leads epoch ${epoch}, the node has seen ${hello.epoch}`),
-      );
+      return new Fault('unavailable', `this replica leads epoch ${epoch}, the node has seen ${hello.epoch}`);
     }
-    if (!store.snapshot.node(this.node)) {
-      return this.close(
-        new Fault('not-found', `node ${this.node} is not a member of this cluster`, {
-          remedy: 'it was removed, or joined another cluster: join it again with a new token',
-        }),
-      );
+    if (this.#parts.store.snapshot.node(this.node)) return undefined;
+    return new Fault('not-found', `node ${this.node} is not a member of this cluster`, {
+      remedy: 'it was removed, or joined another cluster: join it again with a new token',
+    });
+  }
+
+  #greet(hello: Hello): void {
+    const { writer, log } = this.#parts;
+    const epoch = this.#parts.epoch();
+    if (epoch === undefined) {
+      this.redirect();
+      return;
+    }
+    const refusal = this.#refusal(hello, epoch);
+    if (refusal) {
+      this.close(refusal);
+      return;
     }
     if (hello.node) {
       const { platform, capacity, address, bootId, agentVersion, kernel, components, runtimes } = nodeFromWire(

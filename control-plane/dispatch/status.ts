@@ -71,7 +71,10 @@ export class StatusWriter {
   async #write(): Promise<void> {
     if (this.#writing || this.#closed) return;
     const epoch = this.#parts.epoch();
-    if (epoch === undefined) return this.clear();
+    if (epoch === undefined) {
+      this.clear();
+      return;
+    }
     this.#writing = true;
     const { store, log } = this.#parts;
     // One after the other once commits keep failing, so that one contested record does not hold up the others.
