@@ -1,0 +1,208 @@
+/** The rules that a node must keep to take a task; each says in words why it refuses. */
+import type { NodeId, ServiceId } from '#proto/model/ids.ts';
+import type { Node } from '#proto/model/node.ts';
+import type { Resources } from '#proto/model/resources.ts';
+import type { Port, ServiceSpec, TaskTemplate } from '#proto/model/service.ts';
+import {
+  type Attribute,
+  architecture,
+  type Constraint,
+  parseConstraint,
+  parseSpread,
+  satisfies,
+} from './constraint.ts';
+import { type Ledger, portKey, type Usage } from './ledger.ts';
+
+/** What tasks of one service and one revision ask of a node: worked out once for all of them. */
+export interface Request {
+  readonly serviceId: ServiceId;
+  readonly reservations: Resources;
+  readonly hostPorts: readonly Port[];
+  readonly runtime: string;
+  readonly constraints: readonly Constraint[];
+  readonly spread: readonly Attribute[];
+  readonly platforms: readonly string[];
+  readonly maxReplicasPerNode: number;
+  /** Only this node; for services that run on every node. */
+  readonly only: NodeId | undefined;
+  /** Nodes to take last: tasks of this service kept failing there. */
+  readonly shunned: ReadonlySet<NodeId>;
+  /** Equal for requests that the same nodes can serve by their records alone. */
+  readonly nodeKey: string;
+}
+
+const none: ReadonlySet<NodeId> = new Set();
+
+/** Faults: `invalid`, for a constraint or preference that says nothing. */
+export function requestOf(
+  serviceId: ServiceId,
+  spec: ServiceSpec,
+  template: TaskTemplate,
+  options: { readonly only?: NodeId; readonly shunned?: ReadonlySet<NodeId> } = {},
+): Request {
+  const { placement } = spec;
+  const runtime = template.runtime || 'runc';
+  return {
+    serviceId,
+    reservations: template.reservations,
+    hostPorts: hostPortsOf(spec),
+    runtime,
+    constraints: placement.constraints.map(parseConstraint),
+    spread: placement.spread.map(parseSpread),
+    platforms: placement.platforms,
+    maxReplicasPerNode: placement.maxReplicasPerNode,
+    only: options.only,
+    shunned: options.shunned ?? none,
+    nodeKey: JSON.stringify([placement.constraints, placement.platforms, runtime]),
+  };
+}
+
+/** The ports that its tasks take on their hosts. */
+export function hostPortsOf(spec: ServiceSpec): readonly Port[] {
+  return spec.ports.filter((port) => port.mode === 'host' && port.published > 0);
+}
+
+export interface Filter {
+  /** The column of the table of `gantry why`. */
+  readonly rule: string;
+  fits(request: Request, usage: Usage, ledger: Ledger): boolean;
+  /** Why this node is refused; called only where it does not fit. */
+  refusal(request: Request, usage: Usage, ledger: Ledger): string;
+  /** What is wrong with nodes that this rule refuses, without figures that change all the time. */
+  gist(request: Request): string;
+}
+
+const ready: Filter = {
+  rule: 'ready',
+  fits: (_, { node }) => node.state === 'ready' && node.availability === 'active',
+  refusal: (_, { node }) =>
+    node.state !== 'ready' ? `is ${node.state}` : node.availability === 'drain' ? 'is drained' : 'takes no new tasks',
+  gist: () => 'not ready for tasks',
+};
+
+const platform: Filter = {
+  rule: 'platform',
+  fits: ({ platforms }, { node }) => platforms.length === 0 || platforms.some((wanted) => runsOn(wanted, node)),
+  refusal: ({ platforms }, { node }) =>
+    `is ${node.platform.os}/${node.platform.architecture}, not ${platforms.join(' or ')}`,
+  gist: ({ platforms }) => `not ${platforms.join(' or ')}`,
+};
+
+const runtime: Filter = {
+  rule: 'runtime',
+  fits: ({ runtime }, { node }) =>
+    node.runtimes.includes(runtime) || (node.runtimes.length === 0 && runtime === 'runc'),
+  refusal: ({ runtime }, { node }) => `has ${node.runtimes.join(', ') || 'no runtime listed'}, not ${runtime}`,
+  gist: ({ runtime }) => `without the runtime ${runtime}`,
+};
+
+const constraints: Filter = {
+  rule: 'constraints',
+  fits: ({ constraints }, { node }) => constraints.every((constraint) => satisfies(constraint, node)),
+  refusal: ({ constraints }, { node }) =>
+    `is not ${constraints
+      .filter((constraint) => !satisfies(constraint, node))
+      .map(({ text }) => text)
+      .join(', ')}`,
+  gist: ({ constraints }) => `not ${constraints.map(({ text }) => text).join(', ')}`,
+};
+
+const resources: Filter = {
+  rule: 'resources',
+  fits: ({ reservations }, usage) => shortOf(reservations, usage) === '',
+  refusal: ({ reservations }, usage) => shortOf(reservations, usage),
+  gist: ({ reservations: { cpuMillis, memoryBytes, pids } }) => {
+    const parts = [
+      cpuMillis > 0 ? `${cores(cpuMillis)} of CPU` : '',
+      memoryBytes > 0 ? `${size(memoryBytes)} of memory` : '',
+      pids > 0 ? `${pids} processes` : '',
+    ];
+    return `without room for ${parts.filter(Boolean).join(' and ')}`;
+  },
+};
+
+const ports: Filter = {
+  rule: 'ports',
+  fits: ({ hostPorts }, usage) => hostPorts.every((port) => !usage.hostPorts.has(portKey(port))),
+  refusal: ({ hostPorts }, usage) =>
+    `host port ${hostPorts
+      .map(portKey)
+      .filter((key) => usage.hostPorts.has(key))
+      .join(', ')} is taken`,
+  gist: ({ hostPorts }) => `with host port ${hostPorts.map(portKey).join(' or ')} taken`,
+};
+
+const replicas: Filter = {
+  rule: 'replicas',
+  fits: ({ maxReplicasPerNode: most, serviceId }, { node }, ledger) =>
+    most === 0 || ledger.serviceOn(serviceId, node.id).occupying < most,
+  refusal: ({ maxReplicasPerNode: most, serviceId }, { node }, ledger) =>
+    `has ${ledger.serviceOn(serviceId, node.id).occupying} of at most ${most} replicas`,
+  gist: ({ maxReplicasPerNode: most }) => `with ${most} replicas, the most allowed`,
+};
+
+const network: Filter = {
+  rule: 'network',
+  fits: (_, usage) => usage.tasks < usage.addresses,
+  refusal: (_, { node, addresses }) =>
+    node.subnet === '' ? 'has no subnet yet' : `all ${addresses} addresses of ${node.subnet} are taken`,
+  gist: () => 'without an address for it',
+};
+
+/** By a node's record alone: the same for every task of a request, whatever has been placed. */
+export const nodeFilters: readonly Filter[] = [ready, platform, runtime, constraints];
+/** By what the node has given away. */
+export const usageFilters: readonly Filter[] = [resources, ports, replicas, network];
+/** All of them, in the order of the table's columns. */
+export const filters: readonly Filter[] = [...nodeFilters, ...usageFilters];
+
+/** The node's record allows tasks of this service to stay where they are: what drain and changed labels look at. */
+export function mayStay(request: Request, node: Node): string {
+  if (node.availability === 'drain') return `node ${node.name} is drained`;
+  const unmet = request.constraints.find((constraint) => !satisfies(constraint, node));
+  return unmet ? `node ${node.name} is no longer ${unmet.text}` : '';
+}
+
+/** True when tasks of the request may run on the node by its record, were it ready and active. */
+export function suits(request: Request, usage: Usage, ledger: Ledger): boolean {
+  return (
+    platform.fits(request, usage, ledger) &&
+    runtime.fits(request, usage, ledger) &&
+    constraints.fits(request, usage, ledger)
+  );
+}
+
+function runsOn(wanted: string, node: Node): boolean {
+  const [os, arch, variant] = wanted.toLowerCase().split('/');
+  return (
+    os === node.platform.os.toLowerCase() &&
+    (!arch || architecture(arch) === architecture(node.platform.architecture.toLowerCase())) &&
+    (!variant || variant === node.platform.variant.toLowerCase())
+  );
+}
+
+function shortOf(wanted: Resources, usage: Usage): string {
+  const { capacity } = usage.node;
+  if (wanted.cpuMillis > 0 && usage.cpuMillis + wanted.cpuMillis > capacity.cpuMillis) {
+    return `needs ${cores(wanted.cpuMillis)}, ${cores(capacity.cpuMillis - usage.cpuMillis)} of ${cores(capacity.cpuMillis)} free`;
+  }
+  if (wanted.memoryBytes > 0 && usage.memoryBytes + wanted.memoryBytes > capacity.memoryBytes) {
+    return `needs ${size(wanted.memoryBytes)}, ${size(capacity.memoryBytes - usage.memoryBytes)} of ${size(capacity.memoryBytes)} free`;
+  }
+  if (wanted.pids > 0 && capacity.pids > 0 && usage.pids + wanted.pids > capacity.pids) {
+    return `needs ${wanted.pids} processes, ${capacity.pids - usage.pids} of ${capacity.pids} free`;
+  }
+  return '';
+}
+
+function cores(millis: number): string {
+  return `${Number((Math.max(0, millis) / 1000).toFixed(2))} cores`;
+}
+
+function size(bytes: number): string {
+  const units = ['B', 'KiB', 'MiB', 'GiB', 'TiB'];
+  let value = Math.max(0, bytes);
+  let unit = 0;
+  for (; value >= 1024 && unit < units.length - 1; unit++) value /= 1024;
+  return `${Number(value.toFixed(value < 10 ? 1 : 0))} ${units[unit]}`;
+}

@@ -1,0 +1,166 @@
+/** What each node has given away: kept by every change of a task, never counted anew, so that placing is O(1) per task. */
+import type { Snapshot } from '#control-plane/store/snapshot.ts';
+import type { Delta } from '#control-plane/store/store.ts';
+import { prefixOf } from '#net/plan/cidr.ts';
+import type { NodeId, ServiceId, TaskId } from '#proto/model/ids.ts';
+import type { Node } from '#proto/model/node.ts';
+import type { Port } from '#proto/model/service.ts';
+import { isActive, occupiesNode, type Task } from '#proto/model/task.ts';
+
+/** One node and what its tasks hold of it. Only the ledger writes to it. */
+export interface Usage {
+  readonly node: Node;
+  /** Its place among all nodes by name: the last tie-break. */
+  readonly order: number;
+  /** Addresses its subnet has for tasks; 0 before it has a subnet. */
+  readonly addresses: number;
+  readonly cpuMillis: number;
+  readonly memoryBytes: number;
+  readonly pids: number;
+  /** Tasks that occupy it. */
+  readonly tasks: number;
+  /** Host ports taken, as `portKey`, with the number of holders. */
+  readonly hostPorts: ReadonlyMap<string, number>;
+}
+
+/** Tasks of one service on one node. */
+export interface ServiceUsage {
+  /** Holding a seat: what spreading counts. */
+  readonly active: number;
+  /** With those that are stopping. */
+  readonly occupying: number;
+}
+
+type Mutable<T> = { -readonly [K in keyof T]: T[K] };
+type Account = Mutable<Omit<Usage, 'hostPorts'>> & { readonly hostPorts: Map<string, number> };
+
+export const noServiceUsage: ServiceUsage = { active: 0, occupying: 0 };
+const nobody: ReadonlyMap<NodeId, ServiceUsage> = new Map();
+
+export function portKey(port: Port): string {
+  return `${port.published}/${port.protocol}`;
+}
+
+export class Ledger {
+  /** Rises with every change of a node: what was worked out about nodes alone is stale then. */
+  generation = 0;
+  readonly #accounts = new Map<NodeId, Account>();
+  /** Nodes that tasks name and whose record is not there. */
+  readonly #ghosts = new Map<NodeId, Account>();
+  readonly #tasks = new Map<TaskId, Task>();
+  readonly #services = new Map<ServiceId, Map<NodeId, Mutable<ServiceUsage>>>();
+  #sorted: Account[] | undefined;
+
+  static of(snapshot: Snapshot): Ledger {
+    const ledger = new Ledger();
+    for (const node of snapshot.all('node')) ledger.setNode(node.id, node);
+    for (const task of snapshot.all('task')) ledger.setTask(task.id, task);
+    return ledger;
+  }
+
+  apply(delta: Delta): void {
+    for (const change of delta.changes) {
+      if (change.table === 'task') this.setTask(change.key as TaskId, change.after);
+      else if (change.table === 'node') this.setNode(change.key as NodeId, change.after);
+    }
+  }
+
+  /** The node as it is now; undefined: it is gone. */
+  setNode(id: NodeId, node: Node | undefined): void {
+    this.generation++;
+    this.#sorted = undefined;
+    const account = this.#accounts.get(id) ?? this.#ghosts.get(id);
+    if (!node) {
+      this.#accounts.delete(id);
+      if (account && account.tasks > 0) this.#ghosts.set(id, account);
+      return;
+    }
+    this.#ghosts.delete(id);
+    const addresses = node.subnet === '' ? 0 : 2 ** (32 - prefixOf(node.subnet)) - 3;
+    if (account) Object.assign(account, { node, addresses });
+    this.#accounts.set(id, account ?? emptyAccount(node, addresses));
+  }
+
+  /** The task as it is now, or as it is about to be; undefined: it is gone. Saying the same twice changes nothing. */
+  setTask(id: TaskId, task: Task | undefined): void {
+    const before = this.#tasks.get(id);
+    if (before === task) return;
+    if (before) this.#count(before, -1);
+    if (task && occupiesNode(task)) {
+      this.#tasks.set(id, task);
+      this.#count(task, 1);
+    } else if (before) this.#tasks.delete(id);
+  }
+
+  /** All nodes, by name. */
+  nodes(): readonly Usage[] {
+    if (!this.#sorted) {
+      this.#sorted = [...this.#accounts.values()].sort(byName);
+      this.#sorted.forEach((account, order) => {
+        account.order = order;
+      });
+    }
+    return this.#sorted;
+  }
+
+  usageOf(id: NodeId): Usage | undefined {
+    return this.#accounts.get(id);
+  }
+
+  /** Where the service's tasks are. */
+  nodesOf(service: ServiceId): ReadonlyMap<NodeId, ServiceUsage> {
+    return this.#services.get(service) ?? nobody;
+  }
+
+  serviceOn(service: ServiceId, node: NodeId): ServiceUsage {
+    return this.#services.get(service)?.get(node) ?? noServiceUsage;
+  }
+
+  #count(task: Task, by: 1 | -1): void {
+    const id = task.nodeId as NodeId;
+    let account = this.#accounts.get(id) ?? this.#ghosts.get(id);
+    if (!account) {
+      account = emptyAccount({ id } as Node, 0);
+      this.#ghosts.set(id, account);
+    }
+    account.cpuMillis += by * task.reservations.cpuMillis;
+    account.memoryBytes += by * task.reservations.memoryBytes;
+    account.pids += by * task.reservations.pids;
+    account.tasks += by;
+    for (const port of task.hostPorts) {
+      const key = portKey(port);
+      const holders = (account.hostPorts.get(key) ?? 0) + by;
+      if (holders > 0) account.hostPorts.set(key, holders);
+      else account.hostPorts.delete(key);
+    }
+    if (account.tasks === 0) this.#ghosts.delete(id);
+    this.#countService(task, id, by);
+  }
+
+  #countService(task: Task, node: NodeId, by: 1 | -1): void {
+    let nodes = this.#services.get(task.serviceId);
+    if (!nodes) {
+      nodes = new Map();
+      this.#services.set(task.serviceId, nodes);
+    }
+    let usage = nodes.get(node);
+    if (!usage) {
+      usage = { active: 0, occupying: 0 };
+      nodes.set(node, usage);
+    }
+    usage.occupying += by;
+    if (isActive(task)) usage.active += by;
+    if (usage.occupying > 0) return;
+    nodes.delete(node);
+    if (nodes.size === 0) this.#services.delete(task.serviceId);
+  }
+}
+
+function emptyAccount(node: Node, addresses: number): Account {
+  return { node, order: 0, addresses, cpuMillis: 0, memoryBytes: 0, pids: 0, tasks: 0, hostPorts: new Map() };
+}
+
+function byName(a: Account, b: Account): number {
+  if (a.node.name !== b.node.name) return a.node.name < b.node.name ? -1 : 1;
+  return a.node.id < b.node.id ? -1 : 1;
+}

@@ -1,0 +1,105 @@
+/** Where tasks go: filtered once for all tasks of a request, then picked one by one from a ranking. */
+import type { NodeId } from '#proto/model/ids.ts';
+import { type Filter, filters, nodeFilters, type Request, usageFilters } from './filters.ts';
+import type { Ledger, Usage } from './ledger.ts';
+import { type Candidate, candidateOf, Ranking, shareOf } from './rank.ts';
+
+/** Remembers which nodes can serve a request by their records alone, until a node changes. */
+export class Scheduler {
+  readonly ledger: Ledger;
+  #generation = -1;
+  readonly #suitable = new Map<string, readonly Usage[]>();
+
+  constructor(ledger: Ledger) {
+    this.ledger = ledger;
+  }
+
+  /** Places for tasks of one request. Use it up before the ledger learns of anything else. */
+  open(request: Request): Places {
+    return new Places(this.ledger, request, this.#nodesFor(request));
+  }
+
+  #nodesFor(request: Request): readonly Usage[] {
+    const { ledger } = this;
+    if (this.#generation !== ledger.generation) {
+      this.#generation = ledger.generation;
+      this.#suitable.clear();
+      ledger.nodes();
+    }
+    let nodes = this.#suitable.get(request.nodeKey);
+    if (!nodes) {
+      nodes = ledger.nodes().filter((usage) => passes(nodeFilters, request, usage, ledger));
+      this.#suitable.set(request.nodeKey, nodes);
+    }
+    if (request.only === undefined) return nodes;
+    const usage = ledger.usageOf(request.only);
+    return usage && passes(nodeFilters, request, usage, ledger) ? [usage] : [];
+  }
+}
+
+/** One request's nodes, best first. */
+export class Places {
+  readonly #ledger: Ledger;
+  readonly #request: Request;
+  readonly #ranking: Ranking;
+  #given: Candidate | undefined;
+
+  constructor(ledger: Ledger, request: Request, nodes: readonly Usage[]) {
+    this.#ledger = ledger;
+    this.#request = request;
+    const candidates: Candidate[] = [];
+    for (const usage of nodes) {
+      if (passes(usageFilters, request, usage, ledger)) candidates.push(candidateOf(request, usage, ledger));
+    }
+    this.#ranking = new Ranking(request, ledger, candidates);
+  }
+
+  /** The best node for one more task; undefined when none fits. Tell the ledger of the task before the next pick. */
+  pick(): Usage | undefined {
+    this.#settle();
+    this.#given = this.#ranking.best;
+    return this.#given?.usage;
+  }
+
+  /** Counts the task of the last pick in, by what the ledger says of its node now. */
+  #settle(): void {
+    const given = this.#given;
+    if (!given) return;
+    this.#given = undefined;
+    if (!passes(usageFilters, this.#request, given.usage, this.#ledger)) {
+      this.#ranking.drop();
+      return;
+    }
+    given.own++;
+    given.share = shareOf(given.usage);
+    given.tasks = given.usage.tasks;
+    this.#ranking.replace();
+  }
+}
+
+/** Why no node takes a task of the request: how many nodes each rule refuses first, in words that do not change with every task. */
+export function whyNowhere(ledger: Ledger, request: Request): string {
+  const nodes = nodesConsidered(ledger, request);
+  if (nodes.length === 0) return request.only ? 'its node is gone' : 'there is no node';
+  const counts = new Map<Filter, number>();
+  for (const usage of nodes) {
+    const refusing = filters.find((filter) => !filter.fits(request, usage, ledger));
+    if (refusing) counts.set(refusing, (counts.get(refusing) ?? 0) + 1);
+  }
+  const parts = filters.flatMap((filter) => {
+    const count = counts.get(filter);
+    return count === undefined ? [] : [`${count} ${filter.gist(request)}`];
+  });
+  return `no node fits: of ${nodes.length} ${parts.join(', ')}`;
+}
+
+export function nodesConsidered(ledger: Ledger, request: Request): readonly Usage[] {
+  if (request.only === undefined) return ledger.nodes();
+  const usage = ledger.usageOf(request.only as NodeId);
+  return usage ? [usage] : [];
+}
+
+function passes(rules: readonly Filter[], request: Request, usage: Usage, ledger: Ledger): boolean {
+  for (const rule of rules) if (!rule.fits(request, usage, ledger)) return false;
+  return true;
+}

@@ -1,0 +1,124 @@
+/** Valid nouns with defaults, so that a test names only what it is about. */
+import { nodeId, type ServiceId, serviceId, taskId } from '#proto/model/ids.ts';
+import type { Node } from '#proto/model/node.ts';
+import { noResources } from '#proto/model/resources.ts';
+import {
+  containerSpec,
+  defaults,
+  idleRollout,
+  type Revision,
+  type Service,
+  type ServiceSpec,
+  type TaskTemplate,
+} from '#proto/model/service.ts';
+import type { Task } from '#proto/model/task.ts';
+
+/** An id of the right form that shows what it was made for: `idOf('web1')`. */
+export function idOf(text: string): string {
+  return text
+    .toLowerCase()
+    .replace(/[^a-z0-9]/g, '')
+    .padEnd(25, '0')
+    .slice(0, 25);
+}
+
+/** A ready node called `name` with 4 cores, 8 GiB and the subnet 10.192.N.0/24, where N is the number in its name. */
+export function aNode(name: string, fields: Partial<Node> = {}): Node {
+  const number = Number(/\d+/.exec(name)?.[0] ?? 0);
+  return {
+    id: nodeId(idOf(name)),
+    name,
+    labels: {},
+    availability: 'active',
+    state: 'ready',
+    message: '',
+    platform: { os: 'linux', architecture: 'amd64', variant: '' },
+    capacity: { cpuMillis: 4_000, memoryBytes: 8 * 2 ** 30, pids: 0 },
+    address: `10.90.${number >> 8}.${number & 255}`,
+    subnet: `10.${192 + (number >> 8)}.${number & 255}.0/24`,
+    bootId: 'boot-1',
+    agentVersion: '0.1.0',
+    kernel: '6.1.0',
+    components: {},
+    runtimes: ['runc', 'crun'],
+    joinedAtMs: 0,
+    stateAtMs: 0,
+    ...fields,
+  };
+}
+
+export function aTemplate(fields: Partial<TaskTemplate> = {}): TaskTemplate {
+  return { container: containerSpec('web:1'), limits: noResources, reservations: noResources, runtime: '', ...fields };
+}
+
+/** A replicated service of 3. */
+export function aSpec(name: string, fields: Partial<ServiceSpec> = {}): ServiceSpec {
+  return {
+    project: 'demo',
+    name,
+    labels: {},
+    mode: 'replicated',
+    replicas: 3,
+    template: aTemplate(),
+    ports: [],
+    restart: defaults.restart,
+    update: defaults.update,
+    placement: defaults.placement,
+    endpointMode: 'vip',
+    aliases: [],
+    ...fields,
+  };
+}
+
+export function aService(name: string, spec: Partial<ServiceSpec> = {}, fields: Partial<Service> = {}): Service {
+  return {
+    id: serviceId(idOf(name)),
+    spec: aSpec(name, spec),
+    revision: 1,
+    vip: '10.224.0.2',
+    createdAtMs: 0,
+    updatedAtMs: 0,
+    rollout: idleRollout,
+    previous: undefined,
+    previousRevision: 0,
+    removing: false,
+    ...fields,
+  };
+}
+
+export function aRevision(service: Service, number = service.revision, template = service.spec.template): Revision {
+  return { serviceId: service.id, number, template, imageDigest: '', createdAtMs: 0 };
+}
+
+/** A running task of slot 1. */
+export function aTask(name: string, fields: Partial<Task> = {}): Task {
+  return {
+    id: taskId(idOf(name)),
+    serviceId: serviceId(idOf('web')) as ServiceId,
+    project: 'demo',
+    serviceName: 'web',
+    slot: 1,
+    nodeId: '',
+    nodeName: '',
+    revision: 1,
+    wanted: 'running',
+    state: 'running',
+    message: '',
+    error: '',
+    why: '',
+    address: '',
+    createdAtMs: 0,
+    stateAtMs: 0,
+    startedAtMs: 0,
+    finishedAtMs: 0,
+    exitCode: 0,
+    oomKilled: false,
+    health: '',
+    pid: 0,
+    startAfterMs: 0,
+    imageDigest: '',
+    hostPorts: [],
+    reservations: noResources,
+    ...fields,
+  };
+}
