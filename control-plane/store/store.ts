@@ -69,5 +69,7 @@ export interface Store {
   onLeadership(listener: (leadership: Leadership | undefined) => void): () => void;
   /** Takes the lead: writes `next` if `expected` still stands. False when another was first. */
   takeLeadership(expected: Leadership | undefined, next: Leadership): Promise<boolean>;
+  /** Asks the store itself, not the snapshot, who leads: a leader that cannot ask must doubt itself. Faults: `unavailable`, `timeout`. */
+  readLeadership(): Promise<Leadership | undefined>;
   close(): Promise<void>;
 }

@@ -1,0 +1,79 @@
+/** How records lie in etcd: keys under one prefix, values as JSON, and what is secret sealed. */
+import { assert, Fault } from '#proto/kernel/errors.ts';
+import type { Table, Tables } from './store.ts';
+
+export const prefix = '/gantry/';
+/** The one key that says who leads. */
+export const leadershipKey = `${prefix}leadership`;
+
+/** Encrypts what must not lie readable in etcd or its backups. */
+export interface Sealer {
+  seal(text: string): string;
+  /** Faults: `corrupt` where the text was not sealed with a key we have. */
+  open(sealed: string): string;
+}
+
+/** For tests and simulations, where nothing is secret. */
+export const noSealer: Sealer = { seal: (text) => text, open: (text) => text };
+
+const tables: ReadonlySet<string> = new Set<Table>([
+  'service',
+  'revision',
+  'task',
+  'node',
+  'token',
+  'credential',
+  'cluster',
+]);
+
+/** `/gantry/<table>/<key>`. */
+export function recordKey(table: Table, key: string): string {
+  return `${prefix}${table}/${key}`;
+}
+
+/** Undefined for a key of no table this version knows: a newer control plane's, to be left alone. */
+export function parseRecordKey(path: string): { readonly table: Table; readonly key: string } | undefined {
+  const slash = path.indexOf('/', prefix.length);
+  if (slash < 0) return undefined;
+  const table = path.slice(prefix.length, slash);
+  return tables.has(table) ? { table: table as Table, key: path.slice(slash + 1) } : undefined;
+}
+
+/** The bytes of a record. */
+export function encodeRecord<T extends Table>(table: T, value: Tables[T], sealer: Sealer): Buffer {
+  assert(value !== undefined, 'a removal has no bytes');
+  if (table === 'credential') {
+    const credential = value as Tables['credential'];
+    return Buffer.from(JSON.stringify({ ...credential, password: sealer.seal(credential.password) }));
+  }
+  if (table === 'token') {
+    const token = value as Tables['token'];
+    return Buffer.from(JSON.stringify({ ...token, secretHash: sealer.seal(token.secretHash) }));
+  }
+  return Buffer.from(JSON.stringify(value));
+}
+
+/** The record of its bytes. Faults: `corrupt`. */
+export function decodeRecord(table: Table, bytes: Buffer, sealer: Sealer): Tables[Table] {
+  const value = parse(table, bytes);
+  if (table === 'credential') {
+    const credential = value as Tables['credential'];
+    return { ...credential, password: sealer.open(credential.password) };
+  }
+  if (table === 'token') {
+    const token = value as Tables['token'];
+    return { ...token, secretHash: sealer.open(token.secretHash) };
+  }
+  return value;
+}
+
+function parse(table: Table, bytes: Buffer): Tables[Table] {
+  try {
+    return JSON.parse(bytes.toString()) as Tables[Table];
+  } catch (error) {
+    throw new Fault('corrupt', `a record of table ${table} in etcd is not JSON`, {
+      cause: error,
+      remedy: 'restore etcd from a backup, or delete the key by hand',
+    });
+  }
+}

@@ -1,0 +1,210 @@
+/**
+ * Follows all keys under a prefix without a gap: a list at one revision, then a watch from the next.
+ *
+ *   list ──▶ watch ──(stream lost)──▶ backoff ──▶ watch from where it was
+ *     ▲                │
+ *     └──(compacted, cancelled)
+ */
+import type { IWatchRequest, IWatchResponse } from 'etcd3';
+import type { Clock } from '#proto/kernel/clock.ts';
+import { Fault, isFault } from '#proto/kernel/errors.ts';
+import type { Log } from '#proto/kernel/log.ts';
+import type { Random } from '#proto/kernel/random.ts';
+import { type BackoffPolicy, backoffMs } from '#proto/kernel/retry.ts';
+import { type EtcdClient, etcdFault } from './etcd-client.ts';
+
+/** A key at one revision; no value: it was deleted. */
+export interface KeyEvent {
+  readonly key: string;
+  readonly value: Buffer | undefined;
+  readonly modRevision: number;
+}
+
+export interface WatchSink {
+  /** Everything there is at `revision`, in place of what was known. */
+  onList(revision: number, entries: readonly KeyEvent[]): void;
+  /** Whole revisions, ascending; all later than what was told before. */
+  onEvents(events: readonly KeyEvent[]): void;
+  /** etcd's history is older than what it told us before: it was restored or replaced under us. */
+  onRewound(fault: Fault): void;
+}
+
+export interface WatchParts {
+  readonly client: EtcdClient;
+  readonly prefix: string;
+  readonly sink: WatchSink;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly log: Log;
+  /** Keys per page of the list. */
+  readonly pageSize?: number;
+}
+
+const reconnect: BackoffPolicy = { initialMs: 50, maxMs: 1_000 };
+const createTimeoutMs = 3_000;
+
+export class EtcdWatch {
+  readonly #parts: WatchParts;
+  readonly #begin: Buffer;
+  readonly #end: Buffer;
+  readonly #abort = new AbortController();
+  #stream: { destroy(error?: Error): void } | undefined;
+  /** The newest revision told to the sink. */
+  #revision = 0;
+  #listNext = true;
+  #running: Promise<void> | undefined;
+
+  constructor(parts: WatchParts) {
+    this.#parts = parts;
+    this.#begin = Buffer.from(parts.prefix);
+    this.#end = Buffer.from(this.#begin);
+    this.#end[this.#end.length - 1]! += 1;
+  }
+
+  /** Lists once, rejecting with a Fault where that fails, and follows until `close`. */
+  async start(): Promise<void> {
+    await this.#list();
+    this.#running = this.#follow();
+  }
+
+  /** Drops the stream and takes it up again from the newest revision seen: for a stream that has gone silent. */
+  restart(): void {
+    this.#stream?.destroy(new Fault('unavailable', 'the watch was restarted'));
+  }
+
+  async close(): Promise<void> {
+    this.#abort.abort(new Fault('cancelled', 'the watch is closed'));
+    this.#stream?.destroy();
+    await this.#running;
+  }
+
+  async #follow(): Promise<void> {
+    const { clock, random, log } = this.#parts;
+    const { signal } = this.#abort;
+    for (let attempt = 1; !signal.aborted; attempt++) {
+      const began = clock.monotonic();
+      try {
+        if (this.#listNext) await this.#list();
+        await this.#watch();
+      } catch (error) {
+        if (signal.aborted) return;
+        if (!isFault(error)) throw error;
+        log.warn('the watch on etcd was interrupted', { error, attempt, revision: this.#revision });
+      }
+      if (clock.monotonic() - began > 10_000) attempt = 1;
+      await clock.sleep(backoffMs(reconnect, attempt, random), signal).catch(() => {});
+    }
+  }
+
+  async #list(): Promise<void> {
+    const { client, sink, pageSize = 2_000 } = this.#parts;
+    const entries: KeyEvent[] = [];
+    let revision = 0;
+    for (let key = this.#begin; ; ) {
+      const page = await client.kv
+        .range({ key, range_end: this.#end, limit: pageSize, ...(revision > 0 && { revision }) })
+        .catch((error) => {
+          throw etcdFault(error);
+        });
+      if (revision === 0) revision = Number(page.header.revision);
+      for (const kv of page.kvs)
+        entries.push({ key: kv.key.toString(), value: kv.value, modRevision: Number(kv.mod_revision) });
+      const last = page.kvs.at(-1);
+      if (!page.more || !last) break;
+      key = Buffer.concat([last.key, Buffer.of(0)]);
+    }
+    if (revision < this.#revision) throw this.#rewound(revision);
+    this.#listNext = false;
+    this.#revision = revision;
+    sink.onList(revision, entries);
+  }
+
+  /** Ends, by resolving or rejecting, when the stream does. */
+  async #watch(): Promise<void> {
+    const { client, clock } = this.#parts;
+    const stream = await client.watch.watch().catch((error) => {
+      throw etcdFault(error);
+    });
+    // grpc-js hands out a whole duplex stream; etcd3's type shows only part of it.
+    const duplex = stream as unknown as NodeJS.ReadWriteStream & { destroy(error?: Error): void; cancel(): void };
+    this.#stream = duplex;
+    let created = false;
+    const timer = clock.after(createTimeoutMs, () => {
+      if (!created) duplex.destroy(new Fault('timeout', 'etcd did not answer to a watch'));
+    });
+    try {
+      await new Promise<void>((resolve, reject) => {
+        const pending: KeyEvent[] = [];
+        duplex.on('data', (response: IWatchResponse) => {
+          try {
+            created ||= response.created;
+            if (response.canceled) this.#cancelled(response);
+            this.#take(response, pending);
+          } catch (error) {
+            duplex.destroy();
+            reject(error);
+          }
+        });
+        duplex.on('error', (error: unknown) => reject(etcdFault(error)));
+        duplex.on('end', () => reject(new Fault('unavailable', 'etcd ended the watch')));
+        duplex.on('close', resolve);
+        const request: IWatchRequest = {
+          create_request: {
+            key: this.#begin,
+            range_end: this.#end,
+            start_revision: String(this.#revision + 1),
+            progress_notify: true,
+            fragment: true,
+          },
+        };
+        stream.write(request);
+      });
+    } finally {
+      timer.cancel();
+      this.#stream = undefined;
+      duplex.on('error', () => {});
+      duplex.cancel();
+    }
+  }
+
+  #cancelled(response: IWatchResponse): never {
+    // Compacted, or for a reason etcd does not tell: what we have may have a gap, so look at everything.
+    this.#listNext = true;
+    const why =
+      Number(response.compact_revision) > 0 ? 'its start was compacted' : response.cancel_reason || 'no reason';
+    throw new Fault('unavailable', `etcd cancelled the watch: ${why}`);
+  }
+
+  #take(response: IWatchResponse, pending: KeyEvent[]): void {
+    if (response.created && Number(response.header.revision) < this.#revision) void this.#verify();
+    for (const { type, kv } of response.events) {
+      const modRevision = Number(kv.mod_revision);
+      if (modRevision <= this.#revision) continue;
+      pending.push({ key: kv.key.toString(), value: type === 'Delete' ? undefined : kv.value, modRevision });
+    }
+    // A fragment may end within a revision, which must not be seen in parts.
+    if (response.fragment || pending.length === 0) return;
+    const events = pending.splice(0);
+    this.#revision = events.at(-1)!.modRevision;
+    this.#parts.sink.onEvents(events);
+  }
+
+  /** The member we reached is behind: it may only lag, or all of etcd may have been put back. */
+  async #verify(): Promise<void> {
+    try {
+      const answer = await this.#parts.client.kv.range({ key: this.#begin });
+      const revision = Number(answer.header.revision);
+      if (revision < this.#revision) this.#rewound(revision);
+    } catch (error) {
+      this.#parts.log.warn('could not compare revisions with etcd', { error: etcdFault(error) });
+    }
+  }
+
+  #rewound(revision: number): Fault {
+    const fault = new Fault('corrupt', `etcd is at revision ${revision}, but told us ${this.#revision} before`, {
+      remedy: 'it was restored or replaced: restart every control plane replica',
+    });
+    this.#parts.sink.onRewound(fault);
+    return fault;
+  }
+}

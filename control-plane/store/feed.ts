@@ -1,0 +1,128 @@
+/** What every store does alike: owns the snapshot, tells listeners of each step, and keeps those who wait for a revision. */
+import { Fault } from '#proto/kernel/errors.ts';
+import type { Leadership } from '#proto/model/cluster.ts';
+import { LiveSnapshot } from './snapshot.ts';
+import type { Applied, Delta, Table, Tables } from './store.ts';
+
+/** One record at one revision; no value: it is gone. */
+export interface RecordEvent {
+  readonly table: Table;
+  readonly key: string;
+  readonly value: Tables[Table] | undefined;
+  readonly modRevision: number;
+}
+
+/** Who leads, and the revision that says so: what a guarded transaction compares. */
+export interface LeadershipRecord {
+  readonly value: Leadership;
+  readonly modRevision: number;
+}
+
+interface Waiter {
+  readonly revision: number;
+  readonly resolve: () => void;
+  readonly reject: (error: unknown) => void;
+}
+
+export class Feed {
+  readonly snapshot = new LiveSnapshot();
+  readonly #listeners = new Set<(delta: Delta) => void>();
+  readonly #leadershipListeners = new Set<(leadership: Leadership | undefined) => void>();
+  #waiters: Waiter[] = [];
+  #leadership: LeadershipRecord | undefined;
+  #closed: Fault | undefined;
+
+  get leadership(): LeadershipRecord | undefined {
+    return this.#leadership;
+  }
+  /** Somebody waits for a revision that has not come. */
+  get awaited(): boolean {
+    return this.#waiters.length > 0;
+  }
+
+  /** One step to `revision`. Records that are not newer than ours are passed over. */
+  step(revision: number, events: readonly RecordEvent[], leadership?: LeadershipRecord): void {
+    if (revision <= this.snapshot.revision) return;
+    const changes: Applied[] = [];
+    for (const { table, key, value, modRevision } of events) {
+      const applied = this.snapshot.apply(table, key, value, modRevision);
+      if (applied) changes.push(applied);
+    }
+    this.snapshot.revision = revision;
+    if (leadership) this.lead(leadership);
+    if (changes.length > 0) {
+      const delta: Delta = { revision, changes };
+      for (const listener of [...this.#listeners]) listener(delta);
+    }
+    this.#wake();
+  }
+
+  /** One step to everything there is at `revision`: what differs is told as changes. */
+  resync(revision: number, records: readonly RecordEvent[], leadership?: LeadershipRecord): void {
+    const seen = new Set<string>();
+    const events: RecordEvent[] = [];
+    for (const record of records) {
+      seen.add(`${record.table}/${record.key}`);
+      if (this.snapshot.get(record.table, record.key)?.modRevision !== record.modRevision) events.push(record);
+    }
+    for (const table of tables)
+      for (const key of this.snapshot.keys(table))
+        if (!seen.has(`${table}/${key}`)) events.push({ table, key, value: undefined, modRevision: revision });
+    this.step(revision, events, leadership);
+  }
+
+  /** Word of a leader; an older epoch than the known one is passed over. */
+  lead(record: LeadershipRecord): void {
+    if (this.#leadership && record.modRevision <= this.#leadership.modRevision) return;
+    this.#leadership = record;
+    for (const listener of [...this.#leadershipListeners]) listener(record.value);
+  }
+
+  seen(revision: number, signal?: AbortSignal): Promise<void> {
+    if (this.snapshot.revision >= revision) return Promise.resolve();
+    if (this.#closed) return Promise.reject(this.#closed);
+    if (signal?.aborted) return Promise.reject(signal.reason);
+    return new Promise((resolve, reject) => {
+      const settle = (finish: () => void) => {
+        signal?.removeEventListener('abort', onAbort);
+        finish();
+      };
+      const waiter: Waiter = {
+        revision,
+        resolve: () => settle(resolve),
+        reject: (error) => settle(() => reject(error)),
+      };
+      const onAbort = () => {
+        this.#waiters = this.#waiters.filter((other) => other !== waiter);
+        reject(signal?.reason);
+      };
+      signal?.addEventListener('abort', onAbort, { once: true });
+      this.#waiters.push(waiter);
+    });
+  }
+
+  subscribe(listener: (delta: Delta) => void): () => void {
+    this.#listeners.add(listener);
+    return () => this.#listeners.delete(listener);
+  }
+  onLeadership(listener: (leadership: Leadership | undefined) => void): () => void {
+    this.#leadershipListeners.add(listener);
+    return () => this.#leadershipListeners.delete(listener);
+  }
+
+  close(): void {
+    this.#closed = new Fault('unavailable', 'the store is closed');
+    this.#listeners.clear();
+    this.#leadershipListeners.clear();
+    for (const waiter of this.#waiters.splice(0)) waiter.reject(this.#closed);
+  }
+
+  #wake(): void {
+    if (this.#waiters.length === 0) return;
+    const ready = this.#waiters.filter(({ revision }) => revision <= this.snapshot.revision);
+    this.#waiters = this.#waiters.filter(({ revision }) => revision > this.snapshot.revision);
+    for (const waiter of ready) waiter.resolve();
+  }
+}
+
+const tables: readonly Table[] = ['service', 'revision', 'task', 'node', 'token', 'credential', 'cluster'];
