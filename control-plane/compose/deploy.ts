@@ -1,0 +1,205 @@
+/** `deploy:` and `restart:`: how many, where, and what happens when one ends. */
+import { defaults, type RestartPolicy } from '#proto/model/service.ts';
+import { limits } from '#proto/model/validate.ts';
+import { refuse } from './diagnostic.ts';
+import type { Draft, Said } from './draft.ts';
+import {
+  readBytes,
+  readCpus,
+  readDuration,
+  readInteger,
+  readKeys,
+  readNumber,
+  readOneOf,
+  readRecord,
+  readText,
+  readTexts,
+} from './read.ts';
+import type { Tree } from './tree.ts';
+
+type Amounts = { cpuMillis?: Said<number>; memoryBytes?: Said<number>; pids?: Said<number> };
+
+/** Notes an amount; saying it twice with different values is a contradiction. */
+export function sayAmount(
+  draft: Draft,
+  amounts: Amounts,
+  name: keyof Amounts,
+  value: number | undefined,
+  place: Tree,
+): void {
+  if (value === undefined) return;
+  const before = amounts[name];
+  if (before && before.value !== value)
+    refuse(draft.findings, place, `this contradicts ${before.place.path}`, 'keep one of the two');
+  amounts[name] = { value, place };
+}
+
+export function sayReplicas(draft: Draft, tree: Tree): void {
+  const value = readInteger(draft.findings, tree, 0, limits.replicas);
+  if (value === undefined) return;
+  if (draft.replicas && draft.replicas.value !== value)
+    refuse(draft.findings, tree, `this contradicts ${draft.replicas.place.path}`, 'keep one of the two');
+  draft.replicas = { value, place: tree };
+}
+
+export function readDeploy(draft: Draft, tree: Tree): void {
+  const { findings } = draft;
+  readKeys(
+    findings,
+    tree,
+    'deploy',
+    draft,
+    {
+      mode: (draft, value) => {
+        const text = readText(findings, value);
+        if (text === 'replicated-job' || text === 'global-job')
+          return refuse(
+            findings,
+            value,
+            `mode ${text} is not supported by Gantry yet`,
+            'use replicated with restart_policy: { condition: none }',
+          );
+        const mode = readOneOf(findings, value, ['replicated', 'global']);
+        if (mode) draft.mode = { value: mode, place: value };
+      },
+      replicas: sayReplicas,
+      labels: (draft, value) => {
+        draft.labels = readRecord(findings, value);
+      },
+      endpoint_mode: (draft, value) => {
+        const mode = readOneOf(findings, value, ['vip', 'dnsrr']);
+        if (mode) draft.endpointMode = mode;
+      },
+      resources: (draft, value) =>
+        readKeys(findings, value, 'resources', draft, {
+          limits: (draft, value) =>
+            readKeys(findings, value, 'limits', draft.limits, {
+              cpus: (amounts, value) => sayAmount(draft, amounts, 'cpuMillis', readCpus(findings, value), value),
+              memory: (amounts, value) => sayAmount(draft, amounts, 'memoryBytes', readBytes(findings, value), value),
+              pids: (amounts, value) => sayAmount(draft, amounts, 'pids', readInteger(findings, value, 1), value),
+            }),
+          reservations: (draft, value) =>
+            readKeys(
+              findings,
+              value,
+              'reservations',
+              draft.reservations,
+              {
+                cpus: (amounts, value) => sayAmount(draft, amounts, 'cpuMillis', readCpus(findings, value), value),
+                memory: (amounts, value) => sayAmount(draft, amounts, 'memoryBytes', readBytes(findings, value), value),
+              },
+              {
+                devices: 'remove it: nodes offer no devices',
+                generic_resources: 'label the nodes, and use placement constraints',
+              },
+            ),
+        }),
+      restart_policy: readRestartPolicy,
+      update_config: readUpdate,
+      placement: readPlacement,
+    },
+    { rollback_config: 'remove it: gantry rollback follows update_config' },
+  );
+}
+
+function readRestartPolicy(draft: Draft, tree: Tree): void {
+  const { findings } = draft;
+  const policy: { -readonly [Key in keyof RestartPolicy]: RestartPolicy[Key] } = { ...defaults.restart };
+  readKeys(findings, tree, 'restart_policy', policy, {
+    condition: (policy, value) => {
+      policy.condition = readOneOf(findings, value, ['any', 'on-failure', 'none']) ?? 'any';
+    },
+    delay: (policy, value) => {
+      policy.delayMs = readDuration(findings, value) ?? 0;
+    },
+    max_attempts: (policy, value) => {
+      policy.maxAttempts = readInteger(findings, value) ?? 0;
+    },
+    window: (policy, value) => {
+      policy.windowMs = readDuration(findings, value) ?? 0;
+    },
+  });
+  draft.restartPolicy = policy;
+}
+
+function readUpdate(draft: Draft, tree: Tree): void {
+  const { findings } = draft;
+  readKeys(findings, tree, 'update_config', draft.update, {
+    parallelism: (update, value) => {
+      update.parallelism = readInteger(findings, value, 0, limits.replicas) ?? 1;
+    },
+    delay: (update, value) => {
+      update.delayMs = readDuration(findings, value) ?? 0;
+    },
+    order: (update, value) => {
+      update.order = readOneOf(findings, value, ['stop-first', 'start-first']) ?? 'stop-first';
+    },
+    monitor: (update, value) => {
+      update.monitorMs = readDuration(findings, value) ?? 0;
+    },
+    failure_action: (update, value) => {
+      update.failureAction = readOneOf(findings, value, ['pause', 'continue', 'rollback']) ?? 'pause';
+    },
+    max_failure_ratio: (update, value) => {
+      update.maxFailureRatio = readNumber(findings, value, 0, 1) ?? 0;
+    },
+  });
+}
+
+function readPlacement(draft: Draft, tree: Tree): void {
+  const { findings } = draft;
+  readKeys(findings, tree, 'placement', draft.placement, {
+    constraints: (_, value) => {
+      if (value.kind !== 'list')
+        return refuse(findings, value, 'constraints must be a list', 'write - node.labels.zone == a');
+      for (const item of value.items) {
+        const text = readText(findings, item);
+        if (text !== undefined) draft.constraints.push({ value: text, place: item });
+      }
+    },
+    preferences: (placement, value) => {
+      if (value.kind !== 'list')
+        return refuse(findings, value, 'preferences must be a list', 'write - spread: node.labels.zone');
+      const spread = [...placement.spread];
+      for (const item of value.items)
+        readKeys(findings, item, 'a preference', spread, {
+          spread: (spread, value) => {
+            const text = readText(findings, value);
+            if (text === undefined) return;
+            if (/^node\.(labels\.[\w./-]+|id|hostname|platform\.(os|arch))$/.test(text)) spread.push(text);
+            else refuse(findings, value, `"${text}" is nothing to spread over`, 'write node.labels.NAME');
+          },
+        });
+      placement.spread = spread;
+    },
+    max_replicas_per_node: (placement, value) => {
+      placement.maxReplicasPerNode = readInteger(findings, value) ?? 0;
+    },
+  });
+}
+
+/** `restart:`, for where `deploy.restart_policy` is silent. */
+export function readRestart(draft: Draft, tree: Tree): void {
+  const text = readText(draft.findings, tree);
+  const attempts = /^on-failure(?::(\d+))?$/.exec(text ?? '');
+  if (text === 'no' || text === 'false') draft.restart = { ...defaults.restart, condition: 'none' };
+  else if (text === 'always' || text === 'unless-stopped') draft.restart = { ...defaults.restart, condition: 'any' };
+  else if (attempts)
+    draft.restart = { ...defaults.restart, condition: 'on-failure', maxAttempts: Number(attempts[1] ?? 0) };
+  else if (text !== undefined)
+    refuse(
+      draft.findings,
+      tree,
+      `"${text}" is not a restart policy`,
+      'write no, always, on-failure[:N] or unless-stopped',
+    );
+}
+
+/** `platform:` */
+export function readPlatform(draft: Draft, tree: Tree): void {
+  for (const text of readTexts(draft.findings, tree, { alone: true })) {
+    if (/^[a-z0-9]+\/[a-z0-9_]+(\/[a-z0-9]+)?$/.test(text))
+      draft.placement.platforms = [...draft.placement.platforms, text];
+    else refuse(draft.findings, tree, `"${text}" is not a platform`, 'write os/arch, such as linux/amd64');
+  }
+}

@@ -1,0 +1,62 @@
+/** A service while its keys are being read: everything not yet said is absent, and everything said knows where. */
+import type { ContainerSpec, Mount, Placement, Port, RestartPolicy, UpdatePolicy } from '#proto/model/service.ts';
+import type { Findings, Place } from './diagnostic.ts';
+import type { Pair } from './read.ts';
+
+/** A value and where it was said. */
+export interface Said<T> {
+  readonly value: T;
+  readonly place: Place;
+}
+
+type Mutable<T> = { -readonly [Key in keyof T]: T[Key] };
+
+export interface EnvFile {
+  readonly path: string;
+  readonly required: boolean;
+  readonly format: '' | 'raw';
+  readonly place: Place;
+}
+
+export interface Draft {
+  readonly findings: Findings;
+  readonly name: string;
+  readonly place: Place;
+  readonly container: Mutable<Partial<ContainerSpec>>;
+  image?: Said<string>;
+  readonly environment: Pair[];
+  readonly envFiles: EnvFile[];
+  readonly ports: Said<Port>[];
+  readonly mounts: Said<Mount>[];
+  mode?: Said<'replicated' | 'global'>;
+  replicas?: Said<number>;
+  labels: Record<string, string>;
+  readonly limits: { cpuMillis?: Said<number>; memoryBytes?: Said<number>; pids?: Said<number> };
+  readonly reservations: { cpuMillis?: Said<number>; memoryBytes?: Said<number> };
+  restart?: RestartPolicy;
+  restartPolicy?: RestartPolicy;
+  update: Partial<Mutable<UpdatePolicy>>;
+  readonly placement: Mutable<Placement>;
+  readonly constraints: Said<string>[];
+  endpointMode?: 'vip' | 'dnsrr';
+  runtime?: string;
+}
+
+export function emptyDraft(findings: Findings, name: string, place: Place): Draft {
+  return {
+    findings,
+    name,
+    place,
+    container: {},
+    environment: [],
+    envFiles: [],
+    ports: [],
+    mounts: [],
+    labels: {},
+    limits: {},
+    reservations: {},
+    update: {},
+    placement: { constraints: [], spread: [], maxReplicasPerNode: 0, platforms: [] },
+    constraints: [],
+  };
+}

@@ -1,0 +1,282 @@
+/** `volumes:` in both syntaxes, `tmpfs:`, and the top-level `volumes:` they refer to. */
+import type { Mount } from '#proto/model/service.ts';
+import { type Findings, type Place, refuse, suggestion } from './diagnostic.ts';
+import type { Draft } from './draft.ts';
+import { isNull, readBoolean, readBytes, readKeys, readOneOf, readScalars, readText } from './read.ts';
+import type { ScalarTree, Tree } from './tree.ts';
+import { parseBytes, parseOctal } from './units.ts';
+
+/** What mounts need to know of the rest of the file. */
+export interface MountContext {
+  /** Declared volumes: the name in the file → the name on the nodes. */
+  readonly volumes: ReadonlyMap<string, string>;
+}
+
+const propagations = ['rprivate', 'private', 'rshared', 'shared', 'rslave', 'slave'] as const;
+const volumeName = /^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}$/;
+
+export function emptyMount(type: Mount['type'], source: string, target: string): Mount {
+  return {
+    type,
+    source,
+    target,
+    readOnly: false,
+    noCopy: false,
+    propagation: '',
+    createHostPath: type === 'bind',
+    tmpfsSizeBytes: 0,
+    tmpfsMode: 0,
+    subpath: '',
+  };
+}
+
+/** The top-level `volumes:`. */
+export function readVolumes(findings: Findings, tree: Tree | undefined, project: string): Map<string, string> {
+  const volumes = new Map<string, string>();
+  if (!tree || isNull(tree)) return volumes;
+  if (tree.kind !== 'map') {
+    refuse(findings, tree, 'volumes must be a map', 'write volumes: { data: }');
+    return volumes;
+  }
+  for (const [key, { keyAt, value }] of tree.entries) {
+    if (key.startsWith('x-')) continue;
+    const volume = { name: '', external: false };
+    readKeys(
+      findings,
+      value,
+      'a volume',
+      volume,
+      {
+        name: (volume, value) => {
+          volume.name = readText(findings, value) ?? '';
+        },
+        external: (volume, value) => {
+          volume.external = readBoolean(findings, value) ?? false;
+        },
+        driver: (_, value) => {
+          if (readText(findings, value) !== 'local')
+            refuse(findings, value, 'only the driver "local" is supported yet', 'remove it, or write local');
+        },
+      },
+      { driver_opts: 'remove it: a volume is a directory of its node', labels: 'remove them' },
+    );
+    const name = volume.name || (volume.external ? key : `${project}_${key}`);
+    if (!volumeName.test(name))
+      refuse(
+        findings,
+        { at: keyAt, path: `volumes.${key}` },
+        `"${name}" cannot name a volume`,
+        'use letters, digits, ., - and _',
+      );
+    volumes.set(key, name);
+  }
+  return volumes;
+}
+
+export function readMounts(draft: Draft, tree: Tree, context: MountContext): void {
+  const { findings } = draft;
+  if (tree.kind !== 'list') {
+    refuse(findings, tree, 'volumes must be a list', 'write - data:/var/lib/data');
+    return;
+  }
+  for (const item of tree.items) {
+    if (item.kind === 'list') refuse(findings, item, 'a list is not a volume', 'write source:target');
+    const mount =
+      item.kind === 'map'
+        ? longMount(findings, item, context)
+        : item.kind === 'scalar'
+          ? shortMount(findings, item, context)
+          : undefined;
+    if (mount && checkTarget(findings, item, mount.target)) draft.mounts.push({ value: mount, place: item });
+  }
+}
+
+function shortMount(findings: Findings, item: ScalarTree, context: MountContext): Mount | undefined {
+  const parts = item.source.split(':');
+  if (parts.length > 3)
+    return refuse(findings, item, `"${item.source}" has too many colons`, 'write source:target[:options]');
+  const [first = '', second, options] = parts;
+  if (second === undefined) return emptyMount('volume', '', first);
+  const isPath = /^[./~]/.test(first);
+  const source = isPath ? first : volumeNamed(findings, item, first, context);
+  if (source === undefined) return undefined;
+  const mount = { ...emptyMount(isPath ? 'bind' : 'volume', source, second) };
+  for (const option of options?.split(',') ?? []) {
+    if (option === 'ro') mount.readOnly = true;
+    else if (option === 'nocopy' && !isPath) mount.noCopy = true;
+    else if (isPath && (propagations as readonly string[]).includes(option)) mount.propagation = option;
+    else if (option !== 'rw')
+      refuse(
+        findings,
+        item,
+        `"${option}" is not an option of ${isPath ? 'a bind mount' : 'a volume'}`,
+        'use ro, rw or nocopy',
+      );
+  }
+  return mount;
+}
+
+function volumeNamed(findings: Findings, place: Place, name: string, context: MountContext): string | undefined {
+  const known = context.volumes.get(name);
+  if (known !== undefined) return known;
+  const guess = suggestion(name, context.volumes.keys());
+  return refuse(
+    findings,
+    place,
+    `volume "${name}" is not declared`,
+    guess ? `did you mean "${guess}"?` : `add it under the top-level volumes:, or write ./${name} for a directory`,
+  );
+}
+
+function longMount(findings: Findings, item: Tree, context: MountContext): Mount | undefined {
+  const mount: { -readonly [Key in keyof Mount]?: Mount[Key] } & { sourcePlace?: Place } = {};
+  const before = findings.errors.length;
+  const onlyOf = (type: Mount['type'], value: Tree) => {
+    if (mount.type !== undefined && mount.type !== type)
+      refuse(
+        findings,
+        value,
+        `a mount of type ${mount.type} has no ${type}: options`,
+        `remove them, or write type: ${type}`,
+      );
+  };
+  readKeys(
+    findings,
+    item,
+    'a volume',
+    mount,
+    {
+      type: (mount, value) => {
+        const type = readText(findings, value);
+        if (type === 'npipe' || type === 'cluster' || type === 'image')
+          refuse(
+            findings,
+            value,
+            `mounts of type ${type} are not supported by Gantry yet`,
+            'use volume, bind or tmpfs',
+          );
+        else {
+          const known = readOneOf(findings, value, ['volume', 'bind', 'tmpfs']);
+          if (known) mount.type = known;
+        }
+      },
+      source: (mount, value) => {
+        mount.source = readText(findings, value) ?? '';
+        mount.sourcePlace = value;
+      },
+      target: (mount, value) => {
+        mount.target = readText(findings, value) ?? '';
+      },
+      read_only: (mount, value) => {
+        mount.readOnly = readBoolean(findings, value) ?? false;
+      },
+      bind: (mount, value) => {
+        onlyOf('bind', value);
+        readKeys(
+          findings,
+          value,
+          'bind',
+          mount,
+          {
+            propagation: (mount, value) => {
+              mount.propagation = readOneOf(findings, value, propagations) ?? '';
+            },
+            create_host_path: (mount, value) => {
+              mount.createHostPath = readBoolean(findings, value) ?? true;
+            },
+          },
+          { selinux: 'remove it', recursive: 'remove it' },
+        );
+      },
+      volume: (mount, value) => {
+        onlyOf('volume', value);
+        readKeys(
+          findings,
+          value,
+          'volume',
+          mount,
+          {
+            nocopy: (mount, value) => {
+              mount.noCopy = readBoolean(findings, value) ?? false;
+            },
+            subpath: (mount, value) => {
+              const subpath = readText(findings, value) ?? '';
+              if (subpath.startsWith('/') || subpath.split('/').includes('..'))
+                refuse(findings, value, `"${subpath}" leaves the volume`, 'write a relative path without ..');
+              mount.subpath = subpath;
+            },
+          },
+          { labels: 'remove them' },
+        );
+      },
+      tmpfs: (mount, value) => {
+        onlyOf('tmpfs', value);
+        readKeys(findings, value, 'tmpfs', mount, {
+          size: (mount, value) => {
+            mount.tmpfsSizeBytes = readBytes(findings, value) ?? 0;
+          },
+          mode: (mount, value) => {
+            mount.tmpfsMode = readMode(findings, value) ?? 0;
+          },
+        });
+      },
+    },
+    { consistency: 'remove it', image: 'use a volume' },
+  );
+  if (findings.errors.length > before) return undefined;
+  if (!mount.type) return refuse(findings, item, 'this mount has no type', 'add type: volume, bind or tmpfs');
+  if (!mount.target) return refuse(findings, item, 'this mount has no target', 'add target: an absolute path');
+  const { sourcePlace, ...fields } = mount;
+  let source: string | undefined = mount.source ?? '';
+  if (mount.type === 'bind' && source === '')
+    return refuse(findings, item, 'a bind mount needs a source', 'add source: a path on the host');
+  if (mount.type === 'tmpfs' && source !== '')
+    return refuse(findings, sourcePlace ?? item, 'a tmpfs has no source', 'remove it');
+  if (mount.type === 'volume' && source !== '') source = volumeNamed(findings, sourcePlace ?? item, source, context);
+  return source === undefined ? undefined : { ...emptyMount(mount.type, source, mount.target), ...fields, source };
+}
+
+/** A file mode: octal, whether YAML took it for text or a number. */
+export function readMode(findings: Findings, tree: Tree): number | undefined {
+  const value = tree.kind === 'scalar' ? parseOctal(tree.source) : undefined;
+  return (
+    value ??
+    refuse(
+      findings,
+      tree,
+      `${tree.kind === 'scalar' ? `"${tree.source}"` : 'this'} is not a file mode`,
+      'write octal digits such as 0755',
+    )
+  );
+}
+
+/** `tmpfs:` of a service: targets with mount options. */
+export function readTmpfs(draft: Draft, tree: Tree): void {
+  const { findings } = draft;
+  for (const item of readScalars(findings, tree, { alone: true })) {
+    const [target = '', options] = item.source.split(':', 2);
+    const mount = { ...emptyMount('tmpfs', '', target) };
+    for (const option of options?.split(',') ?? []) {
+      const [name, value = ''] = option.split('=', 2);
+      const size = name === 'size' ? parseBytes(value) : undefined;
+      const mode = name === 'mode' ? parseOctal(value) : undefined;
+      if (size !== undefined) mount.tmpfsSizeBytes = size;
+      else if (mode !== undefined) mount.tmpfsMode = mode;
+      else if (name === 'ro') mount.readOnly = true;
+      else if (name !== 'rw')
+        refuse(findings, item, `"${option}" is not an option of tmpfs here`, 'use size=64m, mode=1777 or ro');
+    }
+    if (checkTarget(findings, item, target)) draft.mounts.push({ value: mount, place: item });
+  }
+}
+
+function checkTarget(findings: Findings, place: Place, target: string): boolean {
+  if (target.startsWith('/') && target !== '/' && !target.split('/').includes('..')) return true;
+  refuse(
+    findings,
+    place,
+    `"${target}" is not a place to mount at`,
+    'write an absolute path in the container, other than /',
+  );
+  return false;
+}

@@ -1,0 +1,364 @@
+/** Every key that a service of a Compose file may have: what it means here, or why not yet. To add a key, add its line. */
+
+import { readDeploy, readPlatform, readRestart, sayAmount, sayReplicas } from './deploy.ts';
+import { type Findings, type Place, refuse, warn } from './diagnostic.ts';
+import type { Draft } from './draft.ts';
+import { readHealthCheck } from './health-check.ts';
+import { type MountContext, readMounts, readTmpfs } from './mounts.ts';
+import { readPorts } from './ports.ts';
+import {
+  type KeyReader,
+  readBoolean,
+  readBytes,
+  readCpus,
+  readDuration,
+  readInteger,
+  readKeys,
+  readOneOf,
+  readPairs,
+  readRecord,
+  readScalars,
+  readText,
+  readTexts,
+} from './read.ts';
+import { shellWords } from './shell-words.ts';
+import type { Tree } from './tree.ts';
+
+/** The readers of a service's keys. */
+export function serviceKeys(findings: Findings, context: MountContext): Readonly<Record<string, KeyReader<Draft>>> {
+  const text = (field: 'user') => (draft: Draft, value: Tree) => {
+    draft.container[field] = readText(findings, value) ?? '';
+  };
+  const flag = (field: 'readOnly' | 'init' | 'tty' | 'stdinOpen' | 'privileged') => (draft: Draft, value: Tree) => {
+    draft.container[field] = readBoolean(findings, value) ?? false;
+  };
+  const words = (field: 'command' | 'entrypoint') => (draft: Draft, value: Tree) => {
+    const list = readCommand(findings, value);
+    if (!list) return;
+    if (list.length > 0) draft.container[field] = list;
+    else if (field === 'entrypoint') draft.container.entrypoint = [''];
+    else
+      refuse(
+        findings,
+        value,
+        "dropping the image's command is not supported yet",
+        'set entrypoint: too, or remove this',
+      );
+  };
+  const capabilities = (field: 'capAdd' | 'capDrop') => (draft: Draft, value: Tree) => {
+    draft.container[field] = readScalars(findings, value).flatMap((item) => {
+      const name = item.source.toUpperCase().replace(/^CAP_/, '');
+      if (knownCapabilities.has(name)) return [name];
+      refuse(findings, item, `"${item.source}" is not a capability`, 'see capabilities(7); write NET_ADMIN or ALL');
+      return [];
+    });
+  };
+  return {
+    image: (draft, value) => {
+      const image = readText(findings, value, 'an image');
+      if (image !== undefined) draft.image = { value: image, place: value };
+    },
+    command: words('command'),
+    entrypoint: words('entrypoint'),
+    environment: (draft, value) => {
+      for (const pair of readPairs(findings, value)) draft.environment.push(pair);
+    },
+    env_file: readEnvFiles,
+    labels: (draft, value) => {
+      draft.container.labels = readRecord(findings, value);
+    },
+    hostname: readHostname,
+    user: text('user'),
+    working_dir: (draft, value) => {
+      const path = readText(findings, value) ?? '';
+      if (path && !path.startsWith('/'))
+        refuse(findings, value, `"${path}" is not an absolute path`, 'start it with /');
+      draft.container.workingDir = path;
+    },
+    ports: readPorts,
+    expose: (draft, value) => {
+      draft.container.expose = readExpose(findings, value);
+    },
+    volumes: (draft, value) => readMounts(draft, value, context),
+    tmpfs: readTmpfs,
+    cap_add: capabilities('capAdd'),
+    cap_drop: capabilities('capDrop'),
+    read_only: flag('readOnly'),
+    sysctls: readSysctls,
+    ulimits: readUlimits,
+    stop_signal: (draft, value) => {
+      const signal = (readText(findings, value) ?? '').toUpperCase();
+      const number = Number(signal);
+      if (knownSignals.has(signal.replace(/^SIG/, '')) || (number >= 1 && number <= 64))
+        draft.container.stopSignal = Number.isNaN(number) ? `SIG${signal.replace(/^SIG/, '')}` : signal;
+      else refuse(findings, value, `"${signal}" is not a signal`, 'write SIGTERM, SIGINT, …');
+    },
+    stop_grace_period: (draft, value) => {
+      const ms = readDuration(findings, value);
+      if (ms !== undefined) draft.container.stopGracePeriodMs = ms;
+    },
+    init: flag('init'),
+    extra_hosts: readExtraHosts,
+    dns: (draft, value) => {
+      draft.container.dns = readScalars(findings, value, { alone: true }).flatMap((item) => {
+        if (isAddress(item.source)) return [item.source];
+        refuse(findings, item, `"${item.source}" is not an IP address`, 'write the address of a DNS server');
+        return [];
+      });
+    },
+    dns_search: (draft, value) => {
+      draft.container.dnsSearch = readTexts(findings, value, { alone: true });
+    },
+    dns_opt: (draft, value) => {
+      draft.container.dnsOptions = readTexts(findings, value);
+    },
+    healthcheck: readHealthCheck,
+    tty: flag('tty'),
+    stdin_open: flag('stdinOpen'),
+    privileged: flag('privileged'),
+    security_opt: readSecurityOptions,
+    platform: readPlatform,
+    runtime: (draft, value) => {
+      const runtime = readOneOf(findings, value, ['runc', 'crun']);
+      if (runtime) draft.runtime = runtime;
+    },
+    pull_policy: (draft, value) => {
+      const policy = readOneOf(findings, value, ['always', 'never', 'missing', 'if_not_present']);
+      if (policy) draft.container.pullPolicy = policy === 'if_not_present' ? 'missing' : policy;
+    },
+    restart: readRestart,
+    mem_limit: (draft, value) => sayAmount(draft, draft.limits, 'memoryBytes', readBytes(findings, value), value),
+    mem_reservation: (draft, value) =>
+      sayAmount(draft, draft.reservations, 'memoryBytes', readBytes(findings, value), value),
+    cpus: (draft, value) => sayAmount(draft, draft.limits, 'cpuMillis', readCpus(findings, value), value),
+    pids_limit: (draft, value) => sayAmount(draft, draft.limits, 'pids', readInteger(findings, value, 1), value),
+    deploy: readDeploy,
+    scale: sayReplicas,
+  };
+}
+
+const oneNetwork = 'remove it: all services share one network, and find each other by name';
+const ownNamespaces = 'remove it: each task has namespaces of its own';
+
+/** Keys of the Compose Specification that are not honoured yet, each with what to do instead. */
+export const laterServiceKeys: Readonly<Record<string, string>> = {
+  annotations: 'use labels',
+  attach: 'remove it',
+  blkio_config: 'remove it',
+  build: 'build and push the image, then name it with image:',
+  cgroup: ownNamespaces,
+  cgroup_parent: 'remove it',
+  configs: 'put the file into the image, or use a bind mount',
+  container_name: 'remove it: tasks are called SERVICE.SLOT',
+  cpu_count: 'use deploy.resources.limits.cpus',
+  cpu_percent: 'use deploy.resources.limits.cpus',
+  cpu_period: 'use deploy.resources.limits.cpus',
+  cpu_quota: 'use deploy.resources.limits.cpus',
+  cpu_rt_period: 'remove it',
+  cpu_rt_runtime: 'remove it',
+  cpu_shares: 'use deploy.resources.limits.cpus',
+  cpuset: 'use deploy.resources.limits.cpus',
+  credential_spec: 'remove it',
+  depends_on: 'remove it, and let the service wait for what it needs',
+  develop: 'remove it',
+  device_cgroup_rules: 'remove it',
+  devices: 'remove it',
+  domainname: 'write the whole name in hostname:',
+  extends: 'use an anchor and << instead',
+  external_links: oneNetwork,
+  gpus: 'remove it',
+  group_add: 'remove it',
+  ipc: ownNamespaces,
+  isolation: 'remove it',
+  label_file: 'use labels',
+  links: oneNetwork,
+  logging: 'remove it: all output is kept, see gantry logs',
+  mac_address: 'remove it',
+  mem_swappiness: 'remove it',
+  memswap_limit: 'remove it',
+  models: 'remove it',
+  network_mode: oneNetwork,
+  networks: oneNetwork,
+  oom_kill_disable: 'remove it',
+  oom_score_adj: 'remove it',
+  pid: ownNamespaces,
+  post_start: 'do it in the entrypoint',
+  pre_start: 'do it in the entrypoint',
+  pre_stop: 'do it when the stop signal comes',
+  profiles: 'keep such services in a file of their own',
+  provider: 'remove it',
+  pull_refresh_after: 'use pull_policy',
+  secrets: 'use environment, or a bind mount',
+  shm_size: 'mount a tmpfs at /dev/shm',
+  storage_opt: 'remove it',
+  use_api_socket: 'remove it',
+  userns_mode: 'remove it',
+  uts: ownNamespaces,
+  volumes_from: 'name the volumes in each service',
+};
+
+function readCommand(findings: Findings, tree: Tree): string[] | undefined {
+  if (tree.kind !== 'scalar') return readTexts(findings, tree, { alone: true });
+  return (
+    shellWords(tree.source) ??
+    refuse(findings, tree, 'this command leaves a quote or backslash open', 'close it, or write a list')
+  );
+}
+
+function readEnvFiles(draft: Draft, tree: Tree): void {
+  const { findings } = draft;
+  for (const item of tree.kind === 'list' ? tree.items : [tree]) {
+    const file = { path: '', required: true, format: '' as '' | 'raw' };
+    if (item.kind === 'map')
+      readKeys(findings, item, 'an env_file', file, {
+        path: (file, value) => {
+          file.path = readText(findings, value) ?? '';
+        },
+        required: (file, value) => {
+          file.required = readBoolean(findings, value) ?? true;
+        },
+        format: (file, value) => {
+          file.format = readOneOf(findings, value, ['raw']) ?? '';
+        },
+      });
+    else file.path = readText(findings, item, 'a path') ?? '';
+    if (file.path) draft.envFiles.push({ ...file, place: item });
+    else if (item.kind === 'map') refuse(findings, item, 'this env_file has no path', 'add path:');
+  }
+}
+
+function readHostname(draft: Draft, tree: Tree): void {
+  const hostname = readText(draft.findings, tree) ?? '';
+  const plain = hostname.replace(
+    /\{\{\s*\.(Task\.Slot|Task\.ID|Task\.Name|Service\.Name|Service\.ID|Node\.Hostname|Node\.ID)\s*\}\}/g,
+    'x',
+  );
+  if (/[{}]/.test(plain))
+    refuse(
+      draft.findings,
+      tree,
+      `"${hostname}" has a template that is not known`,
+      'use {{.Task.Slot}}, {{.Service.Name}} or {{.Node.Hostname}}',
+    );
+  else if (!/^(?=.{1,63}$)[a-zA-Z0-9]([a-zA-Z0-9.-]*[a-zA-Z0-9])?$/.test(plain))
+    refuse(draft.findings, tree, `"${hostname}" is not a host name`, 'use letters, digits, - and ., at most 63');
+  else draft.container.hostname = hostname;
+}
+
+function readExpose(findings: Findings, tree: Tree): number[] {
+  return readScalars(findings, tree).flatMap((item) => {
+    const [, from, to = from] = /^(\d{1,5})(?:-(\d{1,5}))?(?:\/(?:tcp|udp))?$/.exec(item.source) ?? [];
+    const first = Number(from);
+    const last = Number(to);
+    if (first >= 1 && last <= 65_535 && first <= last)
+      return Array.from({ length: last - first + 1 }, (_, index) => first + index);
+    refuse(findings, item, `"${item.source}" is not a port`, 'write a number from 1 to 65535');
+    return [];
+  });
+}
+
+function readSysctls(draft: Draft, tree: Tree): void {
+  const sysctls: Record<string, string> = {};
+  for (const { name, value, tree: place } of readPairs(draft.findings, tree)) {
+    if (value === undefined) refuse(draft.findings, place, `sysctl ${name} has no value`, `write ${name}=1`);
+    else if (!/^(net\.|kernel\.(shm|msg|sem)|fs\.mqueue\.)/.test(name))
+      refuse(
+        draft.findings,
+        place,
+        `sysctl ${name} belongs to the whole host`,
+        'use net.*, kernel.shm*, kernel.msg*, kernel.sem or fs.mqueue.*',
+      );
+    else sysctls[name] = value;
+  }
+  draft.container.sysctls = sysctls;
+}
+
+function readUlimits(draft: Draft, tree: Tree): void {
+  const { findings } = draft;
+  if (tree.kind !== 'map') {
+    refuse(findings, tree, 'ulimits must be a map', 'write nofile: 1024');
+    return;
+  }
+  const ulimits = [];
+  for (const [name, { value, keyAt }] of tree.entries) {
+    if (!knownUlimits.includes(name)) {
+      refuse(
+        findings,
+        { at: keyAt, path: `${tree.path}.${name}` },
+        `"${name}" is not a ulimit`,
+        `use ${knownUlimits.join(', ')}`,
+      );
+      continue;
+    }
+    const limit: { soft?: number; hard?: number } = {};
+    if (value.kind === 'map')
+      readKeys(findings, value, 'a ulimit', limit, {
+        soft: (limit, value) => {
+          limit.soft = readInteger(findings, value, -1, Number.MAX_SAFE_INTEGER) ?? 0;
+        },
+        hard: (limit, value) => {
+          limit.hard = readInteger(findings, value, -1, Number.MAX_SAFE_INTEGER) ?? 0;
+        },
+      });
+    else limit.soft = limit.hard = readInteger(findings, value, -1, Number.MAX_SAFE_INTEGER) ?? 0;
+    const { soft, hard } = limit;
+    if (soft === undefined || hard === undefined)
+      refuse(findings, value, `ulimit ${name} needs soft and hard`, 'write both, or one number');
+    else if (hard !== -1 && (soft === -1 || soft > hard))
+      refuse(findings, value, `ulimit ${name}: soft is above hard`, 'lower it');
+    else ulimits.push({ name, soft, hard });
+  }
+  draft.container.ulimits = ulimits;
+}
+
+function readExtraHosts(draft: Draft, tree: Tree): void {
+  const hosts: Record<string, string> = {};
+  for (const { name, value = '', tree: place } of readPairs(draft.findings, tree, /[:=]/)) {
+    const address = value.replace(/^\[(.*)\]$/, '$1');
+    if (isAddress(address)) hosts[name] = address;
+    else if (address === 'host-gateway')
+      refuse(draft.findings, place, 'host-gateway is not supported by Gantry yet', 'write the address');
+    else refuse(draft.findings, place, `"${value}" is not an IP address`, 'write name: address');
+  }
+  draft.container.extraHosts = hosts;
+}
+
+function readSecurityOptions(draft: Draft, tree: Tree): void {
+  for (const item of readScalars(draft.findings, tree)) {
+    const [, name, value = 'true'] = /^([^:=]+)(?:[:=](.*))?$/.exec(item.source) ?? [];
+    if (name === 'no-new-privileges' && (value === 'true' || value === 'false'))
+      draft.container.newPrivileges = value === 'false';
+    else if (name === 'seccomp' && value === 'unconfined') draft.container.seccompUnconfined = true;
+    else
+      refuse(
+        draft.findings,
+        item,
+        `security option "${item.source}" is not supported by Gantry yet`,
+        'use no-new-privileges[:false] or seccomp:unconfined',
+      );
+  }
+}
+
+/** Notes for what is allowed and still worth a word. */
+export function adviseService(draft: Draft, place: Place): void {
+  if (draft.container.privileged)
+    warn(draft.findings, place, 'it runs privileged: it may do anything to its host', 'prefer cap_add');
+}
+
+function isAddress(text: string): boolean {
+  if (/^\d+\.\d+\.\d+\.\d+$/.test(text)) return text.split('.').every((part) => Number(part) <= 255);
+  return text.includes(':') && /^[0-9a-fA-F:]{2,39}$/.test(text) && (text.match(/::/g) ?? []).length <= 1;
+}
+
+const knownCapabilities = new Set(
+  'ALL AUDIT_CONTROL AUDIT_READ AUDIT_WRITE BLOCK_SUSPEND BPF CHECKPOINT_RESTORE CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID IPC_LOCK IPC_OWNER KILL LEASE LINUX_IMMUTABLE MAC_ADMIN MAC_OVERRIDE MKNOD NET_ADMIN NET_BIND_SERVICE NET_BROADCAST NET_RAW PERFMON SETFCAP SETGID SETPCAP SETUID SYSLOG SYS_ADMIN SYS_BOOT SYS_CHROOT SYS_MODULE SYS_NICE SYS_PACCT SYS_PTRACE SYS_RAWIO SYS_RESOURCE SYS_TIME SYS_TTY_CONFIG WAKE_ALARM'.split(
+    ' ',
+  ),
+);
+const knownSignals = new Set(
+  'HUP INT QUIT ILL TRAP ABRT IOT BUS FPE KILL USR1 SEGV USR2 PIPE ALRM TERM STKFLT CHLD CONT STOP TSTP TTIN TTOU URG XCPU XFSZ VTALRM PROF WINCH IO POLL PWR SYS'.split(
+    ' ',
+  ),
+);
+const knownUlimits =
+  'as core cpu data fsize locks memlock msgqueue nice nofile nproc rss rtprio rttime sigpending stack'.split(' ');
