@@ -1,0 +1,164 @@
+/** What a host runs, as text: the script that makes its namespaces a host, and the one that keeps its services running. Pure. */
+import type { Hierarchy } from './cgroups.ts';
+import { addressOf, type HostLayout, managerAddress, type Role, registryName, worldAddress } from './layout.ts';
+
+/** Everything the scripts need to know. */
+export interface HostPlan {
+  readonly name: string;
+  readonly role: Role;
+  readonly layout: HostLayout;
+  readonly hierarchies: readonly Hierarchy[];
+  readonly nodeProgram: string;
+  readonly codeDir: string;
+  readonly compileCache: string;
+  /** Only containerd or the registry: no control plane, no agents. */
+  readonly bare: boolean;
+}
+
+/** Runs as the first process of the host's pid namespace; waits for a line on its input before it starts anything. */
+export function bootScript(plan: HostPlan): string {
+  const { layout } = plan;
+  return `set -eu
+mount --make-rprivate /
+mount -t proc proc /proc
+umount -R -l /sys
+mount -t sysfs sysfs /sys
+${cgroupMounts(plan.hierarchies)}
+mount --bind ${quote(layout.bootIdFile)} /proc/sys/kernel/random/boot_id
+mount -t overlay overlay -o ${quote(`lowerdir=/etc,upperdir=${layout.etc},workdir=${layout.etc}-work`)} /etc
+rm -f /etc/resolv.conf
+echo ${plan.name} > /etc/hostname
+printf '%s\\n' '127.0.0.1 localhost' '${addressOf(plan.name)} ${plan.name}' '${managerAddress} m1 ${registryName.split(':')[0]}' > /etc/hosts
+echo 'nameserver ${worldAddress}' > /etc/resolv.conf
+hostname ${plan.name}
+mkdir -p /run /var/lib/containerd /var/lib/gantry /var/log
+mount --bind ${quote(layout.run)} /run
+mount --bind ${quote(layout.log)} /var/log
+mount --bind ${quote(layout.containerd)} /var/lib/containerd
+mount --bind ${quote(layout.gantry)} /var/lib/gantry
+mkdir -p /run/lock
+ip link set lo up
+read go
+exec tini -- sh /run/sandbox/services.sh </dev/null
+`;
+}
+
+/** Starts the host's services and starts again what ends. */
+export function servicesScript(plan: HostPlan): string {
+  const services = plan.role === 'manager' ? managerServices(plan) : workerServices(plan);
+  return `ulimit -n 1048576 2>/dev/null || ulimit -n "$(ulimit -H -n)"
+export NODE_COMPILE_CACHE=${quote(plan.compileCache)} HOME=/root PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+keep() {
+  service=$1
+  shift
+  while :; do
+    "$@" >> "/var/log/$service.log" 2>&1 && code=0 || code=$?
+    echo "sandbox: $service ended with $code" >> "/var/log/$service.log"
+    sleep 0.2
+  done
+}
+${services}
+wait
+`;
+}
+
+/** The configuration files that lie in /run/sandbox, by name. */
+export function hostFiles(plan: HostPlan): Record<string, string> {
+  const scripts = { 'services.sh': servicesScript(plan), 'containerd.toml': containerdConfig };
+  return plan.role === 'worker' ? scripts : { ...scripts, 'nats.conf': natsConfig, 'registry.yml': registryConfig };
+}
+
+function workerServices(plan: HostPlan): string {
+  const containerd = 'keep containerd containerd --config /run/sandbox/containerd.toml &';
+  if (plan.bare) return containerd;
+  return `${containerd}
+agent() {
+  if [ ! -e /var/lib/gantry/joined ]; then
+    until [ -s /run/sandbox/join-token ]; do sleep 0.05; done
+    set -- --token "$(cat /run/sandbox/join-token)"
+  fi
+  ${quote(plan.nodeProgram)} ${quote(`${plan.codeDir}/node-agent/main.ts`)} --data /var/lib/gantry/agent --run /run/gantry \\
+    --name ${plan.name} --advertise ${addressOf(plan.name)} --control-plane ${managerAddress}:7400 --enrol ${managerAddress}:7401 \\
+    --containerd /run/containerd/containerd.sock --insecure-registry ${registryName} "$@"
+}
+mkdir -p -m 0700 /run/gantry
+keep agent agent &`;
+}
+
+function managerServices(plan: HostPlan): string {
+  const registry = 'keep registry docker-registry serve /run/sandbox/registry.yml &';
+  if (plan.bare) return registry;
+  const main = `${quote(plan.nodeProgram)} ${quote(`${plan.codeDir}/control-plane/main.ts`)}`;
+  const place = `--data /var/lib/gantry/control-plane --name ${plan.name} --advertise ${addressOf(plan.name)}`;
+  const pki = '/var/lib/gantry/control-plane/pki';
+  return `${registry}
+mkdir -p -m 0700 /run/gantry /var/lib/gantry/control-plane /var/lib/gantry/etcd /var/lib/gantry/nats
+until ${main} init ${place} >> /var/log/control-plane.log 2>&1; do sleep 0.5; done
+keep etcd etcd --name ${plan.name} --data-dir /var/lib/gantry/etcd --log-level warn --logger zap \\
+  --listen-client-urls https://127.0.0.1:2379 --advertise-client-urls https://127.0.0.1:2379 \\
+  --listen-peer-urls https://127.0.0.1:2380 --initial-advertise-peer-urls https://127.0.0.1:2380 --initial-cluster ${plan.name}=https://127.0.0.1:2380 \\
+  --client-cert-auth --trusted-ca-file ${pki}/ca.pem --cert-file ${pki}/etcd/cert.pem --key-file ${pki}/etcd/key.pem \\
+  --peer-client-cert-auth --peer-trusted-ca-file ${pki}/ca.pem --peer-cert-file ${pki}/etcd/cert.pem --peer-key-file ${pki}/etcd/key.pem \\
+  --max-txn-ops 8192 --max-request-bytes 33554432 --heartbeat-interval 50 --election-timeout 500 --pre-vote \\
+  --auto-compaction-mode periodic --auto-compaction-retention 10m --quota-backend-bytes 4294967296 &
+keep nats nats-server --config /run/sandbox/nats.conf &
+keep control-plane ${main} run ${place} --etcd https://127.0.0.1:2379 --nats tls://${addressOf(plan.name)}:4222 --socket /run/gantry/control-plane.sock &`;
+}
+
+/** Version 1 trees are mounted one by one; of version 2 the host is given controllers to pass on, once the waiting process has left its root. */
+function cgroupMounts(hierarchies: readonly Hierarchy[]): string {
+  if (hierarchies.some((one) => one.version === 2)) {
+    return `mount -t cgroup2 cgroup2 /sys/fs/cgroup
+mkdir -p /sys/fs/cgroup/init
+echo $$ > /sys/fs/cgroup/init/cgroup.procs`;
+  }
+  const mounts = hierarchies.map((one) => {
+    const dir = `/sys/fs/cgroup/${one.options.replace('none,name=', '')}`;
+    return `mkdir -p ${dir} && mount -t cgroup -o ${one.options} cgroup ${dir}`;
+  });
+  return ['mount -t tmpfs -o mode=0755 tmpfs /sys/fs/cgroup', ...mounts].join('\n');
+}
+
+function quote(text: string): string {
+  return `'${text.replaceAll("'", `'\\''`)}'`;
+}
+
+const containerdConfig = `version = 2
+root = "/var/lib/containerd"
+state = "/run/containerd"
+disabled_plugins = [
+  "io.containerd.grpc.v1.cri", "io.containerd.internal.v1.opt", "io.containerd.internal.v1.restart",
+  "io.containerd.internal.v1.tracing", "io.containerd.tracing.processor.v1.otlp",
+  "io.containerd.snapshotter.v1.aufs", "io.containerd.snapshotter.v1.btrfs", "io.containerd.snapshotter.v1.devmapper",
+  "io.containerd.snapshotter.v1.native", "io.containerd.snapshotter.v1.zfs"
+]
+
+[grpc]
+  address = "/run/containerd/containerd.sock"
+
+[debug]
+  level = "warn"
+`;
+
+const natsConfig = `server_name: m1
+listen: "0.0.0.0:4222"
+tls {
+  ca_file: "/var/lib/gantry/control-plane/pki/ca.pem"
+  cert_file: "/var/lib/gantry/control-plane/pki/nats/cert.pem"
+  key_file: "/var/lib/gantry/control-plane/pki/nats/key.pem"
+  verify: true
+}
+jetstream {
+  store_dir: "/var/lib/gantry/nats"
+  max_memory_store: 67108864
+  max_file_store: 4294967296
+}
+`;
+
+const registryConfig = `version: 0.1
+log: {level: warn, accesslog: {disabled: true}}
+storage:
+  filesystem: {rootdirectory: /var/lib/gantry/registry}
+  delete: {enabled: true}
+http: {addr: ':5000'}
+`;

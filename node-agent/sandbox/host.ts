@@ -1,0 +1,200 @@
+/** One host of a sandbox while it has power: its processes, its cable, and how both end. Lives in the keeper. */
+import { type ChildProcess, spawn } from 'node:child_process';
+import { randomUUID } from 'node:crypto';
+import { chmodSync, closeSync, mkdirSync, openSync, readFileSync, readlinkSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import type { Clock } from '#proto/kernel/clock.ts';
+import { Fault } from '#proto/kernel/errors.ts';
+import { enterCgroupLine, type Hierarchy, hostHierarchies, makeCgroup, processesIn, removeCgroup } from './cgroups.ts';
+import { ipBatch } from './command.ts';
+import { bootScript, type HostPlan, hostFiles } from './host-script.ts';
+import { addressOf, codeDir, hostLayout, type Layout, roleOf, worldAddress } from './layout.ts';
+
+/** What every host of one sandbox shares. */
+export interface HostParts {
+  readonly layout: Layout;
+  readonly hierarchies: readonly Hierarchy[];
+  /** The cgroup of the keeper itself. */
+  readonly keeperCgroup: string;
+  /** A process in the network namespace of the virtual switch. */
+  readonly switchPid: number;
+  readonly compileCache: string;
+  readonly bare: boolean;
+  readonly clock: Clock;
+}
+
+/** A host that was started. `ended` resolves when its last process is gone. */
+export interface RunningHost {
+  readonly name: string;
+  readonly ended: Promise<void>;
+  isRunning(): boolean;
+  isPlugged(): boolean;
+  setCable(plugged: boolean): Promise<void>;
+  /** SIGKILL to its init; every process in its namespaces dies with it. */
+  killInit(): Promise<void>;
+}
+
+/** Boots a host with the disk it had: new namespaces, a new boot id, an empty /run, its cable plugged in. */
+export async function startHost(parts: HostParts, name: string): Promise<RunningHost> {
+  const cgroup = `gantry-sandbox/${parts.layout.name}/${name}`;
+  await clearCgroup(parts, cgroup, name);
+  const dirs = makeCgroup(parts.hierarchies, cgroup);
+  prepareDisk(parts, name);
+  const child = launch(parts, name, dirs);
+  const pid = child.pid;
+  if (pid === undefined) throw new Fault('internal', `cannot start unshare for host ${name}`);
+  let running = true;
+  let plugged = true;
+  const ended = new Promise<void>((resolve) => {
+    child.on('exit', () => {
+      running = false;
+      resolve();
+    });
+    child.on('error', () => {
+      running = false;
+      resolve();
+    });
+  });
+  await untilNamespaced(parts, name, pid, () => running);
+  if (parts.hierarchies.some((one) => one.version === 2)) leaveRoot(parts, pid, cgroup);
+  await plugIn(parts.switchPid, name, pid);
+  child.stdin?.write('go\n');
+  return {
+    name,
+    ended,
+    isRunning: () => running,
+    isPlugged: () => plugged,
+    async setCable(to) {
+      await ipBatch(parts.switchPid, [`link set ${name} ${to ? 'up' : 'down'}`]);
+      plugged = to;
+    },
+    async killInit() {
+      if (!running) return;
+      const init = childOf(pid);
+      if (init === undefined) child.kill('SIGKILL');
+      else process.kill(init, 'SIGKILL');
+      await ended;
+    },
+  };
+}
+
+function launch(parts: HostParts, name: string, cgroupDirs: readonly string[]): ChildProcess {
+  const disk = hostLayout(parts.layout, name);
+  const log = openSync(join(disk.log, 'boot.log'), 'a');
+  const unshare = 'exec unshare --mount --pid --net --uts --ipc --cgroup --fork --kill-child --propagation private';
+  const line = `${enterCgroupLine(cgroupDirs)} && ${unshare} sh '${join(disk.run, 'sandbox', 'boot.sh')}'`;
+  const child = spawn('sh', ['-c', line], { stdio: ['pipe', log, log] });
+  child.stdin?.on('error', () => {}); // It may die before it reads; `ended` tells.
+  closeSync(log);
+  return child;
+}
+
+function prepareDisk(parts: HostParts, name: string): void {
+  const disk = hostLayout(parts.layout, name);
+  rmSync(disk.run, { recursive: true, force: true });
+  for (const dir of [disk.run, disk.gantry, disk.containerd, disk.log, disk.etc, `${disk.etc}-work`]) {
+    mkdirSync(dir, { recursive: true });
+  }
+  chmodSync(disk.gantry, 0o755);
+  writeFileSync(disk.bootIdFile, `${randomUUID()}\n`);
+  const plan: HostPlan = {
+    name,
+    role: roleOf(name),
+    layout: disk,
+    hierarchies: hostHierarchies(parts.hierarchies),
+    nodeProgram: process.execPath,
+    codeDir,
+    compileCache: parts.compileCache,
+    bare: parts.bare,
+  };
+  const dir = join(disk.run, 'sandbox');
+  mkdirSync(dir);
+  writeFileSync(join(dir, 'boot.sh'), bootScript(plan));
+  for (const [file, text] of Object.entries(hostFiles(plan))) writeFileSync(join(dir, file), text);
+}
+
+/** What the previous life of the host may have left: containers' cgroups, and processes that somebody put there by hand. */
+async function clearCgroup(parts: HostParts, cgroup: string, name: string): Promise<void> {
+  const deadline = parts.clock.monotonic() + 5_000;
+  for (;;) {
+    for (const pid of processesIn(parts.hierarchies, cgroup)) killQuietly(pid);
+    if (removeCgroup(parts.hierarchies, cgroup)) return;
+    if (parts.clock.monotonic() > deadline) {
+      throw new Fault('conflict', `processes of the last life of host ${name} do not end`, {
+        remedy: 'gantry sandbox down',
+      });
+    }
+    await parts.clock.sleep(10);
+  }
+}
+
+/** Waits until unshare has made the namespaces and forked the host's init. */
+async function untilNamespaced(parts: HostParts, name: string, pid: number, alive: () => boolean): Promise<void> {
+  const deadline = parts.clock.monotonic() + 10_000;
+  const own = readlinkSync('/proc/self/ns/net');
+  while (alive() && parts.clock.monotonic() < deadline) {
+    if (networkOf(pid) !== own && childOf(pid) !== undefined) return;
+    await parts.clock.sleep(5);
+  }
+  throw new Fault(
+    'unavailable',
+    `host ${name} did not boot: ${lastLines(join(hostLayout(parts.layout, name).log, 'boot.log'))}`,
+    {
+      remedy: 'namespaces and cgroups need root on the machine itself',
+    },
+  );
+}
+
+/** Version 2 lets a cgroup pass controllers on only when no process sits in it. */
+function leaveRoot(parts: HostParts, pid: number, cgroup: string): void {
+  for (const dir of makeCgroup(parts.hierarchies, parts.keeperCgroup))
+    writeFileSync(join(dir, 'cgroup.procs'), String(pid));
+  makeCgroup(parts.hierarchies, `${cgroup}/init`);
+}
+
+async function plugIn(switchPid: number, name: string, pid: number): Promise<void> {
+  await ipBatch(switchPid, [`link delete ${name}`]).catch(() => {}); // The last life's cable, if the kernel still holds it.
+  await ipBatch(switchPid, [
+    `link add ${name} type veth peer name eth0 netns ${pid}`,
+    `link set ${name} master switch0 up`,
+  ]);
+  await ipBatch(pid, [
+    `addr add ${addressOf(name)}/24 dev eth0`,
+    'link set eth0 up',
+    `route add default via ${worldAddress}`,
+  ]);
+}
+
+function networkOf(pid: number): string | undefined {
+  try {
+    return readlinkSync(`/proc/${pid}/ns/net`);
+  } catch {
+    return undefined;
+  }
+}
+
+function childOf(pid: number): number | undefined {
+  try {
+    const first = readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').trim().split(' ')[0];
+    return first ? Number(first) : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+function killQuietly(pid: number): void {
+  try {
+    process.kill(pid, 'SIGKILL');
+  } catch {
+    // It ended by itself.
+  }
+}
+
+/** The end of a log, for an error message. */
+export function lastLines(file: string, count = 5): string {
+  try {
+    return readFileSync(file, 'utf8').trimEnd().split('\n').slice(-count).join(' | ') || '(its log is empty)';
+  } catch {
+    return '(it wrote no log)';
+  }
+}

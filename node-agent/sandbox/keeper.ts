@@ -1,0 +1,253 @@
+/** The process that holds a sandbox: parent of its switch, its hosts and its forwarder; the commands only ask it. */
+import { type ChildProcess, spawn } from 'node:child_process';
+import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { createServer } from 'node:net';
+import { join } from 'node:path';
+import { type Clock, systemClock } from '#proto/kernel/clock.ts';
+import { describe, Fault } from '#proto/kernel/errors.ts';
+import { jsonLog, type Log } from '#proto/kernel/log.ts';
+import { enterCgroupLine, machineHierarchies, makeCgroup } from './cgroups.ts';
+import { type Forwarder, openForwarder } from './forwarder.ts';
+import { type HostParts, lastLines, type RunningHost, startHost } from './host.ts';
+import { addressOf, controlPlaneSocket, hostLayout, type Layout, layoutOf, maxHosts, roleOf } from './layout.ts';
+import { startNetwork } from './network.ts';
+import { connectOperator, type Operator } from './operator.ts';
+import { answer, type HostOp, type Request, type SandboxStatus } from './protocol.ts';
+
+/** What survives the keeper: which hosts there are. */
+interface Saved {
+  readonly hosts: readonly string[];
+  readonly bare: boolean;
+}
+
+type Progress = (text: string) => void;
+
+class Keeper {
+  readonly #layout: Layout;
+  readonly #parts: HostParts;
+  readonly #clock: Clock;
+  readonly #log: Log;
+  readonly #hosts = new Map<string, RunningHost>();
+  readonly #operator: Operator;
+  readonly #forwarder: Forwarder;
+  #saved: Saved;
+  /** Requests that change something run one after another. */
+  #turn: Promise<unknown> = Promise.resolve();
+
+  constructor(layout: Layout, parts: HostParts, saved: Saved, log: Log) {
+    this.#layout = layout;
+    this.#parts = parts;
+    this.#clock = parts.clock;
+    this.#saved = saved;
+    this.#log = log;
+    this.#operator = connectOperator(controlPlaneSocket(layout));
+    this.#forwarder = openForwarder({
+      gateway: layout.gatewaySocket,
+      operator: this.#operator,
+      clock: this.#clock,
+      log,
+    });
+  }
+
+  handle(request: Request, progress: Progress): Promise<SandboxStatus> {
+    if (request.op === 'status') return this.#status();
+    const turn = this.#turn.then(() => this.#change(request, progress));
+    this.#turn = turn.catch((error) => this.#log.warn('a command failed', { step: request.op, error }));
+    return turn;
+  }
+
+  async #change(request: Exclude<Request, { op: 'status' }>, progress: Progress): Promise<SandboxStatus> {
+    if (request.op === 'up') await this.#up(request.hosts, progress);
+    else if (request.op === 'add') await this.#add(progress);
+    else await this.#act(request.op, request.host, progress);
+    return this.#status();
+  }
+
+  async #up(count: number, progress: Progress): Promise<void> {
+    const wanted = ['m1', ...Array.from({ length: count }, (_, index) => `h${index + 1}`)];
+    this.#save([...new Set([...wanted, ...this.#saved.hosts])]);
+    await this.#boot(this.#saved.hosts, progress);
+  }
+
+  async #add(progress: Progress): Promise<void> {
+    const next = Array.from({ length: maxHosts }, (_, index) => `h${index + 1}`).find(
+      (name) => !this.#saved.hosts.includes(name),
+    );
+    if (next === undefined) throw new Fault('exhausted', `a sandbox holds at most ${maxHosts} hosts`);
+    this.#save([...this.#saved.hosts, next]);
+    await this.#boot([next], progress);
+  }
+
+  async #act(op: HostOp, name: string, progress: Progress): Promise<void> {
+    addressOf(name);
+    if (!this.#saved.hosts.includes(name)) {
+      throw new Fault('not-found', `this sandbox has no host ${name}`, {
+        remedy: `it has ${this.#saved.hosts.join(', ')}`,
+      });
+    }
+    const host = this.#hosts.get(name);
+    if (op === 'start') return this.#boot([name], progress);
+    if (!host?.isRunning()) {
+      if (op === 'kill' || op === 'crash') return;
+      throw new Fault('precondition', `host ${name} is off`, { remedy: `gantry sandbox start ${name}` });
+    }
+    if (op === 'cut' || op === 'join') return host.setCable(op === 'join');
+    if (op === 'kill') await host.setCable(false); // No FIN of the dying reaches anybody: this is a power plug.
+    await host.killInit();
+  }
+
+  /** Boots those of the hosts that are off, side by side, and waits until they are nodes. */
+  async #boot(names: readonly string[], progress: Progress): Promise<void> {
+    const off = names.filter((name) => !this.#hosts.get(name)?.isRunning());
+    const startedAt = this.#clock.monotonic();
+    await Promise.all(
+      off.map(async (name) => {
+        this.#hosts.set(name, await startHost(this.#parts, name));
+      }),
+    );
+    if (off.length > 0) progress(`${off.join(', ')} on after ${Math.round(this.#clock.monotonic() - startedAt)} ms`);
+    if (this.#saved.bare) await this.#untilParts(off);
+    else await this.#untilJoined(names, progress);
+  }
+
+  /** Of a bare sandbox: every containerd has its socket. */
+  async #untilParts(names: readonly string[]): Promise<void> {
+    for (const name of names.filter((one) => roleOf(one) === 'worker')) {
+      const socket = join(hostLayout(this.#layout, name).run, 'containerd', 'containerd.sock');
+      await this.#until(
+        () => existsSync(socket),
+        20_000,
+        `containerd of ${name}`,
+        join(hostLayout(this.#layout, name).log, 'containerd.log'),
+      );
+    }
+  }
+
+  async #untilJoined(names: readonly string[], progress: Progress): Promise<void> {
+    const manager = this.#hosts.get('m1');
+    if (!manager?.isRunning() || !manager.isPlugged()) return; // Hosts may be started while their manager is off.
+    const fresh = names.filter((name) => roleOf(name) === 'worker' && !existsSync(this.#joinedFile(name)));
+    const managerLog = join(hostLayout(this.#layout, 'm1').log, 'control-plane.log');
+    let token = '';
+    await this.#until(
+      async () => {
+        token = fresh.length > 0 ? await this.#operator.createToken() : 'none needed';
+        return (await this.#operator.readyNodes()) !== undefined;
+      },
+      60_000,
+      'the control plane',
+      managerLog,
+    );
+    progress('control plane answers');
+    for (const name of fresh) {
+      writeFileSync(join(hostLayout(this.#layout, name).run, 'sandbox', 'join-token'), token, { mode: 0o600 });
+    }
+    for (const name of names.filter((one) => roleOf(one) === 'worker')) {
+      if (!this.#hosts.get(name)?.isPlugged()) continue;
+      const ready = async () => (await this.#operator.readyNodes()).some((node) => node.name === name);
+      await this.#until(ready, 60_000, `node ${name}`, join(hostLayout(this.#layout, name).log, 'agent.log'));
+      writeFileSync(this.#joinedFile(name), '');
+      progress(`${name} is ready`);
+    }
+  }
+
+  async #until(check: () => boolean | Promise<boolean>, timeoutMs: number, what: string, log: string): Promise<void> {
+    const deadline = this.#clock.monotonic() + timeoutMs;
+    let last: unknown = 'not ready';
+    while (this.#clock.monotonic() < deadline) {
+      try {
+        if (await check()) return;
+      } catch (error) {
+        last = error;
+      }
+      await this.#clock.sleep(25);
+    }
+    throw new Fault(
+      'timeout',
+      `${what} is not up after ${timeoutMs / 1_000} s: ${describe(last)}; its log ends with: ${lastLines(log)}`,
+      {
+        remedy: `read ${log}`,
+      },
+    );
+  }
+
+  async #status(): Promise<SandboxStatus> {
+    const nodes = this.#saved.bare ? undefined : await this.#operator.readyNodes().catch(() => undefined);
+    return {
+      name: this.#layout.name,
+      bare: this.#saved.bare,
+      hosts: this.#saved.hosts.map((name) => ({
+        name,
+        role: roleOf(name),
+        address: addressOf(name),
+        power: this.#hosts.get(name)?.isRunning() ? 'on' : 'off',
+        cable: this.#hosts.get(name)?.isPlugged() === false ? 'cut' : 'plugged',
+      })),
+      controlPlane: this.#saved.bare ? 'none' : nodes ? 'answering' : 'silent',
+      ready: nodes?.map((node) => node.name) ?? [],
+      ports: this.#forwarder.ports(),
+    };
+  }
+
+  #joinedFile(name: string): string {
+    return join(hostLayout(this.#layout, name).gantry, 'joined');
+  }
+
+  #save(hosts: readonly string[]): void {
+    this.#saved = { ...this.#saved, hosts };
+    writeFileSync(this.#layout.stateFile, JSON.stringify(this.#saved));
+  }
+}
+
+/** A process of the sandbox in a cgroup of its own, started again 300 ms after it ends unless `once`. */
+function startPart(
+  parts: { clock: Clock; log: Log },
+  cgroupDirs: readonly string[],
+  line: string,
+  once: boolean,
+): ChildProcess {
+  const child = spawn('sh', ['-c', `${enterCgroupLine(cgroupDirs)} && exec ${line}`], {
+    stdio: ['ignore', 'inherit', 'inherit'],
+  });
+  child.on('exit', (code) => {
+    parts.log.warn('a part of the sandbox ended', { step: line, count: code ?? -1 });
+    if (once) process.exit(1); // Without its switch a sandbox is nothing: end it whole.
+    parts.clock.after(300, () => startPart(parts, cgroupDirs, line, once));
+  });
+  return child;
+}
+
+async function main(name: string, root: string, bare: boolean): Promise<void> {
+  const layout = layoutOf(name, root);
+  const clock = systemClock;
+  const log = jsonLog((line) => process.stderr.write(line), clock.now, 'info', 'sandbox');
+  const hierarchies = machineHierarchies();
+  const cgroup = (part: string) => `gantry-sandbox/${name}/${part}`;
+  const saved: Saved = existsSync(layout.stateFile)
+    ? (JSON.parse(readFileSync(layout.stateFile, 'utf8')) as Saved)
+    : { hosts: [], bare };
+  mkdirSync(layout.dir, { recursive: true });
+  const network = await startNetwork(
+    (part, line, once) => startPart({ clock, log }, makeCgroup(hierarchies, cgroup(part)), line, once),
+    layout,
+    clock,
+  );
+  const compileCache = process.env.NODE_COMPILE_CACHE ?? '/var/cache/gantry';
+  const parts: HostParts = {
+    layout,
+    hierarchies,
+    keeperCgroup: cgroup('keeper'),
+    switchPid: network.switchPid,
+    compileCache,
+    bare: saved.bare,
+    clock,
+  };
+  const keeper = new Keeper(layout, parts, saved, log);
+  rmSync(layout.keeperSocket, { force: true });
+  const server = createServer((socket) => answer(socket, (request, progress) => keeper.handle(request, progress)));
+  server.listen(layout.keeperSocket);
+}
+
+const [name, root, kind] = process.argv.slice(2);
+if (name === undefined || root === undefined) throw new Fault('invalid', 'usage: keeper.ts NAME ROOT [bare]');
+await main(name, root, kind === 'bare');

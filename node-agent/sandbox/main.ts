@@ -1,0 +1,144 @@
+/** `gantry sandbox …`: the command line of the sandbox. */
+import { spawn } from 'node:child_process';
+import { readFileSync } from 'node:fs';
+import { Command } from 'commander';
+import { describe, Fault } from '#proto/kernel/errors.ts';
+import type { SandboxStatus } from './protocol.ts';
+import { listSandboxes, openSandbox } from './sandbox.ts';
+
+const program = new Command('gantry sandbox')
+  .enablePositionalOptions()
+  .description('a whole cluster on this machine: hosts are sets of namespaces on one virtual switch')
+  .option('--name <name>', 'which sandbox', 'default')
+  .option('--json', 'print the status as JSON');
+
+const sandbox = () => openSandbox(program.opts<{ name: string }>().name);
+const progress = (text: string) => process.stderr.write(`${text}\n`);
+const show = (status: SandboxStatus) => {
+  process.stdout.write(program.opts<{ json?: true }>().json ? `${JSON.stringify(status)}\n` : table(status));
+};
+
+program
+  .command('up')
+  .description('start it, or what of it is off')
+  .option('--hosts <count>', 'how many worker hosts', '3')
+  .option('--managers <count>', 'how many managers', '1')
+  .option('--bare', 'containerd and a registry only, nothing of Gantry')
+  .action(async (options: { hosts: string; managers: string; bare?: true }) => {
+    if (options.managers !== '1') {
+      throw new Fault('unsupported', 'a sandbox has one manager for now', { remedy: 'leave --managers out' });
+    }
+    show(await sandbox().up({ hosts: countOf(options.hosts), bare: options.bare === true, onProgress: progress }));
+  });
+program
+  .command('down')
+  .description('end it and leave nothing behind')
+  .option('--keep', 'keep the disks of its hosts for the next up')
+  .option('--all', 'every sandbox of this machine')
+  .action(async (options: { keep?: true; all?: true }) => {
+    const sandboxes = options.all ? listSandboxes().map((name) => openSandbox(name)) : [sandbox()];
+    for (const one of sandboxes) await one.down({ keep: options.keep === true });
+  });
+program
+  .command('status')
+  .description('hosts, control plane and published ports')
+  .action(async () => show(await sandbox().status()));
+program
+  .command('list')
+  .description('names of the sandboxes of this machine')
+  .action(() => {
+    process.stdout.write(
+      listSandboxes()
+        .map((name) => `${name}\n`)
+        .join(''),
+    );
+  });
+program
+  .command('add')
+  .description('add a host')
+  .action(async () => show(await sandbox().add(progress)));
+for (const [op, what] of [
+  ['start', 'switch a host on'],
+  ['kill', 'pull the power plug of a host'],
+  ['crash', "kill a host's init alone: the others see its connections close"],
+  ['cut', 'unplug the network cable of a host'],
+  ['join', 'plug it in again'],
+] as const) {
+  program
+    .command(`${op} <host>`)
+    .description(what)
+    .action(async (host: string) => show(await sandbox().act(op, host, progress)));
+}
+program
+  .command('exec <host> <command...>')
+  .description('run a command inside a host, or "world" for the network outside')
+  .passThroughOptions()
+  .action(async (host: string, command: string[]) => {
+    const [file, ...args] = sandbox().execLine(host, command);
+    process.exitCode = await new Promise<number>((resolve, reject) => {
+      const child = spawn(file, args, { stdio: 'inherit' });
+      child.on('error', reject);
+      child.on('close', (code) => resolve(code ?? 137));
+    });
+  });
+program
+  .command('logs <host> [service]')
+  .description('what a service of a host has logged: agent, containerd, control-plane, etcd, nats, registry')
+  .action((host: string, service?: string) => {
+    const logs = sandbox().logs(host);
+    if (service === undefined) {
+      for (const [name, file] of logs) process.stdout.write(`${name.padEnd(16)}${file}\n`);
+      return;
+    }
+    const file = logs.get(service);
+    if (file === undefined) {
+      throw new Fault('not-found', `${host} has no log of "${service}"`, {
+        remedy: `it has ${[...logs.keys()].join(', ')}`,
+      });
+    }
+    process.stdout.write(readFileSync(file));
+  });
+program
+  .command('push <image>')
+  .description('build the sample image and push it to the registry of the sandbox as <image>, e.g. hello:1')
+  .action(async (image: string) => {
+    const { pushSampleImage } = await import('./sample-image.ts');
+    process.stdout.write(`${await pushSampleImage(sandbox(), image)}\n`);
+  });
+
+function countOf(text: string): number {
+  const count = Number(text);
+  if (Number.isInteger(count) && count >= 1 && count <= 200) return count;
+  throw new Fault('invalid', `"${text}" is not a number of hosts`, { remedy: 'give a whole number from 1 to 200' });
+}
+
+function table(status: SandboxStatus): string {
+  const rows = status.hosts.map((host) => {
+    const node =
+      host.role === 'manager'
+        ? `control plane ${status.controlPlane}`
+        : status.ready.includes(host.name)
+          ? 'ready'
+          : '-';
+    return [host.name, host.address, host.power, host.cable, node]
+      .map((cell) => cell.padEnd(14))
+      .join('')
+      .trimEnd();
+  });
+  const ports = status.ports.map(
+    ({ port, problem }) => `127.0.0.1:${port}${problem ? ` not forwarded: ${problem}` : ''}`,
+  );
+  const header = ['HOST', 'ADDRESS', 'POWER', 'CABLE', 'NODE']
+    .map((cell) => cell.padEnd(14))
+    .join('')
+    .trimEnd();
+  return `${[header, ...rows, ...ports].join('\n')}\n`;
+}
+
+try {
+  await program.parseAsync(process.argv);
+} catch (error) {
+  if (!(error instanceof Fault)) throw error;
+  process.stderr.write(`gantry sandbox: ${describe(error)}\n`);
+  process.exitCode = 1;
+}

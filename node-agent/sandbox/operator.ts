@@ -1,0 +1,48 @@
+/** What the sandbox asks the control plane as any operator could: join tokens, who is ready, what is published. */
+import { credentials } from '@grpc/grpc-js';
+import { OperatorClient } from '#proto/gen/gantry/v1/operator.ts';
+import { call, channelOptions } from '#proto/rpc.ts';
+
+/** The questions; every one rejects with a Fault while no control plane answers. */
+export interface Operator {
+  createToken(): Promise<string>;
+  readyNodes(): Promise<{ readonly name: string; readonly address: string }[]>;
+  /** Published TCP ports of all services. */
+  publishedPorts(): Promise<number[]>;
+  close(): void;
+}
+
+/** Talks to the control plane behind a unix socket. */
+export function connectOperator(socket: string): Operator {
+  const client = new OperatorClient(`unix:${socket}`, credentials.createInsecure(), channelOptions);
+  const list = (kind: string) =>
+    call(
+      client,
+      OperatorClient.service.list,
+      { kind, service: '', node: '', project: '', all: false },
+      { timeoutMs: 3_000 },
+    );
+  return {
+    async createToken() {
+      const made = await call(
+        client,
+        OperatorClient.service.createToken,
+        { lifetimeMs: 3_600_000, uses: 0 },
+        { timeoutMs: 3_000 },
+      );
+      return made.token;
+    },
+    async readyNodes() {
+      const { nodes } = await list('node');
+      return nodes.flatMap(({ node }) => (node?.state === 'ready' ? [{ name: node.name, address: node.address }] : []));
+    },
+    async publishedPorts() {
+      const { services } = await list('service');
+      const ports = services.flatMap(({ service }) => service?.spec?.ports ?? []);
+      return [
+        ...new Set(ports.filter((port) => port.protocol !== 'udp' && port.published > 0).map((port) => port.published)),
+      ];
+    },
+    close: () => client.close(),
+  };
+}

@@ -1,0 +1,218 @@
+/** A whole cluster on one machine, as functions: what the command line, the tests and the bench call. */
+import { type ChildProcess, spawn } from 'node:child_process';
+import { closeSync, existsSync, mkdirSync, openSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
+import { type Clock, systemClock } from '#proto/kernel/clock.ts';
+import { Fault, isFault } from '#proto/kernel/errors.ts';
+import {
+  childrenOf,
+  enterCgroupLine,
+  type Hierarchy,
+  machineHierarchies,
+  makeCgroup,
+  processesIn,
+  removeCgroup,
+} from './cgroups.ts';
+import { runCommand } from './command.ts';
+import { lastLines } from './host.ts';
+import { addressOf, codeDir, hostLayout, type Layout, layoutOf, sandboxRoot } from './layout.ts';
+import { ask, type HostOp, type SandboxStatus } from './protocol.ts';
+
+const cgroupRoot = 'gantry-sandbox';
+
+/** A named sandbox, running or not. */
+export interface Sandbox {
+  readonly layout: Layout;
+  /** Starts it, or what of it is off; harmless when it runs. `bare`: hosts with containerd and a registry, nothing of Gantry. */
+  up(options?: {
+    readonly hosts?: number;
+    readonly bare?: boolean;
+    readonly onProgress?: (text: string) => void;
+  }): Promise<SandboxStatus>;
+  /** Ends every process of it, whatever state it is in, and removes its cgroups, mounts and (unless `keep`) its disk. */
+  down(options?: { readonly keep?: boolean }): Promise<void>;
+  /** Rejects with `unavailable` when it does not run. */
+  status(): Promise<SandboxStatus>;
+  /** Adds one more host. */
+  add(onProgress?: (text: string) => void): Promise<SandboxStatus>;
+  /** start: power on · kill: power plug (cable first) · crash: init alone dies · cut and join: the network cable. */
+  act(op: HostOp, host: string, onProgress?: (text: string) => void): Promise<SandboxStatus>;
+  /** The program and arguments that run `command` inside a host (or in the network of `world`). */
+  execLine(host: string, command: readonly string[]): readonly [string, ...string[]];
+  /** Runs a command inside a host to its end and resolves to its standard output. */
+  run(host: string, command: readonly string[], input?: string): Promise<string>;
+  /** Log files of a host, by service name. */
+  logs(host: string): ReadonlyMap<string, string>;
+}
+
+/** The sandbox `name` ("default"), kept under `root` (GANTRY_SANDBOX_ROOT, /var/lib/gantry/sandbox). */
+export function openSandbox(
+  name = 'default',
+  options: { readonly root?: string; readonly clock?: Clock } = {},
+): Sandbox {
+  const root = options.root ?? sandboxRoot(process.env);
+  const layout = layoutOf(name, root);
+  const clock = options.clock ?? systemClock;
+  const sandbox: Sandbox = {
+    layout,
+    async up({ hosts = 3, bare = false, onProgress } = {}) {
+      if (process.getuid?.() !== 0)
+        throw new Fault('forbidden', 'a sandbox needs root: it makes namespaces, mounts and cgroups');
+      mkdirSync(layout.dir, { recursive: true, mode: 0o755 });
+      const keeper = (await isListening(layout)) ? undefined : launchKeeper(layout, root, bare);
+      await untilListening(layout, clock, keeper);
+      return await ask(layout.keeperSocket, { op: 'up', hosts, bare }, onProgress);
+    },
+    async down({ keep = false } = {}) {
+      await endProcesses(layout, clock);
+      await unmountLeftovers(layout);
+      if (keep) for (const file of [layout.keeperSocket, layout.gatewaySocket]) rmSync(file, { force: true });
+      else rmSync(layout.dir, { recursive: true, force: true });
+    },
+    status: () => ask(layout.keeperSocket, { op: 'status' }),
+    add: (onProgress) => ask(layout.keeperSocket, { op: 'add' }, onProgress),
+    act: (op, host, onProgress) => ask(layout.keeperSocket, { op, host }, onProgress),
+    execLine: (host, command) => execLine(layout, host, command),
+    run(host, command, input) {
+      const [program, ...args] = sandbox.execLine(host, command);
+      return runCommand(program, args, input);
+    },
+    logs(host) {
+      addressOf(host);
+      const dir = hostLayout(layout, host).log;
+      const files = existsSync(dir) ? readdirSync(dir).filter((file) => file.endsWith('.log')) : [];
+      return new Map(files.map((file) => [file.slice(0, -'.log'.length), join(dir, file)]));
+    },
+  };
+  return sandbox;
+}
+
+/** Names of the sandboxes that have a disk or processes. */
+export function listSandboxes(root = sandboxRoot(process.env)): string[] {
+  const kept = existsSync(root) ? readdirSync(root) : [];
+  return [...new Set([...kept, ...childrenOf(machineHierarchies(), cgroupRoot)])].sort();
+}
+
+async function isListening(layout: Layout): Promise<boolean> {
+  return ask(layout.keeperSocket, { op: 'status' }).then(
+    () => true,
+    (error) => !isFault(error, 'unavailable'),
+  );
+}
+
+/** Starts the keeper detached, in its cgroup and a pid namespace whose init reaps; a lock lets only one of two win. */
+function launchKeeper(layout: Layout, root: string, bare: boolean): ChildProcess {
+  const dirs = makeCgroup(machineHierarchies(), `${cgroupRoot}/${layout.name}/keeper`);
+  const keeper = [
+    process.execPath,
+    join(codeDir, 'node-agent/sandbox/keeper.ts'),
+    layout.name,
+    root,
+    ...(bare ? ['bare'] : []),
+  ];
+  const inside = `mount -t proc proc /proc && exec tini -- ${keeper.map((word) => `'${word}'`).join(' ')}`;
+  const line = `${enterCgroupLine(dirs)} && exec flock --nonblock --conflict-exit-code 75 "$1" unshare --mount --pid --fork --kill-child --propagation private sh -c "$2"`;
+  const log = openSync(layout.keeperLog, 'a');
+  const child = spawn('sh', ['-c', line, 'sh', layout.lockFile, inside], {
+    detached: true,
+    stdio: ['ignore', log, log],
+    cwd: '/',
+  });
+  closeSync(log);
+  child.unref();
+  return child;
+}
+
+async function untilListening(layout: Layout, clock: Clock, keeper: ChildProcess | undefined): Promise<void> {
+  const deadline = clock.monotonic() + 15_000;
+  while (clock.monotonic() < deadline) {
+    if (await isListening(layout)) return;
+    const code = keeper?.exitCode;
+    if (code !== null && code !== undefined && code !== 75) break;
+    await clock.sleep(20);
+  }
+  throw new Fault(
+    'unavailable',
+    `the keeper of sandbox ${layout.name} does not answer: ${lastLines(layout.keeperLog)}`,
+    {
+      remedy: 'gantry sandbox down, then up again',
+    },
+  );
+}
+
+/** Kills by the mark of the cgroup until none is left: also what a half-done `up` is starting at this moment. */
+async function endProcesses(layout: Layout, clock: Clock): Promise<void> {
+  const hierarchies = machineHierarchies();
+  const path = `${cgroupRoot}/${layout.name}`;
+  const deadline = clock.monotonic() + 10_000;
+  for (;;) {
+    const pids = processesIn(hierarchies, path).filter((pid) => pid !== process.pid);
+    for (const pid of pids) {
+      try {
+        process.kill(pid, 'SIGKILL');
+      } catch {
+        // It ended between the look and the shot.
+      }
+    }
+    if (pids.length === 0 && removeCgroup(hierarchies, path)) break;
+    if (clock.monotonic() > deadline) {
+      throw new Fault('timeout', `processes ${pids.slice(0, 5).join(', ')} of sandbox ${layout.name} do not end`, {
+        remedy: 'see "ps" and the kernel log, then try again',
+      });
+    }
+    await clock.sleep(10);
+  }
+  if (childrenOf(hierarchies, cgroupRoot).length === 0) removeCgroup(hierarchies, cgroupRoot);
+}
+
+/** The sandbox mounts nothing in the machine's own mount namespace; this is for what a hand has put there. */
+async function unmountLeftovers(layout: Layout): Promise<void> {
+  const mounts = readFileSync('/proc/self/mountinfo', 'utf8')
+    .split('\n')
+    .map((line) => (line.split(' ')[4] ?? '').replaceAll('\\040', ' '))
+    .filter((point) => point.startsWith(`${layout.dir}/`));
+  for (const point of mounts.reverse()) await runCommand('umount', ['--lazy', point]);
+}
+
+function execLine(layout: Layout, host: string, command: readonly string[]): readonly [string, ...string[]] {
+  const hierarchies = machineHierarchies();
+  const cgroup = `${cgroupRoot}/${layout.name}/${host}`;
+  const pids = processesIn(hierarchies, cgroup);
+  if (host === 'world') {
+    const holder = pids.find((pid) => namespaceDepth(pid).depth === 2);
+    if (holder === undefined)
+      throw new Fault('unavailable', 'the sandbox is not running', { remedy: 'gantry sandbox up' });
+    return ['nsenter', '-t', String(holder), '-n', '--', ...command];
+  }
+  addressOf(host);
+  const init = pids.find((pid) => isInitOf(pid, 3));
+  if (init === undefined) {
+    throw new Fault('unavailable', `host ${host} is off`, { remedy: `gantry sandbox start ${host}` });
+  }
+  const dirs = hierarchies.map((one) => innerCgroup(one, cgroup));
+  const enter = `${enterCgroupLine(dirs)}; exec nsenter -t ${init} -m -p -n -u -i -C -- "$@"`;
+  return ['sh', '-c', enter, 'sh', ...command];
+}
+
+/** Version 2 keeps a host's own processes in `init`, for its root must be free to pass controllers on. */
+function innerCgroup(hierarchy: Hierarchy, cgroup: string): string {
+  const dir = join(hierarchy.mountPoint, cgroup);
+  const inner = join(dir, 'init');
+  return hierarchy.version === 2 && existsSync(inner) ? inner : dir;
+}
+
+/** How deep in pid namespaces a process is, seen from here, and its number in the innermost. */
+function namespaceDepth(pid: number): { readonly depth: number; readonly innermost: number } {
+  try {
+    const line = /^NSpid:(.*)$/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1] ?? '';
+    const numbers = line.trim().split(/\s+/).map(Number);
+    return { depth: numbers.length, innermost: numbers.at(-1) ?? 0 };
+  } catch {
+    return { depth: 0, innermost: 0 };
+  }
+}
+
+function isInitOf(pid: number, depth: number): boolean {
+  const place = namespaceDepth(pid);
+  return place.depth === depth && place.innermost === 1;
+}
