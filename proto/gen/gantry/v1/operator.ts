@@ -53,8 +53,12 @@ export interface ApplyRequest {
   dryRun: boolean;
   /** remove services of the project that the files no longer have */
   prune: boolean;
-  /** variables and files asked for so far are all there are */
+  /** nothing more will come: a variable or file that is not here is not there */
   answered: boolean;
+  /** asked for, and not set */
+  unsetVariables: string[];
+  /** absolute path of the first file's directory, for relative bind sources */
+  root: string;
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
@@ -116,6 +120,8 @@ export interface ProgressRequest {
   services: string[];
   /** wait for the snapshot to have it */
   revision: number;
+  /** a rollback is what was asked for: it is no failure */
+  rollback: boolean;
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
@@ -485,6 +491,8 @@ function createBaseApplyRequest(): ApplyRequest {
     dryRun: false,
     prune: false,
     answered: false,
+    unsetVariables: [],
+    root: "",
     _unknownFields: {},
   };
 }
@@ -514,6 +522,12 @@ export const ApplyRequest: MessageFns<ApplyRequest> = {
     }
     if (message.answered !== false) {
       writer.uint32(64).bool(message.answered);
+    }
+    for (const v of message.unsetVariables) {
+      writer.uint32(74).string(v!);
+    }
+    if (message.root !== "") {
+      writer.uint32(82).string(message.root);
     }
     if (message._unknownFields !== undefined) {
       for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
@@ -606,6 +620,22 @@ export const ApplyRequest: MessageFns<ApplyRequest> = {
             message.answered = reader.bool();
             continue;
           }
+          case 9: {
+            if (tag !== 74) {
+              break;
+            }
+
+            message.unsetVariables.push(reader.string());
+            continue;
+          }
+          case 10: {
+            if (tag !== 82) {
+              break;
+            }
+
+            message.root = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -647,6 +677,8 @@ export const ApplyRequest: MessageFns<ApplyRequest> = {
     message.dryRun = object.dryRun ?? false;
     message.prune = object.prune ?? false;
     message.answered = object.answered ?? false;
+    message.unsetVariables = object.unsetVariables?.map((e) => e) || [];
+    message.root = object.root ?? "";
     return message;
   },
 };
@@ -1244,7 +1276,7 @@ export const PlannedTask: MessageFns<PlannedTask> = {
 };
 
 function createBaseProgressRequest(): ProgressRequest {
-  return { services: [], revision: 0, _unknownFields: {} };
+  return { services: [], revision: 0, rollback: false, _unknownFields: {} };
 }
 
 export const ProgressRequest: MessageFns<ProgressRequest> = {
@@ -1254,6 +1286,9 @@ export const ProgressRequest: MessageFns<ProgressRequest> = {
     }
     if (message.revision !== 0) {
       writer.uint32(16).int64(message.revision);
+    }
+    if (message.rollback !== false) {
+      writer.uint32(24).bool(message.rollback);
     }
     if (message._unknownFields !== undefined) {
       for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
@@ -1295,6 +1330,14 @@ export const ProgressRequest: MessageFns<ProgressRequest> = {
             message.revision = longToNumber(reader.int64());
             continue;
           }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.rollback = reader.bool();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1322,6 +1365,7 @@ export const ProgressRequest: MessageFns<ProgressRequest> = {
     const message = createBaseProgressRequest();
     message.services = object.services?.map((e) => e) || [];
     message.revision = object.revision ?? 0;
+    message.rollback = object.rollback ?? false;
     return message;
   },
 };
