@@ -1,0 +1,97 @@
+/** The keyed set of what this node should hold: full sets in parts, then increments, never of an older epoch or out of turn. */
+import type { AssignmentSet } from '#proto/gen/gantry/v1/agent.ts';
+import type { AssignmentItem, Endpoint, Peer, TaskAssignment } from '#proto/model/assignment.ts';
+import { assignmentKey } from '#proto/model/assignment.ts';
+import type { Credential } from '#proto/model/cluster.ts';
+import type { TaskId } from '#proto/model/ids.ts';
+import { assignmentFromWire } from '#proto/model/wire.ts';
+
+/** What one message changed. */
+export interface InventoryChange {
+  readonly put: readonly AssignmentItem[];
+  readonly removed: readonly string[];
+  readonly full: boolean;
+}
+
+export class Inventory {
+  #items = new Map<string, AssignmentItem>();
+  #parts: Map<string, AssignmentItem> | undefined;
+  #epoch = 0;
+  #revision = 0;
+  #loaded = false;
+
+  /** `items`: the set of an earlier run, to go on with until the control plane is heard. */
+  constructor(items: readonly AssignmentItem[] = []) {
+    for (const item of items) this.#items.set(assignmentKey(item), item);
+  }
+
+  /** A full set has been taken since the start: only now is what it does not name known to be unwanted. */
+  get loaded(): boolean {
+    return this.#loaded;
+  }
+  get revision(): number {
+    return this.#revision;
+  }
+
+  /** Takes one message; undefined for a part of a full set that is not complete yet, and for what is older than what is held. */
+  take(set: AssignmentSet): InventoryChange | undefined {
+    if (set.epoch < this.#epoch) return undefined;
+    if (set.epoch > this.#epoch && !set.full) return undefined;
+    const put = set.put.map(assignmentFromWire).filter((item) => item !== undefined);
+    if (set.full) {
+      this.#parts ??= new Map();
+      for (const item of put) this.#parts.set(assignmentKey(item), item);
+      if (set.more) return undefined;
+      return this.#replace(this.#parts, set);
+    }
+    if (set.revision < this.#revision) return undefined;
+    this.#revision = set.revision;
+    for (const item of put) this.#items.set(assignmentKey(item), item);
+    for (const key of set.remove) this.#items.delete(key);
+    return { put, removed: set.remove, full: false };
+  }
+
+  /** A new session begins: what was received of an unfinished full set is not continued by it. */
+  restart(): void {
+    this.#parts = undefined;
+  }
+
+  #replace(next: Map<string, AssignmentItem>, set: AssignmentSet): InventoryChange {
+    const removed = [...this.#items.keys()].filter((key) => !next.has(key));
+    const put: AssignmentItem[] = [];
+    for (const [key, item] of next) {
+      const held = this.#items.get(key);
+      if (!held || JSON.stringify(held) !== JSON.stringify(item)) put.push(item);
+    }
+    this.#items = next;
+    this.#parts = undefined;
+    this.#epoch = set.epoch;
+    this.#revision = set.revision;
+    this.#loaded = true;
+    return { put, removed, full: true };
+  }
+
+  tasks(): TaskAssignment[] {
+    return this.#of('task');
+  }
+  task(id: TaskId): TaskAssignment | undefined {
+    return this.#items.get(`task/${id}`) as (AssignmentItem & { kind: 'task' }) | undefined;
+  }
+  endpoints(): Endpoint[] {
+    return this.#of('endpoint');
+  }
+  peers(): Peer[] {
+    return this.#of('peer');
+  }
+  credential(registry: string): Credential | undefined {
+    return this.#items.get(`credential/${registry}`) as (AssignmentItem & { kind: 'credential' }) | undefined;
+  }
+
+  #of<K extends AssignmentItem['kind']>(kind: K): Extract<AssignmentItem, { kind: K }>[] {
+    const items: Extract<AssignmentItem, { kind: K }>[] = [];
+    for (const item of this.#items.values()) {
+      if (item.kind === kind) items.push(item as Extract<AssignmentItem, { kind: K }>);
+    }
+    return items;
+  }
+}

@@ -1,0 +1,258 @@
+/** The agent's tie to the control plane: dials the leader, says what is, is told what should be, and dials again whenever that breaks. */
+import type { AgentMessage, AssignmentSet, ControlMessage, OpenRelay, Welcome } from '#proto/gen/gantry/v1/agent.ts';
+import type { Clock, Timer } from '#proto/kernel/clock.ts';
+import type { Fault } from '#proto/kernel/errors.ts';
+import type { Log } from '#proto/kernel/log.ts';
+import type { TaskId } from '#proto/model/ids.ts';
+import type { Node } from '#proto/model/node.ts';
+import { isTerminal, type TaskStatus } from '#proto/model/task.ts';
+import { toWire } from '#proto/model/wire.ts';
+import type { MessageStream } from '#proto/stream.ts';
+import type { Heartbeat } from './heartbeat.ts';
+import type { Connection, Transport } from './transport.ts';
+
+export interface SessionParts {
+  readonly clock: Clock;
+  readonly log: Log;
+  readonly transport: Transport;
+  readonly heartbeat: Heartbeat;
+  /** HOST:PORT of the control plane's replicas. */
+  readonly addresses: readonly string[];
+  /** What the agent knows of its machine. */
+  readonly describe: () => Node;
+  /** Everything in the journal. */
+  readonly statuses: () => readonly TaskStatus[];
+  /** The newest epoch obeyed, kept over restarts. */
+  readonly epoch: { get(): number; set(epoch: number): void };
+  readonly welcomed: (welcome: Welcome) => void;
+  /** Of no older epoch than any obeyed, in the order sent. */
+  readonly assigned: (set: AssignmentSet) => void;
+  /** A session has begun: an unfinished full set of the last one is void. */
+  readonly began: () => void;
+  readonly relay: (request: OpenRelay, connection: Connection) => void;
+}
+
+const redialMs = 300;
+/** From the dial to the Welcome. */
+const greetingTimeoutMs = 2_000;
+/** Redirects followed without a pause; replicas may disagree for a moment on who leads. */
+const redirectLimit = 3;
+/** Progress that nobody waits for may wait this long for company. */
+const progressDelayMs = 100;
+
+export class Session {
+  readonly #parts: SessionParts;
+  #connection: Connection | undefined;
+  #stream: MessageStream<ControlMessage, AgentMessage> | undefined;
+  #address = '';
+  #turn = 0;
+  #redirects = 0;
+  #welcomed = false;
+  #full = false;
+  #closed = false;
+  #dialTimer: Timer | undefined;
+  #greetingTimer: Timer | undefined;
+  readonly #outbox = new Map<TaskId, TaskStatus>();
+  #flushTimer: Timer | undefined;
+  #flushUrgent = false;
+  #lastFailure = '';
+
+  constructor(parts: SessionParts) {
+    this.#parts = parts;
+    parts.heartbeat.onSilence(() => {
+      if (!this.#welcomed) return;
+      parts.log.warn('heartbeats are not acknowledged, dropping the connection', { address: this.#address });
+      this.#drop(redialMs);
+    });
+  }
+
+  start(): void {
+    this.#dial(this.#parts.addresses[0]!);
+  }
+
+  get connected(): boolean {
+    return this.#welcomed;
+  }
+  /** The connection of the running session, for calls beside it. */
+  get connection(): Connection | undefined {
+    return this.#welcomed ? this.#connection : undefined;
+  }
+
+  /** Sends it soon; while there is no session the journal keeps it for the next Hello. */
+  report(status: TaskStatus): void {
+    if (!this.#stream) return;
+    this.#outbox.set(status.taskId, status);
+    if (!this.#welcomed) return;
+    const urgent = isTerminal(status.state) || status.state === 'running' || status.state === 'ready';
+    this.#scheduleFlush(urgent);
+  }
+
+  /** The network of this revision is in the kernel. */
+  applied(revision: number): void {
+    if (this.#welcomed) this.#send({ $case: 'applied', value: { revision } });
+  }
+
+  /** Drops the connection and dials again at once: the identity was renewed. */
+  redial(): void {
+    if (this.#closed) return;
+    this.#drop(0);
+  }
+
+  close(): void {
+    this.#closed = true;
+    if (this.#welcomed) this.#flush();
+    this.#end();
+    this.#dialTimer?.cancel();
+  }
+
+  #dial(address: string): void {
+    if (this.#closed) return;
+    const { transport, clock } = this.#parts;
+    this.#address = address;
+    const connection = transport.connect(address);
+    const stream = connection.session();
+    this.#connection = connection;
+    this.#stream = stream;
+    stream.listen({
+      message: (message) => {
+        if (this.#stream === stream) this.#take(message);
+      },
+      drain: () => {
+        if (this.#stream !== stream) return;
+        this.#full = false;
+        if (this.#outbox.size > 0) this.#flush();
+      },
+      closed: (fault) => {
+        if (this.#stream === stream) this.#lost(fault);
+      },
+    });
+    this.#greetingTimer = clock.after(greetingTimeoutMs, () => {
+      if (this.#stream !== stream || this.#welcomed) return;
+      this.#complain('the control plane does not answer');
+      this.#drop(redialMs);
+    });
+    this.#parts.began();
+    const hello = {
+      node: toWire(this.#parts.describe()),
+      epoch: this.#parts.epoch.get(),
+      tasks: this.#parts.statuses().map((status) => toWire(status)),
+    };
+    this.#send({ $case: 'hello', value: hello });
+  }
+
+  #send(body: NonNullable<AgentMessage['body']>): void {
+    if (this.#stream && !this.#stream.send({ body })) this.#full = true;
+  }
+
+  #take(message: ControlMessage): void {
+    const body = message.body;
+    switch (body?.$case) {
+      case 'welcome':
+        this.#welcome(body.value);
+        break;
+      case 'assignments':
+        if (this.#welcomed && this.#obeys(body.value.epoch)) this.#parts.assigned(body.value);
+        break;
+      case 'openRelay':
+        if (this.#welcomed && this.#connection) this.#parts.relay(body.value, this.#connection);
+        break;
+      case 'redirect':
+        this.#redirect(body.value.address);
+        break;
+    }
+  }
+
+  /** False, and the connection is dropped, where the epoch is older than one already obeyed. */
+  #obeys(epoch: number): boolean {
+    const newest = this.#parts.epoch.get();
+    if (epoch >= newest) {
+      if (epoch > newest) this.#parts.epoch.set(epoch);
+      return true;
+    }
+    this.#parts.log.warn('refused the word of a deposed leader', { epoch, address: this.#address });
+    this.#drop(redialMs);
+    return false;
+  }
+
+  #welcome(welcome: Welcome): void {
+    if (!this.#obeys(welcome.epoch)) return;
+    const first = !this.#welcomed;
+    this.#welcomed = true;
+    this.#redirects = 0;
+    this.#lastFailure = '';
+    this.#greetingTimer?.cancel();
+    this.#parts.welcomed(welcome);
+    if (!first) return;
+    this.#parts.log.info('connected to the control plane', { address: this.#address, epoch: welcome.epoch });
+    this.#parts.heartbeat.aim({
+      address: this.#address,
+      session: welcome.session,
+      periodMs: welcome.heartbeatPeriodMs || 200,
+    });
+    // What happened between the Hello and now.
+    if (this.#outbox.size > 0) this.#scheduleFlush(true);
+  }
+
+  #redirect(address: string): void {
+    this.#redirects++;
+    if (address === '' || this.#redirects > redirectLimit) {
+      this.#redirects = 0;
+      this.#drop(redialMs);
+      return;
+    }
+    this.#end();
+    this.#dial(address);
+  }
+
+  #lost(fault: Fault | undefined): void {
+    this.#complain(fault?.remedy ? `${fault.message} (${fault.remedy})` : (fault?.message ?? 'it was ended'));
+    this.#drop(redialMs);
+  }
+
+  /** Once for each reason, not once for each of three attempts a second. */
+  #complain(why: string): void {
+    if (why === this.#lastFailure) return;
+    this.#lastFailure = why;
+    this.#parts.log.warn('no session with the control plane, trying again', { address: this.#address, why });
+  }
+
+  #drop(againInMs: number): void {
+    const lost = this.#welcomed;
+    this.#end();
+    if (this.#closed) return;
+    const { addresses, clock } = this.#parts;
+    // A replica that just served us may be back in a moment; one that did not gets its turn later.
+    const next = lost ? this.#address : addresses[this.#turn++ % addresses.length]!;
+    this.#dialTimer?.cancel();
+    this.#dialTimer = clock.after(againInMs, () => this.#dial(next));
+  }
+
+  #end(): void {
+    this.#greetingTimer?.cancel();
+    this.#flushTimer?.cancel();
+    this.#flushTimer = undefined;
+    this.#outbox.clear();
+    this.#full = false;
+    this.#stream = undefined;
+    this.#connection?.close();
+    this.#connection = undefined;
+    if (!this.#welcomed) return;
+    this.#welcomed = false;
+    this.#parts.heartbeat.aim(undefined);
+  }
+
+  #scheduleFlush(urgent: boolean): void {
+    if (this.#full || (this.#flushTimer && (this.#flushUrgent || !urgent))) return;
+    this.#flushTimer?.cancel();
+    this.#flushUrgent = urgent;
+    this.#flushTimer = this.#parts.clock.after(urgent ? 0 : progressDelayMs, () => this.#flush());
+  }
+
+  #flush(): void {
+    this.#flushTimer?.cancel();
+    this.#flushTimer = undefined;
+    const tasks = [...this.#outbox.values()].map((status) => toWire(status));
+    this.#outbox.clear();
+    if (tasks.length > 0) this.#send({ $case: 'status', value: { tasks } });
+  }
+}

@@ -1,0 +1,206 @@
+/** What one task needs next, out of what is wanted, what is seen, and now. Pure.
+ *
+ *   ensure-image ─▶ prepare-rootfs ─▶ prepare-mounts ─┐
+ *   attach-network ──────────────────────────────────┴▶ create ─▶ (ready) ─▶ start ─▶ (running)
+ *   told to stop: signal ─▶ grace ─▶ kill ─▶ (shutdown)           any end: cleanup ─▶ forget
+ */
+import type { TaskAssignment } from '#proto/model/assignment.ts';
+import { compareStates, isTerminal, type TaskState } from '#proto/model/task.ts';
+import type { ContainerExit } from '../runtime/runtime.ts';
+
+export interface TaskWanted extends TaskAssignment {
+  /** No longer in the node's set: it ends, and its remains and its record go. */
+  readonly removed: boolean;
+}
+
+/** Work with effects; each is safe to repeat. */
+export const effects = [
+  'ensure-image',
+  'prepare-rootfs',
+  'prepare-mounts',
+  'attach-network',
+  'create',
+  'start',
+  'signal',
+  'kill',
+  'cleanup',
+] as const;
+export type Effect = (typeof effects)[number];
+
+export interface TaskSeen {
+  /** As last reported. */
+  readonly state: TaskState;
+  readonly image: boolean;
+  readonly rootfs: boolean;
+  readonly mounts: boolean;
+  readonly network: boolean;
+  readonly container: 'none' | 'created' | 'running';
+  readonly exit: ContainerExit | undefined;
+  /** Effects under way. */
+  readonly busy: ReadonlySet<Effect>;
+  /** A failed effect is not tried again before this (monotonic ms). */
+  readonly retryAtMs: number;
+  /** An effect failed for good: how the task ends. */
+  readonly verdict: { readonly state: 'rejected' | 'failed'; readonly error: string } | undefined;
+  /** Why its health check gave it up. */
+  readonly unhealthy: string | undefined;
+  /** When its stop signal was sent (monotonic ms). */
+  readonly signalledAtMs: number | undefined;
+  readonly killed: boolean;
+  /** When it was seen to have ended (monotonic ms). */
+  readonly endedAtMs: number | undefined;
+  readonly cleaned: boolean;
+}
+
+export interface Now {
+  readonly wallMs: number;
+  readonly monotonicMs: number;
+}
+
+export type Step =
+  | { readonly do: 'effect'; readonly effect: Effect; readonly why: string }
+  | {
+      readonly do: 'report';
+      readonly state: TaskState;
+      readonly message: string;
+      readonly error: string;
+      readonly why: string;
+    }
+  | { readonly do: 'forget'; readonly why: string };
+
+export interface Decision {
+  /** To be begun now, all of them; they do not depend on each other. */
+  readonly steps: readonly Step[];
+  /** Look again after this long, even if nothing happens. */
+  readonly againInMs?: number | undefined;
+}
+
+/** The remains of an ended task wait this long, so that its replacement, which somebody waits for, comes first. */
+export const cleanupDelayMs = 250;
+
+const nothing: Decision = { steps: [] };
+
+export function decide(wanted: TaskWanted, seen: TaskSeen, now: Now): Decision {
+  if (isTerminal(seen.state)) return remains(wanted, seen, now);
+  if (seen.exit) return report(ending(seen.exit, seen), 'its process has ended');
+  if (seen.verdict) return giveUp(wanted, seen, now, seen.verdict);
+  const stop = stopReason(wanted);
+  if (stop) return stopping(wanted, seen, now, stop);
+  if (seen.unhealthy !== undefined) return stopping(wanted, seen, now, seen.unhealthy);
+  if (seen.container === 'running') {
+    return seen.state === 'running'
+      ? nothing
+      : report({ state: 'running', message: 'running', error: '' }, 'it started');
+  }
+  return preparing(wanted, seen, now);
+}
+
+/** Why a task is to end by our hand; undefined while it is not. */
+export function stopReason(wanted: TaskWanted): string | undefined {
+  if (wanted.removed) return 'it is no longer assigned to this node';
+  if (wanted.task.wanted === 'shutdown' || wanted.task.wanted === 'remove') {
+    return wanted.task.why || 'the control plane wants it shut down';
+  }
+  return undefined;
+}
+
+function preparing(wanted: TaskWanted, seen: TaskSeen, now: Now): Decision {
+  if (seen.retryAtMs > now.monotonicMs) return { steps: [], againInMs: seen.retryAtMs - now.monotonicMs };
+  const steps: Step[] = [];
+  const want = (effect: Effect, why: string) => {
+    if (!seen.busy.has(effect)) steps.push({ do: 'effect', effect, why });
+  };
+  if (seen.container === 'created') return starting(wanted, seen, now);
+  if (!seen.network) want('attach-network', 'it has no network yet');
+  if (!seen.image) want('ensure-image', 'its image is not known to be here');
+  else if (!seen.rootfs) want('prepare-rootfs', 'it has no writable layer');
+  else if (!seen.mounts) want('prepare-mounts', 'its mounts are not prepared');
+  else if (seen.network) want('create', 'everything it needs is there');
+  if (steps.length > 0 && compareStates(seen.state, 'preparing') < 0) {
+    steps.unshift({ do: 'report', state: 'preparing', message: 'preparing', error: '', why: 'work on it begins' });
+  }
+  return { steps };
+}
+
+function starting(wanted: TaskWanted, seen: TaskSeen, now: Now): Decision {
+  const { task } = wanted;
+  const waitMs = task.startAfterMs - now.wallMs;
+  if (task.wanted === 'ready' || waitMs > 0) {
+    const message = task.wanted === 'ready' ? 'ready to start' : 'waiting for its restart delay';
+    const steps: Step[] = [];
+    if (compareStates(seen.state, 'ready') < 0) {
+      steps.push({ do: 'report', state: 'ready', message, error: '', why: 'it is prepared' });
+    }
+    return { steps, againInMs: task.wanted === 'ready' ? undefined : waitMs };
+  }
+  if (seen.busy.has('start')) return nothing;
+  const steps: Step[] = [{ do: 'effect', effect: 'start', why: 'it is wanted running' }];
+  if (compareStates(seen.state, 'starting') < 0) {
+    steps.unshift({ do: 'report', state: 'starting', message: 'starting', error: '', why: 'it is wanted running' });
+  }
+  return { steps };
+}
+
+function stopping(wanted: TaskWanted, seen: TaskSeen, now: Now, why: string): Decision {
+  if (seen.container !== 'running') {
+    // An effect under way could still make something: wait for it, its signal is aborted.
+    if (seen.busy.size > 0) return nothing;
+    return report({ state: 'shutdown', message: `not started: ${why}`, error: '' }, why);
+  }
+  if (seen.signalledAtMs === undefined) {
+    return seen.busy.has('signal') ? nothing : { steps: [{ do: 'effect', effect: 'signal', why }] };
+  }
+  const leftMs = seen.signalledAtMs + wanted.template.container.stopGracePeriodMs - now.monotonicMs;
+  if (leftMs > 0) return { steps: [], againInMs: leftMs };
+  if (seen.killed || seen.busy.has('kill')) return nothing;
+  if (seen.retryAtMs > now.monotonicMs) return { steps: [], againInMs: seen.retryAtMs - now.monotonicMs };
+  return { steps: [{ do: 'effect', effect: 'kill', why: `${why}; it has not ended within its grace period` }] };
+}
+
+/** It cannot go on: what runs of it is stopped without grace, then its end is told. */
+function giveUp(wanted: TaskWanted, seen: TaskSeen, now: Now, verdict: NonNullable<TaskSeen['verdict']>): Decision {
+  if (seen.container === 'running') return stopping(wanted, seen, now, verdict.error);
+  if (seen.busy.size > 0) return nothing;
+  const stop = stopReason(wanted);
+  if (stop) return report({ state: 'shutdown', message: `not started: ${stop}`, error: '' }, stop);
+  return report({ state: verdict.state, message: verdict.state, error: verdict.error }, verdict.error);
+}
+
+/** How an exit is told. */
+function ending(exit: ContainerExit, seen: TaskSeen): { state: TaskState; message: string; error: string } {
+  if (seen.unhealthy !== undefined) {
+    return { state: 'failed', message: 'stopped because it was unhealthy', error: `unhealthy: ${seen.unhealthy}` };
+  }
+  if (seen.signalledAtMs !== undefined) {
+    const message = seen.killed ? 'killed: it had not ended within its grace period' : 'stopped';
+    return { state: 'shutdown', message, error: '' };
+  }
+  if (exit.lost) {
+    const error = 'its monitor (conmon) died, so its exit code is not known';
+    return { state: 'failed', message: 'lost', error };
+  }
+  if (exit.oomKilled)
+    return { state: 'failed', message: 'out of memory', error: 'killed: it needed more than its memory limit' };
+  if (exit.exitCode === 0) return { state: 'complete', message: 'finished', error: '' };
+  return { state: 'failed', message: `exited with ${exit.exitCode}`, error: exitWords(exit.exitCode) };
+}
+
+function exitWords(code: number): string {
+  if (code === 126) return 'exit code 126: its command cannot be executed';
+  if (code === 127) return 'exit code 127: its command was not found';
+  return code > 128 ? `exit code ${code} (signal ${code - 128})` : `exit code ${code}`;
+}
+
+function remains(wanted: TaskWanted, seen: TaskSeen, now: Now): Decision {
+  if (seen.cleaned) {
+    return wanted.removed ? { steps: [{ do: 'forget', why: 'it has ended, and nothing is left of it' }] } : nothing;
+  }
+  if (seen.busy.size > 0) return nothing;
+  const dueMs = Math.max(seen.retryAtMs, (seen.endedAtMs ?? 0) + cleanupDelayMs);
+  if (dueMs > now.monotonicMs) return { steps: [], againInMs: dueMs - now.monotonicMs };
+  return { steps: [{ do: 'effect', effect: 'cleanup', why: 'it has ended' }] };
+}
+
+function report(outcome: { state: TaskState; message: string; error: string }, why: string): Decision {
+  return { steps: [{ do: 'report', ...outcome, why }] };
+}

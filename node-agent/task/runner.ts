@@ -1,0 +1,327 @@
+/** Carries one task through its life: asks `decide`, executes the steps, tells what came of it. */
+import type { Clock, Timer } from '#proto/kernel/clock.ts';
+import { describe, Fault, isFault } from '#proto/kernel/errors.ts';
+import type { Log } from '#proto/kernel/log.ts';
+import type { Random } from '#proto/kernel/random.ts';
+import { type BackoffPolicy, backoffMs } from '#proto/kernel/retry.ts';
+import type { TaskId } from '#proto/model/ids.ts';
+import { type Health, isTerminal, type TaskState, type TaskStatus } from '#proto/model/task.ts';
+import type { ContainerExit, ContainerState, Runtime } from '../runtime/runtime.ts';
+import { decide, type Effect, type Step, stopReason, type TaskSeen, type TaskWanted } from './decide.ts';
+import { healthCheckOf, monitorHealth } from './health.ts';
+import type { Progress, Steps } from './steps.ts';
+
+export interface RunnerParts {
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly log: Log;
+  readonly steps: Steps;
+  readonly runtime: Runtime;
+  /** Each new word about the task; journalled and sent by the receiver before anything follows from it. */
+  readonly report: (status: TaskStatus) => void;
+  /** It runs now, and its log can be followed; also at adoption. */
+  readonly running: (wanted: TaskWanted) => void;
+  /** Nothing of it is left here, and nobody wants it. */
+  readonly forgotten: (task: TaskId) => void;
+}
+
+const backoff: BackoffPolicy = { initialMs: 250, maxMs: 8_000, attempts: 6 };
+/** Leftovers are tried for ever: nothing else may take their place. */
+const cleanupBackoff: BackoffPolicy = { initialMs: 500, maxMs: 30_000 };
+
+export class TaskRunner {
+  readonly #parts: RunnerParts;
+  #wanted: TaskWanted;
+  #status: TaskStatus;
+  #progress: Progress = {};
+  #exit: ContainerExit | undefined;
+  readonly #busy = new Set<Effect>();
+  readonly #failures = new Map<Effect, number>();
+  #retryAtMs = 0;
+  #verdict: TaskSeen['verdict'];
+  #unhealthy: string | undefined;
+  #signalledAtMs: number | undefined;
+  #killed = false;
+  #endedAtMs: number | undefined;
+  #cleaned = false;
+  #timer: Timer | undefined;
+  #health: { stop(): void } | undefined;
+  readonly #preparing = new AbortController();
+  #closed = false;
+  #turning = false;
+
+  /** `known`: what an earlier agent last said of it, and what the runtime has of it now. */
+  constructor(
+    parts: RunnerParts,
+    wanted: TaskWanted,
+    known: { readonly status?: TaskStatus | undefined; readonly container?: ContainerState | undefined } = {},
+  ) {
+    this.#parts = parts;
+    this.#wanted = wanted;
+    this.#status = known.status ?? firstStatus(wanted, parts.clock.now());
+    if (known.container) this.#adopt(known.container);
+    else if (this.#status.startedAtMs > 0 && !isTerminal(this.#status.state)) {
+      // It ran, and neither it nor its exit file is there any more.
+      this.#exit = { exitCode: 255, oomKilled: false, atMs: parts.clock.now(), lost: true };
+    }
+    if (isTerminal(this.#status.state)) this.#endedAtMs = 0;
+  }
+
+  get wanted(): TaskWanted {
+    return this.#wanted;
+  }
+  get status(): TaskStatus {
+    return this.#status;
+  }
+  /** It has, or may get, a namespace: the network must know of it. */
+  get networked(): boolean {
+    return !isTerminal(this.#status.state) && !this.#cleaned;
+  }
+  /** Its remains may still be here. */
+  get remains(): boolean {
+    return !this.#cleaned;
+  }
+
+  #adopt(container: ContainerState): void {
+    if (container.status === 'exited' || container.status === 'lost') {
+      this.#exit = container.exit ?? {
+        exitCode: 255,
+        oomKilled: false,
+        atMs: this.#parts.clock.now(),
+        lost: true,
+      };
+      return;
+    }
+    this.#progress = { container: container.status, pid: container.pid };
+  }
+
+  /** Begins, or goes on after a change of what is wanted. */
+  update(wanted: TaskWanted): void {
+    this.#wanted = wanted;
+    if (stopReason(wanted)) this.#preparing.abort(new Fault('cancelled', 'the task was told to stop'));
+    this.wake();
+  }
+
+  exited(exit: ContainerExit): void {
+    if (this.#exit || isTerminal(this.#status.state)) return;
+    this.#exit = exit;
+    this.wake();
+  }
+
+  /** Decides and acts until there is nothing to do at this moment. */
+  wake(): void {
+    if (this.#closed || this.#turning) return;
+    this.#turning = true;
+    this.#timer?.cancel();
+    try {
+      for (let more = true; more && !this.#closed; ) {
+        const { clock } = this.#parts;
+        const now = { wallMs: clock.now(), monotonicMs: clock.monotonic() };
+        const { steps, againInMs } = decide(this.#wanted, this.#seen(), now);
+        more = false;
+        for (const step of steps) more = this.#do(step) || more;
+        if (!more && againInMs !== undefined) this.#timer = clock.after(againInMs, () => this.wake());
+      }
+    } finally {
+      this.#turning = false;
+    }
+  }
+
+  /** Stops deciding; the container is left as it is. */
+  close(): void {
+    this.#closed = true;
+    this.#timer?.cancel();
+    this.#health?.stop();
+    this.#preparing.abort(new Fault('cancelled', 'the agent is stopping'));
+  }
+
+  #seen(): TaskSeen {
+    return {
+      state: this.#status.state,
+      image: this.#progress.image !== undefined,
+      rootfs: this.#progress.rootfs !== undefined,
+      mounts: this.#progress.mounts !== undefined,
+      network: this.#progress.network !== undefined,
+      container: this.#progress.container ?? 'none',
+      exit: this.#exit,
+      busy: this.#busy,
+      retryAtMs: this.#retryAtMs,
+      verdict: this.#verdict,
+      unhealthy: this.#unhealthy,
+      signalledAtMs: this.#signalledAtMs,
+      killed: this.#killed,
+      endedAtMs: this.#endedAtMs,
+      cleaned: this.#cleaned,
+    };
+  }
+
+  /** True when the step changed what is seen at once, so that deciding again makes sense. */
+  #do(step: Step): boolean {
+    switch (step.do) {
+      case 'report':
+        this.#enter(step.state, step.message, step.error, step.why);
+        return true;
+      case 'forget':
+        this.close();
+        this.#parts.forgotten(this.#wanted.task.id);
+        return false;
+      case 'effect':
+        void this.#run(step.effect, step.why);
+        return false;
+    }
+  }
+
+  #enter(state: TaskState, message: string, error: string, why: string): void {
+    const { clock, log } = this.#parts;
+    const now = clock.now();
+    const image = this.#progress.image?.digest ?? this.#status.imageDigest;
+    const ended = isTerminal(state);
+    log.info('task state', { task: this.#wanted.task.id, state, why, ...(error ? { error } : {}) });
+    this.#tell({
+      state,
+      message,
+      error,
+      startedAtMs: state === 'running' && this.#status.startedAtMs === 0 ? now : this.#status.startedAtMs,
+      finishedAtMs: ended ? (this.#exit?.atMs ?? now) : 0,
+      exitCode: ended ? (this.#exit?.exitCode ?? 0) : 0,
+      oomKilled: this.#exit?.oomKilled ?? false,
+      pid: ended ? 0 : (this.#progress.pid ?? this.#status.pid),
+      imageDigest: image,
+    });
+    if (state === 'running') this.#begin();
+    if (ended) {
+      this.#endedAtMs = clock.monotonic();
+      this.#health?.stop();
+      this.#retryAtMs = 0;
+    }
+  }
+
+  #tell(fields: Partial<TaskStatus>): void {
+    this.#status = { ...this.#status, ...fields, atMs: this.#parts.clock.now() };
+    this.#parts.report(this.#status);
+  }
+
+  /** It runs: follow its log and watch its health. */
+  #begin(): void {
+    this.#parts.running(this.#wanted);
+    const { clock, runtime } = this.#parts;
+    const check = healthCheckOf(this.#wanted.template.container, this.#progress.image?.config);
+    if (!check || this.#health) return;
+    const { startedAtMs, health } = this.#status;
+    this.#health = monitorHealth(
+      { clock, runtime },
+      { id: this.#wanted.task.id, check, sinceStartMs: Math.max(0, clock.now() - startedAtMs), health },
+      (next, output) => this.#healthChanged(next, output),
+    );
+  }
+
+  /** Goes on with a task that an earlier agent had running. `image`: for its health check, where it is still known. */
+  resume(image?: Progress['image']): void {
+    if (image && !this.#progress.image) this.#progress = { ...this.#progress, image };
+    if (this.#status.state === 'running' && !this.#exit) this.#begin();
+    this.wake();
+  }
+
+  #healthChanged(health: Health, output: string): void {
+    const bad = health === 'unhealthy';
+    this.#tell({ health, message: bad ? `unhealthy: ${output}` : this.#status.message });
+    if (!bad) return;
+    this.#unhealthy = output || 'its health check failed';
+    this.wake();
+  }
+
+  async #run(effect: Effect, why: string): Promise<void> {
+    const { clock, log, steps } = this.#parts;
+    const task = this.#wanted.task.id;
+    this.#busy.add(effect);
+    log.debug('step', { task, step: effect, why });
+    // The signal of a stop must not abort the stopping itself.
+    const input = {
+      wanted: this.#wanted,
+      got: this.#progress,
+      signal: this.#preparing.signal,
+      say: (message: string) => this.#say(message),
+    };
+    const startedAt = clock.monotonic();
+    try {
+      const got = await steps[effect](input);
+      this.#progress = { ...this.#progress, ...got };
+      this.#failures.delete(effect);
+      this.#done(effect);
+      log.debug('step done', { task, step: effect, durationMs: clock.monotonic() - startedAt });
+    } catch (error) {
+      if (!this.#closed) this.#failed(effect, error);
+    }
+    this.#busy.delete(effect);
+    this.wake();
+  }
+
+  #done(effect: Effect): void {
+    if (effect === 'signal') this.#signalledAtMs = this.#parts.clock.monotonic();
+    else if (effect === 'kill') this.#killed = true;
+    else if (effect === 'cleanup') this.#cleaned = true;
+  }
+
+  #say(message: string): void {
+    if (isTerminal(this.#status.state) || this.#status.message === message) return;
+    this.#tell({ message });
+  }
+
+  #failed(effect: Effect, error: unknown): void {
+    const { clock, random, log } = this.#parts;
+    const task = this.#wanted.task.id;
+    if (stopReason(this.#wanted) && isFault(error, 'cancelled')) return;
+    const attempt = (this.#failures.get(effect) ?? 0) + 1;
+    this.#failures.set(effect, attempt);
+    const ending = effect === 'cleanup' || effect === 'signal' || effect === 'kill';
+    const policy = ending ? cleanupBackoff : backoff;
+    log.warn('step failed', { task, step: effect, attempt, error });
+    // What is gone cannot be signalled: its exit is on its way, or has been told.
+    if (effect === 'signal') this.#signalledAtMs ??= clock.monotonic();
+    if (ending || (isTransient(error) && attempt < backoff.attempts!)) {
+      const waitMs = backoffMs(policy, attempt, random);
+      this.#retryAtMs = clock.monotonic() + waitMs;
+      if (!ending) this.#say(`${effect} failed, trying again: ${describe(error)}`);
+      return;
+    }
+    this.#verdict = {
+      state: effect === 'start' ? 'failed' : 'rejected',
+      error: `${words[effect]}: ${describe(error)}`,
+    };
+  }
+}
+
+const words: Record<Effect, string> = {
+  'ensure-image': 'image not available',
+  'prepare-rootfs': 'no root filesystem',
+  'prepare-mounts': 'mounts not prepared',
+  'attach-network': 'no network',
+  create: 'container not created',
+  start: 'container not started',
+  signal: 'stop signal not sent',
+  kill: 'not killed',
+  cleanup: 'remains not removed',
+};
+
+/** Worth another try: the world may change, the request need not. */
+function isTransient(error: unknown): boolean {
+  return !isFault(error) || isFault(error, 'unavailable', 'timeout', 'exhausted', 'conflict', 'internal', 'cancelled');
+}
+
+function firstStatus(wanted: TaskWanted, nowMs: number): TaskStatus {
+  const { task } = wanted;
+  return {
+    taskId: task.id,
+    state: 'assigned',
+    message: '',
+    error: '',
+    atMs: nowMs,
+    startedAtMs: 0,
+    finishedAtMs: 0,
+    exitCode: 0,
+    oomKilled: false,
+    health: '',
+    pid: 0,
+    imageDigest: '',
+  };
+}

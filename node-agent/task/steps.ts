@@ -1,0 +1,164 @@
+/** What each effect of a task does, over the parts of the node: the table that the runner executes from. */
+
+import type { Attachment, Network } from '#net/network.ts';
+import type { Credential } from '#proto/model/cluster.ts';
+import type { TaskId } from '#proto/model/ids.ts';
+import type { Gate } from '../gate.ts';
+import type { Image, Images } from '../images/images.ts';
+import type { PreparedMount, RootfsMount, Runtime } from '../runtime/runtime.ts';
+import type { Effect, TaskWanted } from './decide.ts';
+
+/** What the effects done so far have left for those that follow. */
+export interface Progress {
+  readonly image?: Image;
+  readonly rootfs?: readonly RootfsMount[];
+  readonly mounts?: readonly PreparedMount[];
+  readonly network?: { readonly netnsPath: string; readonly gateway: string; readonly dns: string };
+  readonly container?: 'created' | 'running';
+  readonly pid?: number;
+}
+
+export interface StepInput {
+  readonly wanted: TaskWanted;
+  readonly got: Progress;
+  /** Aborts when the task is told to stop. */
+  readonly signal: AbortSignal;
+  /** Shows people what it does. */
+  readonly say: (message: string) => void;
+}
+
+/** Each resolves to what it adds to the progress, or rejects with a Fault. */
+export type Steps = { readonly [E in Effect]: (input: StepInput) => Promise<Progress> };
+
+/** Volumes, binds, tmpfs, and the files made for the container (hosts, resolv.conf, hostname). */
+export interface Mounts {
+  prepare(request: {
+    readonly wanted: TaskWanted;
+    readonly image: Image;
+    readonly rootfs: readonly RootfsMount[];
+    /** For resolv.conf, unless the service names its own. */
+    readonly nameServer: string;
+    readonly domain: string;
+    readonly hostname: string;
+  }): Promise<readonly PreparedMount[]>;
+  /** Drops what belongs to the task alone: anonymous volumes, made files. Nothing where there is none. */
+  release(task: TaskId): Promise<void>;
+}
+
+export interface StepParts {
+  readonly images: Images;
+  readonly runtime: Runtime;
+  readonly network: Network;
+  readonly mounts: Mounts;
+  readonly credential: (image: string) => Credential | undefined;
+  /** Where conmon writes the task's log. */
+  readonly logPath: (task: TaskId) => string;
+  /** Resolves when the node's network stands, and the remains of no ended task hold the address any more. */
+  readonly addressFree: (address: string, by: TaskId) => Promise<void>;
+  /** Gateway and name server of this node's tasks. */
+  readonly gateway: () => string;
+  /** Search domain of the cluster. */
+  readonly domain: () => string;
+  /** Creates at once: more would only fight for the processors. */
+  readonly creating: Gate;
+}
+
+export function stepTable(parts: StepParts): Steps {
+  const { images, runtime, network } = parts;
+  return {
+    'ensure-image': async ({ wanted, signal, say }) => {
+      const { image: reference, pullPolicy } = wanted.template.container;
+      const image = await images.ensure({
+        reference,
+        digest: wanted.imageDigest,
+        pullPolicy,
+        credential: parts.credential(reference),
+        signal,
+        onProgress: say,
+      });
+      return { image };
+    },
+    'prepare-rootfs': async ({ wanted, got }) => ({ rootfs: await images.prepareRootfs(wanted.task.id, got.image!) }),
+    'prepare-mounts': async ({ wanted, got }) => ({
+      mounts: await parts.mounts.prepare({
+        wanted,
+        image: got.image!,
+        rootfs: got.rootfs!,
+        nameServer: parts.gateway(),
+        domain: parts.domain(),
+        hostname: hostnameOf(wanted),
+      }),
+    }),
+    'attach-network': async ({ wanted }) => {
+      await parts.addressFree(wanted.task.address, wanted.task.id);
+      return { network: await network.attach(attachmentOf(wanted)) };
+    },
+    create: async ({ wanted, got, signal }) => {
+      const { task, template } = wanted;
+      const { pid } = await parts.creating.run(
+        () =>
+          runtime.create({
+            id: task.id,
+            container: template.container,
+            image: got.image!.config,
+            rootfs: got.rootfs!,
+            mounts: got.mounts!,
+            hostname: hostnameOf(wanted),
+            netnsPath: got.network!.netnsPath,
+            limits: template.limits,
+            runtime: template.runtime,
+            logPath: parts.logPath(task.id),
+            annotations: {
+              'gantry.project': task.project,
+              'gantry.service': task.serviceName,
+              'gantry.slot': String(task.slot),
+            },
+          }),
+        signal,
+      );
+      return { container: 'created', pid };
+    },
+    start: async ({ wanted }) => {
+      await runtime.start(wanted.task.id);
+      return { container: 'running' };
+    },
+    signal: async ({ wanted, got }) => {
+      const signal = wanted.template.container.stopSignal || got.image?.config.stopSignal || 'SIGTERM';
+      await runtime.kill(wanted.task.id, signal);
+      return {};
+    },
+    kill: async ({ wanted }) => {
+      await runtime.kill(wanted.task.id, 'SIGKILL');
+      return {};
+    },
+    cleanup: async ({ wanted }) => {
+      await removeRemains(parts, wanted.task.id);
+      return {};
+    },
+  };
+}
+
+/** Removes all that a task may have left on this node; safe for a task of which nothing is left, or nothing is known. */
+export async function removeRemains(
+  parts: Pick<StepParts, 'runtime' | 'network' | 'images' | 'mounts'>,
+  task: TaskId,
+): Promise<void> {
+  // The process first: what it uses cannot go before it.
+  await parts.runtime.delete(task);
+  const results = await Promise.allSettled([
+    parts.network.detach(task),
+    parts.images.release(task),
+    parts.mounts.release(task),
+  ]);
+  for (const result of results) if (result.status === 'rejected') throw result.reason;
+}
+
+export function attachmentOf(wanted: Pick<TaskWanted, 'task'>): Attachment {
+  const { id, address, hostPorts } = wanted.task;
+  return { taskId: id, address, hostPorts };
+}
+
+/** As Docker does: the short id, unless told. */
+function hostnameOf(wanted: TaskWanted): string {
+  return wanted.template.container.hostname || wanted.task.id.slice(0, 12);
+}

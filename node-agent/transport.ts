@@ -1,0 +1,17 @@
+/** How the agent reaches a control plane replica. Implementations: grpc-transport, and one in memory for the simulator. */
+import type { AgentMessage, ControlMessage, EnrolResponse, RelayFrame } from '#proto/gen/gantry/v1/agent.ts';
+import type { MessageStream } from '#proto/stream.ts';
+
+export interface Transport {
+  /** Never fails at once: what is wrong shows when a stream of it closes. `address` as HOST:PORT. */
+  connect(address: string): Connection;
+}
+
+export interface Connection {
+  session(): MessageStream<ControlMessage, AgentMessage>;
+  relay(): MessageStream<RelayFrame, RelayFrame>;
+  /** Has the node's next certificate signed. */
+  renew(csrPem: string): Promise<EnrolResponse>;
+  /** Drops it with all that runs over it. */
+  close(): void;
+}

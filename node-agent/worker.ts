@@ -1,0 +1,351 @@
+/** Makes this node hold what it was given: a runner for each task, the network of the newest set, and nothing that nobody asked for. */
+import type { Network, NetworkWanted } from '#net/network.ts';
+import type { AssignmentSet, Welcome } from '#proto/gen/gantry/v1/agent.ts';
+import type { Clock } from '#proto/kernel/clock.ts';
+import { Fault } from '#proto/kernel/errors.ts';
+import type { Log } from '#proto/kernel/log.ts';
+import type { Random } from '#proto/kernel/random.ts';
+import type { TaskAssignment } from '#proto/model/assignment.ts';
+import type { Credential } from '#proto/model/cluster.ts';
+import { type TaskId, taskId } from '#proto/model/ids.ts';
+import { isTerminal, type TaskStatus } from '#proto/model/task.ts';
+import { clusterFromWire, nodeFromWire } from '#proto/model/wire.ts';
+import { Gate } from './gate.ts';
+import type { Images } from './images/images.ts';
+import { Inventory } from './inventory.ts';
+import type { Journal, Membership } from './journal.ts';
+import type { ContainerState, Runtime } from './runtime/runtime.ts';
+import { TaskRunner } from './task/runner.ts';
+import { attachmentOf, type Mounts, removeRemains, type Steps, stepTable } from './task/steps.ts';
+
+/** Where the logs of tasks go. */
+export interface TaskLogs {
+  /** The path that conmon writes to. */
+  path(task: TaskId): string;
+  /** It is being written, or was: ship it. */
+  follow(assignment: TaskAssignment, membership: Membership): void;
+  /** The task is gone from this node: resolves when the rest is shipped and the file deleted. */
+  drop(task: TaskId): Promise<void>;
+}
+
+export interface WorkerParts {
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly log: Log;
+  readonly journal: Journal;
+  readonly runtime: Runtime;
+  readonly images: Images;
+  readonly network: Network;
+  readonly mounts: Mounts;
+  readonly logs: TaskLogs;
+  /** Of this boot of the machine. */
+  readonly bootId: string;
+  /** The registry that an image reference means, as credentials name it. */
+  readonly registryOf: (image: string) => string;
+  /** Creates at once; 8 unless told. */
+  readonly parallelCreates?: number;
+}
+
+/** Told what happens, set by the session's owner. */
+export interface WorkerEvents {
+  status(status: TaskStatus): void;
+  applied(revision: number): void;
+}
+
+const networkRetryMs = 1_000;
+
+export class Worker {
+  readonly #parts: WorkerParts;
+  readonly #events: WorkerEvents;
+  readonly #inventory: Inventory;
+  readonly #runners = new Map<TaskId, TaskRunner>();
+  readonly #steps: Steps;
+  readonly #creating: Gate;
+  #membership: Membership | undefined;
+  #networkDirty = false;
+  #networkBusy = false;
+  #networkStands: Promise<void>;
+  #networkStood!: () => void;
+  #swept = false;
+  #closed = false;
+  #unsubscribe: (() => void)[] = [];
+
+  constructor(parts: WorkerParts, events: WorkerEvents) {
+    this.#parts = parts;
+    this.#events = events;
+    this.#inventory = new Inventory(parts.journal.items());
+    this.#membership = parts.journal.membership;
+    this.#creating = new Gate(parts.parallelCreates ?? 8);
+    this.#networkStands = new Promise((resolve) => {
+      this.#networkStood = resolve;
+    });
+    this.#steps = stepTable({
+      images: parts.images,
+      runtime: parts.runtime,
+      network: parts.network,
+      mounts: parts.mounts,
+      credential: (image) => this.#credential(image),
+      logPath: (task) => parts.logs.path(task),
+      addressFree: (address, by) => this.#addressFree(address, by),
+      gateway: () => gatewayOf(this.#membership),
+      domain: () => this.#membership?.cluster.domain ?? '',
+      creating: this.#creating,
+    });
+  }
+
+  /** Goes on from the journal and from what the runtime still has; needs no control plane. */
+  async start(): Promise<void> {
+    const { journal, runtime, bootId } = this.#parts;
+    if (journal.bootId !== bootId) this.#rebooted(journal.bootId !== undefined);
+    const containers = new Map<TaskId, ContainerState>();
+    for (const container of await runtime.list()) containers.set(container.id, container);
+    const assigned = new Map(this.#inventory.tasks().map((assignment) => [assignment.task.id, assignment]));
+    for (const assignment of assigned.values()) this.#adopt(assignment, containers.get(assignment.task.id));
+    // Exits from before this listener are delivered to it too.
+    this.#unsubscribe.push(runtime.onExit((id, exit) => this.#runners.get(id)?.exited(exit)));
+    this.#networkChanged();
+  }
+
+  /** Every task of the boot before has ended with it. */
+  #rebooted(known: boolean): void {
+    const { journal, clock, bootId, log } = this.#parts;
+    if (known) log.warn('the machine has been rebooted, its tasks have ended', { count: journal.statuses().length });
+    for (const status of journal.statuses()) {
+      if (isTerminal(status.state)) continue;
+      const now = clock.now();
+      const error = 'host rebooted';
+      journal.setStatus({ ...status, state: 'failed', message: error, error, pid: 0, atMs: now, finishedAtMs: now });
+    }
+    journal.setBoot(bootId);
+  }
+
+  #adopt(assignment: TaskAssignment, container: ContainerState | undefined): void {
+    const status = this.#parts.journal.status(assignment.task.id);
+    const runner = this.#runner(assignment, { status, container });
+    if (!container || !status || isTerminal(status.state)) {
+      runner.resume();
+      return;
+    }
+    this.#parts.log.info('adopted a task', { task: assignment.task.id, state: status.state, pid: container.pid });
+    const { image } = assignment.template.container;
+    // Its config, for health check and stop signal; no registry is asked.
+    const request = {
+      reference: image,
+      digest: status.imageDigest || assignment.imageDigest,
+      pullPolicy: 'never',
+    } as const;
+    this.#parts.images.ensure(request).then(
+      (found) => runner.resume(found),
+      () => runner.resume(),
+    );
+  }
+
+  #runner(assignment: TaskAssignment, known: ConstructorParameters<typeof TaskRunner>[2] = {}): TaskRunner {
+    const { clock, random, log, runtime } = this.#parts;
+    const { id } = assignment.task;
+    const runner = new TaskRunner(
+      {
+        clock,
+        random,
+        log,
+        steps: this.#steps,
+        runtime,
+        report: (status) => this.#report(status),
+        running: ({ task, template, imageDigest }) => {
+          if (this.#membership) this.#parts.logs.follow({ task, template, imageDigest }, this.#membership);
+        },
+        forgotten: (task) => void this.#forget(task),
+      },
+      { ...assignment, removed: false },
+      known,
+    );
+    this.#runners.set(id, runner);
+    return runner;
+  }
+
+  #report(status: TaskStatus): void {
+    if (this.#closed) return;
+    this.#parts.journal.setStatus(status);
+    this.#events.status(status);
+    if (isTerminal(status.state)) this.#networkChanged();
+  }
+
+  /** Its process, network and layers are gone; its log goes when it is kept elsewhere, and with it what we know of it. */
+  async #forget(task: TaskId): Promise<void> {
+    const runner = this.#runners.get(task);
+    if (!runner) return;
+    if (this.#membership) this.#parts.logs.follow(runner.wanted, this.#membership);
+    try {
+      await this.#parts.logs.drop(task);
+    } catch (error) {
+      this.#parts.log.warn("a task's log was not removed", { task, error });
+    }
+    if (this.#closed) return;
+    this.#parts.journal.forget(task);
+    this.#runners.delete(task);
+  }
+
+  /** What the node is in the cluster, at the begin of each session and when it changes. */
+  welcome(welcome: Welcome): void {
+    if (!welcome.node || !welcome.cluster) return;
+    this.#membership = { node: nodeFromWire(welcome.node), cluster: clusterFromWire(welcome.cluster) };
+    this.#parts.journal.setMembership(this.#membership);
+    this.#networkChanged();
+  }
+
+  /** A session begins. */
+  began(): void {
+    this.#inventory.restart();
+  }
+
+  take(set: AssignmentSet): void {
+    const change = this.#inventory.take(set);
+    if (!change) return;
+    // Logins stay off the disk, and an assignment stays on it until its task is forgotten.
+    const put = change.put.filter((item) => item.kind !== 'credential');
+    this.#parts.journal.setItems(
+      put,
+      change.removed.filter((key) => !key.startsWith('task/')),
+    );
+    let network = change.full;
+    for (const item of change.put) {
+      if (item.kind === 'task') this.#assign(item);
+      if (item.kind !== 'credential') network = true;
+    }
+    for (const key of change.removed) {
+      if (key.startsWith('task/')) this.#unassign(taskId(key.slice('task/'.length)));
+      network = true;
+    }
+    if (change.full) this.#unassignStrays();
+    if (network) this.#networkChanged();
+    if (change.full && !this.#swept) {
+      this.#swept = true;
+      void this.#sweep();
+    }
+  }
+
+  #assign(assignment: TaskAssignment): void {
+    const runner = this.#runners.get(assignment.task.id) ?? this.#runner(assignment);
+    const { task, template, imageDigest } = assignment;
+    runner.update({ task, template, imageDigest, removed: false });
+  }
+
+  #unassign(id: TaskId): void {
+    const runner = this.#runners.get(id);
+    runner?.update({ ...runner.wanted, removed: true });
+  }
+
+  /** Runners from the journal that the full set does not name. */
+  #unassignStrays(): void {
+    for (const [id, runner] of this.#runners) {
+      if (!this.#inventory.task(id) && !runner.wanted.removed) this.#unassign(id);
+    }
+  }
+
+  /** Removes what is here and belongs to no task: only now, with the full set, is that known. */
+  async #sweep(): Promise<void> {
+    const { runtime, network, images, log } = this.#parts;
+    try {
+      const found = new Set<TaskId>((await runtime.list()).map((container) => container.id));
+      for (const id of await network.attached()) found.add(id);
+      for (const id of await images.rootfs()) found.add(id);
+      for (const id of found) {
+        if (this.#closed) return;
+        if (this.#runners.has(id)) continue;
+        log.warn('removing what no assignment names', { task: id });
+        await removeRemains(this.#parts, id);
+      }
+    } catch (error) {
+      log.warn('strays were not all removed, trying again with the next full set', { error });
+      this.#swept = false;
+    }
+  }
+
+  #credential(image: string): Credential | undefined {
+    return this.#inventory.credential(this.#parts.registryOf(image));
+  }
+
+  async #addressFree(address: string, by: TaskId): Promise<void> {
+    if (address === '') {
+      throw new Fault('unavailable', 'the task has no address on the cluster network yet', {
+        remedy: 'the control plane gives it one when the node has a subnet',
+      });
+    }
+    await this.#networkStands;
+    for (const [id, runner] of this.#runners) {
+      if (id !== by && runner.remains && !runner.networked && runner.wanted.task.address === address) {
+        await this.#parts.network.detach(id);
+      }
+    }
+  }
+
+  #networkChanged(): void {
+    this.#networkDirty = true;
+    if (!this.#networkBusy) void this.#applyNetwork();
+  }
+
+  /** One application at a time, each of the newest; what changes meanwhile is one more. */
+  async #applyNetwork(): Promise<void> {
+    this.#networkBusy = true;
+    // The changes of this turn are one.
+    await Promise.resolve();
+    while (this.#networkDirty && !this.#closed) {
+      this.#networkDirty = false;
+      const wanted = this.#networkWanted();
+      if (!wanted) break;
+      try {
+        await this.#parts.network.apply(wanted);
+        this.#networkStood();
+        if (this.#inventory.loaded) this.#events.applied(wanted.revision);
+      } catch (error) {
+        this.#parts.log.warn('the network was not applied, trying again', { error, revision: wanted.revision });
+        this.#networkDirty = true;
+        await this.#parts.clock.sleep(networkRetryMs);
+      }
+    }
+    this.#networkBusy = false;
+  }
+
+  #networkWanted(): NetworkWanted | undefined {
+    if (!this.#membership) return undefined;
+    const { node, cluster } = this.#membership;
+    if (node.subnet === '') return undefined;
+    const attachments = [...this.#runners.values()]
+      .filter((runner) => runner.networked && runner.wanted.task.address !== '')
+      .map((runner) => attachmentOf(runner.wanted));
+    return {
+      revision: this.#inventory.revision,
+      nodeId: node.id,
+      address: node.address,
+      subnet: node.subnet,
+      network: cluster.network,
+      vipNetwork: cluster.vipNetwork,
+      domain: cluster.domain,
+      peers: this.#inventory.peers().filter((peer) => peer.nodeId !== node.id),
+      endpoints: this.#inventory.endpoints(),
+      attachments,
+    };
+  }
+
+  /** The newest word about each task, for metrics and relays. */
+  statuses(): TaskStatus[] {
+    return [...this.#runners.values()].map((runner) => runner.status);
+  }
+
+  runs(task: TaskId): boolean {
+    return this.#runners.get(task)?.status.state === 'running';
+  }
+
+  /** Stops deciding; containers and network stay as they are. */
+  close(): void {
+    this.#closed = true;
+    for (const unsubscribe of this.#unsubscribe) unsubscribe();
+    for (const runner of this.#runners.values()) runner.close();
+  }
+}
+
+/** The node's own address in its subnet: gateway and name server of its tasks; empty while there is no subnet. */
+function gatewayOf(membership: Membership | undefined): string {
+  const [base = '', octet = ''] = /^(\d+\.\d+\.\d+)\.(\d+)\//.exec(membership?.node.subnet ?? '')?.slice(1) ?? [];
+  return base === '' ? '' : `${base}.${Number(octet) + 1}`;
+}
