@@ -56,7 +56,7 @@ export async function startHost(parts: HostParts, name: string): Promise<Running
     });
   });
   await untilNamespaced(parts, name, pid, () => running);
-  if (parts.hierarchies.some((one) => one.version === 2)) leaveRoot(parts, pid, cgroup);
+  if (hostHierarchies(parts.hierarchies).some((one) => one.version === 2)) leaveRoot(parts, pid, cgroup);
   await plugIn(parts.switchPid, name, pid);
   child.stdin?.write('go\n');
   return {
