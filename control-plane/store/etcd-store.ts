@@ -33,7 +33,7 @@ export interface EtcdStoreParts {
   readonly onRewound?: (fault: Fault) => void;
   /** etcd's `--max-txn-ops`; 8,192 unless told. */
   readonly maxOps?: number;
-  /** etcd's `--max-request-bytes`; 32 MiB unless told. */
+  /** etcd's `--max-request-bytes`; 16 MiB unless told. */
   readonly maxBytes?: number;
   /** How long an unknown outcome is looked into before the caller is told `timeout`; 6,000 unless told. */
   readonly resolveMs?: number;
@@ -187,7 +187,7 @@ class EtcdStore implements Store {
   }
 
   #encode(changes: readonly Change[]): Omit<Pending, 'epoch' | 'resolve' | 'reject'> {
-    const { maxOps = 8_192, maxBytes = 32 << 20 } = this.#parts;
+    const { maxOps = 8_192, maxBytes = 16 << 20 } = this.#parts;
     if (changes.length >= maxOps)
       throw new Fault('exhausted', `one commit may change ${maxOps - 1} records, not ${changes.length}`, {
         remedy: 'apply fewer services at a time',

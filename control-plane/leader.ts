@@ -1,0 +1,212 @@
+/**
+ * Which replica leads: one key in the store with an epoch, taken by compare-and-swap.
+ *
+ *   standby ──(nobody led, or our own earlier run did, or the leader missed for `missMs`)──▶ take epoch + 1 ──▶ leading
+ *      ▲                                                                                                          │
+ *      └──────────(another epoch is heard of, or the store could not confirm ours for `doubtMs`)───────────────────┘
+ *
+ * A lease in etcd would take seconds to pass on when etcd's own leader dies too; here only the write is etcd's. Two replicas
+ * may believe to lead for a moment, but every commit is guarded by the epoch: one of them writes nothing.
+ */
+import type { Clock, Timer } from '#proto/kernel/clock.ts';
+import { Fault, isFault } from '#proto/kernel/errors.ts';
+import type { Log } from '#proto/kernel/log.ts';
+import { Scope } from '#proto/kernel/scope.ts';
+import type { Leadership } from '#proto/model/cluster.ts';
+import type { Store } from './store/store.ts';
+
+export interface LeaderTiming {
+  /** Between two looks at the leader, or of the leader at the store. */
+  readonly everyMs: number;
+  /** Longest wait for one answer of the leader. */
+  readonly probeTimeoutMs: number;
+  /** So long may a leader be silent. */
+  readonly missMs: number;
+  /** So long may the store not confirm our leadership. */
+  readonly doubtMs: number;
+}
+
+export const leaderTiming: LeaderTiming = { everyMs: 200, probeTimeoutMs: 400, missMs: 1_000, doubtMs: 3_000 };
+
+export interface LeaderParts {
+  readonly store: Store;
+  readonly clock: Clock;
+  readonly log: Log;
+  /** This replica; the address is where its agent service listens. */
+  readonly self: { readonly replica: string; readonly address: string };
+  /** Resolves when the replica at `address` answers. */
+  readonly probe: (address: string, signal: AbortSignal) => Promise<void>;
+  /** Leads until `scope` closes. It must not throw: what fails in here is a bug. */
+  readonly onLead: (epoch: number, scope: Scope) => void;
+  readonly timing?: Partial<LeaderTiming>;
+}
+
+interface Term {
+  readonly epoch: number;
+  readonly scope: Scope;
+  doubt: Timer;
+}
+
+export class Leader {
+  readonly #parts: LeaderParts;
+  readonly #timing: LeaderTiming;
+  readonly #scope = new Scope();
+  /** Epochs written, or perhaps written, by this run. */
+  readonly #ours = new Set<number>();
+  #term: Term | undefined;
+  #watched: { readonly epoch: number; heardAt: number } | undefined;
+  #lookedAt = 0;
+  #running: Promise<void> | undefined;
+
+  constructor(parts: LeaderParts) {
+    this.#parts = parts;
+    this.#timing = { ...leaderTiming, ...parts.timing };
+  }
+
+  /** The epoch this replica leads with; undefined while it does not. */
+  get epoch(): number | undefined {
+    return this.#term?.epoch;
+  }
+
+  /** Begins to contend. Resolves after the first look: where nobody led, this replica does by then. */
+  async start(): Promise<void> {
+    const { store, self, clock } = this.#parts;
+    const found = store.leadership;
+    // Only what was there when we began can be of an earlier run of ours; later it is a replica that has our name.
+    if (found?.replica === self.replica) this.#ours.add(found.epoch);
+    this.#scope.defer(store.onLeadership((leadership) => this.#heard(leadership)));
+    this.#lookedAt = clock.monotonic();
+    await this.#look();
+    this.#running = this.#run();
+  }
+
+  /** Stops leading and contending. The key stays: a standby takes it once it misses us, or we take it again. */
+  async close(): Promise<void> {
+    await this.#end('this replica stops');
+    await this.#scope.close();
+    await this.#running;
+  }
+
+  async #run(): Promise<void> {
+    const { clock } = this.#parts;
+    const { signal } = this.#scope;
+    while (!signal.aborted) {
+      await clock.sleep(this.#timing.everyMs, signal).catch(() => {});
+      if (!signal.aborted) await this.#look();
+    }
+  }
+
+  async #look(): Promise<void> {
+    if (this.#term) await this.#confirm(this.#term);
+    else await this.#contend();
+    this.#lookedAt = this.#parts.clock.monotonic();
+  }
+
+  async #contend(): Promise<void> {
+    const { store, clock } = this.#parts;
+    const leadership = store.leadership;
+    if (!leadership || this.#ours.has(leadership.epoch)) {
+      await this.#take(leadership);
+      return;
+    }
+    const now = clock.monotonic();
+    const { everyMs, probeTimeoutMs, missMs } = this.#timing;
+    if (this.#watched?.epoch !== leadership.epoch) this.#watched = { epoch: leadership.epoch, heardAt: now };
+    // Who has slept itself cannot say that others were silent.
+    else if (now - this.#lookedAt > everyMs + probeTimeoutMs + 300) this.#watched.heardAt = now;
+    const watched = this.#watched;
+    if (await this.#answers(leadership.address)) watched.heardAt = clock.monotonic();
+    else if (clock.monotonic() - watched.heardAt >= missMs && !this.#scope.closing) await this.#take(leadership);
+  }
+
+  async #answers(address: string): Promise<boolean> {
+    const { probe, clock } = this.#parts;
+    const controller = new AbortController();
+    const timer = clock.after(this.#timing.probeTimeoutMs, () =>
+      controller.abort(new Fault('timeout', 'the leader did not answer')),
+    );
+    const late = new Promise<never>((_, reject) =>
+      controller.signal.addEventListener('abort', () => reject(controller.signal.reason), { once: true }),
+    );
+    late.catch(() => {});
+    try {
+      await Promise.race([probe(address, controller.signal), late]);
+      return true;
+    } catch (error) {
+      if (!isFault(error)) throw error;
+      return false;
+    } finally {
+      timer.cancel();
+    }
+  }
+
+  async #take(expected: Leadership | undefined): Promise<void> {
+    const { store, self, log } = this.#parts;
+    const epoch = (expected?.epoch ?? 0) + 1;
+    // Written down before: an answer that never comes must not leave us standing by for ourselves.
+    this.#ours.add(epoch);
+    try {
+      if (!(await store.takeLeadership(expected, { epoch, ...self }))) {
+        this.#ours.delete(epoch);
+        return;
+      }
+    } catch (error) {
+      if (!isFault(error)) throw error;
+      log.warn('cannot take the lead', { error, epoch });
+      return;
+    }
+    if (this.#scope.closing || store.leadership?.epoch !== epoch) return;
+    this.#begin(epoch, expected);
+  }
+
+  #begin(epoch: number, before: Leadership | undefined): void {
+    const { log, self, onLead } = this.#parts;
+    const scope = new Scope();
+    this.#term = { epoch, scope, doubt: this.#doubtIn(this.#timing.doubtMs, epoch) };
+    log.info('leading', {
+      epoch,
+      address: self.address,
+      why: before ? `after ${before.replica}` : 'nobody led before',
+    });
+    onLead(epoch, scope);
+  }
+
+  /** Asks the store whether we still lead; without its word for `doubtMs` the term ends. */
+  async #confirm(term: Term): Promise<void> {
+    const { store, clock, log } = this.#parts;
+    const sentAt = clock.monotonic();
+    const asked = store.readLeadership().then(
+      () => {
+        // `#heard` has ended the term where the answer names another.
+        if (this.#term !== term) return;
+        term.doubt.cancel();
+        term.doubt = this.#doubtIn(this.#timing.doubtMs - (clock.monotonic() - sentAt), term.epoch);
+      },
+      (error) => {
+        if (!isFault(error)) throw error;
+        log.debug('the store did not confirm our leadership', { error, epoch: term.epoch });
+      },
+    );
+    await Promise.race([asked, clock.sleep(this.#timing.missMs, term.scope.signal).catch(() => {})]);
+  }
+
+  #doubtIn(ms: number, epoch: number): Timer {
+    return this.#parts.clock.after(Math.max(0, ms), () => {
+      if (this.#term?.epoch === epoch) void this.#end('the store no longer confirms it');
+    });
+  }
+
+  #heard(leadership: Leadership | undefined): void {
+    if (this.#term && leadership?.epoch !== this.#term.epoch)
+      void this.#end(`${leadership?.replica ?? 'nobody'} leads with epoch ${leadership?.epoch ?? 0}`);
+  }
+
+  async #end(why: string): Promise<void> {
+    const term = this.#term;
+    if (!term) return;
+    this.#term = undefined;
+    term.doubt.cancel();
+    this.#parts.log.info('no longer leading', { epoch: term.epoch, why });
+    await term.scope.close();
+  }
+}

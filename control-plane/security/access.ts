@@ -1,0 +1,82 @@
+/** Who may call what: a caller is what its certificate says, or, on the operator's socket, an operator. */
+import type * as grpc from '@grpc/grpc-js';
+import { Fault } from '#proto/kernel/errors.ts';
+import { isId, type NodeId, nodeId } from '#proto/model/ids.ts';
+import { statusOf } from '#proto/rpc.ts';
+
+export type Identity =
+  | { readonly role: 'node'; readonly node: NodeId }
+  | { readonly role: 'operator'; readonly name: string }
+  | { readonly role: 'control-plane'; readonly name: string };
+
+/** Decides on a caller; throws a Fault to refuse it. */
+export type Rule = (identity: Identity) => void;
+
+type Call = Pick<grpc.ServerUnaryCall<unknown, unknown>, 'getAuthContext'>;
+
+/** Whose certificate the call came with. Faults: `unauthenticated`. */
+export function identityOf(call: Call): Identity {
+  const subject = call.getAuthContext().sslPeerCertificate?.subject;
+  const role = only(subject?.O);
+  const name = only(subject?.CN);
+  if (role === 'node' && name && isId(name)) return { role, node: nodeId(name) };
+  if ((role === 'operator' || role === 'control-plane') && name) return { role, name };
+  throw new Fault('unauthenticated', 'the call came without a certificate of this cluster', {
+    remedy: 'join the machine with a token, or use a context file from `gantry context create`',
+  });
+}
+
+/** Nodes that are members: one that was removed is refused from then on, whatever its certificate says. */
+export function onlyMembers(isMember: (node: NodeId) => boolean): Rule {
+  return (identity) => {
+    if (identity.role !== 'node') throw forbidden(identity, 'this is for nodes');
+    if (!isMember(identity.node))
+      throw new Fault('unauthenticated', `node ${identity.node} is not a member of this cluster`, {
+        remedy: 'it was removed: join it again with a new token',
+      });
+  };
+}
+
+export const onlyOperators: Rule = (identity) => {
+  if (identity.role !== 'operator') throw forbidden(identity, 'this is for operators');
+};
+
+export const onlyReplicas: Rule = (identity) => {
+  if (identity.role !== 'control-plane') throw forbidden(identity, 'this is for the control plane');
+};
+
+/** The same service, each of its methods behind `rule`. */
+export function guarded<S extends grpc.UntypedServiceImplementation>(
+  definition: grpc.ServiceDefinition,
+  service: S,
+  rule: Rule,
+): S {
+  const methods: grpc.UntypedServiceImplementation = {};
+  for (const [name, method] of Object.entries(definition)) {
+    const handler = service[name] as (call: unknown, callback?: grpc.sendUnaryData<unknown>) => void;
+    methods[name] = ((
+      call: Call & { emit(event: 'error', error: unknown): void },
+      callback?: grpc.sendUnaryData<unknown>,
+    ) => {
+      try {
+        rule(identityOf(call));
+      } catch (error) {
+        // Only a call with one response has a callback to refuse it by.
+        if (method.responseStream) call.emit('error', statusOf(error));
+        else callback?.(statusOf(error));
+        return;
+      }
+      handler.call(service, call, callback);
+    }) as grpc.UntypedHandleCall;
+  }
+  return methods as S;
+}
+
+function forbidden(identity: Identity, why: string): Fault {
+  return new Fault('forbidden', `${why}, and the caller's certificate has the role ${identity.role}`);
+}
+
+/** A subject with two names is nobody. */
+function only(value: string | string[] | undefined): string | undefined {
+  return Array.isArray(value) ? undefined : value;
+}

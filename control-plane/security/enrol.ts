@@ -1,0 +1,214 @@
+/** How a machine becomes a member: a join token is proven, a certificate issued, a node record written, all in one commit. */
+import { timingSafeEqual } from 'node:crypto';
+import { subnetFor } from '#control-plane/reconcilers/addresses.ts';
+import type { Change, Store } from '#control-plane/store/store.ts';
+import { enrolmentProof, tokenSecretHash } from '#proto/enrolment-proof.ts';
+import type { EnrolRequest, EnrolResponse } from '#proto/gen/gantry/v1/agent.ts';
+import type { Clock } from '#proto/kernel/clock.ts';
+import { Fault, isFault } from '#proto/kernel/errors.ts';
+import type { Log } from '#proto/kernel/log.ts';
+import { newId, type Random } from '#proto/kernel/random.ts';
+import type { Token } from '#proto/model/cluster.ts';
+import { type NodeId, namePattern, nodeId } from '#proto/model/ids.ts';
+import type { Node } from '#proto/model/node.ts';
+import { noResources } from '#proto/model/resources.ts';
+import { formatToken } from '#proto/model/token.ts';
+import { type Authority, dayMs, requestDer } from './certificates.ts';
+
+export interface EnrolmentParts {
+  readonly store: Store;
+  readonly authority: Authority;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly log: Log;
+}
+
+/** Agents renew when half of this has passed. */
+const nodeLifetimeMs = 90 * dayMs;
+const operatorLifetimeMs = 365 * dayMs;
+/** Longest life of a join token. */
+const maxTokenMs = 365 * dayMs;
+const attempts = 8;
+
+export class Enrolment {
+  readonly #parts: EnrolmentParts;
+
+  constructor(parts: EnrolmentParts) {
+    this.#parts = parts;
+  }
+
+  /** A new join token; its text is told once and not kept. `uses` 0: no limit. Faults: `invalid`, and those of a commit. */
+  async createToken(request: { readonly lifetimeMs: number; readonly uses: number }): Promise<{
+    readonly text: string;
+    readonly token: Token;
+  }> {
+    const { store, authority, clock, random } = this.#parts;
+    if (!(request.lifetimeMs > 0 && request.lifetimeMs <= maxTokenMs))
+      throw new Fault('invalid', 'a join token lives between a moment and a year', {
+        remedy: 'give a lifetime such as 1h',
+      });
+    const secret = Buffer.from(random.bytes(32)).toString('base64url');
+    const now = clock.now();
+    const token: Token = {
+      id: newId(random),
+      secretHash: tokenSecretHash(secret),
+      createdAtMs: now,
+      expiresAtMs: now + request.lifetimeMs,
+      // 0 means no limit in a request; a record that is used up is deleted.
+      usesLeft: request.uses,
+    };
+    await store.seen(await store.commit([{ table: 'token', key: token.id, value: token, expect: 0 }]));
+    return { text: formatToken({ caHash: authority.hash, id: token.id, secret }), token };
+  }
+
+  /** Faults: `not-found`, and those of a commit. */
+  async revokeToken(id: string): Promise<void> {
+    const { store } = this.#parts;
+    const record = store.snapshot.get('token', id);
+    if (!record)
+      throw new Fault('not-found', `there is no join token ${id}`, {
+        remedy: '`gantry token list` shows those there are',
+      });
+    await store.seen(await store.commit([{ table: 'token', key: id, value: undefined, expect: record.modRevision }]));
+  }
+
+  /** Makes the calling machine a member. Faults: `unauthenticated`, `invalid`, `exists`, `exhausted`, and those of a commit. */
+  async enrol(request: EnrolRequest): Promise<EnrolResponse> {
+    const { store, log } = this.#parts;
+    const der = requestDer(request.csrPem);
+    if (!namePattern.test(request.name))
+      throw new Fault('invalid', `"${request.name}" cannot be the name of a node`, {
+        remedy: 'use lower-case letters, digits, - and _, as in DNS; give one with --name',
+      });
+    for (let attempt = 1; ; attempt++) {
+      const token = this.#proven(request, der);
+      const node = this.#nodeFor(request.name);
+      // Before the commit: a request that cannot be signed must not leave a member behind.
+      const certificate = await this.#nodeCertificate(node, request.csrPem);
+      try {
+        const revision = await store.commit(this.#changes(node, token));
+        await store.seen(revision);
+        log.info('node enrolled', { node: node.name, revision, address: node.subnet });
+        return this.#response(node.id, certificate);
+      } catch (error) {
+        // Two machines at once wanted the same subnet, or the same token: look again.
+        if (attempt >= attempts || !isFault(error, 'conflict')) throw error;
+        await this.#parts.clock.sleep(this.#parts.random.int(20 * attempt));
+      }
+    }
+  }
+
+  /** The next certificate of a node that is a member. Faults: `unauthenticated`, `invalid`. */
+  async renew(id: NodeId, csrPem: string): Promise<EnrolResponse> {
+    const node = this.#parts.store.snapshot.node(id);
+    if (!node) throw new Fault('unauthenticated', `node ${id} is not a member of this cluster`);
+    return this.#response(id, await this.#nodeCertificate(node, csrPem));
+  }
+
+  /** A client certificate for an operator on another machine. Faults: `invalid`. */
+  async issueOperator(name: string, csrPem: string): Promise<string> {
+    if (!namePattern.test(name)) throw new Fault('invalid', `"${name}" cannot be the name of an operator`);
+    return this.#parts.authority.issue({
+      csrPem,
+      commonName: name,
+      role: 'operator',
+      hosts: [],
+      server: false,
+      lifetimeMs: operatorLifetimeMs,
+    });
+  }
+
+  /** The token, where the request proves its secret. All that can be wrong looks alike to who does not have it. */
+  #proven(request: EnrolRequest, der: Uint8Array): { readonly value: Token; readonly modRevision: number } {
+    const record = this.#parts.store.snapshot.get('token', request.tokenId);
+    const expected = enrolmentProof(record?.value.secretHash ?? '00'.repeat(32), der);
+    const given = Buffer.from(request.proof);
+    const same = given.length === expected.length && timingSafeEqual(given, expected);
+    if (!record || !same)
+      throw new Fault('unauthenticated', 'the join token is not valid: unknown, used up, revoked, or wrong', {
+        remedy: 'make a new one on a manager: gantry token create',
+      });
+    if (record.value.expiresAtMs <= this.#parts.clock.now())
+      throw new Fault('unauthenticated', 'the join token has expired', {
+        remedy: 'make a new one on a manager: gantry token create',
+      });
+    return record;
+  }
+
+  /** The record to write: a new one, or that of a machine of this name that is gone or never spoke. */
+  #nodeFor(name: string): Node {
+    const { store, random, clock } = this.#parts;
+    const now = clock.now();
+    for (const node of store.snapshot.all('node')) {
+      if (node.name !== name) continue;
+      if (node.state !== 'down' && node.bootId !== '')
+        throw new Fault('exists', `a node named ${name} is a member and ${node.state}`, {
+          remedy: `give this machine another --name, or remove the other first: gantry node rm ${name}`,
+        });
+      return { ...node, bootId: '', joinedAtMs: now };
+    }
+    const subnet = subnetFor(store.snapshot);
+    if (subnet === undefined)
+      throw new Fault('exhausted', 'the cluster network has no subnet left for another node', {
+        remedy: 'remove nodes that are gone: gantry node rm',
+      });
+    return {
+      id: nodeId(newId(random)),
+      name,
+      labels: {},
+      availability: 'active',
+      state: 'unknown',
+      message: 'enrolled, not heard of yet',
+      platform: { os: '', architecture: '', variant: '' },
+      capacity: noResources,
+      address: '',
+      subnet,
+      bootId: '',
+      agentVersion: '',
+      kernel: '',
+      components: {},
+      runtimes: [],
+      joinedAtMs: now,
+      stateAtMs: now,
+    };
+  }
+
+  #changes(node: Node, token: { readonly value: Token; readonly modRevision: number }): Change[] {
+    const { snapshot } = this.#parts.store;
+    const changes: Change[] = [
+      { table: 'node', key: node.id, value: node, expect: snapshot.get('node', node.id)?.modRevision ?? 0 },
+    ];
+    const { usesLeft, id } = token.value;
+    // Also written where nothing is counted: a token revoked at this moment must not let anybody in.
+    changes.push({
+      table: 'token',
+      key: id,
+      value: usesLeft === 1 ? undefined : { ...token.value, usesLeft: Math.max(0, usesLeft - 1) },
+      expect: token.modRevision,
+    });
+    // Written unchanged: it makes enrolments on several replicas take turns, so that no two get one subnet.
+    const cluster = snapshot.get('cluster', 'config');
+    if (cluster) changes.push({ table: 'cluster', key: 'config', value: cluster.value, expect: cluster.modRevision });
+    return changes;
+  }
+
+  #nodeCertificate(node: Node, csrPem: string): Promise<string> {
+    return this.#parts.authority.issue({
+      csrPem,
+      commonName: node.id,
+      role: 'node',
+      hosts: [node.name],
+      server: true,
+      lifetimeMs: nodeLifetimeMs,
+    });
+  }
+
+  #response(id: NodeId, certificatePem: string): EnrolResponse {
+    return {
+      nodeId: id,
+      certificatePem,
+      caPem: this.#parts.authority.certificate,
+      clusterId: this.#parts.store.snapshot.cluster?.id ?? '',
+    };
+  }
+}

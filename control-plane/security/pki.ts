@@ -1,0 +1,161 @@
+/** The files of the cluster's identity, made at first start and kept: DIR/pki. Running it again only renews what ages. */
+import { mkdir, open, readFile, rename } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import { systemClock } from '#proto/kernel/clock.ts';
+import { Fault } from '#proto/kernel/errors.ts';
+import { type Random, systemRandom } from '#proto/kernel/random.ts';
+import {
+  type Authority,
+  authorityHash,
+  createAuthority,
+  dayMs,
+  isIssuedBy,
+  issuePair,
+  type KeyPair,
+  lifeSpent,
+  openAuthority,
+  type Role,
+} from './certificates.ts';
+
+export interface PkiParts {
+  /** The control plane's data directory: files go into `pki` under it. */
+  readonly dataDir: string;
+  /** This replica's name. */
+  readonly name: string;
+  /** Address that agents and other replicas reach it at. */
+  readonly advertise: string;
+  readonly now?: () => number;
+  readonly random?: Random;
+}
+
+/** Whose certificates lie under `pki`: a directory each with cert.pem and key.pem. */
+export type PkiHolder = 'etcd' | 'nats' | 'server' | 'client';
+
+export interface Pki {
+  readonly authority: Authority;
+  /** 32 bytes that secrets at rest are sealed with. */
+  readonly sealKey: Buffer;
+  pair(holder: PkiHolder): KeyPair;
+}
+
+const lifetimeMs = 365 * dayMs;
+const holders: Record<PkiHolder, { readonly role: Role; readonly server: boolean }> = {
+  etcd: { role: 'infrastructure', server: true },
+  nats: { role: 'infrastructure', server: true },
+  server: { role: 'control-plane', server: true },
+  client: { role: 'control-plane', server: false },
+};
+
+/** Paths of a holder's files. */
+export function pkiPaths(
+  dataDir: string,
+  holder: PkiHolder,
+): { readonly cert: string; readonly key: string; readonly ca: string } {
+  const dir = join(dataDir, 'pki', holder);
+  return { cert: join(dir, 'cert.pem'), key: join(dir, 'key.pem'), ca: join(dataDir, 'pki', 'ca.pem') };
+}
+
+/**
+ * Makes what is missing, renews what has half its life behind it or was issued for other names, and returns all of it.
+ * Faults: `corrupt` where the CA's key is missing beside its certificate.
+ */
+export async function initPki(parts: PkiParts): Promise<Pki> {
+  const { dataDir, name, advertise, now = systemClock.now, random = systemRandom } = parts;
+  const dir = join(dataDir, 'pki');
+  await mkdir(dir, { recursive: true, mode: 0o700 });
+  const authority = await openAuthority(await rootOf(dir, now(), random), now, random);
+  const pairs = new Map<PkiHolder, KeyPair>();
+  const hosts = [...new Set(['127.0.0.1', 'localhost', advertise, name])];
+  for (const holder of Object.keys(holders) as PkiHolder[]) {
+    const paths = pkiPaths(dataDir, holder);
+    let pair = await readPair(paths.cert, paths.key);
+    const wanted = hosts.join(',');
+    const issuedFor = (await readText(join(dirname(paths.cert), 'hosts')))?.trim();
+    if (
+      !pair ||
+      issuedFor !== wanted ||
+      lifeSpent(pair.certificate, now()) > 0.5 ||
+      !isIssuedBy(pair.certificate, authority.certificate)
+    ) {
+      pair = await issuePair(authority, { commonName: name, hosts, lifetimeMs, ...holders[holder] });
+      await writePair(paths.cert, paths.key, pair);
+      await writeFileWhole(join(dirname(paths.cert), 'hosts'), `${wanted}\n`, 0o644);
+    }
+    pairs.set(holder, pair);
+  }
+  const sealKey = await sealKeyOf(join(dir, 'seal.key'), random);
+  return { authority, sealKey, pair: (holder) => pairs.get(holder)! };
+}
+
+/** What `init` made. Faults: `precondition` where it has not run. */
+export async function assertInitialised(dataDir: string): Promise<void> {
+  if (!(await readText(join(dataDir, 'pki', 'ca.pem'))))
+    throw new Fault('precondition', `${dataDir} has no identity yet`, {
+      remedy: `run \`control-plane init --data ${dataDir} --name NAME --advertise ADDRESS\` first`,
+    });
+}
+
+async function rootOf(dir: string, nowMs: number, random: Random): Promise<KeyPair> {
+  const certificate = join(dir, 'ca.pem');
+  const key = join(dir, 'ca.key');
+  const root = await readPair(certificate, key);
+  if (root) return root;
+  if (await readText(certificate))
+    throw new Fault('corrupt', `${certificate} is there, but its key ${key} is not`, {
+      remedy: 'restore the key from a backup; without it no node can join',
+    });
+  const made = await createAuthority(`gantry-ca-${Buffer.from(random.bytes(4)).toString('hex')}`, nowMs, random);
+  authorityHash(made.certificate);
+  await writePair(certificate, key, made);
+  return made;
+}
+
+async function sealKeyOf(path: string, random: Random): Promise<Buffer> {
+  const text = await readText(path);
+  if (text) {
+    const key = Buffer.from(text.trim(), 'base64');
+    if (key.length !== 32)
+      throw new Fault('corrupt', `${path} does not hold a key of 32 bytes`, { remedy: 'restore it from a backup' });
+    return key;
+  }
+  const key = Buffer.from(random.bytes(32));
+  await writeFileWhole(path, `${key.toString('base64')}\n`, 0o600);
+  return key;
+}
+
+async function readPair(certificate: string, key: string): Promise<KeyPair | undefined> {
+  const [certificateText, keyText] = await Promise.all([readText(certificate), readText(key)]);
+  return certificateText && keyText ? { certificate: certificateText, key: keyText } : undefined;
+}
+
+/** The key first: a certificate on disk always has its key. */
+async function writePair(certificate: string, key: string, pair: KeyPair): Promise<void> {
+  await mkdir(dirname(certificate), { recursive: true, mode: 0o700 });
+  await writeFileWhole(key, pair.key, 0o600);
+  await writeFileWhole(certificate, pair.certificate, 0o644);
+}
+
+/** All of it or nothing, also after a power cut. */
+async function writeFileWhole(path: string, text: string, mode: number): Promise<void> {
+  const file = await open(`${path}.new`, 'w', mode);
+  try {
+    await file.chmod(mode);
+    await file.writeFile(text);
+    await file.sync();
+  } finally {
+    await file.close();
+  }
+  await rename(`${path}.new`, path);
+}
+
+async function readText(path: string): Promise<string | undefined> {
+  try {
+    return await readFile(path, 'utf8');
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
+    throw new Fault('internal', `cannot read ${path}`, {
+      cause: error,
+      remedy: 'run as root, or give --data a directory you own',
+    });
+  }
+}
