@@ -18,3 +18,6 @@ export interface Heartbeat {
 
 /** Without an acknowledgement for this long, the connection is taken for dead. */
 export const silenceMs = 1_000;
+
+/** How often the agent's main loop says that it turns; what it is later than this is its lag. */
+export const loopPeriodMs = 100;

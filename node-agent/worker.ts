@@ -88,7 +88,6 @@ export class Worker {
       logPath: (task) => parts.logs.path(task),
       addressFree: (address, by) => this.#addressFree(address, by),
       gateway: () => gatewayOf(this.#membership),
-      domain: () => this.#membership?.cluster.domain ?? '',
       creating: this.#creating,
     });
   }
@@ -244,11 +243,12 @@ export class Worker {
 
   /** Removes what is here and belongs to no task: only now, with the full set, is that known. */
   async #sweep(): Promise<void> {
-    const { runtime, network, images, log } = this.#parts;
+    const { runtime, network, images, mounts, log } = this.#parts;
     try {
       const found = new Set<TaskId>((await runtime.list()).map((container) => container.id));
       for (const id of await network.attached()) found.add(id);
       for (const id of await images.rootfs()) found.add(id);
+      for (const id of await mounts.held()) found.add(id);
       for (const id of found) {
         if (this.#closed) return;
         if (this.#runners.has(id)) continue;
@@ -332,8 +332,8 @@ export class Worker {
     return [...this.#runners.values()].map((runner) => runner.status);
   }
 
-  runs(task: TaskId): boolean {
-    return this.#runners.get(task)?.status.state === 'running';
+  running(): TaskId[] {
+    return [...this.#runners].filter(([, runner]) => runner.status.state === 'running').map(([id]) => id);
   }
 
   /** Stops deciding; containers and network stay as they are. */

@@ -36,13 +36,14 @@ export interface Mounts {
     readonly wanted: TaskWanted;
     readonly image: Image;
     readonly rootfs: readonly RootfsMount[];
-    /** For resolv.conf, unless the service names its own. */
-    readonly nameServer: string;
-    readonly domain: string;
+    /** Of the gateway's resolver, for resolv.conf. */
+    readonly dns: string;
     readonly hostname: string;
   }): Promise<readonly PreparedMount[]>;
   /** Drops what belongs to the task alone: anonymous volumes, made files. Nothing where there is none. */
   release(task: TaskId): Promise<void>;
+  /** Tasks of which something is here. */
+  held(): Promise<readonly TaskId[]>;
 }
 
 export interface StepParts {
@@ -57,8 +58,6 @@ export interface StepParts {
   readonly addressFree: (address: string, by: TaskId) => Promise<void>;
   /** Gateway and name server of this node's tasks. */
   readonly gateway: () => string;
-  /** Search domain of the cluster. */
-  readonly domain: () => string;
   /** Creates at once: more would only fight for the processors. */
   readonly creating: Gate;
 }
@@ -84,8 +83,7 @@ export function stepTable(parts: StepParts): Steps {
         wanted,
         image: got.image!,
         rootfs: got.rootfs!,
-        nameServer: parts.gateway(),
-        domain: parts.domain(),
+        dns: parts.gateway(),
         hostname: hostnameOf(wanted),
       }),
     }),

@@ -1,0 +1,61 @@
+/** The agent without its adapters: worker and session tied together. What `assemble` runs on a machine, the simulator runs in memory. */
+import type { OpenRelay } from '#proto/gen/gantry/v1/agent.ts';
+import type { Node } from '#proto/model/node.ts';
+import type { Heartbeat } from './heartbeat.ts';
+import { Session } from './session.ts';
+import { type RelayParts, serveRelay } from './streams/relay.ts';
+import type { Connection, Transport } from './transport.ts';
+import { Worker, type WorkerParts } from './worker.ts';
+
+export interface AgentParts extends WorkerParts, Pick<RelayParts, 'readLog'> {
+  readonly transport: Transport;
+  readonly heartbeat: Heartbeat;
+  /** HOST:PORT of the control plane's replicas. */
+  readonly addresses: readonly string[];
+  /** What the agent knows of its machine; id, name, labels and the like are the control plane's to say. */
+  readonly describe: () => Node;
+}
+
+export interface Agent {
+  readonly worker: Worker;
+  readonly session: Session;
+  /** Containers and network go on without it. */
+  close(): void;
+}
+
+/** Adopts what an earlier agent left, and dials. Resolves when adopted; whether the control plane answers is not waited for. */
+export async function startAgent(parts: AgentParts): Promise<Agent> {
+  const { journal, clock, log, runtime } = parts;
+  const worker = new Worker(parts, {
+    status: (status) => session.report(status),
+    applied: (revision) => session.applied(revision),
+  });
+  const relay = (request: OpenRelay, connection: Connection) => {
+    const stats = { runtime, clock, readLog: parts.readLog, tasks: () => worker.running() };
+    void serveRelay({ ...stats, log: log.with('relay') }, request, connection.relay());
+  };
+  const session: Session = new Session({
+    clock,
+    log: log.with('session'),
+    transport: parts.transport,
+    heartbeat: parts.heartbeat,
+    addresses: parts.addresses,
+    describe: parts.describe,
+    statuses: () => journal.statuses(),
+    epoch: { get: () => journal.epoch, set: (epoch) => journal.setEpoch(epoch) },
+    welcomed: (welcome) => worker.welcome(welcome),
+    assigned: (set) => worker.take(set),
+    began: () => worker.began(),
+    relay,
+  });
+  await worker.start();
+  session.start();
+  return {
+    worker,
+    session,
+    close() {
+      session.close();
+      worker.close();
+    },
+  };
+}

@@ -1,0 +1,68 @@
+/** The thread that does nothing but beat: neither bulk data nor a busy event loop of the agent can hold it up. */
+import { parentPort, workerData } from 'node:worker_threads';
+import * as grpc from '@grpc/grpc-js';
+import { AgentClient, type Beat, type BeatAck } from '#proto/gen/gantry/v1/agent.ts';
+import { assert } from '#proto/kernel/errors.ts';
+import { ownConnection, type TlsIdentity } from './grpc-transport.ts';
+import { type HeartbeatTarget, loopPeriodMs, silenceMs } from './heartbeat.ts';
+
+/** What the main thread says. */
+export type HeartbeatOrder =
+  | { readonly aim: HeartbeatTarget; readonly identity: TlsIdentity }
+  | { readonly aim: undefined };
+
+assert(parentPort, 'this file is a worker thread');
+const port = parentPort;
+/** One number: `performance.timeOrigin` based ms at which the main loop last turned. */
+const loopTurnedAt = new Float64Array((workerData as { loop: SharedArrayBuffer }).loop);
+const nowMs = () => performance.timeOrigin + performance.now();
+
+let stop: (() => void) | undefined;
+
+port.on('message', (order: HeartbeatOrder) => {
+  stop?.();
+  stop = order.aim ? beat(order.aim, order.identity) : undefined;
+});
+
+function beat(target: HeartbeatTarget, identity: TlsIdentity): () => void {
+  const credentials = grpc.credentials.createSsl(
+    Buffer.from(identity.caPem),
+    Buffer.from(identity.keyPem),
+    Buffer.from(identity.certificatePem),
+  );
+  const client = new AgentClient(target.address, credentials, ownConnection);
+  let call: grpc.ClientDuplexStream<Beat, BeatAck> | undefined;
+  let sequence = 0;
+  let ackedAt = nowMs();
+  let told = false;
+  const open = () => {
+    const next = client.heartbeat();
+    call = next;
+    next.on('data', () => {
+      ackedAt = nowMs();
+    });
+    // The next beat opens another one.
+    const lost = () => {
+      if (call === next) call = undefined;
+    };
+    next.on('error', lost);
+    next.on('end', lost);
+    return next;
+  };
+  const turn = () => {
+    const now = nowMs();
+    const loopLagMs = Math.max(0, Math.round(now - loopTurnedAt[0]! - loopPeriodMs));
+    (call ?? open()).write({ sequence: ++sequence, session: target.session, loopLagMs });
+    if (now - ackedAt > silenceMs && !told) {
+      told = true;
+      port.postMessage({ silent: target.session });
+    }
+  };
+  const timer = setInterval(turn, target.periodMs);
+  turn();
+  return () => {
+    clearInterval(timer);
+    call?.cancel();
+    client.close();
+  };
+}

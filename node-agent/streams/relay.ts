@@ -1,0 +1,82 @@
+/** Serves one relay that the control plane asked for: exec, stats, or a log straight from disk. */
+import type { OpenRelay, RelayFrame } from '#proto/gen/gantry/v1/agent.ts';
+import type { Clock } from '#proto/kernel/clock.ts';
+import { describe, Fault } from '#proto/kernel/errors.ts';
+import type { Log } from '#proto/kernel/log.ts';
+import { type TaskId, taskId } from '#proto/model/ids.ts';
+import type { MessageStream } from '#proto/stream.ts';
+import type { Runtime } from '../runtime/runtime.ts';
+import { serveExec } from './exec.ts';
+
+export interface RelayParts {
+  readonly runtime: Runtime;
+  readonly clock: Clock;
+  readonly log: Log;
+  /** Tasks that run here. */
+  readonly tasks: () => readonly TaskId[];
+  /** The task's log as conmon wrote it, oldest first, from `sinceMs` on; ends at its end. */
+  readonly readLog: (task: TaskId, sinceMs: number) => AsyncIterable<Uint8Array>;
+}
+
+export type RelayStream = MessageStream<RelayFrame, RelayFrame>;
+
+/** Never rejects: what goes wrong is the stream's last frame, in words. */
+export async function serveRelay(parts: RelayParts, open: OpenRelay, stream: RelayStream): Promise<void> {
+  stream.send({ body: { $case: 'relayId', value: open.relayId } });
+  try {
+    switch (open.request?.$case) {
+      case 'exec':
+        await serveExec(parts, open.request.value, stream);
+        break;
+      case 'stats':
+        await serveStats(parts, open.request.value.taskIds.map(taskId), stream);
+        break;
+      case 'logs':
+        await serveLog(parts, taskId(open.request.value.taskId), open.request.value.sinceMs, stream);
+        break;
+      default:
+        throw new Fault('unsupported', 'this agent does not know that kind of relay', { remedy: 'upgrade the agent' });
+    }
+  } catch (error) {
+    parts.log.info('relay ended with an error', { why: describe(error) });
+    stream.send({ body: { $case: 'error', value: describe(error) } });
+  }
+  stream.close();
+}
+
+/** One frame for each task that can be measured. */
+async function serveStats(parts: RelayParts, wanted: readonly TaskId[], stream: RelayStream): Promise<void> {
+  stream.listen({ message() {}, closed() {} });
+  const running = parts.tasks();
+  const tasks = wanted.length > 0 ? wanted.filter((id) => running.includes(id)) : running;
+  for (const id of tasks) {
+    try {
+      const stats = await parts.runtime.stats(id);
+      stream.send({ body: { $case: 'stats', value: { taskId: id, atMs: parts.clock.now(), ...stats } } });
+    } catch (error) {
+      // It ended while we looked: the others still count.
+      parts.log.debug('no statistics', { task: id, why: describe(error) });
+    }
+  }
+}
+
+/** The file's bytes, as frames of stdout; as fast as the reader takes them. */
+async function serveLog(parts: RelayParts, task: TaskId, sinceMs: number, stream: RelayStream): Promise<void> {
+  let wake: (() => void) | undefined;
+  let gone = false;
+  stream.listen({
+    message() {},
+    drain: () => wake?.(),
+    closed() {
+      gone = true;
+      wake?.();
+    },
+  });
+  for await (const chunk of parts.readLog(task, sinceMs)) {
+    if (gone) return;
+    if (stream.send({ body: { $case: 'stdout', value: chunk as Buffer } })) continue;
+    await new Promise<void>((resolve) => {
+      wake = resolve;
+    });
+  }
+}
