@@ -1,0 +1,350 @@
+/** The only loop: what has changed is looked at, decided purely, committed, and looked at again. */
+import { Books } from '#control-plane/reconcilers/books.ts';
+import { decideNodes } from '#control-plane/reconcilers/decide-nodes.ts';
+import { type Decision, decideService } from '#control-plane/reconcilers/decide-service.ts';
+import { same } from '#control-plane/reconcilers/same.ts';
+import type { Applied, Change, Delta, Store } from '#control-plane/store/store.ts';
+import type { Clock, Timer } from '#proto/kernel/clock.ts';
+import { isFault } from '#proto/kernel/errors.ts';
+import type { Log } from '#proto/kernel/log.ts';
+import { newId, type Random } from '#proto/kernel/random.ts';
+import { backoffMs } from '#proto/kernel/retry.ts';
+import type { Scope } from '#proto/kernel/scope.ts';
+import type { NodeId, ServiceId } from '#proto/model/ids.ts';
+import type { Node } from '#proto/model/node.ts';
+import { occupiesNode, type Task } from '#proto/model/task.ts';
+import type { Liveness } from './liveness.ts';
+import { Wakes } from './wakes.ts';
+
+export interface ControllerParts {
+  readonly store: Store;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly log: Log;
+  readonly liveness: Liveness;
+}
+
+/** Records of one transaction at most; etcd takes so many (`--max-txn-ops`). */
+const mostChanges = 2_000;
+/** Transactions under way at once; each holds other services. */
+const mostCommits = 4;
+/** The loop gives way to others after so long. */
+const turnMs = 50;
+const backoff = { initialMs: 50, maxMs: 10_000 };
+const tickMs = 200;
+/** A tick this late means that our own event loop stood still. */
+const lagMs = 300;
+
+/** Runs every reconciler while `epoch` leads; resolves when the scope closes or the epoch has passed. */
+export function runControllers(parts: ControllerParts, epoch: number, scope: Scope): Promise<void> {
+  return new Controllers(parts, epoch).run(scope);
+}
+
+interface Batch {
+  readonly services: Map<ServiceId, Decision>;
+  readonly changes: Change[];
+}
+
+class Controllers {
+  readonly #parts: ControllerParts;
+  readonly #epoch: number;
+  readonly #books: Books;
+  readonly #dirty = new Set<ServiceId>();
+  /** Part of a commit that the snapshot has not shown yet: not to be decided again until it has. */
+  readonly #busy = new Set<ServiceId>();
+  /** Their commits failed: each goes alone until one succeeds, with the attempts so far and when (monotonic) to try again. */
+  readonly #failing = new Map<ServiceId, { readonly attempt: number; readonly againAtMs: number }>();
+  readonly #unplaced = new Set<ServiceId>();
+  readonly #global = new Set<ServiceId>();
+  readonly #wakes: Wakes<ServiceId>;
+  readonly #leaderSinceMs: number;
+  #laggedUntilMs = 0;
+  #tickAtMs = 0;
+  #nodesDirty = true;
+  #nodesBusy = false;
+  #nodesTimer: Timer | undefined;
+  #commits = 0;
+  #turn = false;
+  #stopped = false;
+  #stop: () => void = () => {};
+
+  constructor(parts: ControllerParts, epoch: number) {
+    this.#parts = parts;
+    this.#epoch = epoch;
+    this.#leaderSinceMs = parts.clock.monotonic();
+    this.#books = new Books(parts.store.snapshot, parts.clock.now());
+    this.#wakes = new Wakes(parts.clock, (id) => this.#mark(id));
+    for (const service of parts.store.snapshot.all('service')) {
+      this.#dirty.add(service.id);
+      if (service.spec.mode === 'global') this.#global.add(service.id);
+    }
+  }
+
+  async run(scope: Scope): Promise<void> {
+    if (scope.closing) return;
+    const { store, liveness, log } = this.#parts;
+    const ended = new Promise<void>((resolve) => {
+      this.#stop = resolve;
+    });
+    scope.signal.addEventListener('abort', () => this.#stop(), { once: true });
+    const leave = [
+      store.subscribe((delta) => this.#onDelta(delta)),
+      liveness.onChange(() => this.#markNodes()),
+      this.#tick(),
+    ];
+    log.info('controllers begin', { epoch: this.#epoch, count: this.#dirty.size });
+    this.#takeTurn();
+    await ended;
+    this.#stopped = true;
+    for (const cease of leave) cease();
+    this.#nodesTimer?.cancel();
+    this.#wakes.clear();
+    log.info('controllers end', { epoch: this.#epoch });
+  }
+
+  /** Notices when our own event loop stood still: silence of that time says nothing about nodes. */
+  #tick(): () => void {
+    const { clock } = this.#parts;
+    let timer: Timer;
+    const arm = () => {
+      this.#tickAtMs = clock.monotonic() + tickMs;
+      timer = clock.after(tickMs, () => {
+        this.#noticeLag();
+        arm();
+      });
+    };
+    arm();
+    return () => timer.cancel();
+  }
+
+  #noticeLag(): void {
+    const now = this.#parts.clock.monotonic();
+    if (now - this.#tickAtMs > lagMs) this.#laggedUntilMs = now;
+  }
+
+  #onDelta(delta: Delta): void {
+    this.#books.apply(delta, this.#parts.clock.now());
+    let freed = false;
+    for (const change of delta.changes) {
+      if (change.table === 'task') freed = this.#onTask(change.before, change.after) || freed;
+      else if (change.table === 'service') this.#onService(change);
+      else if (change.table === 'node') freed = this.#onNode(change.before, change.after) || freed;
+    }
+    if (freed) for (const id of this.#unplaced) this.#dirty.add(id);
+    this.#takeTurn();
+  }
+
+  /** True when a place may have become free. */
+  #onTask(before: Task | undefined, after: Task | undefined): boolean {
+    const task = (after ?? before)!;
+    if (!before || !after || differs(before, after)) this.#dirty.add(task.serviceId);
+    return before !== undefined && occupiesNode(before) && !(after && occupiesNode(after));
+  }
+
+  #onService({ before, after }: Extract<Applied, { table: 'service' }>): void {
+    const { id } = (after ?? before)!;
+    if (after) {
+      this.#dirty.add(id);
+      if (after.spec.mode === 'global') this.#global.add(id);
+      return;
+    }
+    this.#dirty.delete(id);
+    this.#failing.delete(id);
+    this.#unplaced.delete(id);
+    this.#global.delete(id);
+    this.#wakes.cancel(id);
+  }
+
+  #onNode(before: Node | undefined, after: Node | undefined): boolean {
+    const node = (after ?? before)!;
+    this.#nodesDirty ||= !before || !after || before.subnet !== after.subnet || before.state !== after.state;
+    if (before && after && samePlace(before, after)) return false;
+    for (const task of this.#parts.store.snapshot.tasksOnNode(node.id)) this.#dirty.add(task.serviceId);
+    for (const id of this.#global) this.#dirty.add(id);
+    return true;
+  }
+
+  #mark(id: ServiceId): void {
+    this.#dirty.add(id);
+    this.#takeTurn();
+  }
+
+  #markNodes(): void {
+    this.#nodesDirty = true;
+    this.#takeTurn();
+  }
+
+  /** Decides when whoever is telling us something now has finished; many words, one turn. */
+  #takeTurn(): void {
+    if (this.#turn || this.#stopped) return;
+    this.#turn = true;
+    queueMicrotask(() => {
+      this.#turn = false;
+      if (!this.#stopped) this.#decide();
+    });
+  }
+
+  #decide(): void {
+    const { clock } = this.#parts;
+    if (this.#nodesDirty && !this.#nodesBusy) this.#decideNodes();
+    const begin = clock.monotonic();
+    while (this.#commits < mostCommits) {
+      const batch = this.#nextBatch();
+      if (batch.changes.length === 0) return;
+      void this.#commit(batch);
+      if (clock.monotonic() - begin > turnMs) {
+        clock.after(0, () => this.#takeTurn());
+        return;
+      }
+    }
+  }
+
+  /** Decides services until a transaction is full or nothing is left to look at. */
+  #nextBatch(): Batch {
+    const batch: Batch = { services: new Map(), changes: [] };
+    const now = this.#parts.clock.monotonic();
+    for (const id of this.#dirty) {
+      if (this.#busy.has(id)) continue;
+      const failing = this.#failing.get(id);
+      if (failing && failing.againAtMs > now) continue;
+      if (failing && batch.changes.length > 0) continue;
+      this.#dirty.delete(id);
+      const decision = this.#decideOne(id);
+      if (!decision || decision.changes.length === 0) continue;
+      this.#busy.add(id);
+      batch.services.set(id, decision);
+      for (const change of decision.changes) batch.changes.push(change);
+      if (failing || batch.changes.length >= mostChanges / 2) break;
+    }
+    return batch;
+  }
+
+  #decideOne(id: ServiceId): Decision | undefined {
+    const { store, clock, random, log } = this.#parts;
+    const now = clock.now();
+    try {
+      const context = { snapshot: store.snapshot, books: this.#books, now, newId: () => newId(random) };
+      const decision = decideService(context, id);
+      this.#wakes.set(id, decision.wakeAtMs);
+      if (decision.more) this.#dirty.add(id);
+      if (decision.unplaced > 0) this.#unplaced.add(id);
+      else this.#unplaced.delete(id);
+      return decision;
+    } catch (error) {
+      log.error('a service cannot be decided, others go on', { service: id, error });
+      this.#backOff(id);
+      return undefined;
+    }
+  }
+
+  async #commit({ services, changes }: Batch): Promise<void> {
+    const { store, clock, log } = this.#parts;
+    this.#commits++;
+    let done = 0;
+    try {
+      for (; done < changes.length; done += mostChanges) {
+        const part = changes.slice(done, done + mostChanges);
+        await store.seen(await store.commit(part, { epoch: this.#epoch }));
+      }
+      for (const id of services.keys()) this.#failing.delete(id);
+    } catch (error) {
+      const unsure = !isFault(error, 'conflict', 'precondition', 'exhausted');
+      this.#books.revert(store.snapshot, changes.slice(done), clock.now(), unsure);
+      if (isFault(error, 'precondition')) {
+        log.info('another leader has taken over', { epoch: this.#epoch });
+        this.#stop();
+      } else {
+        const fields = { count: changes.length, error };
+        if (isFault(error, 'conflict')) log.debug('somebody was first, looking again', fields);
+        else log.warn('a commit failed, trying again', fields);
+        for (const id of services.keys()) {
+          this.#backOff(id, isFault(error, 'conflict'));
+        }
+      }
+    }
+    this.#commits--;
+    for (const id of services.keys()) this.#busy.delete(id);
+    this.#takeTurn();
+  }
+
+  /** Tries this service again later and alone; after a first conflict at once. */
+  #backOff(id: ServiceId, soon = false): void {
+    const { clock, random } = this.#parts;
+    const attempt = (this.#failing.get(id)?.attempt ?? 0) + 1;
+    const waitMs = soon && attempt <= 3 ? 0 : backoffMs(backoff, attempt, random);
+    this.#failing.set(id, { attempt, againAtMs: clock.monotonic() + waitMs });
+    this.#dirty.add(id);
+    if (waitMs > 0) clock.after(waitMs, () => this.#takeTurn());
+  }
+
+  #decideNodes(): void {
+    const { store, clock, liveness, log } = this.#parts;
+    this.#nodesDirty = false;
+    this.#noticeLag();
+    const now = clock.monotonic();
+    const hearing = {
+      now,
+      leaderSinceMs: this.#leaderSinceMs,
+      laggedUntilMs: this.#laggedUntilMs,
+      lastBeatAt: (node: Node) => liveness.lastBeatAt(node.id),
+    };
+    const { changes, wakeAtMs } = decideNodes(store.snapshot, hearing, clock.now());
+    this.#nodesTimer?.cancel();
+    this.#nodesTimer = undefined;
+    if (changes.length > 0) {
+      for (const change of changes) if (change.table === 'node') this.#logNode(change.value!);
+      void this.#commitNodes(changes, wakeAtMs);
+    } else this.#wakeNodes(wakeAtMs);
+    if (changes.length > 0) log.debug('nodes change', { count: changes.length });
+  }
+
+  #logNode(node: Node): void {
+    const before = this.#parts.store.snapshot.node(node.id as NodeId);
+    if (before?.state !== node.state) {
+      this.#parts.log.info('node state', { node: node.name, state: node.state, why: node.message });
+    }
+  }
+
+  #wakeNodes(atMs: number): void {
+    if (this.#stopped || atMs === Number.POSITIVE_INFINITY) return;
+    this.#nodesTimer?.cancel();
+    const { clock } = this.#parts;
+    this.#nodesTimer = clock.after(Math.max(1, atMs - clock.monotonic()), () => this.#markNodes());
+  }
+
+  async #commitNodes(changes: readonly Change[], wakeAtMs: number): Promise<void> {
+    const { store, clock, log } = this.#parts;
+    this.#nodesBusy = true;
+    try {
+      await store.seen(await store.commit(changes.slice(0, mostChanges), { epoch: this.#epoch }));
+      if (changes.length > mostChanges) this.#nodesDirty = true;
+      this.#wakeNodes(wakeAtMs);
+    } catch (error) {
+      if (isFault(error, 'precondition')) this.#stop();
+      else {
+        if (!isFault(error, 'conflict')) log.warn('node states not committed, trying again', { error });
+        clock.after(isFault(error, 'conflict') ? 1 : 100, () => this.#markNodes());
+      }
+    }
+    this.#nodesBusy = false;
+    if (!this.#stopped) this.#takeTurn();
+  }
+}
+
+/** Something that a reconciler looks at has changed. */
+function differs(a: Task, b: Task): boolean {
+  return a.state !== b.state || a.wanted !== b.wanted || a.health !== b.health || a.nodeId !== b.nodeId;
+}
+
+/** Equal in all that decides where tasks may be. */
+function samePlace(a: Node, b: Node): boolean {
+  return (
+    a.state === b.state &&
+    a.availability === b.availability &&
+    a.subnet === b.subnet &&
+    same(a.labels, b.labels) &&
+    same(a.capacity, b.capacity) &&
+    same(a.platform, b.platform) &&
+    same(a.runtimes, b.runtimes)
+  );
+}

@@ -1,0 +1,60 @@
+/** What the deciders keep in mind between two looks: usage of nodes and addresses, both following the snapshot and a step ahead of it. */
+
+import { Ledger } from '#control-plane/scheduler/ledger.ts';
+import { Scheduler } from '#control-plane/scheduler/place.ts';
+import type { Snapshot } from '#control-plane/store/snapshot.ts';
+import type { Change, Delta } from '#control-plane/store/store.ts';
+import type { NodeId, ServiceId, TaskId } from '#proto/model/ids.ts';
+import { occupiesNode, type Task } from '#proto/model/task.ts';
+import { Addresses } from './addresses.ts';
+
+export class Books {
+  readonly ledger: Ledger;
+  readonly scheduler: Scheduler;
+  readonly addresses: Addresses;
+
+  constructor(snapshot: Snapshot, now: number) {
+    this.ledger = Ledger.of(snapshot);
+    this.scheduler = new Scheduler(this.ledger);
+    this.addresses = Addresses.of(snapshot, now);
+  }
+
+  apply(delta: Delta, now: number): void {
+    this.ledger.apply(delta);
+    for (const change of delta.changes) {
+      if (change.table === 'task') this.addresses.setTask(change.key as TaskId, change.after, now);
+      else if (change.table === 'node') this.addresses.setNode(change.key as NodeId, change.after, now);
+      else if (change.table === 'service') this.addresses.setService(change.key as ServiceId, change.after, now);
+    }
+  }
+
+  /** A task as it is about to be: counted at once, so that the next decision sees it. */
+  plan(task: Task, now: number): void {
+    this.ledger.setTask(task.id, task);
+    if (occupiesNode(task)) this.addresses.setTask(task.id, task, now);
+  }
+
+  /** A task whose record is about to go. */
+  planForgotten(id: TaskId): void {
+    this.ledger.setTask(id, undefined);
+  }
+
+  /**
+   * Back to what the snapshot says of the records of `changes`, which were not committed. `unsure`: they may have been
+   * after all, so their addresses rest instead of being handed out again.
+   */
+  revert(snapshot: Snapshot, changes: readonly Change[], now: number, unsure: boolean): void {
+    for (const change of changes) {
+      if (change.table === 'task') {
+        const id = change.key as TaskId;
+        const task = snapshot.task(id);
+        this.ledger.setTask(id, task);
+        if (task?.address === (change.value?.address ?? '')) continue;
+        if (!unsure) this.addresses.forgetPlanned(id);
+        this.addresses.setTask(id, task, now);
+      } else if (change.table === 'service') {
+        this.addresses.setService(change.key as ServiceId, snapshot.service(change.key as ServiceId), now);
+      }
+    }
+  }
+}

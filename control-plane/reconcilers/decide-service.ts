@@ -1,0 +1,377 @@
+/** Everything about one service, decided in one look and committed in one transaction: seats, rollout, restarts, places, addresses, history. */
+
+import { hostPortsOf, type Request, requestOf, suits } from '#control-plane/scheduler/filters.ts';
+import { whyNowhere } from '#control-plane/scheduler/place.ts';
+import { revisionKey, type Snapshot } from '#control-plane/store/snapshot.ts';
+import type { Change, Table, Tables } from '#control-plane/store/store.ts';
+import { describe, isFault } from '#proto/kernel/errors.ts';
+import { type NodeId, type ServiceId, type TaskId, taskId } from '#proto/model/ids.ts';
+import { noResources } from '#proto/model/resources.ts';
+import type { Service } from '#proto/model/service.ts';
+import { isActive, occupiesNode, type Task } from '#proto/model/task.ts';
+import type { Books } from './books.ts';
+import { mustLeave } from './drain.ts';
+import { orphans } from './orphan.ts';
+import { perNode } from './per-node.ts';
+import { reapRevisions, reapTasks, seatKey } from './reap.ts';
+import { replicated, type Seating } from './replicated.ts';
+import { endedQuickly } from './restart.ts';
+import { isRolling, rollout } from './rollout.ts';
+import { decideSeat } from './seat.ts';
+import { hasFailed, latestOf, never, type Opinion, type Seat, seatsOf } from './seats.ts';
+import { rollback } from './service-changes.ts';
+
+export interface DecisionContext {
+  readonly snapshot: Snapshot;
+  /** Told of every placement at once; the caller reverts them when the changes are not committed. */
+  readonly books: Books;
+  /** Wall clock, ms. */
+  readonly now: number;
+  readonly newId: () => string;
+}
+
+export interface Decision {
+  readonly changes: readonly Change[];
+  /** Opinions behind them, for those who want to know why. */
+  readonly opinions: readonly Opinion[];
+  /** Look again at this instant although nothing has changed; Infinity: never. */
+  readonly wakeAtMs: number;
+  /** Tasks that no node takes now: look again when a node or a resource becomes free. */
+  readonly unplaced: number;
+  /** There is more to do than one transaction should hold: look again at once. */
+  readonly more: boolean;
+}
+
+/** New tasks of one decision; the rest follows in the next. */
+export const mostStarts = 1_500;
+const shunAfter = 3;
+const shunForMs = 300_000;
+
+export function decideService(context: DecisionContext, id: ServiceId): Decision {
+  const service = context.snapshot.service(id);
+  if (!service) return { changes: [], opinions: [], wakeAtMs: never, unplaced: 0, more: false };
+  const decision = new ServiceDecision(context, service);
+  try {
+    return decision.decide();
+  } catch (error) {
+    decision.revert();
+    throw error;
+  }
+}
+
+class ServiceDecision {
+  readonly #context: DecisionContext;
+  readonly #tasks = new Map<TaskId, Task>();
+  readonly #touched = new Set<TaskId>();
+  readonly #others: Change[] = [];
+  readonly #opinions: Opinion[] = [];
+  readonly #before: Service;
+  #service: Service;
+  #wakeAtMs = never;
+  #unplaced = 0;
+  #starts = 0;
+
+  constructor(context: DecisionContext, service: Service) {
+    this.#context = context;
+    this.#before = service;
+    this.#service = service;
+    for (const task of context.snapshot.tasksOfService(service.id)) this.#tasks.set(task.id, task);
+  }
+
+  decide(): Decision {
+    const { snapshot } = this.#context;
+    this.#carryOut(orphans(this.#tasks.values(), (task) => snapshot.node(task.nodeId as NodeId)));
+    if (this.#service.removing) this.#remove();
+    else {
+      this.#giveVip();
+      const request = this.#request();
+      const seats = this.#seats();
+      const seating = this.#seating(request, seats);
+      this.#carryOut(seating.opinions);
+      this.#fill(request, seating.wanted);
+      this.#place();
+      this.#reap(seats, seating.wanted);
+    }
+    return this.#result();
+  }
+
+  /** Takes what it planned out of the books again. */
+  revert(): void {
+    const { books, snapshot, now } = this.#context;
+    books.revert(snapshot, this.#result().changes, now, false);
+  }
+
+  #seats(): Map<string, Seat> {
+    const ids = new Map<string, NodeId>();
+    if (this.#service.spec.mode === 'global') {
+      for (const node of this.#context.snapshot.all('node')) ids.set(node.name, node.id);
+    }
+    return seatsOf(this.#tasks.values(), this.#service.spec.mode, (name) => ids.get(name) ?? '');
+  }
+
+  /** What its tasks ask of nodes by the current spec; undefined where the spec says nothing that can be met. */
+  #request(): Request | undefined {
+    try {
+      return requestOf(this.#service.id, this.#service.spec, this.#service.spec.template);
+    } catch (error) {
+      if (isFault(error)) return undefined;
+      throw error;
+    }
+  }
+
+  #seating(request: Request | undefined, seats: ReadonlyMap<string, Seat>): Seating {
+    const { books, snapshot } = this.#context;
+    if (this.#service.spec.mode === 'replicated') {
+      return replicated(this.#service, seats, (id) => books.ledger.usageOf(id as NodeId)?.tasks ?? 0);
+    }
+    return perNode(snapshot.all('node'), seats, (node) => {
+      const usage = books.ledger.usageOf(node.id);
+      if (!request || !usage) return 'its constraints cannot be met';
+      if (node.availability === 'drain') return `node ${node.name} is drained`;
+      return suits(request, usage, books.ledger) ? '' : `node ${node.name} no longer suits it`;
+    });
+  }
+
+  /** Rollout first: whether it goes on, and which seats may move; then each seat by itself. */
+  #fill(request: Request | undefined, wanted: readonly Seat[]): void {
+    const { snapshot, now } = this.#context;
+    const rolling = rollout(this.#service, wanted, now);
+    this.#wake(rolling.wakeAtMs);
+    if (rolling.rollout) this.#service = { ...this.#service, rollout: rolling.rollout };
+    if (rolling.rollBack !== undefined) {
+      this.#rollBack(rolling.rollBack);
+      return;
+    }
+    const facts = {
+      service: this.#service,
+      now,
+      rolling: isRolling(this.#service),
+      leave: (task: Task) =>
+        request && this.#service.spec.mode === 'replicated'
+          ? mustLeave(request, task, snapshot.node(task.nodeId as NodeId))
+          : '',
+      hasRevision: (number: number) => snapshot.revisionOf(this.#service.id, number) !== undefined,
+    };
+    for (const seat of wanted) this.#carryOut(decideSeat(facts, seat, rolling.move.has(seat)));
+  }
+
+  /** The look that follows this commit begins the way back. */
+  #rollBack(why: string): void {
+    for (const change of rollback({ ...this.#context }, this.#service, why)) {
+      if (change.table === 'service') this.#service = change.value!;
+      else this.#others.push(change);
+    }
+    this.#wake(this.#context.now);
+  }
+
+  #carryOut(opinions: readonly Opinion[]): void {
+    const { now } = this.#context;
+    for (const opinion of opinions) {
+      if (opinion.kind === 'start') {
+        if (this.#starts++ >= mostStarts) continue;
+        this.#put(this.#newTask(opinion));
+      } else {
+        const { task, why } = opinion;
+        const message = opinion.kind === 'orphan' ? why : task.message;
+        if (opinion.kind === 'forget') this.#forget(task);
+        else if (opinion.kind === 'note') {
+          if (task.why === why) continue;
+          this.#put({ ...task, why });
+        } else if (opinion.kind === 'orphan') {
+          this.#put({
+            ...task,
+            state: 'orphaned',
+            wanted: 'shutdown',
+            why,
+            message,
+            stateAtMs: now,
+            finishedAtMs: now,
+          });
+        } else if (task.nodeId === '') this.#forget(task);
+        else this.#put({ ...task, wanted: 'shutdown', why });
+      }
+      this.#opinions.push(opinion);
+    }
+  }
+
+  #newTask({ seat, revision, startAfterMs, why }: Extract<Opinion, { kind: 'start' }>): Task {
+    const { snapshot, now, newId } = this.#context;
+    const { id, spec } = this.#service;
+    const record = snapshot.revisionOf(id, revision);
+    // Behind its forerunner even if the clock was set back: the order of creation is the order of a seat's history.
+    const createdAtMs = Math.max(now, (latestOf(seat)?.createdAtMs ?? 0) + 1);
+    return {
+      id: taskId(newId()),
+      serviceId: id,
+      project: spec.project,
+      serviceName: spec.name,
+      slot: seat.slot,
+      nodeId: '',
+      nodeName: seat.nodeName,
+      revision,
+      wanted: 'running',
+      state: 'pending',
+      message: '',
+      error: '',
+      why,
+      address: '',
+      createdAtMs,
+      stateAtMs: now,
+      startedAtMs: 0,
+      finishedAtMs: 0,
+      exitCode: 0,
+      oomKilled: false,
+      health: '',
+      pid: 0,
+      startAfterMs,
+      imageDigest: record?.imageDigest ?? '',
+      hostPorts: hostPortsOf(spec),
+      reservations: record?.template.reservations ?? noResources,
+    };
+  }
+
+  /** Nodes and addresses for all tasks that have none: one filtering for all tasks that ask the same. */
+  #place(): void {
+    const groups = new Map<string, Task[]>();
+    for (const task of this.#tasks.values()) {
+      if (task.nodeId !== '' || !isActive(task)) continue;
+      const key = `${task.revision}/${this.#service.spec.mode === 'global' ? task.nodeName : ''}`;
+      const group = groups.get(key);
+      if (group) group.push(task);
+      else groups.set(key, [task]);
+    }
+    for (const group of groups.values()) this.#placeGroup(group);
+  }
+
+  #placeGroup(tasks: readonly Task[]): void {
+    const { books, now } = this.#context;
+    const request = this.#groupRequest(tasks[0]!);
+    const places = typeof request === 'string' ? undefined : books.scheduler.open(request);
+    let nowhere = typeof request === 'string' ? request : '';
+    for (const task of tasks) {
+      const usage = nowhere === '' ? places?.pick() : undefined;
+      const address = usage && books.addresses.take(usage.node.id, now);
+      if (usage && address) {
+        const { id: nodeId, name: nodeName } = usage.node;
+        const assigned: Task = { ...task, state: 'assigned', nodeId, nodeName, address, message: '', stateAtMs: now };
+        this.#put(assigned);
+        books.plan(assigned, now);
+        continue;
+      }
+      nowhere ||= typeof request === 'string' ? request : whyNowhere(books.ledger, request);
+      this.#unplaced++;
+      if (task.message !== nowhere) this.#put({ ...task, message: nowhere });
+    }
+  }
+
+  /** What tasks like this one ask, or why nothing can meet it. */
+  #groupRequest(task: Task): Request | string {
+    const { snapshot } = this.#context;
+    const { id, spec } = this.#service;
+    const record = snapshot.revisionOf(id, task.revision);
+    if (!record) return `revision ${task.revision} of its service is not there`;
+    const only = spec.mode === 'global' ? this.#nodeIdOf(task.nodeName) : undefined;
+    if (spec.mode === 'global' && only === undefined) return `node ${task.nodeName} is gone`;
+    try {
+      return requestOf(id, spec, record.template, { ...(only ? { only } : {}), shunned: this.#shunned() });
+    } catch (error) {
+      if (isFault(error)) return describe(error);
+      throw error;
+    }
+  }
+
+  #nodeIdOf(name: string): NodeId | undefined {
+    for (const node of this.#context.snapshot.all('node')) if (node.name === name) return node.id;
+    return undefined;
+  }
+
+  /** Nodes on which tasks of this revision failed again and again of late without having run: others go first. */
+  #shunned(): ReadonlySet<NodeId> {
+    const { now } = this.#context;
+    const failures = new Map<NodeId, number>();
+    for (const task of this.#tasks.values()) {
+      if (task.revision !== this.#service.revision || !hasFailed(task) || !endedQuickly(task)) continue;
+      if (task.nodeId === '' || task.stateAtMs < now - shunForMs) continue;
+      failures.set(task.nodeId, (failures.get(task.nodeId) ?? 0) + 1);
+    }
+    return new Set([...failures].filter(([, count]) => count >= shunAfter).map(([id]) => id));
+  }
+
+  #giveVip(): void {
+    const { snapshot, books, now } = this.#context;
+    const { spec, vip, id } = this.#service;
+    const wanted = spec.endpointMode === 'vip';
+    if (wanted === (vip !== '')) return;
+    const next = wanted ? (books.addresses.takeVip(snapshot.cluster?.vipNetwork ?? '', now) ?? '') : '';
+    if (next === vip) return;
+    this.#service = { ...this.#service, vip: next };
+    books.addresses.setService(id, this.#service, now);
+  }
+
+  /** Tells every task to stop; takes all records away once none of them occupies a node. */
+  #remove(): void {
+    const { snapshot } = this.#context;
+    const tasks = [...this.#tasks.values()];
+    const why = 'the service was removed';
+    this.#carryOut(tasks.filter(isActive).map((task) => ({ kind: 'stop', task, why })));
+    if ([...this.#tasks.values()].some(occupiesNode)) return;
+    for (const task of this.#tasks.values()) this.#forget(task);
+    for (const { serviceId, number } of snapshot.revisionsOfService(this.#service.id)) {
+      this.#others.push(this.#change('revision', revisionKey(serviceId, number), undefined));
+    }
+    this.#others.push(this.#change('service', this.#service.id, undefined));
+  }
+
+  #reap(seats: ReadonlyMap<string, Seat>, wanted: readonly Seat[]): void {
+    const { snapshot, now } = this.#context;
+    const advice = reapTasks(this.#service, seats.values(), new Set(wanted.map(seatKey)), now);
+    this.#wake(advice.wakeAtMs);
+    this.#carryOut(advice.opinions.filter((opinion) => opinion.kind === 'forget'));
+    const revisions = snapshot.revisionsOfService(this.#service.id);
+    for (const { serviceId, number } of reapRevisions(this.#service, revisions, this.#tasks.values())) {
+      this.#others.push(this.#change('revision', revisionKey(serviceId, number), undefined));
+    }
+  }
+
+  #put(task: Task): void {
+    this.#tasks.set(task.id, task);
+    this.#touched.add(task.id);
+    this.#context.books.ledger.setTask(task.id, task);
+  }
+
+  #forget(task: Task): void {
+    this.#tasks.delete(task.id);
+    this.#touched.add(task.id);
+    this.#context.books.planForgotten(task.id);
+  }
+
+  #wake(atMs: number): void {
+    this.#wakeAtMs = Math.min(this.#wakeAtMs, atMs);
+  }
+
+  #result(): Decision {
+    const changes: Change[] = [];
+    for (const id of this.#touched) {
+      const value = this.#tasks.get(id);
+      if (value || this.#context.snapshot.task(id)) changes.push(this.#change('task', id, value));
+    }
+    // Tasks first: where one transaction cannot hold it all, a service's record goes after its last task.
+    changes.push(...this.#others);
+    const removed = this.#others.some((change) => change.table === 'service');
+    if (!removed && this.#service !== this.#before) {
+      changes.push(this.#change('service', this.#service.id, this.#service));
+    }
+    return {
+      changes,
+      opinions: this.#opinions,
+      wakeAtMs: this.#wakeAtMs,
+      unplaced: this.#unplaced,
+      more: this.#starts > mostStarts,
+    };
+  }
+
+  #change<T extends Table>(table: T, key: string, value: Tables[T] | undefined): Change {
+    const expect = this.#context.snapshot.get(table, key)?.modRevision ?? 0;
+    return { table, key, value, expect } as unknown as Change;
+  }
+}

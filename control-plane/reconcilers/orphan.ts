@@ -1,0 +1,15 @@
+/** Tasks whose node is down or gone: nobody will report on them again, so their seats are free. */
+import type { Node } from '#proto/model/node.ts';
+import { occupiesNode, type Task } from '#proto/model/task.ts';
+import type { Opinion } from './seats.ts';
+
+export function orphans(tasks: Iterable<Task>, nodeOf: (task: Task) => Node | undefined): Opinion[] {
+  const opinions: Opinion[] = [];
+  for (const task of tasks) {
+    if (!occupiesNode(task)) continue;
+    const node = nodeOf(task);
+    if (node && node.state !== 'down') continue;
+    opinions.push({ kind: 'orphan', task, why: `node ${task.nodeName} is ${node ? 'down' : 'gone'}` });
+  }
+  return opinions;
+}

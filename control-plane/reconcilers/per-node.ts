@@ -1,0 +1,30 @@
+/** Which nodes a global service has a seat on: every one that is ready and suits it. */
+import type { Node } from '#proto/model/node.ts';
+import { leave, type Seating } from './replicated.ts';
+import { activeOf, type Seat } from './seats.ts';
+
+/** `unfit`: why tasks of the service may not be on a node by its record; empty where they may. */
+export function perNode(
+  nodes: Iterable<Node>,
+  seats: ReadonlyMap<string, Seat>,
+  unfit: (node: Node) => string,
+): Seating {
+  const wanted: Seat[] = [];
+  const kept = new Set<string>();
+  const whys = new Map<string, string>();
+  for (const node of nodes) {
+    const why = unfit(node);
+    const seat = seats.get(node.id);
+    if (why !== '') whys.set(node.id, why);
+    else if (node.availability === 'pause' && !(seat && activeOf(seat).length > 0)) {
+      whys.set(node.id, `node ${node.name} takes no new tasks`);
+    } else if (node.state === 'ready') {
+      kept.add(node.id);
+      wanted.push({ slot: 0, nodeId: node.id, nodeName: node.name, tasks: seat?.tasks ?? [] });
+    } else kept.add(node.id);
+  }
+  const opinions = [...seats].flatMap(([key, seat]) =>
+    kept.has(key) ? [] : leave(seat, whys.get(key) ?? `node ${seat.nodeName} is gone`),
+  );
+  return { wanted: wanted.sort((a, b) => (a.nodeName < b.nodeName ? -1 : 1)), opinions };
+}

@@ -1,0 +1,51 @@
+/** How much history is kept: a few ended tasks for each seat, a few revisions for each service. */
+import type { Revision, Service } from '#proto/model/service.ts';
+import { isTerminal, type Task } from '#proto/model/task.ts';
+import { type Advice, never, noAdvice, type Opinion, type Seat } from './seats.ts';
+
+/** Ended tasks kept for a seat; more where the restart policy counts further. */
+export const keptTasks = 5;
+export const keptRevisions = 10;
+/** Nothing younger is reaped: its address still rests. */
+export const restMs = 60_000;
+/** The history of a seat that the service no longer has. */
+export const formerSeatMs = 600_000;
+
+/** Ended tasks that may be forgotten now. `wanted`: seats that the service still has. */
+export function reapTasks(service: Service, seats: Iterable<Seat>, wanted: ReadonlySet<string>, now: number): Advice {
+  const keep = Math.max(keptTasks, service.spec.restart.maxAttempts + 1);
+  const opinions: Opinion[] = [];
+  let wakeAtMs = never;
+  for (const seat of seats) {
+    const isWanted = wanted.has(seatKey(seat));
+    if (isWanted && seat.tasks.length <= keep) continue;
+    const ended = seat.tasks.filter((task) => isTerminal(task.state));
+    const surplus = isWanted ? ended.slice(0, Math.max(0, ended.length - keep)) : ended;
+    for (const task of surplus) {
+      const dueAtMs = endedAtMs(task) + (isWanted ? restMs : formerSeatMs);
+      if (dueAtMs <= now) opinions.push({ kind: 'forget', task, why: 'old history' });
+      else wakeAtMs = Math.min(wakeAtMs, dueAtMs);
+    }
+  }
+  return opinions.length === 0 && wakeAtMs === never ? noAdvice : { opinions, wakeAtMs };
+}
+
+export function seatKey(seat: Seat): string {
+  return seat.slot > 0 ? String(seat.slot) : seat.nodeId || seat.nodeName;
+}
+
+/** Revisions that nobody can come back to: neither current nor previous, of no task, and not among the newest. */
+export function reapRevisions(service: Service, revisions: Iterable<Revision>, tasks: Iterable<Task>): Revision[] {
+  const all = [...revisions];
+  if (all.length <= keptRevisions) return [];
+  const used = new Set([service.revision, service.previousRevision]);
+  for (const task of tasks) used.add(task.revision);
+  return all
+    .sort((a, b) => b.number - a.number)
+    .slice(keptRevisions)
+    .filter((revision) => !used.has(revision.number));
+}
+
+function endedAtMs(task: Task): number {
+  return Math.max(task.finishedAtMs, task.stateAtMs);
+}

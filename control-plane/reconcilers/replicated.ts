@@ -1,0 +1,54 @@
+/** Which slots a replicated service has: surplus ones are given up, missing ones are taken, lowest first. */
+import type { Service } from '#proto/model/service.ts';
+import { activeOf, isSeated, isUp, latestOf, type Opinion, type Seat } from './seats.ts';
+
+export interface Seating {
+  /** Seats that should be filled; those without a task yet among them. */
+  readonly wanted: readonly Seat[];
+  readonly opinions: readonly Opinion[];
+}
+
+/** `tasksOn`: how loaded a node is, for the choice of what to give up. */
+export function replicated(
+  service: Service,
+  seats: ReadonlyMap<string, Seat>,
+  tasksOn: (nodeId: string) => number,
+): Seating {
+  const { replicas } = service.spec;
+  const seated = [...seats.values()].filter(isSeated).sort((a, b) => a.slot - b.slot);
+  const surplus = seated.length > replicas ? givenUp(seated, seated.length - replicas, tasksOn) : new Set<Seat>();
+  const wanted = seated.filter((seat) => !surplus.has(seat));
+  const taken = new Set(wanted.map((seat) => seat.slot));
+  for (let slot = 1; wanted.length < replicas; slot++) {
+    if (taken.has(slot)) continue;
+    wanted.push(seats.get(String(slot)) ?? { slot, nodeId: '', nodeName: '', tasks: [] });
+  }
+  const why = `scaled to ${replicas}`;
+  const opinions = [...surplus].flatMap((seat) => leave(seat, why));
+  return { wanted: wanted.sort((a, b) => a.slot - b.slot), opinions };
+}
+
+/** What empties a seat for good: its tasks stop, and its last end is not the restart policy's affair any more. */
+export function leave(seat: Seat, why: string): Opinion[] {
+  const leaving = activeOf(seat);
+  const latest = latestOf(seat);
+  if (latest && !leaving.includes(latest) && (latest.wanted === 'running' || latest.wanted === 'ready')) {
+    leaving.push(latest);
+  }
+  return leaving.map((task) => ({ kind: 'stop', task, why }));
+}
+
+/** First what does not run or is not healthy, then what evens out the nodes, the fullest first, then the highest slot. */
+function givenUp(seated: readonly Seat[], count: number, tasksOn: (nodeId: string) => number): Set<Seat> {
+  const perNode = new Map<string, number>();
+  const ranked = seated.map((seat) => {
+    const up = activeOf(seat).find(isUp);
+    const node = up?.nodeId ?? '';
+    // The how-manieth of this service on its node: giving up the highest ones first leaves an even spread.
+    const nth = up ? (perNode.get(node) ?? 0) + 1 : 0;
+    if (up) perNode.set(node, nth);
+    return { seat, up: up !== undefined, nth, load: up ? tasksOn(node) : 0 };
+  });
+  ranked.sort((a, b) => Number(a.up) - Number(b.up) || b.nth - a.nth || b.load - a.load || b.seat.slot - a.seat.slot);
+  return new Set(ranked.slice(0, count).map(({ seat }) => seat));
+}

@@ -1,0 +1,117 @@
+/** A service's tasks by the seat they fill: a slot of a replicated service, or a node of a global one. */
+import type { NodeId } from '#proto/model/ids.ts';
+import { isActive, isTerminal, type Task } from '#proto/model/task.ts';
+
+export interface Seat {
+  /** From 1; 0 in global mode. */
+  readonly slot: number;
+  /** In global mode; empty otherwise. */
+  readonly nodeId: NodeId | '';
+  readonly nodeName: string;
+  /** All of them, oldest first. */
+  readonly tasks: readonly Task[];
+}
+
+/** What a reconciler wants done, and why. Every `why` lands in `task.why`. */
+export type Opinion =
+  | {
+      readonly kind: 'start';
+      readonly seat: Seat;
+      readonly revision: number;
+      /** Wall clock, ms; 0: at once. */
+      readonly startAfterMs: number;
+      readonly why: string;
+    }
+  | { readonly kind: 'stop'; readonly task: Task; readonly why: string }
+  /** Its node is gone: it counts as ended, whatever became of it. */
+  | { readonly kind: 'orphan'; readonly task: Task; readonly why: string }
+  /** Only a word about a task. */
+  | { readonly kind: 'note'; readonly task: Task; readonly why: string }
+  /** Its record may go. */
+  | { readonly kind: 'forget'; readonly task: Task; readonly why: string };
+
+/** Opinions, and when to look again although nothing has changed: wall clock ms, Infinity for never. */
+export interface Advice {
+  readonly opinions: readonly Opinion[];
+  readonly wakeAtMs: number;
+}
+
+export const never = Number.POSITIVE_INFINITY;
+export const noAdvice: Advice = { opinions: [], wakeAtMs: never };
+
+export function oldestFirst(a: Task, b: Task): number {
+  return a.createdAtMs - b.createdAtMs || (a.id < b.id ? -1 : a.id > b.id ? 1 : 0);
+}
+
+/** Seats that hold a task, or did; `tasks` in any order. `nodeIdOf` finds the node that a global task waits for. */
+export function seatsOf(
+  tasks: Iterable<Task>,
+  mode: 'replicated' | 'global',
+  nodeIdOf: (nodeName: string) => NodeId | '',
+): Map<string, Seat> {
+  const seats = new Map<string, Seat & { readonly tasks: Task[] }>();
+  for (const task of tasks) {
+    const nodeId = mode === 'global' ? task.nodeId || nodeIdOf(task.nodeName) : '';
+    const key = mode === 'global' ? nodeId || task.nodeName : String(task.slot);
+    const seat = seats.get(key);
+    if (seat) seat.tasks.push(task);
+    else {
+      const nodeName = mode === 'global' ? task.nodeName : '';
+      seats.set(key, { slot: mode === 'global' ? 0 : task.slot, nodeId, nodeName, tasks: [task] });
+    }
+  }
+  for (const seat of seats.values()) seat.tasks.sort(oldestFirst);
+  return seats;
+}
+
+export function latestOf(seat: Seat): Task | undefined {
+  return seat.tasks.at(-1);
+}
+
+export function activeOf(seat: Seat): Task[] {
+  return seat.tasks.filter(isActive);
+}
+
+/** Told to stop, and not there yet. */
+export function isStopping(task: Task): boolean {
+  return !isTerminal(task.state) && !isActive(task);
+}
+
+/** It does what it is there for. */
+export function isUp(task: Task): boolean {
+  return task.state === 'running' && isActive(task) && (task.health === '' || task.health === 'healthy');
+}
+
+/** It ended without being told to, or was stopped for being unhealthy: the restart policy says what is next. */
+export function endedByItself(task: Task): boolean {
+  return (
+    isTerminal(task.state) &&
+    task.state !== 'orphaned' &&
+    (task.wanted === 'running' || task.wanted === 'ready' || task.health === 'unhealthy')
+  );
+}
+
+/** It ended by itself, and not well. */
+export function hasFailed(task: Task): boolean {
+  return endedByItself(task) && task.state !== 'complete';
+}
+
+/** The seat is taken: by a task that holds it, or by one that ended by itself and whose restart is the policy's affair. */
+export function isSeated(seat: Seat): boolean {
+  const latest = latestOf(seat);
+  return latest !== undefined && (endedByItself(latest) || seat.tasks.some(isActive));
+}
+
+/** `web.3 (k3j2a)`: a task as whys call it. */
+export function called(task: Task): string {
+  return `${task.serviceName}.${task.slot > 0 ? task.slot : task.nodeName} (${task.id.slice(0, 5)})`;
+}
+
+/** How a task ended, in words. */
+export function endOf(task: Task): string {
+  if (task.error !== '') return task.error;
+  if (task.oomKilled) return 'out of memory';
+  if (task.health === 'unhealthy') return 'unhealthy';
+  if (task.state === 'complete') return 'completed';
+  return task.state === 'failed' ? `exit code ${task.exitCode}` : task.message || task.state;
+}
