@@ -55,6 +55,7 @@ async function entriesOf(path: string): Promise<ReadonlyMap<string, Entry>> {
     else if ((header.type === 'symlink' || header.type === 'link') && header.linkname)
       links.push([name, resolveLink(name, header.linkname, header.type)]);
     stream.on('end', next);
+    stream.on('error', () => {}); // The whole archive fails with it, below.
     stream.resume();
     if (failure) input.destroy(failure as Error);
   });

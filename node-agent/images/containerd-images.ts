@@ -12,7 +12,7 @@ import type { RootfsMount } from '../runtime/runtime.ts';
 import { openArchive } from './archive.ts';
 import { type Containerd, containerdClient, snapshotter } from './containerd-client.ts';
 import { ContentStore } from './content.ts';
-import type { Image, ImageRequest, Images } from './images.ts';
+import type { Image, ImageRecords, ImageRequest, Images } from './images.ts';
 import { chainIdOf, type Descriptor } from './oci.ts';
 import { type BlobSource, Puller, type PullParts, planPull, type Root, withLease } from './pull.ts';
 import { formatReference, parseReference, type Reference } from './reference.ts';
@@ -31,16 +31,6 @@ export interface ContainerdImagesParts {
   readonly insecureRegistries?: readonly string[];
   readonly authHosts?: Readonly<Record<string, string>>;
   readonly stallMs?: number;
-}
-
-/** What collecting garbage needs beside `Images`. */
-export interface ImageRecords {
-  /** Names of images, with the digest each means. */
-  list(): Promise<readonly { readonly name: string; readonly digest: string; readonly createdAtMs: number }[]>;
-  /** Digests that tasks' layers stand on. */
-  inUse(): Promise<ReadonlySet<string>>;
-  /** Forgets a name; containerd then frees what nothing else refers to. */
-  remove(name: string): Promise<void>;
 }
 
 export type ContainerdImages = Images & { readonly records: ImageRecords; close(): void };

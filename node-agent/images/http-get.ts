@@ -135,23 +135,18 @@ function once(parts: HttpGetParts, { url, headers, origin, signal }: GetRequest)
       agent: secure ? parts.secureAgent : parts.plainAgent,
       lookup: guardedLookup(url, origin, own, limit),
     });
-    const timer = parts.clock.after(parts.connectTimeoutMs, () => {
-      if (sent.socket?.connecting ?? true)
-        sent.destroy(
-          new Fault('unavailable', `${url.host} does not answer: no connection in ${parts.connectTimeoutMs} ms`),
-        );
-    });
-    const head = parts.clock.after(parts.connectTimeoutMs + parts.stallMs, () =>
-      sent.destroy(
-        new Fault('unavailable', `${url.host} took the request but did not answer it in ${parts.stallMs} ms`),
-      ),
+    let timer = parts.clock.after(parts.connectTimeoutMs, () =>
+      sent.destroy(new Silence(`${url.host} does not answer: no connection in ${parts.connectTimeoutMs} ms`)),
     );
+    sent.on('finish', () => {
+      timer.cancel();
+      timer = parts.clock.after(parts.stallMs, () =>
+        sent.destroy(new Silence(`${url.host} took the request but did not answer it in ${parts.stallMs} ms`)),
+      );
+    });
     const abort = () => sent.destroy(cancelled(signal));
     signal?.addEventListener('abort', abort, { once: true });
-    const settle = () => {
-      timer.cancel();
-      head.cancel();
-    };
+    const settle = () => timer.cancel();
     sent.on('error', (error) => {
       settle();
       signal?.removeEventListener('abort', abort);
@@ -227,6 +222,13 @@ async function* bodyOf(
       response.on('error', () => {});
       response.destroy();
     }
+  }
+}
+
+/** Nobody answered in time: waiting as long again would try the patience of people. */
+export class Silence extends Fault {
+  constructor(message: string) {
+    super('unavailable', message, { remedy: 'check that this node can reach it' });
   }
 }
 

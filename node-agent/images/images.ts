@@ -43,3 +43,13 @@ export interface Images {
   /** Version of containerd. */
   version(): Promise<string>;
 }
+
+/** What collecting garbage needs beside `Images`. */
+export interface ImageRecords {
+  /** Names of images, with the digest each means. */
+  list(): Promise<readonly { readonly name: string; readonly digest: string; readonly createdAtMs: number }[]>;
+  /** Digests that tasks' layers stand on. */
+  inUse(): Promise<ReadonlySet<string>>;
+  /** Forgets a name; containerd then frees what nothing else refers to. */
+  remove(name: string): Promise<void>;
+}

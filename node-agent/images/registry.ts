@@ -6,7 +6,7 @@ import { Fault, isFault } from '#proto/kernel/errors.ts';
 import type { Random } from '#proto/kernel/random.ts';
 import { backoffMs } from '#proto/kernel/retry.ts';
 import type { Credential } from '#proto/model/cluster.ts';
-import { checkStep, type GetResponse, type HttpGetParts, httpGet, type Origin } from './http-get.ts';
+import { checkStep, type GetResponse, type HttpGetParts, httpGet, type Origin, Silence } from './http-get.ts';
 import { type Descriptor, digestOf, limits, mediaTypes, parseJson } from './oci.ts';
 import { apiHost, formatReference, isDigest, type Reference } from './reference.ts';
 
@@ -59,7 +59,7 @@ export function registryClient(parts: RegistryParts): Registry {
   const get: HttpGetParts = {
     clock: parts.clock,
     insecure: new Set(parts.insecureRegistries ?? []),
-    connectTimeoutMs: parts.connectTimeoutMs ?? 4_000,
+    connectTimeoutMs: parts.connectTimeoutMs ?? 5_000,
     stallMs: parts.stallMs ?? 10_000,
     secureAgent: new https.Agent({ keepAlive: true, maxSockets: 8, scheduling: 'lifo' }),
     plainAgent: new http.Agent({ keepAlive: true, maxSockets: 8, scheduling: 'lifo' }),
@@ -85,7 +85,8 @@ export function registryClient(parts: RegistryParts): Registry {
           );
         return { digest, mediaType: header(response, 'content-type').split(';')[0]!.trim(), bytes };
       } catch (error) {
-        if (attempt >= maxFruitless || !(isRetryable(error) || isFault(error, 'corrupt'))) throw error;
+        if (attempt >= maxFruitless || error instanceof Silence || !(isRetryable(error) || isFault(error, 'corrupt')))
+          throw error;
         await wait(attempt, error, access.signal);
       }
     }

@@ -33,6 +33,8 @@ export interface SampleImage {
   readonly manifest: Blob;
   readonly config: Blob;
   readonly layers: readonly Blob[];
+  /** The other manifests of the index. */
+  readonly others: readonly Blob[];
   readonly diffIds: readonly string[];
 }
 
@@ -132,22 +134,26 @@ export async function sampleImage(options: SampleOptions = {}): Promise<SampleIm
     config: descriptorOf(config),
     layers: layers.map(descriptorOf),
   });
-  if (!options.index) return { root: manifest, manifest, config, layers, diffIds };
+  if (!options.index) return { root: manifest, manifest, config, layers, diffIds, others: [] };
   const indexType = docker
     ? 'application/vnd.docker.distribution.manifest.list.v2+json'
     : 'application/vnd.oci.image.index.v1+json';
-  const foreign = {
+  const foreign = json(manifestType, {
+    schemaVersion: 2,
     mediaType: manifestType,
-    digest: digestOf(Buffer.from('foreign')),
-    size: 7,
-    platform: { os: 'linux', architecture: 's390x' },
-  };
-  const entries = [foreign, { ...descriptorOf(manifest), platform: { os: 'linux', architecture } }];
+    config: descriptorOf(config),
+    layers: [],
+  });
+  const entries = [
+    { ...descriptorOf(foreign), platform: { os: 'linux', architecture: 'riscv64' } },
+    { ...descriptorOf(manifest), platform: { os: 'linux', architecture } },
+  ];
   return {
     root: json(indexType, { schemaVersion: 2, mediaType: indexType, manifests: entries }),
     manifest,
     config,
     layers,
+    others: [foreign],
     diffIds,
   };
 }
@@ -209,7 +215,8 @@ export async function pushImage(
     location.searchParams.set('digest', digest);
     await put(location.href, bytes, 'application/octet-stream');
   }
-  await put(`${base}/manifests/${image.manifest.digest}`, image.manifest.bytes, image.manifest.mediaType);
+  for (const { digest, bytes, mediaType } of [...image.others, image.manifest])
+    await put(`${base}/manifests/${digest}`, bytes, mediaType);
   await put(`${base}/manifests/${tag}`, image.root.bytes, image.root.mediaType);
 }
 
