@@ -1,5 +1,6 @@
 /** The thin layer over grpc-js that both halves use: calls as promises, faults as statuses. */
 import * as grpc from '@grpc/grpc-js';
+import { systemClock } from './kernel/clock.ts';
 import { describe, Fault, type FaultCode, faultCodeOf, grpcCodeOf } from './kernel/errors.ts';
 
 /** Options every channel of ours has: no 4 MiB limit, fast redial, a dead peer noticed. */
@@ -35,7 +36,7 @@ export function call<Request, Response>(
       method.responseDeserialize,
       request,
       new grpc.Metadata(),
-      { deadline: Date.now() + (options.timeoutMs ?? 10_000) },
+      { deadline: systemClock.now() + (options.timeoutMs ?? 10_000) },
       (error, response) => {
         options.signal?.removeEventListener('abort', abort);
         if (error) reject(faultOf(error));

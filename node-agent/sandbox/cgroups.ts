@@ -71,6 +71,11 @@ export function processesIn(hierarchies: readonly Hierarchy[], path: string): nu
   return [...pids];
 }
 
+/** Whether any process sits in the cgroup `path` itself, in any tree. */
+export function hasDirectProcesses(hierarchies: readonly Hierarchy[], path: string): boolean {
+  return hierarchies.some((one) => readPids(join(one.mountPoint, path)).length > 0);
+}
+
 /** Removes the cgroup `path` and all below it; false where a process still holds one. */
 export function removeCgroup(hierarchies: readonly Hierarchy[], path: string): boolean {
   let gone = true;

@@ -1,10 +1,10 @@
 /** One host of a sandbox while it has power: its processes, its cable, and how both end. Lives in the keeper. */
 import { type ChildProcess, spawn } from 'node:child_process';
-import { randomUUID } from 'node:crypto';
 import { chmodSync, closeSync, mkdirSync, openSync, readFileSync, readlinkSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Clock } from '#proto/kernel/clock.ts';
 import { Fault } from '#proto/kernel/errors.ts';
+import { type Random, systemRandom } from '#proto/kernel/random.ts';
 import { enterCgroupLine, type Hierarchy, hostHierarchies, makeCgroup, processesIn, removeCgroup } from './cgroups.ts';
 import { ipBatch } from './command.ts';
 import { bootScript, type HostPlan, hostFiles } from './host-script.ts';
@@ -56,7 +56,7 @@ export async function startHost(parts: HostParts, name: string): Promise<Running
     });
   });
   await untilNamespaced(parts, name, pid, () => running);
-  if (hostHierarchies(parts.hierarchies).some((one) => one.version === 2)) leaveRoot(parts, pid, cgroup);
+  if (hostHierarchies(parts.hierarchies).some((one) => one.version === 2)) await leaveRoot(parts, pid, cgroup);
   await plugIn(parts.switchPid, name, pid);
   child.stdin?.write('go\n');
   return {
@@ -96,7 +96,7 @@ function prepareDisk(parts: HostParts, name: string): void {
     mkdirSync(dir, { recursive: true });
   }
   chmodSync(disk.gantry, 0o755);
-  writeFileSync(disk.bootIdFile, `${randomUUID()}\n`);
+  writeFileSync(disk.bootIdFile, `${newBootId(systemRandom)}\n`);
   const plan: HostPlan = {
     name,
     role: roleOf(name),
@@ -111,6 +111,16 @@ function prepareDisk(parts: HostParts, name: string): void {
   mkdirSync(dir);
   writeFileSync(join(dir, 'boot.sh'), bootScript(plan));
   for (const [file, text] of Object.entries(hostFiles(plan))) writeFileSync(join(dir, file), text);
+}
+
+/** In the kernel's own form, a UUID of version 4. */
+function newBootId(random: Random): string {
+  const bytes = random.bytes(16);
+  bytes[6] = ((bytes[6] as number) & 0x0f) | 0x40;
+  bytes[8] = ((bytes[8] as number) & 0x3f) | 0x80;
+  return Buffer.from(bytes)
+    .toString('hex')
+    .replace(/^(.{8})(.{4})(.{4})(.{4})/, '$1-$2-$3-$4-');
 }
 
 /** What the previous life of the host may have left: containers' cgroups, and processes that somebody put there by hand. */
@@ -145,10 +155,13 @@ async function untilNamespaced(parts: HostParts, name: string, pid: number, aliv
   );
 }
 
-/** Version 2 lets a cgroup pass controllers on only when no process sits in it. */
-function leaveRoot(parts: HostParts, pid: number, cgroup: string): void {
+/** Version 2 lets a cgroup pass controllers on only when no process sits in it: ours leaves, and the host's script moves itself. */
+async function leaveRoot(parts: HostParts, pid: number, cgroup: string): Promise<void> {
   for (const dir of makeCgroup(parts.hierarchies, parts.keeperCgroup))
     writeFileSync(join(dir, 'cgroup.procs'), String(pid));
+  const deadline = parts.clock.monotonic() + 5_000;
+  while (hasDirectProcesses(parts.hierarchies, cgroup) && parts.clock.monotonic() < deadline)
+    await parts.clock.sleep(5);
   makeCgroup(parts.hierarchies, `${cgroup}/init`);
 }
 
