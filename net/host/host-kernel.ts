@@ -1,0 +1,246 @@
+/** The network state of this machine's kernel as far as it is ours: read, changed by steps, and watched. */
+import fs from 'node:fs';
+import path from 'node:path';
+import { gatewayOf } from '#net/plan/cidr.ts';
+import type { LinksSeen, NetStep, TableSeen } from '#net/plan/diff.ts';
+import { bridgeName, macOf, type NodePlan, portNameOf } from '#net/plan/node-plan.ts';
+import { replaceTable, updateTable } from '#net/plan/rules.ts';
+import { Fault, isFault, unreachable } from '#proto/kernel/errors.ts';
+import { Conntrack } from './conntrack.ts';
+import { Netlink } from './netlink.ts';
+import { createNetns, isPinned, type OpenNetns, openNetns, removeNetns } from './netns.ts';
+import { NftGeneration } from './nft-generation.ts';
+import { Nftables } from './nftables.ts';
+import * as rt from './rtnetlink.ts';
+import { readSysctl, writeSysctl } from './sysctl.ts';
+import { CanonicalForms, readTable } from './table.ts';
+
+const taskLink = 'eth0';
+/** Without capabilities of their own, tasks may bind any port of their own namespace and ping, as under Docker. */
+const taskSysctls = [
+  ['net.ipv4.ip_unprivileged_port_start', '0'],
+  ['net.ipv4.ping_group_range', '0 2147483647'],
+] as const;
+
+export class HostKernel {
+  readonly #netnsDir: string;
+  readonly #netlink = new Netlink(0);
+  readonly #monitor = new rt.RouteMonitor(new Set([this.#netlink.portId]));
+  readonly #nftables = new Nftables();
+  readonly #generation = new NftGeneration();
+  readonly #conntrack = new Conntrack();
+  readonly #forms = new CanonicalForms();
+  /** nftables' generation as of our last look or deed; undefined: somebody came between. */
+  #knownGeneration: number | undefined;
+
+  /** `netnsDir`: where the namespaces of tasks are pinned. It acts on the namespace it is made in. */
+  constructor(netnsDir: string) {
+    this.#netnsDir = netnsDir;
+    fs.mkdirSync(netnsDir, { recursive: true, mode: 0o755 });
+  }
+
+  /** Links, addresses, routes and settings of ours. `plan` says which settings to look at. */
+  readLinks(plan: NodePlan): LinksSeen {
+    this.#monitor.disturbed();
+    const links = rt.listLinks(this.#netlink);
+    const bridge = links.find((link) => link.name === bridgeName);
+    if (bridge && bridge.kind !== 'bridge') {
+      throw new Fault('precondition', `the link ${bridgeName} is a ${bridge.kind || 'device'}, not our bridge`, {
+        remedy: `rename it: ip link set ${bridgeName} name OTHER`,
+      });
+    }
+    const addresses = bridge ? rt.listAddresses(this.#netlink).filter((item) => item.index === bridge.index) : [];
+    const nameOf = (index: number) => links.find((link) => link.index === index)?.name ?? '';
+    return {
+      sysctls: new Map([...plan.sysctls.keys()].flatMap((name) => pair(name, readSysctl(name)))),
+      bridge: bridge && { mac: bridge.mac, up: bridge.up, addresses: addresses.map((item) => item.cidr) },
+      ports: new Set(
+        links.filter((link) => bridge && link.up && link.master === bridge.index).map((link) => link.name),
+      ),
+      routes: new Map(rt.listRoutes(this.#netlink, nameOf).map((route) => [route.destination, route])),
+    };
+  }
+
+  /** Our nftables table, in the words of `plan`; undefined where there is none. */
+  async readTable(plan: NodePlan): Promise<TableSeen | undefined> {
+    const before = this.#generation.read();
+    const seen = await readTable(this.#nftables, plan.firewall.declarations, this.#forms);
+    this.#knownGeneration = before;
+    return seen;
+  }
+
+  /** Takes one step; `reattach` makes the link of a port that is gone. */
+  async take(step: NetStep, reattach: (port: string) => void): Promise<void> {
+    switch (step.kind) {
+      case 'sysctl':
+        return writeSysctl(step.name, step.value);
+      case 'bridge':
+        return this.#setBridge(step.mac);
+      case 'address-add':
+        return this.#netlink.do(rt.addAddress(this.#indexOf(bridgeName), step.address));
+      case 'address-remove':
+        return ignoring(['not-found'], () =>
+          this.#netlink.do(rt.deleteAddress(this.#indexOf(bridgeName), step.address)),
+        );
+      case 'port':
+        return this.#setPort(step.port, reattach);
+      case 'route':
+        return this.#netlink.do(rt.replaceRoute(step.route, (name) => this.#indexOf(name)));
+      case 'route-remove':
+        return ignoring(['not-found'], () => this.#netlink.do(rt.deleteRoute(step.route)));
+      case 'table-replace':
+        return this.#transact(replaceTable(step.declarations, step.elements));
+      case 'table-update':
+        return this.#transact(updateTable(step));
+      default:
+        return unreachable(step);
+    }
+  }
+
+  async #transact(commands: string): Promise<void> {
+    const before = this.#generation.read();
+    await this.#nftables.run(commands);
+    const after = this.#generation.read();
+    const alone = this.#knownGeneration === before && after === before + 1;
+    this.#knownGeneration = alone ? after : undefined;
+  }
+
+  /** Which of the two somebody else may have changed since the last look; costs some ten microseconds. */
+  disturbed(plan: NodePlan): { readonly links: boolean; readonly table: boolean } {
+    const links = this.#monitor.disturbed() || [...plan.sysctls].some(([name, value]) => readSysctl(name) !== value);
+    return { links, table: this.#generation.read() !== this.#knownGeneration };
+  }
+
+  #setBridge(mac: string): void {
+    const bridge = rt.findLink(this.#netlink, bridgeName);
+    this.#netlink.do(bridge ? rt.setLink({ index: bridge.index, mac }) : rt.createBridge(bridgeName, mac));
+  }
+
+  #setPort(port: string, reattach: (port: string) => void): void {
+    const link = rt.findLink(this.#netlink, port);
+    if (!link) reattach(port);
+    else this.#netlink.do(rt.setLink({ index: link.index, master: this.#indexOf(bridgeName) }));
+  }
+
+  #indexOf(name: string): number {
+    const link = rt.findLink(this.#netlink, name);
+    if (!link) throw new Fault('not-found', `there is no link ${name}`);
+    return link.index;
+  }
+
+  /** The MTU of the link that has this address; 1500 where none has. */
+  mtuTowards(address: string): number {
+    const found = rt.listAddresses(this.#netlink).find((item) => item.cidr.startsWith(`${address}/`));
+    return rt.listLinks(this.#netlink).find((link) => link.index === found?.index)?.mtu ?? 1500;
+  }
+
+  netnsPathOf(taskId: string): string {
+    return path.join(this.#netnsDir, taskId);
+  }
+
+  /**
+   * A pinned namespace for a task with `eth0`, its address (as a /32: all its packets pass by the gateway, where VIPs are
+   * translated, and back) and routes; whatever of that is there already is kept. Synchronous: about 2 ms.
+   */
+  attach(task: {
+    readonly taskId: string;
+    readonly address: string;
+    readonly subnet: string;
+    readonly mtu: number;
+  }): string {
+    const target = this.netnsPathOf(task.taskId);
+    const gateway = gatewayOf(task.subnet);
+    using netns = this.#openOrCreate(target);
+    const port = portNameOf(task.taskId);
+    const bridge = this.#indexOf(bridgeName);
+    const host = rt.findLink(this.#netlink, port);
+    if (host && host.master !== bridge) this.#netlink.do(rt.setLink({ index: host.index, master: bridge }));
+    if (!host) {
+      this.#netlink.do(
+        rt.createVeth({
+          name: port,
+          peer: taskLink,
+          peerMac: macOf(task.address),
+          netnsFd: netns.fd,
+          bridge,
+          mtu: task.mtu,
+        }),
+      );
+    }
+    this.#prepareTask(netns, task.address, gateway);
+    return target;
+  }
+
+  #openOrCreate(target: string): OpenNetns {
+    if (isPinned(target)) return openNetns(target);
+    return createNetns(target, () => {
+      for (const [name, value] of taskSysctls) if (readSysctl(name) !== undefined) writeSysctl(name, value);
+    });
+  }
+
+  #prepareTask(netns: OpenNetns, address: string, gateway: string): void {
+    const link = rt.findLink(netns.netlink, taskLink);
+    if (!link) throw new Fault('internal', `${netns.path} has no ${taskLink}`);
+    const loopbackIndex = 1;
+    netns.netlink.do(
+      rt.setLink({ index: loopbackIndex }),
+      rt.addAddress(link.index, `${address}/32`),
+      rt.setLink({ index: link.index }),
+      ...rt.taskRoutes(link.index, gateway),
+    );
+  }
+
+  /** The address of a task's namespace, as the kernel has it; undefined where it has none. */
+  addressOf(taskId: string): string | undefined {
+    const target = this.netnsPathOf(taskId);
+    if (!isPinned(target)) return undefined;
+    using netns = openNetns(target);
+    const index = rt.findLink(netns.netlink, taskLink)?.index;
+    return rt
+      .listAddresses(netns.netlink)
+      .find((item) => item.index === index)
+      ?.cidr.split('/')[0];
+  }
+
+  /** Removes a task's link and namespace; nothing where there is none. */
+  detach(taskId: string): void {
+    ignoring(['not-found'], () => this.#netlink.do(rt.deleteLink(portNameOf(taskId))));
+    removeNetns(this.netnsPathOf(taskId));
+  }
+
+  /** The tasks whose namespaces are pinned here. Plain files, as a reboot leaves them, are cleared away. */
+  attached(): string[] {
+    return fs.readdirSync(this.#netnsDir).filter((name) => {
+      const target = path.join(this.#netnsDir, name);
+      if (isPinned(target)) return true;
+      fs.rmSync(target, { force: true });
+      return false;
+    });
+  }
+
+  /** Forgets connections: see Conntrack.forget. */
+  forget(address: string, only: 'all' | 'answered-udp' = 'all'): number {
+    return this.#conntrack.forget(address, only);
+  }
+
+  /** Lets go of the sockets; the kernel keeps what it has. */
+  async close(): Promise<void> {
+    await this.#nftables.close();
+    this.#monitor.close();
+    this.#generation.close();
+    this.#conntrack.close();
+    this.#netlink.close();
+  }
+}
+
+function pair(name: string, value: string | undefined): [string, string][] {
+  return value === undefined ? [] : [[name, value]];
+}
+
+function ignoring(codes: readonly ('not-found' | 'exists')[], action: () => void): void {
+  try {
+    action();
+  } catch (error) {
+    if (!isFault(error, ...codes)) throw error;
+  }
+}

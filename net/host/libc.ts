@@ -1,0 +1,145 @@
+/** The few libc calls that the network needs, in process through koffi; a failure is a Fault that carries the errno's name. */
+import os from 'node:os';
+import koffi from 'koffi';
+import { Fault, type FaultCode } from '#proto/kernel/errors.ts';
+
+const libc = koffi.load('libc.so.6');
+const c = {
+  socket: libc.func('int socket(int, int, int)'),
+  bind: libc.func('int bind(int, const void *, uint32)'),
+  setsockopt: libc.func('int setsockopt(int, int, int, const void *, uint32)'),
+  getsockname: libc.func('int getsockname(int, _Out_ void *, _Inout_ uint32 *)'),
+  send: libc.func('long send(int, const void *, unsigned long, int)'),
+  recv: libc.func('long recv(int, _Out_ void *, unsigned long, int)'),
+  close: libc.func('int close(int)'),
+  unshare: libc.func('int unshare(int)'),
+  setns: libc.func('int setns(int, int)'),
+  mount: libc.func('int mount(const char *, const char *, const char *, unsigned long, const void *)'),
+  umount2: libc.func('int umount2(const char *, int)'),
+};
+
+export const AF_NETLINK = 16;
+const SOCK_RAW = 3;
+const SOCK_CLOEXEC = 0o2000000;
+const SOL_SOCKET = 1;
+const SO_RCVBUFFORCE = 33;
+const CLONE_NEWNET = 0x40000000;
+const MS_BIND = 4096;
+const MNT_DETACH = 2;
+export const MSG_DONTWAIT = 0x40;
+
+const errnoNames = new Map(Object.entries(os.constants.errno).map(([name, value]) => [value, name]));
+const codes: Readonly<Record<string, FaultCode>> = {
+  EEXIST: 'exists',
+  EADDRINUSE: 'exists',
+  ENOENT: 'not-found',
+  ENODEV: 'not-found',
+  ENXIO: 'not-found',
+  ESRCH: 'not-found',
+  EADDRNOTAVAIL: 'not-found',
+  EPERM: 'forbidden',
+  EACCES: 'forbidden',
+  EBUSY: 'conflict',
+  EAGAIN: 'unavailable',
+  ENETUNREACH: 'unavailable',
+  EHOSTUNREACH: 'unavailable',
+  ENETDOWN: 'unavailable',
+  ENOMEM: 'exhausted',
+  ENOSPC: 'exhausted',
+  ENOBUFS: 'exhausted',
+  EMFILE: 'exhausted',
+  EOPNOTSUPP: 'unsupported',
+  EAFNOSUPPORT: 'unsupported',
+  EPROTONOSUPPORT: 'unsupported',
+};
+
+/** A Fault for an errno: `what: ENODEV`; errnoOf gives the name back. */
+export function errnoFault(what: string, errno: number, remedy?: string): Fault {
+  const name = errnoNames.get(errno) ?? `errno ${errno}`;
+  return new Fault(codes[name] ?? 'internal', `${what}: ${name}`, {
+    cause: { errno: name },
+    ...(remedy === undefined ? {} : { remedy }),
+  });
+}
+
+/** The errno's name that an errnoFault carries. */
+export function errnoOf(error: unknown): string | undefined {
+  const cause = error instanceof Fault ? (error.cause as { errno?: string } | undefined) : undefined;
+  return cause?.errno;
+}
+
+function check(result: number, what: string): number {
+  if (result < 0) throw errnoFault(what, koffi.errno());
+  return result;
+}
+
+/** A netlink socket of the given protocol, bound, in the namespace this thread is in now. */
+export function openNetlink(protocol: number, receiveBufferBytes?: number): { fd: number; portId: number } {
+  const fd = check(c.socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, protocol), 'opening a netlink socket');
+  try {
+    const address = Buffer.alloc(12);
+    address.writeUInt16LE(AF_NETLINK, 0);
+    check(c.bind(fd, address, 12), 'binding a netlink socket');
+    if (receiveBufferBytes !== undefined) setOption(fd, SOL_SOCKET, SO_RCVBUFFORCE, receiveBufferBytes);
+    check(c.getsockname(fd, address, [12]), 'reading the port of a netlink socket');
+    return { fd, portId: address.readUInt32LE(4) };
+  } catch (error) {
+    c.close(fd);
+    throw error;
+  }
+}
+
+export function setOption(fd: number, level: number, name: number, value: number): void {
+  const option = Buffer.alloc(4);
+  option.writeInt32LE(value);
+  check(c.setsockopt(fd, level, name, option, 4), `setting socket option ${level}/${name}`);
+}
+
+export function send(fd: number, data: Buffer): void {
+  check(c.send(fd, data, data.length, 0), 'sending to netlink');
+}
+
+/** Bytes received into `buffer`. */
+export function receive(fd: number, buffer: Buffer, flags = 0): number {
+  return check(c.recv(fd, buffer, buffer.length, flags), 'receiving from netlink');
+}
+
+export function closeFd(fd: number): void {
+  c.close(fd);
+}
+
+/**
+ * Runs `action` with this thread in a fresh network namespace, and comes back. `action` must be synchronous: only
+ * so no other code of this thread ever runs in the wrong namespace.
+ */
+export function inFreshNetns<T>(homeFd: number, action: () => T): T {
+  check(c.unshare(CLONE_NEWNET), 'making a network namespace');
+  return comingHome(homeFd, action);
+}
+
+/** As inFreshNetns, in the namespace that `netnsFd` refers to. */
+export function inNetns<T>(homeFd: number, netnsFd: number, action: () => T): T {
+  check(c.setns(netnsFd, CLONE_NEWNET), 'entering a network namespace');
+  return comingHome(homeFd, action);
+}
+
+function comingHome<T>(homeFd: number, action: () => T): T {
+  try {
+    return action();
+  } finally {
+    // Nothing may go on in the wrong namespace; that this fails for an open namespace fd is not known to happen.
+    if (c.setns(homeFd, CLONE_NEWNET) < 0) process.abort();
+  }
+}
+
+export function bindMount(source: string, target: string): void {
+  check(c.mount(source, target, 'none', MS_BIND, null), `mounting ${source} on ${target}`);
+}
+
+/** Unmounts, at once for new users; false when nothing is mounted there. */
+export function unmount(target: string): boolean {
+  if (c.umount2(target, MNT_DETACH) >= 0) return true;
+  const fault = errnoFault(`unmounting ${target}`, koffi.errno());
+  if (['EINVAL', 'ENOENT'].includes(errnoOf(fault) ?? '')) return false;
+  throw fault;
+}

@@ -1,0 +1,99 @@
+/** Our nftables table, read back in the words of the plan. */
+import type { TableSeen } from '#net/plan/diff.ts';
+import { type Declarations, tableName } from '#net/plan/rules.ts';
+import { isFault } from '#proto/kernel/errors.ts';
+import { inPrivateNetns } from './netns.ts';
+import { Nftables, type NftFields, type NftObject } from './nftables.ts';
+
+/**
+ * The kernel's own form of each declaration, found by declaring them in a private namespace: comparing a listing with
+ * that needs no knowledge of how nft prints what it is given.
+ */
+export class CanonicalForms {
+  readonly #forms = new Map<string, string>();
+
+  /** By name, for declarations that make up a whole table. */
+  of(declarations: Declarations): ReadonlyMap<string, string> {
+    if ([...declarations.values()].some((body) => !this.#forms.has(body))) {
+      const bodies = [...declarations.values()].join('\n');
+      const listed = inPrivateNetns(() => {
+        const nftables = new Nftables();
+        try {
+          nftables.listSync(`table ip ${tableName} {\n${bodies}\n}\n`);
+          return readForms(nftables.listSync(`list table ip ${tableName}`));
+        } finally {
+          nftables.closeSync();
+        }
+      });
+      this.#forms.clear();
+      for (const [name, body] of declarations) this.#forms.set(body, listed.get(name) ?? '');
+    }
+    return new Map([...declarations].map(([name, body]) => [name, this.#forms.get(body) ?? '']));
+  }
+}
+
+/** Our table as it is now; undefined where there is none. */
+export async function readTable(
+  nftables: Nftables,
+  wanted: Declarations,
+  forms: CanonicalForms,
+): Promise<TableSeen | undefined> {
+  let objects: readonly NftObject[];
+  try {
+    const tables = await nftables.list('list tables ip', { terse: true });
+    if (!tables.some((object) => object.table?.name === tableName)) return undefined;
+    objects = await nftables.list(`list table ip ${tableName}`);
+  } catch (error) {
+    // Gone between the two questions, or in a state nft itself cannot list: replace it.
+    if (isFault(error, 'invalid')) return undefined;
+    throw error;
+  }
+  const expected = forms.of(wanted);
+  const declarations = new Map<string, string>();
+  for (const [name, form] of readForms(objects)) {
+    declarations.set(name, form === expected.get(name) ? (wanted.get(name) ?? form) : form);
+  }
+  return { declarations, elements: readElements(objects) };
+}
+
+/** Each set's and chain's definition with its rules, without handles and elements, by name. */
+function readForms(objects: readonly NftObject[]): Map<string, string> {
+  const parts = new Map<string, unknown[]>();
+  for (const object of objects) {
+    const [kind, fields] = Object.entries(object)[0] as [string, NftFields];
+    if (kind === 'metainfo' || kind === 'table') continue;
+    const { handle: _handle, elem: _elements, ...rest } = fields;
+    const name = kind === 'rule' ? String(fields.chain) : String(fields.name);
+    const list = parts.get(name);
+    if (list) list.push([kind, rest]);
+    else parts.set(name, [[kind, rest]]);
+  }
+  return new Map([...parts].map(([name, list]) => [name, JSON.stringify(list)]));
+}
+
+function readElements(objects: readonly NftObject[]): Map<string, string> {
+  const elements = new Map<string, string>();
+  for (const object of objects) {
+    if (object.map) {
+      for (const [key, value] of (object.map.elem ?? []) as [unknown, unknown][]) {
+        elements.set(`${object.map.name} ${words(key)}`, words(value));
+      }
+    } else if (object.set) {
+      for (const key of object.set.elem ?? []) elements.set(`${object.set.name} ${words(key)}`, '');
+    }
+  }
+  return elements;
+}
+
+/** nft's language for an expression of its JSON, of those that occur in our elements. */
+function words(expression: unknown): string {
+  if (typeof expression !== 'object' || expression === null) return String(expression);
+  const { concat, goto, elem } = expression as {
+    concat?: readonly unknown[];
+    goto?: { target: string };
+    elem?: { val: unknown };
+  };
+  if (concat) return concat.map(words).join(' . ');
+  if (goto) return `goto ${goto.target}`;
+  return elem ? words(elem.val) : JSON.stringify(expression);
+}

@@ -1,0 +1,85 @@
+/** Balancing as elements of a few shared nftables maps, so that the cost of a change does not grow with the number of services. */
+import type { Endpoint } from '#proto/model/assignment.ts';
+import type { Port } from '#proto/model/service.ts';
+
+/**
+ * Elements of our maps and sets: `<map> <key>` → value as nft prints them ('' in a set).
+ * `services 10.224.0.2` → `goto k3`; `backends 10.224.0.2 . 0` → `10.192.1.2`.
+ */
+export type Elements = ReadonlyMap<string, string>;
+
+/** What one endpoint or attachment adds to the maps, and the dispatch chains (`kN`, `pN`) that its verdicts lead to. */
+export interface Group {
+  readonly elements: Elements;
+  readonly chains: readonly string[];
+}
+
+/** The key of a published port, the same in `published` and `refused`: `tcp . 8080`. */
+export function portKey(port: { readonly protocol: string; readonly published: number }): string {
+  return `${port.protocol} . ${port.published}`;
+}
+
+/**
+ * An endpoint's VIP leads to its serving backends, whatever the port; each port of `ports` (the ingress ports that are
+ * this endpoint's to publish) leads on every node to the target port of the same backends. Without a serving backend
+ * the VIP is in no map (and the filter rejects it) and the ports are in `refused`.
+ */
+export function balanceEndpoint(endpoint: Endpoint, ports: readonly Port[]): Group {
+  const addresses = [...new Set(endpoint.backends.filter((b) => b.serving && b.address !== '').map((b) => b.address))];
+  addresses.sort();
+  const elements = new Map<string, string>();
+  const chains = new Set<string>();
+  if (endpoint.mode === 'vip' && endpoint.vip !== '' && addresses.length > 0) {
+    chains.add(`k${addresses.length}`);
+    elements.set(`services ${endpoint.vip}`, `goto k${addresses.length}`);
+    for (const [index, address] of addresses.entries()) elements.set(`backends ${endpoint.vip} . ${index}`, address);
+  }
+  for (const port of ports) publish(port, addresses, elements, chains);
+  return { elements, chains: [...chains] };
+}
+
+/** The ports that a task publishes on its own node only. */
+export function publishOnHost(address: string, ports: readonly Port[]): Group {
+  const elements = new Map<string, string>();
+  const chains = new Set<string>();
+  for (const port of ports) publish(port, [address], elements, chains);
+  return { elements, chains: [...chains] };
+}
+
+function publish(port: Port, addresses: readonly string[], elements: Map<string, string>, chains: Set<string>): void {
+  const key = portKey(port);
+  if (addresses.length === 0) {
+    elements.set(`refused ${key}`, '');
+    return;
+  }
+  chains.add(`p${addresses.length}`);
+  elements.set(`published ${key}`, `goto p${addresses.length}`);
+  addresses.forEach((address, index) => {
+    elements.set(`published_backends ${key} . ${index}`, `${address} . ${port.target}`);
+  });
+}
+
+/** Addresses that were backends and are not any more, and those among the rest that do not serve any more. */
+export function departed(
+  before: readonly Endpoint[],
+  after: readonly Endpoint[],
+): { readonly gone: readonly string[]; readonly resting: readonly string[] } {
+  const there = new Set<string>();
+  const serving = new Set<string>();
+  for (const { backends } of after) {
+    for (const backend of backends) {
+      there.add(backend.address);
+      if (backend.serving) serving.add(backend.address);
+    }
+  }
+  const gone = new Set<string>();
+  const resting = new Set<string>();
+  for (const { backends } of before) {
+    for (const backend of backends) {
+      if (backend.address === '') continue;
+      if (!there.has(backend.address)) gone.add(backend.address);
+      else if (backend.serving && !serving.has(backend.address)) resting.add(backend.address);
+    }
+  }
+  return { gone: [...gone], resting: [...resting] };
+}
