@@ -27,10 +27,6 @@ export interface SeatFacts {
 /** `mayMove`: the rollout lets this seat go over to the new revision now. */
 export function decideSeat(facts: SeatFacts, seat: Seat, mayMove: boolean): Opinion[] {
   const { service } = facts;
-  const sick = activeOf(seat).filter((task) => task.health === 'unhealthy' && task.state === 'running');
-  if (sick.length > 0 && service.spec.restart.condition !== 'none') {
-    return sick.map((task) => ({ kind: 'stop', task, why: 'unhealthy' }));
-  }
   const active = activeOf(seat);
   if (active.length === 0) return fill(facts, seat);
   const leaving = new Map<Task, string>();
@@ -77,7 +73,7 @@ function replace(facts: SeatFacts, seat: Seat, leaving: ReadonlyMap<Task, string
 function fill(facts: SeatFacts, seat: Seat): Opinion[] {
   const stopping = seat.tasks.filter(isStopping);
   const stopFirst = facts.service.spec.update.order === 'stop-first';
-  if (stopping.some((task) => stopFirst || task.health === 'unhealthy')) return [];
+  if (stopFirst && stopping.length > 0) return [];
   const latest = latestOf(seat);
   if (!latest) {
     const { mode, replicas } = facts.service.spec;

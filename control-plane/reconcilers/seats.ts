@@ -82,13 +82,9 @@ export function isUp(task: Task): boolean {
   return task.state === 'running' && isActive(task) && (task.health === '' || task.health === 'healthy');
 }
 
-/** It ended without being told to, or was stopped for being unhealthy: the restart policy says what is next. */
+/** It ended without being told to by us: the restart policy says what is next. What is unhealthy is ended by its agent. */
 export function endedByItself(task: Task): boolean {
-  return (
-    isTerminal(task.state) &&
-    task.state !== 'orphaned' &&
-    (task.wanted === 'running' || task.wanted === 'ready' || task.health === 'unhealthy')
-  );
+  return isTerminal(task.state) && task.state !== 'orphaned' && (task.wanted === 'running' || task.wanted === 'ready');
 }
 
 /** It ended by itself, and not well. */
@@ -111,7 +107,6 @@ export function called(task: Task): string {
 export function endOf(task: Task): string {
   if (task.error !== '') return task.error;
   if (task.oomKilled) return 'out of memory';
-  if (task.health === 'unhealthy') return 'unhealthy';
   if (task.state === 'complete') return 'completed';
   return task.state === 'failed' ? `exit code ${task.exitCode}` : task.message || task.state;
 }

@@ -1,0 +1,208 @@
+/** What would happen: the same deciders on a copy of the snapshot, with agents that do at once what they are told. Pure. */
+import { Books } from '#control-plane/reconcilers/books.ts';
+import { decideService } from '#control-plane/reconcilers/decide-service.ts';
+import { differences } from '#control-plane/reconcilers/same.ts';
+import { applyService, removeService, type WishContext } from '#control-plane/reconcilers/service-changes.ts';
+import { type Explanation, explain } from '#control-plane/scheduler/explain.ts';
+import { requestOf } from '#control-plane/scheduler/filters.ts';
+import { Ledger } from '#control-plane/scheduler/ledger.ts';
+import { keyOf, LiveSnapshot, type Snapshot } from '#control-plane/store/snapshot.ts';
+import type { Applied, Change, Table } from '#control-plane/store/store.ts';
+import { describe, isFault } from '#proto/kernel/errors.ts';
+import { type NodeId, qualifiedName, type ServiceId, taskName } from '#proto/model/ids.ts';
+import type { Service, ServiceSpec } from '#proto/model/service.ts';
+import { isActive, isTerminal, type Task } from '#proto/model/task.ts';
+
+/** As `PlannedTask` of the operator's protocol. */
+export interface PlannedTask {
+  readonly action: 'start' | 'stop';
+  readonly slot: number;
+  /** Empty: no node takes it, for `reason`. */
+  readonly node: string;
+  readonly reason: string;
+}
+
+/** As `PlannedChange` of the operator's protocol, with the edits that would make it so. */
+export interface PlannedService {
+  readonly action: 'create' | 'update' | 'remove' | 'unchanged';
+  readonly serviceId: ServiceId;
+  /** project/service */
+  readonly name: string;
+  /** What differs: `template.container.image: web:1 → web:2`. */
+  readonly details: readonly string[];
+  readonly tasks: readonly PlannedTask[];
+  readonly changes: readonly Change[];
+}
+
+const tables: readonly Table[] = ['service', 'revision', 'task', 'node', 'cluster'];
+/** Looks until everything has settled: stop, start, finish, and some to spare. */
+const mostRounds = 12;
+
+/**
+ * What applying `specs` and removing `remove` would do, in that order; nothing is committed. `now`: wall clock ms.
+ * Faults as `applyService` and `removeService`.
+ */
+export function planChanges(
+  snapshot: Snapshot,
+  specs: readonly ServiceSpec[],
+  now: number,
+  options: { readonly remove?: readonly ServiceId[]; readonly newId?: () => string } = {},
+): PlannedService[] {
+  const context: WishContext = { snapshot, now, newId: options.newId ?? countedIds() };
+  const wishes = [
+    ...specs.map((spec) => ({ spec, changes: applyService(context, spec) })),
+    ...(options.remove ?? []).map((id) => ({ spec: snapshot.service(id)!.spec, changes: removeService(context, id) })),
+  ];
+  const scratch = new Scratch(snapshot, now);
+  for (const { changes } of wishes) scratch.apply(changes);
+  const ids = wishes.map(({ spec }) => scratch.snapshot.serviceNamed(spec.project, spec.name)!.id);
+  const tasks = scratch.settle(ids.filter((_, at) => wishes[at]!.changes.length > 0));
+  return wishes.map(({ spec, changes }, at): PlannedService => {
+    const id = ids[at]!;
+    const before = snapshot.service(id);
+    const removed = changes.some((change) => change.table === 'service' && change.value?.removing);
+    const action = changes.length === 0 ? 'unchanged' : before ? (removed ? 'remove' : 'update') : 'create';
+    return {
+      action,
+      serviceId: id,
+      name: qualifiedName(spec.project, spec.name),
+      details: before && action === 'update' ? detailsOf(before, spec) : [],
+      tasks: tasks.get(id) ?? [],
+      changes,
+    };
+  });
+}
+
+/** Why a task is where it is, or nowhere: the table as it would be if the task were placed now. */
+export function explainTask(snapshot: Snapshot, task: Task): Explanation {
+  const service = snapshot.service(task.serviceId);
+  const revision = snapshot.revisionOf(task.serviceId, task.revision);
+  if (!service || !revision) {
+    return { rules: [], rows: [], summary: `${taskName(task)}: its service or revision is gone` };
+  }
+  const ledger = Ledger.of(snapshot);
+  ledger.setTask(task.id, undefined);
+  try {
+    const only = service.spec.mode === 'global' ? onlyNode(snapshot, task) : undefined;
+    const request = requestOf(service.id, service.spec, revision.template, only ? { only } : {});
+    const table = explain(ledger, request, task.nodeId);
+    return { ...table, summary: summaryOf(task, table.summary) };
+  } catch (error) {
+    if (!isFault(error)) throw error;
+    return { rules: [], rows: [], summary: `${taskName(task)}: ${describe(error)}` };
+  }
+}
+
+function summaryOf(task: Task, now: string): string {
+  const name = taskName(task);
+  if (task.nodeId === '')
+    return isActive(task) ? `${name} is pending: ${task.message || now}` : `${name} was stopped: ${task.why}`;
+  if (isTerminal(task.state)) return `${name} was on ${task.nodeName} and is ${task.state}: ${task.error || task.why}`;
+  return `${name} is on ${task.nodeName}, ${task.state}: ${task.why}`;
+}
+
+function onlyNode(snapshot: Snapshot, task: Task): NodeId | undefined {
+  if (task.nodeId !== '') return task.nodeId;
+  for (const node of snapshot.all('node')) if (node.name === task.nodeName) return node.id;
+  return undefined;
+}
+
+/** A copy of the cluster in which time passes as fast as it is looked at. */
+class Scratch {
+  readonly snapshot = new LiveSnapshot();
+  readonly #books: Books;
+  readonly #newId = countedIds();
+  #now: number;
+
+  constructor(origin: Snapshot, now: number) {
+    this.#now = now;
+    for (const table of tables) {
+      for (const value of origin.all(table)) this.snapshot.apply(table, keyOf(table, value), value, 1);
+    }
+    this.#books = new Books(this.snapshot, now);
+  }
+
+  apply(changes: readonly Change[]): void {
+    const applied: Applied[] = [];
+    for (const { table, key, value } of changes) {
+      const change = this.snapshot.apply(table, key, value, 1);
+      if (change) applied.push(change);
+    }
+    this.#books.apply({ revision: 0, changes: applied }, this.#now);
+  }
+
+  /** Lets the services come to rest; returns what was started and stopped for each, in order. */
+  settle(ids: readonly ServiceId[]): Map<ServiceId, PlannedTask[]> {
+    for (const id of ids) this.#hurry(id);
+    const planned = new Map<ServiceId, Map<string, PlannedTask>>(ids.map((id) => [id, new Map()]));
+    for (let round = 0; round < mostRounds; round++) {
+      let quiet = true;
+      for (const id of ids) {
+        const context = { snapshot: this.snapshot, books: this.#books, now: this.#now, newId: this.#newId };
+        const { changes } = decideService(context, id);
+        if (changes.length > 0) quiet = false;
+        for (const change of changes) if (change.table === 'task') this.#note(planned.get(id)!, change);
+        this.apply(changes);
+        this.#obey(id);
+      }
+      if (quiet) break;
+      this.#now += 1;
+    }
+    return new Map([...planned].map(([id, tasks]) => [id, [...tasks.values()]]));
+  }
+
+  /** No waiting for what only time can tell. */
+  #hurry(id: ServiceId): void {
+    const service = this.snapshot.service(id)!;
+    const update = { ...service.spec.update, parallelism: 0, delayMs: 0, monitorMs: 0 };
+    const spec = { ...service.spec, update };
+    this.apply([{ table: 'service', key: id, value: { ...service, spec }, expect: 0 }]);
+  }
+
+  #note(planned: Map<string, PlannedTask>, change: Extract<Change, { table: 'task' }>): void {
+    const before = this.snapshot.task(change.key as Task['id']);
+    const task = change.value;
+    if (task && isActive(task)) {
+      if (before && before.nodeId === task.nodeId && !planned.has(change.key)) return;
+      const reason = task.nodeId === '' ? task.message : task.why;
+      const node = task.nodeId === '' ? '' : task.nodeName;
+      planned.set(change.key, { action: 'start', slot: task.slot, node, reason });
+    } else if (before && isActive(before)) {
+      planned.set(change.key, {
+        action: 'stop',
+        slot: before.slot,
+        node: before.nodeName,
+        reason: task?.why ?? 'it is not needed any more',
+      });
+    }
+  }
+
+  /** Agents without delay: what is assigned runs, what is to stop has stopped. */
+  #obey(id: ServiceId): void {
+    const changes: Change[] = [];
+    for (const task of this.snapshot.tasksOfService(id)) {
+      if (task.nodeId === '' || isTerminal(task.state) || (task.state === 'running' && isActive(task))) continue;
+      const ended = { state: 'shutdown', finishedAtMs: this.#now, stateAtMs: this.#now } as const;
+      const runs = { state: 'running', health: '', startedAtMs: this.#now, stateAtMs: this.#now } as const;
+      const value: Task = { ...task, ...(isActive(task) ? runs : ended) };
+      changes.push({ table: 'task', key: task.id, value, expect: 0 });
+    }
+    this.apply(changes);
+  }
+}
+
+function detailsOf(before: Service, spec: ServiceSpec): string[] {
+  return differences(before.spec, spec).map((path) => `${path}: ${at(before.spec, path)} → ${at(spec, path)}`);
+}
+
+function at(value: unknown, path: string): string {
+  let found = value;
+  for (const key of path.split('.')) found = (found as Record<string, unknown> | undefined)?.[key];
+  return found === undefined ? 'none' : typeof found === 'string' ? found || '""' : JSON.stringify(found);
+}
+
+/** Ids of the right form for records that are never committed. */
+function countedIds(): () => string {
+  let count = 0;
+  return () => `plan${(count++).toString(36).padStart(21, '0')}`;
+}
