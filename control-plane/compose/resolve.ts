@@ -365,16 +365,17 @@ function placeOf(draft: Draft, field: string): Place {
   return { at: draft.place.at, path: field ? `${draft.place.path}.${field}` : draft.place.path };
 }
 
-/** Two publications of one port in the same file. */
+/** Two publications of one port in the same file; two services' host ports may share it on different nodes. */
 function refuseSharedPorts(services: readonly (ResolvedService | undefined)[], findings: Findings): void {
-  const owners = new Map<string, string>();
+  const owners = new Map<string, { path: string; port: Port }>();
   for (const service of services)
     for (const { value, place } of service?.ports ?? []) {
       if (value.published === 0) continue;
       const key = `${value.published}/${value.protocol}`;
       const owner = owners.get(key);
-      if (owner !== undefined)
-        refuse(findings, place, `port ${key} is already published by ${owner}`, 'publish another port');
-      else owners.set(key, service!.place.path);
+      const { path } = service!.place;
+      if (!owner) owners.set(key, { path, port: value });
+      else if (owner.path === path || owner.port.mode === 'ingress' || value.mode === 'ingress')
+        refuse(findings, place, `port ${key} is already published by ${owner.path}`, 'publish another port');
     }
 }

@@ -1,0 +1,151 @@
+/** Compose files to one transaction: all services of the file as it says, or nothing and the reasons with their places. */
+import { type Diagnostic, type Place, refuse } from '#control-plane/compose/diagnostic.ts';
+import { type ResolvedService, type ResolveInput, resolve } from '#control-plane/compose/resolve.ts';
+import { applyService, removeService, type WishContext } from '#control-plane/reconcilers/service-changes.ts';
+import { parseConstraint, parseSpread } from '#control-plane/scheduler/constraint.ts';
+import type { Snapshot } from '#control-plane/store/snapshot.ts';
+import type { Change } from '#control-plane/store/store.ts';
+import type { ApplyRequest, ApplyResponse, PlannedChange } from '#proto/gen/gantry/v1/operator.ts';
+import { isFault } from '#proto/kernel/errors.ts';
+import { qualifiedName } from '#proto/model/ids.ts';
+import type { Port, Service } from '#proto/model/service.ts';
+import { nameOfService } from './names.ts';
+import { commitWish, type OperatorParts, wishContext } from './parts.ts';
+import { specDiff } from './spec-diff.ts';
+
+/** Faults: those of the store. Everything that is wrong with the files is in the response. */
+export async function apply(parts: OperatorParts, request: ApplyRequest): Promise<ApplyResponse> {
+  const resolution = resolve(inputOf(request));
+  if (resolution.kind === 'needs')
+    return response({ needsFiles: [...resolution.files], needsVariables: [...resolution.variables] });
+  const warnings = [...resolution.warnings];
+  if (resolution.kind === 'errors') return response({ errors: [...resolution.errors], warnings });
+  const { project, services } = resolution;
+  let wish = decide(wishContext(parts), project, services, request.prune);
+  const answer = () => response({ project, warnings, changes: wish.planned, errors: wish.errors });
+  if (wish.errors.length > 0) return answer();
+  if (request.dryRun) {
+    const { now, snapshot } = wishContext(parts);
+    const tasks = parts.plan(snapshot, wish.changes, now);
+    for (const change of wish.planned) change.tasks = [...(tasks.get(change.serviceId) ?? [])];
+    return answer();
+  }
+  const revision = await commitWish(parts, (context) => {
+    wish = decide(context, project, services, request.prune);
+    return wish.errors.length > 0 ? [] : wish.changes;
+  });
+  return { ...answer(), revision };
+}
+
+function inputOf(request: ApplyRequest): ResolveInput {
+  const supplied = new Map<string, string | undefined>();
+  for (const file of request.files.slice(request.composeFiles))
+    supplied.set(file.path, file.missing ? undefined : file.text);
+  const variables = new Map<string, string | undefined>(request.unsetVariables.map((name) => [name, undefined]));
+  for (const [name, value] of Object.entries(request.variables)) variables.set(name, value);
+  const { project, directory, root, answered } = request;
+  return {
+    files: request.files.slice(0, request.composeFiles),
+    supplied,
+    variables,
+    project,
+    directory,
+    root,
+    answered,
+  };
+}
+
+function response(fields: Partial<ApplyResponse>): ApplyResponse {
+  return {
+    needsFiles: [],
+    needsVariables: [],
+    errors: [],
+    warnings: [],
+    changes: [],
+    revision: 0,
+    project: '',
+    ...fields,
+  };
+}
+
+interface Wish {
+  readonly changes: readonly Change[];
+  readonly planned: PlannedChange[];
+  readonly errors: Diagnostic[];
+}
+
+function decide(context: WishContext, project: string, services: readonly ResolvedService[], prune: boolean): Wish {
+  const { snapshot } = context;
+  const findings = { errors: [] as Diagnostic[], warnings: [] };
+  const changes: Change[] = [];
+  const planned: PlannedChange[] = [];
+  const stays = new Set(services.map(({ spec }) => spec.name));
+  const others = [...snapshot.all('service')].filter(({ spec }) => spec.project === project && !stays.has(spec.name));
+  const gone = new Set(prune ? others : others.filter((service) => service.removing));
+  for (const { spec, place, constraints, ports } of services) {
+    for (const { value, place } of constraints) checked(findings, place, () => parseConstraint(value));
+    checked(findings, place, () => spec.placement.spread.map(parseSpread));
+    for (const { value, place } of ports) {
+      const owner = portOwner(snapshot, qualifiedName(project, spec.name), value, gone);
+      if (owner)
+        refuse(
+          findings,
+          place,
+          `port ${value.published}/${value.protocol} is published by service ${nameOfService(owner)}`,
+          'publish another port, or remove that service',
+        );
+    }
+    const before = snapshot.serviceNamed(project, spec.name);
+    const edits = checked(findings, place, () => applyService(context, spec)) ?? [];
+    changes.push(...edits);
+    const edited = edits.find((change) => change.table === 'service');
+    planned.push({
+      action: edits.length === 0 ? 'unchanged' : before ? 'update' : 'create',
+      serviceId: edited?.key ?? before?.id ?? '',
+      name: qualifiedName(project, spec.name),
+      details: before && edits.length > 0 ? specDiff(before.spec, spec) : [],
+      tasks: [],
+    });
+  }
+  for (const service of others.filter((service) => !service.removing)) {
+    if (prune) changes.push(...removeService(context, service.id));
+    planned.push({
+      action: prune ? 'remove' : 'unchanged',
+      serviceId: service.id,
+      name: nameOfService(service),
+      details: [prune ? 'no longer in the file' : 'not in the file: --prune removes it'],
+      tasks: [],
+    });
+  }
+  return { changes, planned, errors: findings.errors };
+}
+
+/** The result, or the Fault's words at the place. */
+function checked<T>(
+  findings: { readonly errors: Diagnostic[]; readonly warnings: Diagnostic[] },
+  place: Place,
+  action: () => T,
+): T | undefined {
+  try {
+    return action();
+  } catch (error) {
+    if (!isFault(error, 'invalid', 'conflict', 'exists', 'precondition')) throw error;
+    return refuse(findings, place, error.message, error.remedy ?? '');
+  }
+}
+
+/** The service that has a port on nodes where this one wants it; two host ports may share it on different nodes. */
+function portOwner(snapshot: Snapshot, self: string, wanted: Port, gone: ReadonlySet<Service>): Service | undefined {
+  if (wanted.published === 0) return undefined;
+  for (const service of snapshot.all('service')) {
+    if (nameOfService(service) === self || gone.has(service) || service.removing) continue;
+    for (const port of service.spec.ports)
+      if (
+        port.published === wanted.published &&
+        port.protocol === wanted.protocol &&
+        (port.mode === 'ingress' || wanted.mode === 'ingress')
+      )
+        return service;
+  }
+  return undefined;
+}

@@ -1,0 +1,153 @@
+/** How far a service is, in words: pure, for `progress`, `services` and everybody who waits. */
+
+import { satisfies } from '#control-plane/scheduler/constraint.ts';
+import { requestOf } from '#control-plane/scheduler/filters.ts';
+import type { Snapshot } from '#control-plane/store/snapshot.ts';
+import type { ServiceProgress } from '#proto/gen/gantry/v1/operator.ts';
+import { type ServiceId, taskName } from '#proto/model/ids.ts';
+import type { Service } from '#proto/model/service.ts';
+import { isActive, isTerminal, occupiesNode, type Task } from '#proto/model/task.ts';
+import { nameOfService } from './names.ts';
+
+/** So many failures of one seat's tasks are not an accident. */
+const failuresToGiveUp = 3;
+/** A task that no node may take for so long will not be taken by itself. */
+const pendingToGiveUpMs = 8_000;
+
+export interface AssessOptions {
+  readonly now: number;
+  /** Failures before this do not count: they are of earlier tries. */
+  readonly sinceMs: number;
+  /** A rollback is what was asked for. */
+  readonly rollback: boolean;
+}
+
+/** `name`: how the service was called, for when it is gone. */
+export function assess(snapshot: Snapshot, id: ServiceId, name: string, options: AssessOptions): ServiceProgress {
+  const service = snapshot.service(id);
+  const base = { serviceId: id as string, name, running: 0, wanted: 0 };
+  if (!service) return { ...base, outcome: 'converged', message: 'removed' };
+  const tasks = [...snapshot.tasksOfService(id)];
+  if (service.removing) {
+    const left = tasks.filter(occupiesNode).length;
+    return {
+      ...base,
+      running: left,
+      outcome: 'progressing',
+      message: left > 0 ? `stopping ${left} tasks` : 'removing',
+    };
+  }
+  const wanted = wantedTasks(snapshot, service);
+  const current = tasks.filter((task) => task.revision === service.revision);
+  const done = current.filter(
+    (task) =>
+      isReady(task) || (task.state === 'complete' && isLast(task, tasks) && service.spec.restart.condition !== 'any'),
+  );
+  const progress = { ...base, running: done.length, wanted };
+  const outcome = (outcome: string, message: string): ServiceProgress => ({ ...progress, outcome, message });
+  const { rollout } = service;
+  if (rollout.state === 'paused') return outcome('failed', `the rollout stopped: ${rollout.message}`);
+  if (!options.rollback && rollout.finishedAtMs >= options.sinceMs && rollout.state === 'rolled-back')
+    return outcome('failed', `rolled back: ${rollout.message}`);
+  const extra = tasks.filter((task) => isActive(task) && task.revision !== service.revision).length;
+  const surplus = current.filter((task) => isActive(task)).length - wanted;
+  const rolling = rollout.state === 'updating' || rollout.state === 'rolling-back';
+  if (done.length >= wanted && extra === 0 && surplus <= 0 && !rolling) return outcome('converged', '');
+  const hopeless = failing(service, current, options.sinceMs) ?? pendingTooLong(current, options.now);
+  if (hopeless) return outcome('failed', hopeless);
+  if (done.length < wanted) return outcome('progressing', waitingFor(service, current, wanted));
+  if (extra > 0) return outcome('progressing', `replacing ${extra} of the revision before`);
+  return outcome(
+    'progressing',
+    surplus > 0 ? `stopping ${surplus} more than wanted` : rollout.message || 'watching the new tasks',
+  );
+}
+
+/** Tasks that the service should have: replicas, or one for each node that may take one. */
+export function wantedTasks(snapshot: Snapshot, service: Service): number {
+  if (service.spec.mode === 'replicated') return service.spec.replicas;
+  const { constraints } = requestOf(service.id, service.spec, service.spec.template);
+  let nodes = 0;
+  for (const node of snapshot.all('node'))
+    if (
+      node.state === 'ready' &&
+      node.availability === 'active' &&
+      constraints.every((constraint) => satisfies(constraint, node))
+    )
+      nodes++;
+  return nodes;
+}
+
+/** It does its work: running and wanted, healthy where that is checked. */
+export function isReady(task: Task): boolean {
+  return task.state === 'running' && task.wanted === 'running' && (task.health === '' || task.health === 'healthy');
+}
+
+function seatOf(task: Task): string {
+  return task.slot > 0 ? String(task.slot) : task.nodeId;
+}
+
+function isLast(task: Task, tasks: readonly Task[]): boolean {
+  return !tasks.some((other) => seatOf(other) === seatOf(task) && other.createdAtMs > task.createdAtMs);
+}
+
+/** Why it keeps failing, where it does: the newest failure of the seat that failed most. */
+function failing(service: Service, current: readonly Task[], sinceMs: number): string | undefined {
+  const seats = new Map<string, { failures: number; newest: Task | undefined; ready: boolean }>();
+  for (const task of current) {
+    const seat = seats.get(seatOf(task)) ?? { failures: 0, newest: undefined, ready: false };
+    seats.set(seatOf(task), seat);
+    if (isReady(task)) seat.ready = true;
+    if ((task.state !== 'failed' && task.state !== 'rejected') || task.createdAtMs < sinceMs) continue;
+    seat.failures++;
+    if (!seat.newest || task.stateAtMs >= seat.newest.stateAtMs) seat.newest = task;
+  }
+  const limit = service.spec.restart.condition === 'none' ? 1 : failuresToGiveUp;
+  let worst: { failures: number; newest: Task } | undefined;
+  for (const { failures, newest, ready } of seats.values())
+    if (!ready && newest && failures >= limit && failures > (worst?.failures ?? 0)) worst = { failures, newest };
+  return (
+    worst &&
+    `${taskName(worst.newest)} failed ${worst.failures} ${worst.failures === 1 ? 'time' : 'times'}: ${reasonOf(worst.newest)}`
+  );
+}
+
+function pendingTooLong(current: readonly Task[], now: number): string | undefined {
+  const waiting = current.filter((task) => isActive(task) && !isReady(task));
+  const pending = waiting.filter(
+    (task) => task.state === 'pending' && reasonOf(task) !== '' && now - task.createdAtMs >= pendingToGiveUpMs,
+  );
+  const [first] = pending;
+  return first && pending.length === waiting.length ? `${taskName(first)} is pending: ${reasonOf(first)}` : undefined;
+}
+
+function waitingFor(service: Service, current: readonly Task[], wanted: number): string {
+  const active = current.filter((task) => isActive(task));
+  const blocked = active.find((task) => task.state === 'pending' && reasonOf(task) !== '');
+  if (blocked) return `${taskName(blocked)} is pending: ${reasonOf(blocked)}`;
+  const failed = current
+    .filter((task) => (task.state === 'failed' || task.state === 'rejected') && isLastFailure(task, current))
+    .sort((a, b) => b.stateAtMs - a.stateAtMs)[0];
+  if (failed) return `${taskName(failed)} ${failed.state}: ${reasonOf(failed)}; trying again`;
+  const unhealthy = active.find((task) => task.state === 'running' && !isReady(task));
+  if (unhealthy) return `${taskName(unhealthy)} runs, its health check says ${unhealthy.health || 'nothing'} yet`;
+  const slowest = active.filter((task) => task.state !== 'running')[0];
+  if (slowest) return `${taskName(slowest)} is ${slowest.state}${slowest.message ? `: ${slowest.message}` : ''}`;
+  return `waiting for ${wanted - active.length} tasks of ${nameOfService(service)}`;
+}
+
+function isLastFailure(task: Task, tasks: readonly Task[]): boolean {
+  return !tasks.some(
+    (other) =>
+      seatOf(other) === seatOf(task) &&
+      other.createdAtMs > task.createdAtMs &&
+      (isReady(other) || isTerminal(other.state)),
+  );
+}
+
+function reasonOf(task: Task): string {
+  if (task.error) return task.error;
+  if (task.message) return task.message;
+  if (task.oomKilled) return 'it ran out of memory';
+  return isTerminal(task.state) && task.finishedAtMs > 0 ? `it ended with exit code ${task.exitCode}` : '';
+}

@@ -1,0 +1,133 @@
+/** Lists and single objects, as the snapshot of this moment has them. */
+import type { Snapshot } from '#control-plane/store/snapshot.ts';
+import type {
+  InspectRequest,
+  InspectResponse,
+  ListRequest,
+  ListResponse,
+  NodeSummary,
+  ServiceSummary,
+  TokenInfo,
+} from '#proto/gen/gantry/v1/operator.ts';
+import { Fault } from '#proto/kernel/errors.ts';
+import type { Token } from '#proto/model/cluster.ts';
+import type { Node } from '#proto/model/node.ts';
+import { add, noResources } from '#proto/model/resources.ts';
+import type { Service } from '#proto/model/service.ts';
+import { isActive, isTerminal, occupiesNode, type Task } from '#proto/model/task.ts';
+import { toWire } from '#proto/model/wire.ts';
+import { isReady, wantedTasks } from './assess.ts';
+import { findAny, findNode, findService } from './names.ts';
+import type { OperatorParts } from './parts.ts';
+
+export function list({ store, clock }: OperatorParts, request: ListRequest): ListResponse {
+  const { snapshot } = store;
+  const response: ListResponse = { services: [], tasks: [], nodes: [], tokens: [], revision: snapshot.revision };
+  switch (request.kind) {
+    case 'service':
+      return { ...response, services: servicesOf(snapshot, request) };
+    case 'task':
+      return { ...response, tasks: tasksOf(snapshot, request).map((task) => toWire<Task>(task)) };
+    case 'node':
+      return { ...response, nodes: [...snapshot.all('node')].sort(byName).map((node) => nodeSummary(snapshot, node)) };
+    case 'token':
+      return {
+        ...response,
+        tokens: [...snapshot.all('token')]
+          .filter((token) => request.all || token.expiresAtMs > clock.now())
+          .map(tokenInfo),
+      };
+    default:
+      throw new Fault('invalid', `there is no list of "${request.kind}"`, {
+        remedy: 'ask for service, task, node or token',
+      });
+  }
+}
+
+/** Faults: `not-found`, `invalid` (ambiguous). */
+export function inspect({ store }: OperatorParts, request: InspectRequest): InspectResponse {
+  const { snapshot } = store;
+  const found = findAny(snapshot, request.name);
+  if ('service' in found)
+    return { object: { $case: 'service', value: toWire<Service>(found.service) }, template: undefined };
+  if ('node' in found) return { object: { $case: 'node', value: toWire<Node>(found.node) }, template: undefined };
+  const { task } = found;
+  const template = snapshot.revisionOf(task.serviceId, task.revision)?.template;
+  return { object: { $case: 'task', value: toWire<Task>(task) }, template: template && toWire(template) };
+}
+
+export function tokenInfo(token: Token): TokenInfo {
+  return { id: token.id, createdAtMs: token.createdAtMs, expiresAtMs: token.expiresAtMs, usesLeft: token.usesLeft };
+}
+
+function servicesOf(snapshot: Snapshot, request: ListRequest): ServiceSummary[] {
+  return [...snapshot.all('service')]
+    .filter(({ spec }) => request.project === '' || spec.project === request.project)
+    .sort((a, b) => compare(a.spec.project, b.spec.project) || compare(a.spec.name, b.spec.name))
+    .map((service) => {
+      const current = [...snapshot.tasksOfService(service.id)].filter(isReady);
+      return {
+        service: toWire<Service>(service),
+        running: current.length,
+        wanted: service.removing ? 0 : wantedTasks(snapshot, service),
+      };
+    });
+}
+
+/** Without `all`: tasks that are wanted, and the last word about seats whose task has ended for good. */
+function tasksOf(snapshot: Snapshot, request: ListRequest): Task[] {
+  const node = request.node === '' ? undefined : findNode(snapshot, request.node).id;
+  const tasks =
+    request.service === ''
+      ? [...snapshot.all('task')]
+      : [...snapshot.tasksOfService(findService(snapshot, request.service).id)];
+  return tasks
+    .filter(
+      (task) =>
+        (node === undefined || task.nodeId === node) && (request.project === '' || task.project === request.project),
+    )
+    .filter(
+      (task) =>
+        request.all ||
+        isActive(task) ||
+        occupiesNode(task) ||
+        (isTerminal(task.state) && task.wanted === 'running' && holdsSeat(task, tasks)),
+    )
+    .sort(
+      (a, b) =>
+        compare(a.project, b.project) ||
+        compare(a.serviceName, b.serviceName) ||
+        a.slot - b.slot ||
+        compare(a.nodeName, b.nodeName) ||
+        b.createdAtMs - a.createdAtMs,
+    );
+}
+
+function holdsSeat(task: Task, tasks: readonly Task[]): boolean {
+  return !tasks.some(
+    (other) =>
+      other.serviceId === task.serviceId &&
+      other.slot === task.slot &&
+      (task.slot > 0 || other.nodeId === task.nodeId) &&
+      other.createdAtMs > task.createdAtMs,
+  );
+}
+
+function nodeSummary(snapshot: Snapshot, node: Node): NodeSummary {
+  let reserved = noResources;
+  let tasks = 0;
+  for (const task of snapshot.tasksOnNode(node.id)) {
+    if (!occupiesNode(task)) continue;
+    tasks++;
+    reserved = add(reserved, task.reservations);
+  }
+  return { node: toWire<Node>(node), tasks, reserved, leader: false };
+}
+
+function byName(a: Node, b: Node): number {
+  return compare(a.name, b.name);
+}
+
+function compare(a: string, b: string): number {
+  return a < b ? -1 : a > b ? 1 : 0;
+}

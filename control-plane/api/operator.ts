@@ -1,0 +1,56 @@
+/** The Operator service: each method in its noun's file, joined to gRPC here. */
+import type * as grpc from '@grpc/grpc-js';
+import type { RelayFrame } from '#proto/gen/gantry/v1/agent.ts';
+import type { ExecInput, InfoResponse, OperatorServer } from '#proto/gen/gantry/v1/operator.ts';
+import { toWire } from '#proto/model/wire.ts';
+import { serverStream, unary } from '#proto/rpc.ts';
+import { serverSideStream } from '#proto/rpc-stream.ts';
+import { createToken, issueCertificate, putCredential, revokeToken } from './access.ts';
+import { apply } from './apply.ts';
+import { explain } from './explain.ts';
+import { inspect, list } from './list.ts';
+import { removeNode, updateNode } from './nodes.ts';
+import type { OperatorParts } from './parts.ts';
+import { progress } from './progress.ts';
+import { remove, restart, rollback, scale } from './services.ts';
+import { events, exec, logs, stats } from './streams.ts';
+
+/** The handlers of gantry.v1.Operator; who may call them is decided by who serves them. */
+export function operatorService(parts: OperatorParts): OperatorServer {
+  return {
+    apply: unary((request) => apply(parts, request)),
+    progress: serverStream((request, signal) => progress(parts, request, signal)),
+    list: unary(async (request) => list(parts, request)),
+    inspect: unary(async (request) => inspect(parts, request)),
+    scale: unary(async (request) => scale(parts, request)),
+    restart: unary((request) => restart(parts, request)),
+    rollback: unary((request) => rollback(parts, request)),
+    remove: unary((request) => remove(parts, request)),
+    explain: unary(async (request) => explain(parts, request)),
+    updateNode: unary((request) => updateNode(parts, request)),
+    removeNode: unary((request) => removeNode(parts, request)),
+    createToken: unary((request) => createToken(parts, request)),
+    revokeToken: unary((request) => revokeToken(parts, request).then(() => ({}))),
+    putCredential: unary((request) => putCredential(parts, request).then(() => ({}))),
+    issueCertificate: unary((request) => issueCertificate(parts, request)),
+    events: serverStream((request, signal) => events(parts, request, signal)),
+    logs: serverStream((request, signal) => logs(parts, request, signal)),
+    exec: (call: grpc.ServerDuplexStream<ExecInput, RelayFrame>) => exec(parts, serverSideStream(call)),
+    stats: unary((request) => stats(parts, request)),
+    info: unary(async () => info(parts)),
+  };
+}
+
+function info({ store, authority, addresses, version }: OperatorParts): InfoResponse {
+  const { cluster } = store.snapshot;
+  return {
+    clusterId: cluster?.id ?? '',
+    version,
+    leader: store.leadership?.replica ?? '',
+    epoch: store.leadership?.epoch ?? 0,
+    revision: store.snapshot.revision,
+    cluster: cluster && toWire(cluster),
+    caFingerprint: authority.hash,
+    addresses: [...addresses],
+  };
+}

@@ -1,0 +1,70 @@
+/** What the operator's service is made of; handed in by assemble. */
+
+import type { Relays } from '#control-plane/dispatch/relay.ts';
+import type { EventLog } from '#control-plane/events/event-log.ts';
+import type { LogStore } from '#control-plane/logs/log-store.ts';
+import type { WishContext } from '#control-plane/reconcilers/service-changes.ts';
+import type { Authority } from '#control-plane/security/certificates.ts';
+import type { Enrolment } from '#control-plane/security/enrol.ts';
+import type { Snapshot } from '#control-plane/store/snapshot.ts';
+import type { Change, Store } from '#control-plane/store/store.ts';
+import type { PlannedTask } from '#proto/gen/gantry/v1/operator.ts';
+import type { Clock } from '#proto/kernel/clock.ts';
+import { isFault } from '#proto/kernel/errors.ts';
+import type { Log } from '#proto/kernel/log.ts';
+import { newId, type Random } from '#proto/kernel/random.ts';
+
+/** What the controllers would do about changes that are not committed: service id → its tasks' fates. */
+export type Planner = (
+  snapshot: Snapshot,
+  changes: readonly Change[],
+  now: number,
+) => ReadonlyMap<string, readonly PlannedTask[]>;
+
+export interface OperatorParts {
+  readonly store: Store;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly log: Log;
+  readonly events: EventLog;
+  readonly logs: LogStore;
+  /** Of this replica: only the leader has sessions. */
+  readonly relays: Relays;
+  readonly authority: Pick<Authority, 'certificate' | 'hash'>;
+  readonly enrolment: Pick<Enrolment, 'createToken' | 'revokeToken' | 'issueOperator'>;
+  readonly plan: Planner;
+  readonly version: string;
+  /** Where operators with a certificate reach the control plane, `host:port`. */
+  readonly addresses: readonly string[];
+}
+
+const attempts = 8;
+const retryMs = 20;
+
+/** The changes of a wish, decided on the snapshot of this moment. */
+export type Decide = (context: WishContext) => readonly Change[];
+
+/** What a wish is decided on, now. */
+export function wishContext({ store, clock, random }: OperatorParts): WishContext {
+  return { snapshot: store.snapshot, now: clock.now(), newId: () => newId(random) };
+}
+
+/**
+ * Commits what `decide` wishes, all or nothing, and waits until the snapshot has it; decides anew when somebody was faster.
+ * Returns the revision of the commit; 0 where there was nothing to change.
+ */
+export async function commitWish(parts: OperatorParts, decide: Decide): Promise<number> {
+  const { store, clock } = parts;
+  for (let attempt = 1; ; attempt++) {
+    const changes = decide(wishContext(parts));
+    if (changes.length === 0) return 0;
+    try {
+      const revision = await store.commit(changes);
+      await store.seen(revision);
+      return revision;
+    } catch (error) {
+      if (attempt === attempts || !isFault(error, 'conflict')) throw error;
+      await clock.sleep(retryMs * attempt);
+    }
+  }
+}

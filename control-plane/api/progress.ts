@@ -1,0 +1,90 @@
+/** How far services are, as a stream: one update for each step of the snapshot that changes the answer, until it is final. */
+import type { Delta } from '#control-plane/store/store.ts';
+import type { ProgressRequest, ProgressUpdate, ServiceProgress } from '#proto/gen/gantry/v1/operator.ts';
+import { Fault } from '#proto/kernel/errors.ts';
+import { type ServiceId, serviceId } from '#proto/model/ids.ts';
+import { assess } from './assess.ts';
+import { nameOfService } from './names.ts';
+import type { OperatorParts } from './parts.ts';
+
+/** Changes of this long go out as one update. */
+const coalesceMs = 40;
+/** Time alone may change the answer too: what is pending too long has failed. */
+const tickMs = 1_000;
+
+export async function* progress(
+  parts: OperatorParts,
+  request: ProgressRequest,
+  signal: AbortSignal,
+): AsyncGenerator<ProgressUpdate> {
+  const { store, clock } = parts;
+  const ids = request.services.map(serviceId);
+  if (ids.length === 0) throw new Fault('invalid', 'progress of no service was asked for');
+  if (request.revision > 0) await store.seen(request.revision, signal);
+  const names = new Map<ServiceId, string>();
+  const since = new Map<ServiceId, number>();
+  const look = (): ServiceProgress[] =>
+    ids.map((id) => {
+      const service = store.snapshot.service(id);
+      if (service) {
+        names.set(id, nameOfService(service));
+        since.set(id, service.updatedAtMs);
+      }
+      const options = { now: clock.now(), sinceMs: since.get(id) ?? 0, rollback: request.rollback };
+      return assess(store.snapshot, id, names.get(id) ?? id, options);
+    });
+  const changed = changeSignal(parts, new Set(ids));
+  try {
+    for (let told = ''; !signal.aborted; ) {
+      const services = look();
+      const done =
+        services.some(({ outcome }) => outcome === 'failed') ||
+        services.every(({ outcome }) => outcome === 'converged');
+      const text = JSON.stringify(services);
+      if (text !== told || done) yield { services, done };
+      if (done) return;
+      told = text;
+      await changed.next(signal);
+    }
+  } finally {
+    changed.stop();
+  }
+}
+
+/** Waits for the next change of the services, or the tick, whichever is first. */
+function changeSignal({ store, clock }: OperatorParts, ids: ReadonlySet<ServiceId>) {
+  let dirty = false;
+  let wake: (() => void) | undefined;
+  const unsubscribe = store.subscribe((delta) => {
+    if (!concerns(delta, ids)) return;
+    dirty = true;
+    wake?.();
+  });
+  return {
+    stop: unsubscribe,
+    async next(signal: AbortSignal): Promise<void> {
+      if (!dirty)
+        await new Promise<void>((resolve) => {
+          const done = () => {
+            timer.cancel();
+            signal.removeEventListener('abort', done);
+            resolve();
+          };
+          const timer = clock.after(tickMs, done);
+          wake = done;
+          signal.addEventListener('abort', done, { once: true });
+        });
+      wake = undefined;
+      if (dirty && !signal.aborted) await clock.sleep(coalesceMs);
+      dirty = false;
+    },
+  };
+}
+
+function concerns(delta: Delta, ids: ReadonlySet<ServiceId>): boolean {
+  return delta.changes.some((change) => {
+    if (change.table === 'service') return ids.has(change.key as ServiceId);
+    if (change.table === 'task') return ids.has((change.after ?? change.before)!.serviceId);
+    return change.table === 'node';
+  });
+}

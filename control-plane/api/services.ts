@@ -1,0 +1,70 @@
+/** Services: scale, restart, rollback, remove; several at once are one transaction. */
+import {
+  removeService,
+  restartService,
+  rollbackService,
+  scaleService,
+  type WishContext,
+} from '#control-plane/reconcilers/service-changes.ts';
+import type { Change } from '#control-plane/store/store.ts';
+import type { ChangeResponse, ScaleRequest, ServiceRequest } from '#proto/gen/gantry/v1/operator.ts';
+import { Fault } from '#proto/kernel/errors.ts';
+import type { ServiceId } from '#proto/model/ids.ts';
+import type { Service } from '#proto/model/service.ts';
+import { limits } from '#proto/model/validate.ts';
+import { findService, nameOfService } from './names.ts';
+import { commitWish, type OperatorParts } from './parts.ts';
+
+export function scale(parts: OperatorParts, request: ScaleRequest): Promise<ChangeResponse> {
+  const wanted = Object.entries(request.replicas);
+  for (const [name, replicas] of wanted)
+    if (replicas > limits.replicas)
+      throw new Fault('invalid', `${name}: ${replicas} replicas are not allowed`, {
+        remedy: `use 0 to ${limits.replicas}`,
+      });
+  const byName = new Map(wanted);
+  return change(
+    parts,
+    [...byName.keys()],
+    (context, service, name) => scaleService(context, service.id, byName.get(name)!),
+    'scaled',
+  );
+}
+
+export function restart(parts: OperatorParts, request: ServiceRequest): Promise<ChangeResponse> {
+  return change(parts, request.services, (context, { id }) => restartService(context, id), 'restarting');
+}
+
+export function rollback(parts: OperatorParts, request: ServiceRequest): Promise<ChangeResponse> {
+  return change(parts, request.services, (context, { id }) => rollbackService(context, id), 'rolling back');
+}
+
+export function remove(parts: OperatorParts, request: ServiceRequest): Promise<ChangeResponse> {
+  return change(parts, request.services, (context, { id }) => removeService(context, id), 'removing');
+}
+
+async function change(
+  parts: OperatorParts,
+  names: readonly string[],
+  decide: (context: WishContext, service: Service, name: string) => readonly Change[],
+  word: string,
+): Promise<ChangeResponse> {
+  if (names.length === 0)
+    throw new Fault('invalid', 'no service was named', { remedy: 'name one: see gantry services' });
+  const services = new Map<ServiceId, Service>();
+  const revision = await commitWish(parts, (context) => {
+    services.clear();
+    return names.flatMap((name) => {
+      const service = findService(context.snapshot, name);
+      if (services.has(service.id)) return [];
+      services.set(service.id, service);
+      return decide(context, service, name);
+    });
+  });
+  const said = [...services.values()].map(nameOfService).join(', ');
+  return {
+    revision,
+    serviceIds: [...services.keys()],
+    message: revision > 0 ? `${word} ${said}` : `${said}: nothing to change`,
+  };
+}

@@ -1,0 +1,66 @@
+/** What differs between two specs, in the words of a Compose file; values of variables stay out of it, they may be secret. */
+import type { ServiceSpec } from '#proto/model/service.ts';
+
+const names: Readonly<Record<string, string>> = {
+  'template.container': '',
+  'template.limits': 'limits',
+  'template.reservations': 'reservations',
+  'template.runtime': 'runtime',
+};
+
+/** One line for each thing that differs; empty: nothing does. */
+export function specDiff(before: ServiceSpec, after: ServiceSpec): string[] {
+  const lines: string[] = [];
+  walk(before, after, '', lines);
+  return lines;
+}
+
+function walk(before: unknown, after: unknown, path: string, lines: string[]): void {
+  if (path === 'template.container.env') {
+    environmentDiff(before as readonly string[], after as readonly string[], lines);
+    return;
+  }
+  if (isRecord(before) && isRecord(after)) {
+    for (const key of new Set([...Object.keys(before), ...Object.keys(after)]))
+      walk(before[key], after[key], path ? `${path}.${key}` : key, lines);
+    return;
+  }
+  if (JSON.stringify(before) !== JSON.stringify(after)) lines.push(`${label(path)}: ${show(before)} → ${show(after)}`);
+}
+
+function environmentDiff(before: readonly string[], after: readonly string[], lines: string[]): void {
+  const was = new Map(before.map(split));
+  const is = new Map(after.map(split));
+  for (const [name, value] of is) {
+    if (!was.has(name)) lines.push(`environment: ${name} added`);
+    else if (was.get(name) !== value) lines.push(`environment: ${name} changed`);
+  }
+  for (const name of was.keys()) if (!is.has(name)) lines.push(`environment: ${name} removed`);
+}
+
+function split(entry: string): readonly [string, string] {
+  const cut = entry.indexOf('=');
+  return [entry.slice(0, cut), entry.slice(cut + 1)];
+}
+
+function label(path: string): string {
+  for (const [prefix, name] of Object.entries(names))
+    if (path === prefix || path.startsWith(`${prefix}.`))
+      return snake(`${name}${path.slice(prefix.length)}`.replace(/^\./, ''));
+  return snake(path);
+}
+
+function snake(text: string): string {
+  return text.replace(/(?:Ms|Bytes)$/, '').replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
+}
+
+function show(value: unknown): string {
+  if (value === undefined || value === '') return 'none';
+  if (Array.isArray(value) && value.every((item) => typeof item === 'string'))
+    return value.length > 0 ? value.join(' ') : 'none';
+  return typeof value === 'string' ? value : JSON.stringify(value);
+}
+
+function isRecord(value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
+}
