@@ -1,0 +1,67 @@
+/** All that is mounted into one task's container: its volumes, and the files made for it. */
+import { existsSync, readdirSync } from 'node:fs';
+import { rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { TaskAssignment } from '#proto/model/assignment.ts';
+import { isId, type TaskId } from '#proto/model/ids.ts';
+import { writeEtcFiles } from '../runtime/etc-files.ts';
+import type { ImageConfig, PreparedMount, RootfsMount } from '../runtime/runtime.ts';
+import type { Volumes } from './volumes.ts';
+
+export interface TaskMountsRequest {
+  readonly wanted: Pick<TaskAssignment, 'task' | 'template'>;
+  readonly image: { readonly config: ImageConfig };
+  readonly rootfs: readonly RootfsMount[];
+  /** Of the gateway's resolver, for resolv.conf. */
+  readonly dns: string;
+  readonly hostname: string;
+}
+
+export interface TaskMounts {
+  /** In the order to be mounted. Faults as `Volumes.prepare`. */
+  prepare(request: TaskMountsRequest): Promise<readonly PreparedMount[]>;
+  /** Drops what belongs to the task alone; nothing where there is none. */
+  release(task: TaskId): Promise<void>;
+  /** Tasks of which something is here. */
+  held(): Promise<readonly TaskId[]>;
+}
+
+/** `data`: the agent's directory; `task-files/` is made in it. `search`: domains of a project's names, for resolv.conf. */
+export function taskMounts(parts: {
+  readonly data: string;
+  readonly volumes: Volumes;
+  readonly search: (project: string) => readonly string[];
+}): TaskMounts {
+  const files = join(parts.data, 'task-files');
+  return {
+    async prepare({ wanted, image, rootfs, dns, hostname }) {
+      const { task, template } = wanted;
+      const volumes = await parts.volumes.prepare({
+        task: task.id,
+        mounts: template.container.mounts,
+        imageVolumes: image.config.volumes,
+        rootfs,
+        privileged: template.container.privileged,
+      });
+      const made = writeEtcFiles(join(files, task.id), {
+        hostname,
+        address: task.address,
+        gateway: dns,
+        dns,
+        search: parts.search(task.project),
+        container: template.container,
+      });
+      // What the user mounts there goes before what would be made.
+      const taken = new Set(volumes.map(({ target }) => target));
+      return [...made.filter(({ target }) => !taken.has(target)), ...volumes];
+    },
+    async release(task) {
+      if (isId(task)) await rm(join(files, task), { recursive: true, force: true });
+      await parts.volumes.release(task);
+    },
+    async held() {
+      const here = existsSync(files) ? (readdirSync(files).filter(isId) as TaskId[]) : [];
+      return [...new Set([...here, ...(await parts.volumes.held())])];
+    },
+  };
+}

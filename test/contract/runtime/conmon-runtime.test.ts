@@ -1,0 +1,391 @@
+/** The real runtime, with runc: the contract, and what only a kernel can show. */
+import { execFileSync } from 'node:child_process';
+import {
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import type { ContainerRequest, ExecRequest, ExecSession, Runtime } from '#node-agent/runtime/runtime.ts';
+import type { TaskId } from '#proto/model/ids.ts';
+import type { ContainerSpec } from '#proto/model/service.ts';
+import { type ContainerLab, containerLab, makeRootfs, shellRequest } from '#test/support/container-lab.ts';
+import { eventually } from '#test/support/eventually.ts';
+import { execRequest, exitsOf, type Role, runtimeContract, stateOf } from './runtime-contract.ts';
+
+const scripts: Record<Role, string> = {
+  stays: 'trap "exit 143" TERM; while true; do sleep 0.1; done',
+  'exits-7': 'sleep 0.2; exit 7',
+  'ignores-term': 'trap "" TERM; while true; do sleep 1; done',
+  refused: '',
+};
+
+runtimeContract('conmon with runc', async () => {
+  const lab = await containerLab();
+  return {
+    open: () => lab.open(),
+    request: (role) => shellRequest(lab, scripts[role], role === 'refused' ? { command: ['/bin/nothing'] } : {}),
+    close: () => lab.close(),
+  };
+});
+
+describe('a container of conmon with runc', () => {
+  let lab: ContainerLab;
+  let runtime: Runtime;
+  const made: TaskId[] = [];
+  beforeAll(async () => {
+    lab = await containerLab();
+    runtime = await lab.open();
+  });
+  afterAll(() => lab.close());
+
+  const run = async (
+    script: string,
+    container: Partial<ContainerSpec> = {},
+    fields: Partial<ContainerRequest> = {},
+  ) => {
+    const request = shellRequest(lab, script, container, fields);
+    await runtime.create(request);
+    made.push(request.id);
+    await runtime.start(request.id);
+    return request;
+  };
+  const exitOf = async (id: TaskId) => {
+    const state = await eventually(async () => {
+      const state = await stateOf(runtime, id);
+      return state?.exit ? state : undefined;
+    });
+    return state!.exit!;
+  };
+  const logOf = (request: ContainerRequest) =>
+    readFileSync(request.logPath, 'utf8')
+      .split('\n')
+      .filter(Boolean)
+      .map((line) => line.split(' ').slice(3).join(' '));
+  /** Runs to its end; its lines of output and its exit code. */
+  const outcome = async (
+    script: string,
+    container: Partial<ContainerSpec> = {},
+    fields: Partial<ContainerRequest> = {},
+  ) => {
+    const request = await run(script, container, fields);
+    const exit = await exitOf(request.id);
+    const lines = logOf(request);
+    await runtime.delete(request.id);
+    return { lines, exit };
+  };
+
+  it('writes its log with times and streams, and leaves the log when it is deleted', async () => {
+    const request = await run('echo one; echo two >&2; printf half');
+    await exitOf(request.id);
+    await runtime.delete(request.id);
+    const lines = readFileSync(request.logPath, 'utf8').trimEnd().split('\n');
+    const stamp = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}[+-]\d\d:\d\d /;
+    expect(lines.every((line) => stamp.test(line))).toBe(true);
+    expect(lines.map((line) => line.replace(stamp, '')).sort()).toEqual([
+      'stderr F two',
+      'stdout F one',
+      'stdout P half',
+    ]);
+  });
+
+  it('holds few capabilities, no new privileges, and a seccomp filter', async () => {
+    const { lines } = await outcome('grep -E "^(Cap|NoNewPrivs|Seccomp:)" /proc/self/status');
+    const status = Object.fromEntries(lines.map((line) => line.split(':').map((part) => part.trim())));
+    const ten = '00000000000405fb';
+    expect(status).toEqual({
+      CapInh: '0000000000000000',
+      CapPrm: ten,
+      CapEff: ten,
+      CapBnd: ten,
+      CapAmb: '0000000000000000',
+      NoNewPrivs: '1',
+      Seccomp: '2',
+    });
+  });
+
+  it('cannot mount, unshare, make devices, write sysctls, or see what is masked', async () => {
+    const attempts = [
+      'mount -t tmpfs none /tmp',
+      'unshare -m true',
+      'unshare -U true',
+      'mknod /tmp/sda b 8 0',
+      'echo 1 > /proc/sys/kernel/panic',
+      'echo h > /proc/sysrq-trigger',
+      'test -s /proc/kcore',
+      'umount /proc',
+      'mount -o remount,rw /sys',
+      'mkdir /sys/fs/cgroup/memory/escape',
+      'hostname other',
+      'dmesg',
+      'chroot / mount -t proc none /tmp',
+    ];
+    const { lines } = await outcome(
+      attempts.map((attempt, index) => `(${attempt}) >/dev/null 2>&1; echo ${index}:$?`).join('\n'),
+    );
+    const succeeded = lines.filter((line) => line.endsWith(':0')).map((line) => attempts[Number(line.split(':')[0])]);
+    expect(lines).toHaveLength(attempts.length);
+    expect(succeeded).toEqual([]);
+  });
+
+  it('inherits no descriptor of the agent', async () => {
+    const { lines } = await outcome('ls /proc/self/fd | tr "\\n" " "');
+    expect(lines[0]?.trim().split(' ')).toEqual(['0', '1', '2', '3']);
+  });
+
+  it('is killed when it uses more memory than its limit, and says so', async () => {
+    const { exit } = await outcome('tail /dev/zero', {}, { limits: { cpuMillis: 0, memoryBytes: 16 << 20, pids: 0 } });
+    expect(exit).toMatchObject({ exitCode: 137, oomKilled: true });
+  });
+
+  it('is limited in processors, memory and processes by its cgroup', async () => {
+    const { lines } = await outcome(
+      `cat /sys/fs/cgroup/cpu/cpu.cfs_quota_us /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/pids/pids.max
+       for i in $(seq 40); do sleep 1 & done; wait`,
+      {},
+      { limits: { cpuMillis: 250, memoryBytes: 32 << 20, pids: 20 } },
+    );
+    expect(lines.slice(0, 3)).toEqual(['25000', String(32 << 20), '20']);
+    expect(lines.some((line) => /can't fork/.test(line))).toBe(true);
+  });
+
+  it('runs as the user its image names, with the groups of that user', async () => {
+    const byName = await outcome('id; pwd; echo $HOME', { user: 'app', workingDir: '/home/app' });
+    expect(byName.lines).toEqual(['uid=1234(app) gid=1234(app) groups=2000(shared)', '/home/app', '/home/app']);
+    const byNumber = await outcome('id', { user: '77:88' });
+    expect(byNumber.lines).toEqual(['uid=77 gid=88']);
+    await expect(run('id', { user: 'nobody-here' })).rejects.toMatchObject({ code: 'invalid' });
+  });
+
+  it('does not look up users through a symlink that leads out of the image', async () => {
+    const rootfs = join(lab.directory, 'evil');
+    makeRootfs(rootfs);
+    rmSync(join(rootfs, 'etc/passwd'));
+    symlinkSync('/../../../../../../etc/passwd', join(rootfs, 'etc/passwd'));
+    const request = shellRequest({ ...lab, rootfs }, 'id', { user: 'daemon' });
+    await expect(runtime.create(request)).rejects.toMatchObject({
+      code: 'invalid',
+      message: expect.stringContaining('daemon'),
+    });
+  });
+
+  it('refuses an image whose /dev is a symlink, and a working directory in /proc', async () => {
+    const rootfs = join(lab.directory, 'dev-link');
+    makeRootfs(rootfs);
+    rmSync(join(rootfs, 'dev'), { recursive: true });
+    symlinkSync('tmp', join(rootfs, 'dev'));
+    await expect(runtime.create(shellRequest({ ...lab, rootfs }, 'id'))).rejects.toMatchObject({ code: 'invalid' });
+    await expect(run('id', { workingDir: '/proc/self/fd/7' })).rejects.toMatchObject({ code: 'invalid' });
+  });
+
+  it('may have a root it cannot write to, and a tmpfs that it can', async () => {
+    const { lines } = await outcome(
+      'touch /x 2>/dev/null || echo read-only; touch /scratch/x && echo written; df -k /scratch | tail -1',
+      {
+        readOnly: true,
+      },
+      {
+        mounts: [
+          {
+            source: 'tmpfs',
+            target: '/scratch',
+            readOnly: false,
+            propagation: '',
+            type: 'tmpfs',
+            options: ['size=1m'],
+          },
+        ],
+      },
+    );
+    expect(lines.slice(0, 2)).toEqual(['read-only', 'written']);
+    expect(lines[2]).toContain('1024');
+  });
+
+  it('has what is bound into it, read-only where asked', async () => {
+    const source = join(lab.directory, 'bound');
+    mkdirSync(source, { recursive: true });
+    writeFileSync(join(source, 'file'), 'content\n');
+    const mount = {
+      source,
+      target: '/data/inner',
+      readOnly: true,
+      propagation: '',
+      type: 'bind',
+      options: ['nosuid', 'nodev'],
+    } as const;
+    const { lines } = await outcome(
+      'cat /data/inner/file; touch /data/inner/x 2>/dev/null || echo refused',
+      {},
+      { mounts: [mount] },
+    );
+    expect(lines).toEqual(['content', 'refused']);
+  });
+
+  it('has its hostname, environment and network namespace', async () => {
+    const { lines } = await outcome('hostname; echo $A $B $HOSTNAME; ls /sys/class/net', { env: ['A=1', 'B=2=3'] });
+    expect(lines).toEqual(['web-1', '1 2=3 web-1', 'lo']);
+  });
+
+  it('may have an init that reaps and passes signals on, also from an image without one', async () => {
+    const request = await run('echo $$; sleep 100', { init: true });
+    await eventually(() => existsSync(request.logPath) && logOf(request).length > 0);
+    expect(logOf(request)).not.toContain('1');
+    await runtime.kill(request.id, 'SIGTERM');
+    expect((await exitOf(request.id)).exitCode).toBe(143);
+    await runtime.delete(request.id);
+  });
+
+  it('writes to a new log file after the old one was renamed and it was told so', async () => {
+    const request = await run('while true; do echo tick; sleep 0.05; done');
+    await eventually(() => existsSync(request.logPath) && logOf(request).length > 0);
+    renameSync(request.logPath, `${request.logPath}.1`);
+    await runtime.reopenLog(request.id);
+    await eventually(() => existsSync(request.logPath) && logOf(request).length > 1);
+    const old = readFileSync(`${request.logPath}.1`, 'utf8');
+    await eventually(() => logOf(request).length > 5);
+    expect(readFileSync(`${request.logPath}.1`, 'utf8')).toBe(old);
+    await runtime.delete(request.id);
+  });
+
+  it('is told lost, and ended, when its conmon is killed', async () => {
+    const exits = exitsOf(runtime);
+    const request = await run('sleep 1000');
+    const bundle = join(lab.directory, 'agent/containers', request.id);
+    const { pid } = (await stateOf(runtime, request.id))!;
+    process.kill(Number(readFileSync(join(bundle, 'conmon.pid'), 'utf8')), 'SIGKILL');
+    await eventually(() => exits.has(request.id));
+    expect(exits.get(request.id)).toMatchObject([{ lost: true }]);
+    expect(await stateOf(runtime, request.id)).toMatchObject({ status: 'lost' });
+    await eventually(
+      () => !existsSync(`/proc/${pid}/root`) || readFileSync(`/proc/${pid}/stat`, 'utf8').includes(') Z '),
+    );
+    await runtime.delete(request.id);
+    expect(existsSync(bundle)).toBe(false);
+  });
+
+  it('is told lost after a restart of the agent in which its conmon was killed', async () => {
+    const request = await run('sleep 1000');
+    const conmon = Number(readFileSync(join(lab.directory, 'agent/containers', request.id, 'conmon.pid'), 'utf8'));
+    await runtime.close();
+    process.kill(conmon, 'SIGKILL');
+    await eventually(
+      () => !existsSync(`/proc/${conmon}/exe`) || readFileSync(`/proc/${conmon}/stat`, 'utf8').includes(') Z '),
+    );
+    runtime = await lab.open();
+    const exits = exitsOf(runtime);
+    await eventually(() => exits.has(request.id));
+    expect(exits.get(request.id)).toMatchObject([{ lost: true }]);
+    await runtime.delete(request.id);
+  });
+
+  it('leaves no bundle, mount, cgroup or state behind', async () => {
+    const request = await run('sleep 1000');
+    await runtime.delete(request.id);
+    expect(existsSync(join(lab.directory, 'agent/containers', request.id))).toBe(false);
+    expect(readdirSync(join(lab.directory, 'run/oci/runc'))).not.toContain(request.id);
+    expect(readFileSync('/proc/self/mountinfo', 'utf8')).not.toContain(request.id);
+    expect(execFileSync('find', ['/sys/fs/cgroup', '-name', request.id], { encoding: 'utf8' })).toBe('');
+  });
+
+  it('sits beside conmon, which has a cgroup of its own', async () => {
+    const request = await run('sleep 1000');
+    const conmon = Number(readFileSync(join(lab.directory, 'agent/containers', request.id, 'conmon.pid'), 'utf8'));
+    await eventually(() =>
+      readFileSync(`/proc/${conmon}/cgroup`, 'utf8')
+        .split('\n')
+        .filter(Boolean)
+        .every((line) => /\/conmon$|^0::/.test(line)),
+    );
+    await runtime.delete(request.id);
+  });
+
+  describe('exec', () => {
+    let id: TaskId;
+    beforeAll(async () => {
+      id = (await run('sleep 10000', { env: ['COLOUR=blue'] })).id;
+    });
+
+    const finished = async (session: ExecSession) => {
+      let out = '';
+      let err = '';
+      session.stdout.on('data', (chunk) => (out += chunk));
+      session.stderr?.on('data', (chunk) => (err += chunk));
+      const closed = new Promise((resolve) => session.stdout.once('close', resolve));
+      const exitCode = await session.exit;
+      await closed;
+      return { out, err, exitCode };
+    };
+    const exec = async (command: readonly string[], fields: Partial<ExecRequest> = {}) =>
+      finished(await runtime.exec(execRequest(id, command, fields)));
+
+    it('has the environment, user and directory asked for, on top of the container’s own', async () => {
+      const script = 'echo $COLOUR $SHAPE $HOME; id -u; pwd';
+      const { out } = await exec(['sh', '-c', script], { env: ['SHAPE=round'], user: 'app', workingDir: '/tmp' });
+      expect(out).toBe('blue round /home/app\n1234\n/tmp\n');
+    });
+
+    it('gives 127 for a command that is not there and 126 for one that cannot be executed', async () => {
+      expect((await exec(['nothing-of-the-kind'])).exitCode).toBe(127);
+      expect((await exec(['/etc/passwd'])).exitCode).toBe(126);
+      expect((await exec(['sh', '-c', 'exit 255'])).exitCode).toBe(255);
+    });
+
+    it('takes input until it ends', async () => {
+      const session = await runtime.exec(execRequest(id, ['wc', '-c'], { stdin: true }));
+      const result = finished(session);
+      session.stdin!.write('x'.repeat(100_000));
+      session.stdin!.end();
+      expect((await result).out.trim()).toBe('100000');
+    });
+
+    it('gives a large output whole', async () => {
+      const { out } = await exec(['sh', '-c', 'head -c 3000000 /dev/zero | tr "\\0" x']);
+      expect(out.length).toBe(3_000_000);
+    });
+
+    it('has a terminal that can be resized, and gives the exit code through it', async () => {
+      const session = await runtime.exec(execRequest(id, ['sh'], { tty: true, stdin: true, columns: 100, rows: 30 }));
+      let out = '';
+      session.stdout.on('data', (chunk) => (out += chunk));
+      session.stdin!.write('stty size; tty\n');
+      await eventually(() => out.includes('30 100') && out.includes('/dev/pts/'));
+      session.resize(120, 40);
+      await eventually(() => {
+        session.stdin!.write('stty size\n');
+        return out.includes('40 120');
+      });
+      session.stdin!.write('exit 9\n');
+      expect(await session.exit).toBe(9);
+    });
+
+    it('can be signalled, also with what cannot be caught', async () => {
+      for (const [signal, code] of [
+        ['SIGTERM', 143],
+        ['SIGKILL', 137],
+      ] as const) {
+        const session = await runtime.exec(execRequest(id, ['sh', '-c', 'echo ready; exec sleep 1000']));
+        let out = '';
+        session.stdout.on('data', (chunk) => (out += chunk));
+        await eventually(() => out.includes('ready'));
+        session.signal(signal);
+        expect(await session.exit).toBe(code);
+      }
+      expect((await exec(['ps'])).out).not.toContain('sleep 1000\n');
+    });
+
+    it('has no more rights than the container', async () => {
+      const { out } = await exec([
+        'sh',
+        '-c',
+        'mount -t tmpfs none /tmp || grep -E "^(CapEff|NoNewPrivs|Seccomp:)" /proc/self/status',
+      ]);
+      expect(out.replace(/\s+/g, ' ')).toBe('CapEff: 00000000000405fb NoNewPrivs: 1 Seccomp: 2 ');
+    });
+  });
+});
