@@ -13,6 +13,8 @@ export interface ControlPlaneConfig {
   readonly name: string;
   /** Address that agents and other replicas dial. */
   readonly advertise: string;
+  /** Address to listen at; the advertised one unless told. */
+  readonly listen: string;
   /** URLs of etcd's members. */
   readonly etcd: readonly string[];
   /** NATS for logs and events; empty: none. */
@@ -47,6 +49,7 @@ export const settings: readonly Setting[] = [
   },
   { key: 'name', flag: '--name <name>', help: 'name of this replica' },
   { key: 'advertise', flag: '--advertise <address>', help: 'address that agents dial' },
+  { key: 'listen', flag: '--listen <address>', help: 'address to listen at (default: the advertised one)' },
   { key: 'etcd', flag: '--etcd <urls>', help: 'members of etcd, by comma', fallback: 'https://127.0.0.1:2379' },
   { key: 'nats', flag: '--nats <url>', help: 'NATS server for logs and events', fallback: '' },
   { key: 'socket', flag: '--socket <path>', help: "the operator's socket", fallback: '/run/gantry/control-plane.sock' },
@@ -71,13 +74,17 @@ const cidr = z
 const url = (protocols: readonly string[]) =>
   z.string().refine((value) => isUrl(value, protocols), `must be a URL beginning with ${protocols.join(' or ')}`);
 
+const host = (what: string) =>
+  text(what).refine(
+    (value) => isIP(value) !== 0 || /^[a-z0-9.-]+$/i.test(value),
+    'must be an IP address or a host name, without a port',
+  );
+
 const schema = z.strictObject({
   data: text('a directory'),
   name: text('a name for this replica').regex(namePattern, 'must be lower-case letters, digits, - and _, as in DNS'),
-  advertise: text('the address of this machine that agents reach').refine(
-    (value) => isIP(value) !== 0 || /^[a-z0-9.-]+$/i.test(value),
-    'must be an IP address or a host name, without a port',
-  ),
+  advertise: host('the address of this machine that agents reach'),
+  listen: host('the address to listen at').optional(),
   etcd: z
     .string()
     .transform((value) => value.split(',').map((part) => part.trim()))
@@ -118,7 +125,7 @@ export function readConfig(
   }
   const result = schema.safeParse(merged);
   if (!result.success) throw refusal(result.error);
-  const config = result.data;
+  const config = { ...result.data, listen: result.data.listen ?? result.data.advertise };
   if (overlap(config.network, config.vipNetwork))
     throw new Fault('invalid', `--network ${config.network} and --vip-network ${config.vipNetwork} overlap`, {
       remedy: 'give networks that share no address',

@@ -1,0 +1,242 @@
+/** The only place where the control plane's real parts are made and joined: etcd, certificates, servers, leadership. */
+import * as grpc from '@grpc/grpc-js';
+import { EnrolmentService } from '#proto/gen/gantry/v1/agent.ts';
+import { ClusterService, type PingResponse } from '#proto/gen/gantry/v1/cluster.ts';
+import type { Clock } from '#proto/kernel/clock.ts';
+import { Fault, isFault } from '#proto/kernel/errors.ts';
+import type { Log } from '#proto/kernel/log.ts';
+import { newId, type Random } from '#proto/kernel/random.ts';
+import { retry } from '#proto/kernel/retry.ts';
+import { Scope } from '#proto/kernel/scope.ts';
+import type { ClusterConfig } from '#proto/model/cluster.ts';
+import { call, channelOptions, unary } from '#proto/rpc.ts';
+import type { ControlPlaneConfig } from './config.ts';
+import { Dispatch } from './dispatch/dispatch.ts';
+import { agentService, agentServiceDefinition } from './dispatch/server.ts';
+import { Leader } from './leader.ts';
+import { guarded, onlyMembers, onlyReplicas } from './security/access.ts';
+import { dayMs } from './security/certificates.ts';
+import { Enrolment } from './security/enrol.ts';
+import { LiveCertificate } from './security/live-certificate.ts';
+import { assertInitialised, initPki, type Pki } from './security/pki.ts';
+import { sealer } from './security/seal.ts';
+import { serveTcp } from './servers.ts';
+import { openEtcdStore } from './store/etcd-store.ts';
+import type { Store } from './store/store.ts';
+
+export interface Kernel {
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly log: Log;
+}
+
+export interface ControlPlane {
+  readonly agentPort: number;
+  readonly enrolPort: number;
+  /** Rejects when it can no longer serve and must be restarted; never resolves. */
+  readonly failed: Promise<never>;
+  close(): Promise<void>;
+}
+
+/** How long a start waits for etcd. */
+const etcdPatienceMs = 60_000;
+
+/** Brings a control plane up. Faults: what keeps it from starting, with the remedy. */
+export async function assembleControlPlane(config: ControlPlaneConfig, kernel: Kernel): Promise<ControlPlane> {
+  const scope = new Scope();
+  try {
+    return await assemble(config, kernel, scope);
+  } catch (error) {
+    await scope.close();
+    throw error;
+  }
+}
+
+async function assemble(config: ControlPlaneConfig, kernel: Kernel, scope: Scope): Promise<ControlPlane> {
+  const { clock, random, log } = kernel;
+  await assertInitialised(config.data);
+  const pki = await initPki({ dataDir: config.data, name: config.name, advertise: config.advertise });
+  const certificate = new LiveCertificate(pki.authority.certificate, pki.pair('server'));
+  keepFresh(scope, config, certificate, kernel);
+
+  const { promise: failed, reject: fail } = Promise.withResolvers<never>();
+  failed.catch(() => {});
+  const store = await openStore(config, pki, kernel, fail);
+  scope.defer(() => store.close());
+  await ensureCluster(store, config, kernel);
+
+  const dispatch = new Dispatch({
+    store,
+    clock,
+    random,
+    log: log.with('dispatch'),
+    replica: config.name,
+    unseal: (text) => text,
+  });
+  scope.defer(() => dispatch.close());
+  const enrolment = new Enrolment({ store, authority: pki.authority, clock, random, log: log.with('enrolment') });
+  const isMember = onlyMembers((node) => store.snapshot.node(node) !== undefined);
+  const agentPort = await serveTcp(
+    scope,
+    { address: config.listen, port: config.agentPort, flag: '--agent-port' },
+    certificate.credentials({ clients: true }),
+    [
+      {
+        definition: agentServiceDefinition,
+        handlers: guarded(
+          agentServiceDefinition,
+          agentService({ dispatch, renew: (node, request) => enrolment.renew(node, request.csrPem) }),
+          isMember,
+        ),
+      },
+      {
+        definition: ClusterService,
+        handlers: guarded(ClusterService, { ping: unary(async () => pong()) }, onlyReplicas),
+      },
+    ],
+  );
+  const enrolPort = await serveTcp(
+    scope,
+    { address: config.listen, port: config.enrolPort, flag: '--enrol-port' },
+    certificate.credentials({ clients: false }),
+    [{ definition: EnrolmentService, handlers: { enrol: unary((request) => enrolment.enrol(request)) } }],
+  );
+
+  const leader = new Leader({
+    store,
+    clock,
+    log: log.with('leader'),
+    self: { replica: config.name, address: hostPort(config.advertise, agentPort) },
+    probe: replicaProbe(scope, pki),
+    onLead: () => {},
+  });
+  const pong = (): PingResponse => ({
+    replica: config.name,
+    epoch: store.leadership?.epoch ?? 0,
+    leading: leader.epoch !== undefined,
+  });
+  scope.defer(() => leader.close());
+  await leader.start();
+  log.info('control plane is up', {
+    address: hostPort(config.advertise, agentPort),
+    revision: store.snapshot.revision,
+  });
+  return { agentPort, enrolPort, failed, close: () => scope.close() };
+}
+
+/** etcd may come up after us: waits for it, and says so. */
+function openStore(
+  config: ControlPlaneConfig,
+  pki: Pki,
+  { clock, random, log }: Kernel,
+  fail: (fault: Fault) => void,
+): Promise<Store> {
+  const client = pki.pair('client');
+  const secure = config.etcd[0]!.startsWith('https:');
+  const deadline = clock.monotonic() + etcdPatienceMs;
+  const open = (attempt: number) =>
+    openEtcdStore({
+      address: {
+        hosts: config.etcd,
+        ...(secure && {
+          tls: {
+            ca: Buffer.from(pki.authority.certificate),
+            cert: Buffer.from(client.certificate),
+            key: Buffer.from(client.key),
+          },
+        }),
+      },
+      clock,
+      random,
+      log: log.with('store'),
+      sealer: sealer([pki.sealKey], random),
+      onRewound: fail,
+    }).catch((error) => {
+      if (isFault(error)) log.warn('waiting for etcd', { error, attempt, address: config.etcd.join(',') });
+      throw error;
+    });
+  return retry({ clock, random }, { initialMs: 100, maxMs: 2_000 }, open, (error) => {
+    return isFault(error, 'unavailable', 'timeout') && clock.monotonic() < deadline;
+  }).catch((error) => {
+    if (!isFault(error)) throw error;
+    throw new Fault(error.code, `cannot work without etcd at ${config.etcd.join(', ')}: ${error.message}`, {
+      cause: error,
+      remedy: 'start it with the certificates under pki/etcd, or point --etcd at it',
+    });
+  });
+}
+
+/** Writes what is true of the cluster at its very first start; later only where logs go may change. */
+async function ensureCluster(store: Store, config: ControlPlaneConfig, { random, log }: Kernel): Promise<void> {
+  const record = store.snapshot.get('cluster', 'config');
+  const wanted: ClusterConfig = {
+    id: record?.value.id ?? newId(random),
+    network: record?.value.network ?? config.network,
+    vipNetwork: record?.value.vipNetwork ?? config.vipNetwork,
+    domain: record?.value.domain ?? config.domain,
+    natsUrl: config.nats || record?.value.natsUrl || '',
+  };
+  if (wanted.network !== config.network || wanted.vipNetwork !== config.vipNetwork || wanted.domain !== config.domain)
+    log.warn('networks and domain were fixed at the first start', {
+      why: `${wanted.network}, ${wanted.vipNetwork}, ${wanted.domain}`,
+    });
+  if (record && record.value.natsUrl === wanted.natsUrl) return;
+  try {
+    const expect = record?.modRevision ?? 0;
+    await store.seen(await store.commit([{ table: 'cluster', key: 'config', value: wanted, expect }]));
+  } catch (error) {
+    // Another replica was first.
+    if (!isFault(error, 'conflict')) throw error;
+  }
+}
+
+/** Renews the server's certificate long before it ends, without a restart. */
+function keepFresh(
+  scope: Scope,
+  config: ControlPlaneConfig,
+  certificate: LiveCertificate,
+  { clock, log }: Kernel,
+): void {
+  const look = async () => {
+    const pki = await initPki({ dataDir: config.data, name: config.name, advertise: config.advertise });
+    const pair = pki.pair('server');
+    if (pair.certificate === certificate.pair.certificate) return;
+    certificate.replace(pair);
+    log.info('server certificate renewed');
+  };
+  const schedule = () => {
+    const timer = clock.after(dayMs, () => {
+      look()
+        .catch((error) => log.error('cannot renew the server certificate', { error }))
+        .finally(schedule);
+    });
+    scope.defer(() => timer.cancel());
+  };
+  schedule();
+}
+
+/** Asks another replica for a sign of life, over a connection that is kept for each. */
+function replicaProbe(scope: Scope, pki: Pki): (address: string, signal: AbortSignal) => Promise<void> {
+  const pair = pki.pair('client');
+  const credentials = grpc.credentials.createSsl(
+    Buffer.from(pki.authority.certificate),
+    Buffer.from(pair.key),
+    Buffer.from(pair.certificate),
+  );
+  const clients = new Map<string, grpc.Client>();
+  scope.defer(() => {
+    for (const client of clients.values()) client.close();
+  });
+  return async (address, signal) => {
+    let client = clients.get(address);
+    if (!client) {
+      client = new grpc.Client(address, credentials, channelOptions);
+      clients.set(address, client);
+    }
+    await call(client, ClusterService.ping, {}, { timeoutMs: 1_000, signal });
+  };
+}
+
+function hostPort(host: string, port: number): string {
+  return host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`;
+}

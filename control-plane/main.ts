@@ -1,0 +1,71 @@
+/** The control plane as a process: `init` makes its identity, `run` serves until it is told to stop. */
+import { Command, Option } from 'commander';
+import { systemClock } from '#proto/kernel/clock.ts';
+import { describe, isFault } from '#proto/kernel/errors.ts';
+import { jsonLog } from '#proto/kernel/log.ts';
+import { systemRandom } from '#proto/kernel/random.ts';
+import { type ControlPlaneConfig, readConfig, settings } from './config.ts';
+
+/** What `init` asks for: the rest has no part in it. */
+const identitySettings: ReadonlySet<string> = new Set(['data', 'name', 'advertise']);
+
+function withSettings(command: Command, keys?: ReadonlySet<string>): Command {
+  for (const { key, flag, help, fallback } of settings) {
+    if (keys && !keys.has(key)) continue;
+    command.addOption(new Option(flag, fallback ? `${help} (default: ${fallback})` : help));
+  }
+  return command.option('--config <file>', 'YAML file of these settings, by their names in camelCase');
+}
+
+function configOf(options: Record<string, string | undefined>): ControlPlaneConfig {
+  const { config: file, ...flags } = options;
+  return readConfig(flags, process.env, file);
+}
+
+async function init(options: Record<string, string | undefined>): Promise<void> {
+  const { data, name, advertise } = configOf(options);
+  const { initPki } = await import('./security/pki.ts');
+  const { authority } = await initPki({ dataDir: data, name, advertise });
+  process.stdout.write(`${data}/pki is ready; CA ${authority.hash}\n`);
+}
+
+async function run(options: Record<string, string | undefined>): Promise<void> {
+  const config = configOf(options);
+  const log = jsonLog((line) => process.stderr.write(line), systemClock.now, config.logLevel, 'control-plane');
+  const crash = (error: unknown) => {
+    log.error('a bug: stopping at once', { error });
+    process.exit(70);
+  };
+  process.on('uncaughtException', crash);
+  process.on('unhandledRejection', crash);
+  const { assembleControlPlane } = await import('./assemble.ts');
+  const controlPlane = await assembleControlPlane(config, { clock: systemClock, random: systemRandom, log });
+  const stop = (signal: string) => {
+    log.info('stopping', { why: signal });
+    controlPlane.close().then(() => process.exit(0), crash);
+    // A second signal does not wait.
+    process.once('SIGTERM', () => process.exit(1));
+    process.once('SIGINT', () => process.exit(1));
+  };
+  process.once('SIGTERM', stop);
+  process.once('SIGINT', stop);
+  await controlPlane.failed;
+}
+
+// grpc-js names the server it dials by its IP address in TLS; Node warns about it at every start (DEP0123).
+process.noDeprecation = true;
+
+const program = new Command('control-plane').description('The control plane of Gantry: what should be');
+withSettings(
+  program.command('init').description('make or renew the certificates; safe to repeat'),
+  identitySettings,
+).action(init);
+withSettings(program.command('run').description('serve until stopped')).action(run);
+
+try {
+  await program.parseAsync();
+} catch (error) {
+  if (!isFault(error)) throw error;
+  process.stderr.write(`control-plane: ${describe(error)}\n`);
+  process.exit(1);
+}
