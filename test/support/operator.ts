@@ -78,11 +78,8 @@ export function operatorLab(more: Partial<OperatorParts> = {}): OperatorLab {
         return channel;
       },
     },
-    authority: {
-      certificate: 'CA',
-      hash: 'A'.repeat(43),
-      issue: async ({ commonName }) => `certificate of ${commonName}`,
-    },
+    authority,
+    enrolment: new Enrolment({ store, authority, clock: systemClock, random: systemRandom, log: silentLog }),
     plan: (_, changes) =>
       new Map(
         changes
