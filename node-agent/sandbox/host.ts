@@ -5,7 +5,15 @@ import { join } from 'node:path';
 import type { Clock } from '#proto/kernel/clock.ts';
 import { Fault } from '#proto/kernel/errors.ts';
 import { type Random, systemRandom } from '#proto/kernel/random.ts';
-import { enterCgroupLine, type Hierarchy, hostHierarchies, makeCgroup, processesIn, removeCgroup } from './cgroups.ts';
+import {
+  enterCgroupLine,
+  type Hierarchy,
+  hasDirectProcesses,
+  hostHierarchies,
+  makeCgroup,
+  processesIn,
+  removeCgroup,
+} from './cgroups.ts';
 import { ipBatch } from './command.ts';
 import { bootScript, type HostPlan, hostFiles } from './host-script.ts';
 import { addressOf, codeDir, hostLayout, type Layout, roleOf, worldAddress } from './layout.ts';

@@ -121,7 +121,7 @@ describe('pure rooms', () => {
 describe('the outside', () => {
   const outside = /^(etcd3|nats|koffi|proto\/gen\/containerd\/.*)$/;
   /** What other rooms may reach the outside through; whoever does is an adapter too. */
-  const doors = ['node-agent/runtime/libc.ts'];
+  const doors = ['libc', 'rootfs', 'tool'].map((name) => `node-agent/runtime/${name}.ts`);
   const dirOf = (path: string) => path.slice(0, path.lastIndexOf('/'));
   const adapters = findAdapters();
 

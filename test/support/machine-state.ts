@@ -1,0 +1,75 @@
+/** What of the machine a sandbox could leave behind, as lines that can be compared before and after. */
+import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
+import { filesBelow } from './source-tree.ts';
+
+/** Mounts, links and named namespaces of this machine, and what carries one of the marks: processes, cgroups, open namespaces. */
+export function machineState(marks: readonly string[]): string[] {
+  const marked = (text: string) => marks.some((mark) => text.includes(mark));
+  return [
+    ...mountPoints().map((line) => `mount ${line}`),
+    ...readdirSync('/sys/class/net').map((name) => `link ${name}`),
+    ...namedNamespaces().map((name) => `netns ${name}`),
+    ...processes()
+      .filter(({ cgroup, command }) => marked(cgroup) || marked(command))
+      .map(({ pid, command }) => `process ${pid} ${command}`),
+    ...cgroupDirs()
+      .filter(marked)
+      .map((dir) => `cgroup ${dir}`),
+  ].sort();
+}
+
+function mountPoints(): string[] {
+  return readFileSync('/proc/self/mountinfo', 'utf8')
+    .split('\n')
+    .map((line) => line.split(' ')[4] ?? '');
+}
+
+function namedNamespaces(): string[] {
+  try {
+    return readdirSync('/run/netns');
+  } catch {
+    return [];
+  }
+}
+
+/** Living processes; one that only waits to be reaped holds nothing. */
+function processes(): { pid: number; command: string; cgroup: string }[] {
+  return readdirSync('/proc')
+    .filter((name) => /^[0-9]+$/.test(name) && name !== String(process.pid))
+    .flatMap((name) => {
+      try {
+        if (/\) Z /.test(readFileSync(`/proc/${name}/stat`, 'utf8'))) return [];
+        const command = readFileSync(`/proc/${name}/cmdline`, 'utf8').replaceAll('\0', ' ');
+        return [{ pid: Number(name), command, cgroup: readFileSync(`/proc/${name}/cgroup`, 'utf8') }];
+      } catch {
+        return []; // It ended while we looked.
+      }
+    });
+}
+
+/** Network namespaces that some living process is in. */
+export function networkNamespaces(): Set<string> {
+  const found = new Set<string>();
+  for (const { pid } of processes()) {
+    try {
+      found.add(readlinkSync(`/proc/${pid}/ns/net`));
+    } catch {
+      // It ended while we looked.
+    }
+  }
+  return found;
+}
+
+function cgroupDirs(): string[] {
+  const trees = readFileSync('/proc/self/mountinfo', 'utf8')
+    .split('\n')
+    .filter((line) => / - cgroup2? /.test(line))
+    .map((line) => line.split(' ')[4] ?? '');
+  return trees.flatMap((tree) => {
+    try {
+      return filesBelow(`${tree}/gantry-sandbox`);
+    } catch {
+      return []; // No sandbox at all.
+    }
+  });
+}
