@@ -44,7 +44,7 @@ const architectures: Readonly<Record<string, { readonly seccomp: string; readonl
 /** What Docker's default profile (moby profiles/seccomp/default.json) allows only to holders of one of these, and Debian's to all. */
 const gated: readonly (readonly [names: string, capabilities: readonly string[]])[] = [
   [
-    'mount umount umount2 mount_setattr move_mount open_tree fsconfig fsmount fsopen fspick unshare name_to_handle_at quotactl_fd',
+    'mount umount umount2 mount_setattr move_mount open_tree fsconfig fsmount fsopen fspick setns unshare name_to_handle_at quotactl_fd',
     ['CAP_SYS_ADMIN'],
   ],
   ['syslog', ['CAP_SYS_ADMIN', 'CAP_SYSLOG']],
