@@ -1,0 +1,185 @@
+/** The store on a real etcd keeps the promises of a store, also while etcd crashes, freezes, forgets and comes back. */
+import { Etcd3 } from 'etcd3';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { noSealer, type Sealer } from '#control-plane/store/codec.ts';
+import { openEtcdStore } from '#control-plane/store/etcd-store.ts';
+import type { Store } from '#control-plane/store/store.ts';
+import { systemClock } from '#proto/kernel/clock.ts';
+import { silentLog } from '#proto/kernel/log.ts';
+import { systemRandom } from '#proto/kernel/random.ts';
+import { startEtcd, type TestEtcd } from '#test/support/etcd.ts';
+import { eventually } from '#test/support/eventually.ts';
+import { aTask } from './records.ts';
+import { put, storeContract } from './store-contract.ts';
+
+let etcd: TestEtcd;
+const faultOf = (code: string) => expect.objectContaining({ name: 'Fault', code });
+
+function open(options: { sealer?: Sealer; resolveMs?: number; callTimeoutMs?: number } = {}): Promise<Store> {
+  const { sealer = noSealer, resolveMs = 6_000, callTimeoutMs = 3_000 } = options;
+  return openEtcdStore({
+    address: { hosts: [etcd.url], callTimeoutMs },
+    clock: systemClock,
+    random: systemRandom,
+    log: silentLog,
+    sealer,
+    resolveMs,
+  });
+}
+
+/** Asks etcd without the store. */
+async function withClient<T>(action: (client: Etcd3) => Promise<T>): Promise<T> {
+  const client = new Etcd3({ hosts: etcd.url });
+  try {
+    return await action(client);
+  } finally {
+    client.close();
+  }
+}
+
+async function wipe(): Promise<void> {
+  await withClient((client) => client.delete().prefix('/gantry/').exec());
+}
+
+beforeAll(async () => {
+  etcd = await startEtcd();
+});
+afterAll(() => etcd.close());
+
+storeContract('etcd', async () => {
+  await wipe();
+  return {
+    open: () => open(),
+    async compactWhileAway(_store, meanwhile) {
+      // Frozen for the watching store alone is not possible: so everything happens while its stream is down.
+      await meanwhile();
+      await etcd.compact();
+      await etcd.kill('SIGKILL');
+      await etcd.start();
+    },
+    close: async () => {},
+  };
+});
+
+describe('the store on etcd', () => {
+  let store: Store;
+  beforeEach(async () => {
+    await wipe();
+    store = await open();
+  });
+  afterEach(() => store.close());
+
+  test('goes on by itself after etcd was killed and started again', async () => {
+    const before = aTask();
+    await store.commit([put(before, 0)]);
+    await etcd.kill('SIGKILL');
+    await etcd.start();
+    const after = aTask();
+    await store.seen(await store.commit([put(after, 0)]));
+    expect(store.snapshot.task(before.id)).toEqual(before);
+    expect(store.snapshot.task(after.id)).toEqual(after);
+  });
+
+  test('a commit made while etcd is down goes through once it is back, exactly once', async () => {
+    await etcd.kill('SIGKILL');
+    const task = aTask();
+    const committing = store.commit([put(task, 0)]);
+    await etcd.start();
+    const revision = await committing;
+    await store.seen(revision);
+    expect(store.snapshot.get('task', task.id)).toEqual({ value: task, modRevision: revision });
+  });
+
+  test('while etcd is frozen a commit ends as unknown, and is found or not found afterwards', async () => {
+    const impatient = await open({ resolveMs: 300, callTimeoutMs: 200 });
+    etcd.signal('SIGSTOP');
+    const task = aTask();
+    try {
+      await expect(impatient.commit([put(task, 0)])).rejects.toEqual(faultOf('timeout'));
+    } finally {
+      etcd.signal('SIGCONT');
+    }
+    const marker = aTask();
+    await impatient.seen(await impatient.commit([put(marker, 0)]));
+    const found = impatient.snapshot.get('task', task.id);
+    await expect(impatient.commit([put(task, found ? 0 : 1)])).rejects.toEqual(faultOf('conflict'));
+    await impatient.close();
+  });
+
+  test('a commit whose answer was lost in a freeze is told as committed, once', async () => {
+    const impatient = await open({ callTimeoutMs: 200 });
+    etcd.signal('SIGSTOP');
+    const tasks = Array.from({ length: 5 }, () => aTask());
+    const committing = impatient.commit(tasks.map((task) => put(task, 0)));
+    await systemClock.sleep(700);
+    etcd.signal('SIGCONT');
+    const revision = await committing;
+    await impatient.seen(revision);
+    for (const task of tasks) expect(impatient.snapshot.get('task', task.id)?.modRevision).toBe(revision);
+    await impatient.close();
+  });
+
+  test('the watch notices a frozen etcd and catches up after it thaws', async () => {
+    const writer = await open();
+    etcd.signal('SIGSTOP');
+    await systemClock.sleep(3_500);
+    etcd.signal('SIGCONT');
+    const task = aTask();
+    const revision = await writer.commit([put(task, 0)]);
+    await store.seen(revision);
+    expect(store.snapshot.task(task.id)).toEqual(task);
+    await writer.close();
+  });
+
+  test('a watch from a revision that was compacted away begins anew with a list', async () => {
+    await store.close();
+    const first = await withClient((client) => client.put('/gantry/task/x').value('{"id":"x","serviceId":"s"}'));
+    await withClient((client) => client.put('/gantry/task/x').value('{"id":"x","serviceId":"s","message":"later"}'));
+    await etcd.compact();
+    store = await open();
+    expect(store.snapshot.get('task', 'x')?.modRevision).toBeGreaterThan(Number(first.header.revision));
+  });
+
+  test('keys of tables it does not know are left alone', async () => {
+    await withClient((client) => client.put('/gantry/dream/1').value('not even JSON'));
+    const task = aTask();
+    await store.seen(await store.commit([put(task, 0)]));
+    expect(store.snapshot.task(task.id)).toEqual(task);
+  });
+
+  test('a revision is never seen in parts, though its events fill many messages', async () => {
+    const sizes: number[] = [];
+    store.subscribe(({ changes }) => sizes.push(changes.length));
+    const fat = 'x'.repeat(3_000);
+    const revision = await store.commit(Array.from({ length: 1_500 }, () => put(aTask({ message: fat }), 0)));
+    await store.seen(revision);
+    expect(sizes).toEqual([1_500]);
+  });
+
+  test('a commit of more bytes than etcd takes is refused with what to do', async () => {
+    const fat = 'x'.repeat(3 << 20);
+    const changes = Array.from({ length: 6 }, () => put(aTask({ message: fat }), 0));
+    await expect(store.commit(changes)).rejects.toEqual(faultOf('exhausted'));
+  });
+
+  test('secrets lie sealed in etcd and come back open', async () => {
+    const sealer: Sealer = { seal: (text) => `!${text}!`, open: (text) => text.slice(1, -1) };
+    const sealing = await open({ sealer });
+    const value = { registry: 'r:5000', username: 'u', password: 'hush' };
+    await sealing.seen(await sealing.commit([{ table: 'credential', key: 'r:5000', value, expect: 0 }]));
+    expect(sealing.snapshot.get('credential', 'r:5000')?.value).toEqual(value);
+    const raw = await withClient((client) => client.get('/gantry/credential/r:5000').json());
+    expect(raw).toEqual({ ...value, password: '!hush!' });
+    await sealing.close();
+  });
+
+  test('no etcd at all is a fault that says so', async () => {
+    await etcd.kill();
+    try {
+      await expect(open({ callTimeoutMs: 300 })).rejects.toEqual(expect.objectContaining({ name: 'Fault' }));
+    } finally {
+      await etcd.start();
+    }
+    await eventually(async () => (await store.readLeadership().catch(() => 'no')) !== 'no');
+  });
+});

@@ -1,0 +1,69 @@
+/** Records with every field valid, for tests of stores. */
+import { newId, systemRandom } from '#proto/kernel/random.ts';
+import { nodeId, serviceId, taskId } from '#proto/model/ids.ts';
+import { noResources } from '#proto/model/resources.ts';
+import { containerSpec, defaults, idleRollout, type Service } from '#proto/model/service.ts';
+import type { Task } from '#proto/model/task.ts';
+
+export function aTask(fields: Partial<Task> = {}): Task {
+  return {
+    id: taskId(newId(systemRandom)),
+    serviceId: serviceId(newId(systemRandom)),
+    project: 'shop',
+    serviceName: 'web',
+    slot: 1,
+    nodeId: nodeId(newId(systemRandom)),
+    nodeName: 'h1',
+    revision: 1,
+    wanted: 'running',
+    state: 'assigned',
+    message: '',
+    error: '',
+    why: 'fewest tasks of its service',
+    address: '10.192.1.2',
+    createdAtMs: 1_000,
+    stateAtMs: 1_000,
+    startedAtMs: 0,
+    finishedAtMs: 0,
+    exitCode: 0,
+    oomKilled: false,
+    health: '',
+    pid: 0,
+    startAfterMs: 0,
+    imageDigest: `sha256:${'a'.repeat(64)}`,
+    hostPorts: [],
+    reservations: { cpuMillis: 100, memoryBytes: 1_000_000, pids: 0 },
+    ...fields,
+  };
+}
+
+/** As it comes back from a store: without the fields that are undefined. */
+export function aService(fields: Partial<Service> = {}): Service {
+  const service: Service = {
+    id: serviceId(newId(systemRandom)),
+    spec: {
+      project: 'shop',
+      name: 'web',
+      labels: {},
+      mode: 'replicated',
+      replicas: 2,
+      template: { container: containerSpec('busybox'), limits: noResources, reservations: noResources, runtime: '' },
+      ports: [],
+      restart: defaults.restart,
+      update: defaults.update,
+      placement: defaults.placement,
+      endpointMode: 'vip',
+      aliases: [],
+    },
+    revision: 1,
+    vip: '',
+    createdAtMs: 1_000,
+    updatedAtMs: 1_000,
+    rollout: idleRollout,
+    previous: undefined,
+    previousRevision: 0,
+    removing: false,
+    ...fields,
+  };
+  return JSON.parse(JSON.stringify(service)) as Service;
+}
