@@ -16,7 +16,7 @@ import {
 } from './cgroups.ts';
 import { ipBatch } from './command.ts';
 import { bootScript, type HostPlan, hostFiles } from './host-script.ts';
-import { addressOf, codeDir, hostLayout, type Layout, roleOf, worldAddress } from './layout.ts';
+import { addressOf, codeDir, hardwareAddressOf, hostLayout, type Layout, roleOf, worldAddress } from './layout.ts';
 
 /** What every host of one sandbox shares. */
 export interface HostParts {
@@ -176,7 +176,7 @@ async function leaveRoot(parts: HostParts, pid: number, cgroup: string): Promise
 async function plugIn(switchPid: number, name: string, pid: number): Promise<void> {
   await ipBatch(switchPid, [`link delete ${name}`]).catch(() => {}); // The last life's cable, if the kernel still holds it.
   await ipBatch(switchPid, [
-    `link add ${name} type veth peer name eth0 netns ${pid}`,
+    `link add ${name} type veth peer name eth0 address ${hardwareAddressOf(name)} netns ${pid}`,
     `link set ${name} master switch0 up`,
   ]);
   await ipBatch(pid, [

@@ -108,6 +108,11 @@ export function addressOf(host: string): string {
   return `10.90.0.${index}`;
 }
 
+/** A host keeps its network card when it boots anew: with another one, its neighbours would talk to the old for ten seconds. */
+export function hardwareAddressOf(host: string): string {
+  return `02:67:00:00:00:${Number(addressOf(host).split('.').at(-1)).toString(16).padStart(2, '0')}`;
+}
+
 export function roleOf(host: string): Role {
   return host.startsWith('m') ? 'manager' : 'worker';
 }
