@@ -1,0 +1,154 @@
+/** The network of a node in the kernel it runs on. */
+import path from 'node:path';
+import type { Clock } from '#proto/kernel/clock.ts';
+import { Fault, isFault } from '#proto/kernel/errors.ts';
+import type { Log } from '#proto/kernel/log.ts';
+import { type TaskId, taskId } from '#proto/model/ids.ts';
+import { dnsView } from './dns/answer.ts';
+import { DnsServer } from './dns/server.ts';
+import { resolvConfUpstream } from './dns/upstream.ts';
+import { HostKernel } from './host/host-kernel.ts';
+import type { Attachment, Network, NetworkRepair, NetworkWanted } from './network.ts';
+import { departed } from './plan/balance.ts';
+import { containsAddress, gatewayOf } from './plan/cidr.ts';
+import type { NetStep } from './plan/diff.ts';
+import { type Planned, portNameOf } from './plan/node-plan.ts';
+import { Reconciler } from './reconcile.ts';
+
+const upstreamTimeoutMs = 2000;
+
+export interface HostNetworkParts {
+  readonly clock: Clock;
+  readonly log: Log;
+  /** The agent's run directory (`/run/gantry`): namespaces are pinned in its `netns/`. Must not outlive a reboot. */
+  readonly runDir: string;
+  /** Where the host's resolvers are named; default /etc/resolv.conf. */
+  readonly resolvConf?: string;
+}
+
+/** The Network of the namespace this process is in. Nothing is touched before the first apply; Fault('precondition') without libnftables. */
+export async function hostNetwork(parts: HostNetworkParts): Promise<Network> {
+  return new HostNetwork(parts);
+}
+
+class HostNetwork implements Network {
+  readonly #log: Log;
+  readonly #kernel: HostKernel;
+  readonly #dns: DnsServer;
+  readonly #reconciler: Reconciler;
+  /** The tasks with a namespace, and their addresses; '' until asked: one of a process before this. */
+  readonly #tasks = new Map<string, string>();
+  #mtu = 1500;
+
+  constructor(parts: HostNetworkParts) {
+    this.#log = parts.log.with('network');
+    this.#kernel = new HostKernel(path.join(parts.runDir, 'netns'));
+    for (const id of this.#kernel.attached()) this.#tasks.set(id, '');
+    const gateway = () => (this.#reconciler.wanted ? [gatewayOf(this.#reconciler.wanted.subnet)] : []);
+    const upstream = resolvConfUpstream({
+      clock: parts.clock,
+      path: parts.resolvConf ?? '/etc/resolv.conf',
+      timeoutMs: upstreamTimeoutMs,
+      notThese: gateway,
+    });
+    this.#dns = new DnsServer({ log: this.#log.with('dns'), upstream });
+    const kernel = {
+      readLinks: this.#kernel.readLinks.bind(this.#kernel),
+      readTable: this.#kernel.readTable.bind(this.#kernel),
+      disturbed: this.#kernel.disturbed.bind(this.#kernel),
+      take: (step: NetStep) => this.#kernel.take(step, (port) => this.#reattach(port)),
+    };
+    this.#reconciler = new Reconciler(
+      { clock: parts.clock, log: this.#log, kernel },
+      () => new Set([...this.#tasks.keys()].map(portNameOf)),
+      (planned, before) => this.#settle(planned, before),
+    );
+  }
+
+  apply(wanted: NetworkWanted): Promise<void> {
+    return this.#reconciler.apply(wanted);
+  }
+
+  async #settle(planned: Planned, before: Planned | undefined): Promise<void> {
+    const { input } = planned;
+    const wanted = this.#reconciler.wanted as NetworkWanted;
+    if (!before || before.input.address !== input.address) this.#mtu = this.#kernel.mtuTowards(input.address);
+    this.#dns.update(() => dnsView(wanted));
+    await this.#dns.listen(gatewayOf(input.subnet));
+    if (before && before !== planned) this.#forgetDeparted(planned, before);
+  }
+
+  /** Flows to backends that are gone would reach nobody, or the next owner of the address, for as long as they go on. */
+  #forgetDeparted(planned: Planned, before: Planned): void {
+    const changed = [...before.sources].filter(([id, source]) => planned.sources.get(id)?.endpoint !== source.endpoint);
+    const { gone, resting } = departed(
+      changed.map(([, source]) => source.endpoint),
+      changed.flatMap(([id]) => planned.sources.get(id)?.endpoint ?? []),
+    );
+    for (const address of gone) this.#kernel.forget(address);
+    for (const address of resting) this.#kernel.forget(address, 'answered-udp');
+  }
+
+  async attach(attachment: Attachment) {
+    const wanted = this.#reconciler.wanted;
+    if (!wanted) {
+      throw new Fault('precondition', `task ${attachment.taskId} cannot be attached: this node has no network yet`, {
+        remedy: 'apply first',
+      });
+    }
+    if (!containsAddress(wanted.subnet, attachment.address)) {
+      throw new Fault('invalid', `address ${attachment.address} is not in this node's subnet ${wanted.subnet}`);
+    }
+    const gateway = gatewayOf(wanted.subnet);
+    let netnsPath: string;
+    try {
+      netnsPath = this.#attachNow(attachment, wanted.subnet);
+    } catch (error) {
+      // The bridge: not made yet, or taken away by hand a moment ago.
+      if (!isFault(error, 'not-found')) throw error;
+      await this.#reconciler.recheck();
+      netnsPath = this.#attachNow(attachment, wanted.subnet);
+    }
+    return { netnsPath, gateway, dns: gateway };
+  }
+
+  #attachNow(task: { readonly taskId: string; readonly address: string }, subnet: string): string {
+    const netnsPath = this.#kernel.attach({ ...task, subnet, mtu: this.#mtu });
+    this.#tasks.set(task.taskId, task.address);
+    return netnsPath;
+  }
+
+  /** Gives the task of a link that is gone a new one; nothing for a task that has left meanwhile. */
+  #reattach(port: string): void {
+    const wanted = this.#reconciler.wanted;
+    const id = [...this.#tasks.keys()].find((task) => portNameOf(task) === port);
+    const address = id && (this.#tasks.get(id) || this.#addressWanted(id));
+    if (id && address && wanted) this.#attachNow({ taskId: id, address }, wanted.subnet);
+  }
+
+  #addressWanted(id: string): string | undefined {
+    return this.#reconciler.wanted?.attachments.find((item) => item.taskId === id)?.address;
+  }
+
+  async detach(id: TaskId): Promise<void> {
+    const address = this.#tasks.get(id) || this.#kernel.addressOf(id);
+    this.#tasks.delete(id);
+    this.#kernel.detach(id);
+    if (address) this.#kernel.forget(address);
+  }
+
+  async attached(): Promise<readonly TaskId[]> {
+    return [...this.#tasks.keys()].map(taskId);
+  }
+
+  onRepair(listener: (repair: NetworkRepair) => void): () => void {
+    return this.#reconciler.onRepair(listener);
+  }
+
+  /** Stops watching and answering names; links, routes and rules stay, so that a restart disturbs no packet. */
+  async close(): Promise<void> {
+    await this.#reconciler.close();
+    await this.#dns.close();
+    await this.#kernel.close();
+  }
+}

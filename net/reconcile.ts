@@ -1,0 +1,197 @@
+/** The loop of the network room: look, decide, take steps, look again; the newest wish wins, and what others break is put right. */
+import type { Clock, Timer } from '#proto/kernel/clock.ts';
+import { describe, Fault, isFault } from '#proto/kernel/errors.ts';
+import type { Log } from '#proto/kernel/log.ts';
+import type { NetworkRepair, NetworkWanted } from './network.ts';
+import { diffFirewalls, diffLinks, diffTable, type LinksSeen, type NetStep, type TableSeen } from './plan/diff.ts';
+import { type NodePlan, type Planned, planNode } from './plan/node-plan.ts';
+
+/** How often is asked whether somebody has interfered; each time costs some ten microseconds. */
+const watchEveryMs = 200;
+/** How long after a failure everything is read and tried again. */
+const retryAfterMs = 1000;
+
+/** The kernel as the loop needs it (net/host/host-kernel.ts). */
+export interface Kernel {
+  readLinks(plan: NodePlan): LinksSeen;
+  readTable(plan: NodePlan): Promise<TableSeen | undefined>;
+  take(step: NetStep): Promise<void>;
+  /** Which of the two somebody else may have changed since they were read. */
+  disturbed(plan: NodePlan): { readonly links: boolean; readonly table: boolean };
+}
+
+interface Waiter {
+  readonly resolve: () => void;
+  readonly reject: (error: unknown) => void;
+}
+
+export class Reconciler {
+  readonly #parts: { readonly clock: Clock; readonly log: Log; readonly kernel: Kernel };
+  /** Names of the links that tasks have now. */
+  readonly #ports: () => ReadonlySet<string>;
+  /** Runs after the kernel holds a plan: DNS, connections. */
+  readonly #settled: (planned: Planned, before: Planned | undefined) => Promise<void>;
+  readonly #listeners = new Set<(repair: NetworkRepair) => void>();
+  #wanted: NetworkWanted | undefined;
+  /** What the kernel holds as far as `#stale` does not doubt it. */
+  #planned: Planned | undefined;
+  /** The last plan that was settled completely. */
+  #done: Planned | undefined;
+  #stale = { links: true, table: true };
+  #waiters: Waiter[] = [];
+  #running: Promise<void> | undefined;
+  #watch: Timer | undefined;
+  #retryAt = 0;
+  #failure = '';
+  #closed = false;
+
+  constructor(
+    parts: { readonly clock: Clock; readonly log: Log; readonly kernel: Kernel },
+    ports: () => ReadonlySet<string>,
+    settled: (planned: Planned, before: Planned | undefined) => Promise<void>,
+  ) {
+    this.#parts = parts;
+    this.#ports = ports;
+    this.#settled = settled;
+  }
+
+  /** What is wanted now, whether or not the kernel holds it yet. */
+  get wanted(): NetworkWanted | undefined {
+    return this.#wanted;
+  }
+
+  /** Resolves when the kernel holds `wanted` or something newer; rejects with the first Fault among the steps, the others having been taken. */
+  apply(wanted: NetworkWanted): Promise<void> {
+    if (this.#closed) return Promise.reject(new Fault('cancelled', 'the network is closed'));
+    this.#wanted = wanted;
+    return new Promise((resolve, reject) => {
+      this.#waiters.push({ resolve, reject });
+      this.#run();
+    });
+  }
+
+  /** Resolves when everything has been read again and put right; for those who found something missing. */
+  recheck(): Promise<void> {
+    this.#stale = { links: true, table: true };
+    if (!this.#wanted) return Promise.resolve();
+    return this.apply(this.#wanted);
+  }
+
+  onRepair(listener: (repair: NetworkRepair) => void): () => void {
+    this.#listeners.add(listener);
+    return () => this.#listeners.delete(listener);
+  }
+
+  async close(): Promise<void> {
+    this.#closed = true;
+    this.#watch?.cancel();
+    await this.#running;
+  }
+
+  #run(): void {
+    this.#running ??= this.#passes().finally(() => {
+      this.#running = undefined;
+      if (this.#waiters.length > 0) this.#run();
+    });
+  }
+
+  async #passes(): Promise<void> {
+    // A change costs its caller one turn of the event loop: what arrives in the same turn is applied together.
+    await Promise.resolve();
+    while (this.#waiters.length > 0) {
+      const waiters = this.#waiters;
+      this.#waiters = [];
+      const fault = await this.#pass();
+      for (const waiter of waiters) fault === undefined ? waiter.resolve() : waiter.reject(fault);
+    }
+    this.#watchLater();
+  }
+
+  /** One look, decision and its steps; gives the first failure. */
+  async #pass(): Promise<unknown> {
+    const wanted = this.#wanted;
+    if (!wanted) return undefined;
+    const before = this.#planned;
+    const stale = this.#stale;
+    // What goes wrong below leaves doubt; what others do from here on is noticed after the reading.
+    this.#stale = { links: false, table: false };
+    try {
+      const planned =
+        before?.input === wanted && sameSet(before.plan.ports, this.#ports())
+          ? before
+          : planNode(wanted, new Set(this.#ports()), before);
+      const { plan } = planned;
+      const table =
+        stale.table || !before
+          ? diffTable(plan.firewall, await this.#parts.kernel.readTable(plan))
+          : diffFirewalls(plan.firewall, before.plan.firewall);
+      const links = diffLinks(plan, stale.links || !before ? this.#parts.kernel.readLinks(plan) : before.plan);
+      const fault = await this.#takeAll([...links, ...table], this.#done !== undefined && this.#done.input === wanted);
+      this.#planned = planned;
+      if (fault === undefined) {
+        await this.#settled(planned, this.#done);
+        this.#done = planned;
+        this.#failure = '';
+        return undefined;
+      }
+      return this.#failed(fault);
+    } catch (error) {
+      return this.#failed(error);
+    }
+  }
+
+  /** Takes every step, and gives the first failure. `repairing`: nobody wished anything new. */
+  async #takeAll(steps: readonly NetStep[], repairing: boolean): Promise<unknown> {
+    let failure: unknown;
+    for (const step of steps) {
+      try {
+        await this.#parts.kernel.take(step);
+      } catch (error) {
+        failure ??= error;
+        continue;
+      }
+      if (!repairing) continue;
+      this.#parts.log.warn('network repaired', { step: step.kind, why: step.why });
+      for (const listener of this.#listeners) listener({ message: step.why });
+    }
+    return failure;
+  }
+
+  #failed(error: unknown): unknown {
+    if (!isFault(error)) this.#parts.log.error('bug in the network', { error });
+    this.#stale = { links: true, table: true };
+    this.#retryAt = this.#parts.clock.monotonic() + retryAfterMs;
+    const text = describe(error);
+    if (text !== this.#failure) this.#parts.log.warn('network could not be set up', { error });
+    this.#failure = text;
+    return error;
+  }
+
+  #watchLater(): void {
+    if (this.#closed) return;
+    this.#watch?.cancel();
+    this.#watch = this.#parts.clock.after(watchEveryMs, () => {
+      if (this.#running || this.#closed) return;
+      if (this.#mustLook()) {
+        this.#waiters.push({ resolve() {}, reject() {} });
+        this.#run();
+      } else this.#watchLater();
+    });
+  }
+
+  #mustLook(): boolean {
+    if (!this.#planned) return this.#wanted !== undefined && this.#parts.clock.monotonic() >= this.#retryAt;
+    try {
+      const { links, table } = this.#parts.kernel.disturbed(this.#planned.plan);
+      this.#stale = { links: this.#stale.links || links, table: this.#stale.table || table };
+    } catch (error) {
+      this.#failed(error);
+    }
+    if (this.#failure !== '' && this.#parts.clock.monotonic() < this.#retryAt) return false;
+    return this.#stale.links || this.#stale.table;
+  }
+}
+
+function sameSet(a: ReadonlySet<string>, b: ReadonlySet<string>): boolean {
+  return a.size === b.size && [...a].every((item) => b.has(item));
+}

@@ -1,0 +1,63 @@
+/** A Network in memory, for the agent's tests and the simulator: it remembers what it was asked, and can be told to fail. */
+import type { Attachment, Network, NetworkRepair, NetworkWanted } from '#net/network.ts';
+import { containsAddress, gatewayOf } from '#net/plan/cidr.ts';
+import { Fault } from '#proto/kernel/errors.ts';
+import type { TaskId } from '#proto/model/ids.ts';
+
+export class FakeNetwork implements Network {
+  /** The last wish that was applied. */
+  wanted: NetworkWanted | undefined;
+  readonly attachments = new Map<TaskId, Attachment>();
+  readonly #listeners = new Set<(repair: NetworkRepair) => void>();
+  #failure: unknown;
+  #closed = false;
+
+  /** Every call of apply, attach and detach fails with `error` from now on; undefined: none does. */
+  fail(error: unknown): void {
+    this.#failure = error;
+  }
+
+  /** Tells the listeners of a repair. */
+  repair(message: string): void {
+    for (const listener of this.#listeners) listener({ message });
+  }
+
+  async apply(wanted: NetworkWanted): Promise<void> {
+    this.#check();
+    this.wanted = wanted;
+  }
+
+  async attach(attachment: Attachment) {
+    this.#check();
+    if (!this.wanted) throw new Fault('precondition', 'this node has no network yet', { remedy: 'apply first' });
+    if (!containsAddress(this.wanted.subnet, attachment.address)) {
+      throw new Fault('invalid', `address ${attachment.address} is not in this node's subnet ${this.wanted.subnet}`);
+    }
+    this.attachments.set(attachment.taskId, attachment);
+    const gateway = gatewayOf(this.wanted.subnet);
+    return { netnsPath: `/run/gantry/netns/${attachment.taskId}`, gateway, dns: gateway };
+  }
+
+  async detach(taskId: TaskId): Promise<void> {
+    this.#check();
+    this.attachments.delete(taskId);
+  }
+
+  async attached(): Promise<readonly TaskId[]> {
+    return [...this.attachments.keys()];
+  }
+
+  onRepair(listener: (repair: NetworkRepair) => void): () => void {
+    this.#listeners.add(listener);
+    return () => this.#listeners.delete(listener);
+  }
+
+  async close(): Promise<void> {
+    this.#closed = true;
+  }
+
+  #check(): void {
+    if (this.#closed) throw new Fault('cancelled', 'the network is closed');
+    if (this.#failure !== undefined) throw this.#failure;
+  }
+}
