@@ -1,0 +1,87 @@
+/** Time that passes only when told to, one event after another, so that a whole cluster can be replayed. */
+import { type Clock, sleepOn, type Timer } from '#proto/kernel/clock.ts';
+
+interface Event {
+  readonly atMs: number;
+  readonly order: number;
+  action: (() => void) | undefined;
+}
+
+export class FakeClock implements Clock {
+  #nowMs = 0;
+  #order = 0;
+  /** A binary heap by time, then by the order in which they were asked for. */
+  readonly #events: Event[] = [];
+  readonly #epochMs: number;
+
+  /** `epochMs`: the wall clock when it begins. */
+  constructor(epochMs = 1_750_000_000_000) {
+    this.#epochMs = epochMs;
+  }
+
+  now(): number {
+    return this.#epochMs + Math.floor(this.#nowMs);
+  }
+  monotonic(): number {
+    return this.#nowMs;
+  }
+  after(ms: number, action: () => void): Timer {
+    const event: Event = { atMs: this.#nowMs + Math.max(0, ms), order: this.#order++, action };
+    this.#push(event);
+    return {
+      cancel: () => {
+        event.action = undefined;
+      },
+    };
+  }
+  sleep(ms: number, signal?: AbortSignal): Promise<void> {
+    return sleepOn(this, ms, signal);
+  }
+
+  /** Lets `ms` pass: runs every event due by then, and all that follows from each before the next. */
+  async pass(ms: number): Promise<void> {
+    const untilMs = this.#nowMs + ms;
+    await settled();
+    for (let event = this.#events[0]; event && event.atMs <= untilMs; event = this.#events[0]) {
+      this.#pop();
+      if (!event.action) continue;
+      this.#nowMs = Math.max(this.#nowMs, event.atMs);
+      event.action();
+      await settled();
+    }
+    this.#nowMs = untilMs;
+  }
+
+  #push(event: Event): void {
+    const heap = this.#events;
+    let at = heap.push(event) - 1;
+    for (let parent = (at - 1) >> 1; at > 0 && before(event, heap[parent]!); parent = (at - 1) >> 1) {
+      heap[at] = heap[parent]!;
+      at = parent;
+    }
+    heap[at] = event;
+  }
+
+  #pop(): void {
+    const heap = this.#events;
+    const last = heap.pop()!;
+    if (heap.length === 0) return;
+    let at = 0;
+    for (let child = 1; child < heap.length; child = 2 * at + 1) {
+      if (child + 1 < heap.length && before(heap[child + 1]!, heap[child]!)) child++;
+      if (before(last, heap[child]!)) break;
+      heap[at] = heap[child]!;
+      at = child;
+    }
+    heap[at] = last;
+  }
+}
+
+function before(a: Event, b: Event): boolean {
+  return a.atMs < b.atMs || (a.atMs === b.atMs && a.order < b.order);
+}
+
+/** Every promise that can settle without time passing has. */
+function settled(): Promise<void> {
+  return new Promise((resolve) => setImmediate(resolve));
+}
