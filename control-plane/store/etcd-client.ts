@@ -40,7 +40,8 @@ export function openEtcd(address: EtcdAddress): EtcdClient {
         'grpc.max_send_message_length': -1,
         'grpc.initial_reconnect_backoff_ms': 100,
         'grpc.max_reconnect_backoff_ms': 1_000,
-        'grpc.keepalive_time_ms': 2_000,
+        // etcd hangs up on who pings more often than every 5 s (its --grpc-keepalive-min-time).
+        'grpc.keepalive_time_ms': 6_000,
         'grpc.keepalive_timeout_ms': 1_000,
         'grpc.keepalive_permit_without_calls': 1,
       },

@@ -126,8 +126,14 @@ export class EtcdWatch {
       throw etcdFault(error);
     });
     // grpc-js hands out a whole duplex stream; etcd3's type shows only part of it.
-    const duplex = stream as unknown as NodeJS.ReadWriteStream & { destroy(error?: Error): void; cancel(): void };
+    const duplex = stream as unknown as NodeJS.ReadWriteStream & {
+      destroyed: boolean;
+      destroy(error?: Error): void;
+      cancel(): void;
+    };
     this.#stream = duplex;
+    // Closed while the stream was being opened: nobody else would end it.
+    if (this.#abort.signal.aborted) duplex.destroy();
     let created = false;
     const timer = clock.after(createTimeoutMs, () => {
       if (!created) duplex.destroy(new Fault('timeout', 'etcd did not answer to a watch'));
@@ -148,6 +154,7 @@ export class EtcdWatch {
         duplex.on('error', (error: unknown) => reject(etcdFault(error)));
         duplex.on('end', () => reject(new Fault('unavailable', 'etcd ended the watch')));
         duplex.on('close', resolve);
+        if (duplex.destroyed) resolve();
         const request: IWatchRequest = {
           create_request: {
             key: this.#begin,

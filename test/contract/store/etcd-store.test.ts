@@ -28,7 +28,7 @@ function open(options: { sealer?: Sealer; resolveMs?: number; callTimeoutMs?: nu
 }
 
 /** Asks etcd without the store. */
-async function withClient<T>(action: (client: Etcd3) => Promise<T>): Promise<T> {
+async function withClient<T>(action: (client: Etcd3) => PromiseLike<T>): Promise<T> {
   const client = new Etcd3({ hosts: etcd.url });
   try {
     return await action(client);
