@@ -1,7 +1,8 @@
 /** How a new revision takes over, a few seats at a time, and what happens when its tasks fail. */
 import type { Rollout, Service } from '#proto/model/service.ts';
 import { isTerminal, type Task } from '#proto/model/task.ts';
-import { activeOf, called, endOf, hasFailed, isUp, latestOf, never, type Seat } from './seats.ts';
+import { restart } from './restart.ts';
+import { activeOf, called, endedByItself, endOf, hasFailed, isUp, latestOf, never, type Seat } from './seats.ts';
 
 export interface RolloutAdvice {
   /** Seats that may go over to the new revision now. */
@@ -46,10 +47,12 @@ export function rollout(service: Service, seats: readonly Seat[], now: number): 
       if (nextAtMs > now) wakeAtMs = Math.min(wakeAtMs, stage.settledAtMs > now ? stage.settledAtMs : nextAtMs);
     }
   });
-  const old = seats.filter((_, index) => stages[index]!.at === 'old');
-  if (old.length > 0) {
+  const old = seats.filter((_, index) => stages[index]!.at === 'old').sort(weakestFirst);
+  // Tolerated failures: their seats try on at the pace of the restart policy and take nobody's turn.
+  const retrying = seats.filter((seat, index) => stages[index]!.at === 'failed' && triesOn(service, seat, now));
+  if (old.length + retrying.length > 0) {
     const room = update.parallelism === 0 ? old.length : Math.max(0, update.parallelism - inFlight);
-    return { ...still, move: new Set(old.sort(weakestFirst).slice(0, room)), wakeAtMs };
+    return { ...still, move: new Set([...old.slice(0, room), ...retrying]), wakeAtMs };
   }
   const moving = stages.some((stage) => stage.at === 'moving');
   if (moving || unsettled > 0) return { ...still, wakeAtMs };
@@ -68,6 +71,14 @@ function stageOf(service: Service, seat: Seat): Stage {
   if (failureOf(service, seat)) return { at: 'failed' };
   if (current.length > 0) return { at: 'moving' };
   return active.length > 0 ? { at: 'old' } : { at: 'moving' };
+}
+
+/** An older task still holds the seat, and the restart policy has not given up its successor. */
+function triesOn(service: Service, seat: Seat, now: number): boolean {
+  const latest = latestOf(seat);
+  if (!latest || !activeOf(seat).some((task) => task.revision !== service.revision)) return false;
+  if (latest.revision !== service.revision || !endedByItself(latest)) return true;
+  return restart(seat, service.revision, service.spec.restart, now).verdict === 'start';
 }
 
 /** The first task of the new revision in this seat that failed during this rollout, soon after it began to run or before. */
