@@ -1,0 +1,354 @@
+/**
+ * Follows one task's log through its files. The file is the spool: what cannot go out yet stays in it.
+ *
+ *   reading FILE ──▶ too long: FILE becomes FILE.1, conmon opens a new FILE ──▶ reading FILE.1 to its end ──▶ FILE.1 goes, reading FILE
+ *                                  └─▶ still FILE.1, and FILE is at the spool's limit: FILE.1 is dropped, and a gap tells so
+ */
+import { type FSWatcher, watch } from 'node:fs';
+import { type FileHandle, open, rename, rm, stat } from 'node:fs/promises';
+import type { Timer } from '#proto/kernel/clock.ts';
+import { describe } from '#proto/kernel/errors.ts';
+import { backoffMs } from '#proto/kernel/retry.ts';
+import type { LogSource } from './log-shipper.ts';
+import type { GapRecord } from './log-sink.ts';
+import { type FileRecord, parseRecord, parseRecords } from './parse.ts';
+import type { Position } from './positions.ts';
+import type { ShipperParts } from './ship.ts';
+
+/** What followers share. */
+export interface FollowerParts extends ShipperParts {
+  readonly rotateBytes: number;
+  readonly spoolBytes: number;
+  readonly lingerMs: number;
+  readonly pollMs: number;
+  /** Lets a few followers read and publish at a time, in turn. */
+  readonly turn: <T>(job: () => Promise<T>) => Promise<T>;
+  readonly count: (what: 'lines' | 'bytes' | 'batches' | 'retries' | 'droppedBytes', by: number) => void;
+}
+
+const readBytes = 128 * 1024;
+const maxRecords = 2_000;
+const retryPolicy = { initialMs: 100, maxMs: 2_000 };
+const positionEveryMs = 250;
+/** Added to the position after a loss of unknown size: nothing that comes may look like a repeat. */
+const unknownGapBytes = 2 ** 36;
+
+export class Follower {
+  readonly source: LogSource;
+  readonly #parts: FollowerParts;
+  readonly #stopping = new AbortController();
+  readonly #done: Promise<void>;
+  readonly #drained = Promise.withResolvers<void>();
+  #file: FileHandle | undefined;
+  #fileId = '';
+  #base = 0;
+  #offset = 0;
+  #lastUs = 0;
+  /** Bytes of whole files that were dropped before they were opened. */
+  #droppedBytes = 0;
+  #abandon = false;
+  #ended = false;
+  #rotating = false;
+  #watcher: FSWatcher | undefined;
+  #wake: () => void = () => {};
+  #woken = false;
+  #savedAt = Number.NEGATIVE_INFINITY;
+  #saved: Position | undefined;
+
+  constructor(source: LogSource, parts: FollowerParts) {
+    this.source = source;
+    this.#parts = parts;
+    this.#drained.promise.catch(() => {});
+    this.#done = this.#run();
+  }
+
+  /** Resolves when all of a log that has ended is kept. */
+  end(): Promise<void> {
+    this.#ended = true;
+    this.#notice();
+    return this.#drained.promise;
+  }
+
+  /** Stops; with `keep`, its position is written down. */
+  async stop(keep: boolean): Promise<void> {
+    this.#stopping.abort(new Error('the shipper closes'));
+    this.#notice();
+    await this.#done;
+    if (keep && this.#fileId !== '') await this.#save(true);
+    this.#drained.reject(new Error('the shipper closed'));
+  }
+
+  /** Keeps the files within their limits; called now and then, also while nothing can go out. */
+  async rotate(): Promise<void> {
+    if (this.#rotating || this.#ended || this.#stopping.signal.aborted) return;
+    this.#rotating = true;
+    try {
+      await this.#rotate();
+    } catch (error) {
+      this.#parts.log.warn('a log could not be rotated', { error, task: this.source.taskId, path: this.source.path });
+    } finally {
+      this.#rotating = false;
+    }
+  }
+
+  get #oldPath(): string {
+    return `${this.source.path}.1`;
+  }
+
+  async #rotate(): Promise<void> {
+    const { path, taskId } = this.source;
+    const [current, old] = [await idOf(path), await idOf(this.#oldPath)];
+    // Renamed, but conmon was not told, or has not done it yet: an agent died in between.
+    if (!current && old) return this.#parts.reopen(taskId);
+    if (!current || current.size < this.#parts.rotateBytes) return;
+    if (old) {
+      if (current.size < this.#parts.spoolBytes) return;
+      if (old.id === this.#fileId) this.#abandon = true;
+      else this.#droppedBytes += old.size;
+      this.#parts.log.warn('dropped a log file: its lines could not be sent in time', {
+        task: taskId,
+        bytes: old.size,
+      });
+      await rm(this.#oldPath);
+    }
+    await rename(path, this.#oldPath);
+    await this.#parts.reopen(taskId);
+    this.#notice();
+  }
+
+  async #run(): Promise<void> {
+    const { signal } = this.#stopping;
+    try {
+      await this.#resume();
+      while (!signal.aborted) {
+        if (await this.#parts.turn(() => this.#step())) continue;
+        if (this.#ended && (await this.#finished())) break;
+        await this.#save(true);
+        await this.#idle();
+      }
+      if (!signal.aborted) {
+        await this.#parts.positions.forget(this.source.taskId);
+        this.#fileId = '';
+        this.#drained.resolve();
+      }
+    } catch (error) {
+      if (!signal.aborted) {
+        this.#parts.log.error('a log is not followed any more', { error, task: this.source.taskId });
+        this.#drained.reject(error);
+      }
+    } finally {
+      this.#watcher?.close();
+      await this.#file?.close().catch(() => {});
+    }
+  }
+
+  /** Goes on where the last agent stopped; says what is missing where its file has gone. */
+  async #resume(): Promise<void> {
+    const position = await this.#parts.positions.read(this.source.taskId);
+    if (!position) return;
+    this.#saved = position;
+    ({ base: this.#base, offset: this.#offset, file: this.#fileId } = position);
+    for (const path of [this.#oldPath, this.source.path]) {
+      if ((await idOf(path))?.id !== position.file) continue;
+      await this.#open(path, position.offset);
+      return;
+    }
+    if (!(await idOf(this.source.path)) && !(await idOf(this.#oldPath))) return;
+    this.#fileId = '';
+    this.#base = position.base + position.offset + unknownGapBytes;
+    this.#offset = 0;
+    await this.#publishGap('some of the log is missing: its file was gone before it could be sent', 0);
+  }
+
+  async #open(path: string, offset: number): Promise<boolean> {
+    const file = await open(path, 'r').catch((error: NodeJS.ErrnoException) => {
+      if (error.code === 'ENOENT') return undefined;
+      throw error;
+    });
+    if (!file) return false;
+    this.#file = file;
+    this.#fileId = fileId(await file.stat({ bigint: true }));
+    this.#offset = offset;
+    this.#watcher?.close();
+    this.#watcher = undefined;
+    return true;
+  }
+
+  /** One read and what follows from it; false where there is nothing to do now. */
+  async #step(): Promise<boolean> {
+    if (this.#stopping.signal.aborted) return false;
+    if (!this.#file) {
+      if (this.#droppedBytes > 0) await this.#tellDropped();
+      if (!(await this.#open(this.#oldPath, 0)) && !(await this.#open(this.source.path, 0))) return false;
+    }
+    if (this.#abandon) return this.#leaveFile();
+    const rotated = await this.#isRotated();
+    const bytes = await this.#read();
+    const { records, consumed } = parseRecords(bytes, this.#lastUs, maxRecords);
+    if (records.length > 0) {
+      await this.#publish(records, consumed);
+      await this.#save(false);
+      return true;
+    }
+    // A rotated file grows no more: what is left without a newline is all there will be of it.
+    if (bytes.length > 0 && (rotated || this.#ended || bytes.length === readBytes)) {
+      await this.#publish([{ ...parseRecord(bytes, this.#lastUs), size: bytes.length }], bytes.length);
+      return true;
+    }
+    return rotated ? this.#leaveFile() : false;
+  }
+
+  async #read(): Promise<Buffer> {
+    const buffer = Buffer.allocUnsafe(readBytes);
+    const { bytesRead } = await this.#file!.read(buffer, 0, readBytes, this.#offset);
+    return buffer.subarray(0, bytesRead);
+  }
+
+  /** A new file stands in the place of the one being read: conmon writes to it no more. */
+  async #isRotated(): Promise<boolean> {
+    const current = await idOf(this.source.path);
+    return current !== undefined && current.id !== this.#fileId;
+  }
+
+  async #leaveFile(): Promise<true> {
+    const { size } = await this.#file!.stat();
+    const lost = this.#abandon ? Math.max(0, size - this.#offset) : 0;
+    this.#abandon = false;
+    await this.#file!.close();
+    this.#file = undefined;
+    if ((await idOf(this.#oldPath))?.id === this.#fileId) await rm(this.#oldPath, { force: true });
+    this.#base += this.#offset;
+    this.#offset = 0;
+    this.#fileId = '';
+    this.#droppedBytes += lost;
+    return true;
+  }
+
+  async #tellDropped(): Promise<void> {
+    const bytes = this.#droppedBytes;
+    this.#parts.count('droppedBytes', bytes);
+    await this.#publishGap(
+      `${bytes} bytes of the log were dropped: they could not be sent in time, and the spool was full`,
+      bytes,
+    );
+    this.#droppedBytes -= bytes;
+    this.#base += bytes;
+    this.#offset = 0;
+  }
+
+  #publishGap(text: string, size: number): Promise<void> {
+    const atUs = this.#lastUs || this.#parts.clock.now() * 1000;
+    const gap: GapRecord = { atUs, stream: 'gap', partial: false, text: Buffer.from(text), size };
+    return this.#send([gap]);
+  }
+
+  async #publish(records: readonly FileRecord[], consumed: number): Promise<void> {
+    await this.#send(records);
+    this.#offset += consumed;
+    this.#lastUs = records.at(-1)!.atUs;
+    this.#parts.count('lines', records.length);
+    this.#parts.count('bytes', consumed);
+  }
+
+  /** Offers a batch until it is kept or the shipper closes. */
+  async #send(records: readonly (FileRecord | GapRecord)[]): Promise<void> {
+    const { signal } = this.#stopping;
+    const batch = { source: this.source, from: this.#base + this.#offset, records };
+    for (let attempt = 1; ; attempt++) {
+      try {
+        await this.#parts.sink.publish(batch);
+        this.#parts.count('batches', 1);
+        return;
+      } catch (error) {
+        signal.throwIfAborted();
+        this.#parts.count('retries', 1);
+        if (attempt === 1)
+          this.#parts.log.debug('a log batch was not taken', { task: this.source.taskId, why: describe(error) });
+        await this.#parts.clock.sleep(backoffMs(retryPolicy, attempt, this.#parts.random), signal);
+      }
+    }
+  }
+
+  /** An ended log is whole when its last file is read to the end and no other is left. */
+  async #finished(): Promise<boolean> {
+    if (this.#file && (await idOf(this.source.path)) && (await this.#isRotated())) return false;
+    if (!this.#file) return !(await idOf(this.source.path)) && !(await idOf(this.#oldPath));
+    const { size } = await this.#file.stat();
+    return size <= this.#offset;
+  }
+
+  async #save(now: boolean): Promise<void> {
+    if (this.#fileId === '') return;
+    const at = this.#parts.clock.monotonic();
+    if (!now && at - this.#savedAt < positionEveryMs) return;
+    const position = { file: this.#fileId, base: this.#base, offset: this.#offset };
+    if (
+      this.#saved &&
+      this.#saved.file === position.file &&
+      this.#saved.base === position.base &&
+      this.#saved.offset === position.offset
+    )
+      return;
+    this.#savedAt = at;
+    this.#saved = position;
+    await this.#parts.positions.write(this.source.taskId, position).catch((error) => {
+      this.#parts.log.warn('the position of a log could not be written down', { error, task: this.source.taskId });
+    });
+  }
+
+  #notice(): void {
+    this.#woken = true;
+    this.#wake();
+  }
+
+  /** Waits until the file changes (or the poll, where no watch is to be had), then a little longer for a fuller batch. */
+  async #idle(): Promise<void> {
+    this.#watch();
+    const { clock } = this.#parts;
+    if (!this.#woken) {
+      let timer: Timer | undefined;
+      await new Promise<void>((resolve) => {
+        this.#wake = resolve;
+        timer = clock.after(this.#watcher ? this.#parts.pollMs * 8 : this.#parts.pollMs, resolve);
+      });
+      timer?.cancel();
+    }
+    this.#woken = false;
+    if (!this.#ended) await clock.sleep(this.#parts.lingerMs, this.#stopping.signal).catch(() => {});
+  }
+
+  #watch(): void {
+    if (this.#watcher || !this.#file) return;
+    try {
+      const watcher = watch(this.source.path, { persistent: false }, () => this.#notice());
+      watcher.on('error', () => {
+        watcher.close();
+        if (this.#watcher === watcher) this.#watcher = undefined;
+      });
+      this.#watcher = watcher;
+      // What was written before the watch stood wakes nobody.
+      this.#woken = true;
+    } catch {
+      // No watch left, or the file has just been renamed: the poll finds what comes.
+    }
+  }
+}
+
+interface Identity {
+  readonly id: string;
+  readonly size: number;
+}
+
+async function idOf(path: string): Promise<Identity | undefined> {
+  try {
+    const found = await stat(path, { bigint: true });
+    return { id: fileId(found), size: Number(found.size) };
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
+    throw error;
+  }
+}
+
+function fileId({ ino, birthtimeNs }: { readonly ino: bigint; readonly birthtimeNs: bigint }): string {
+  return `${ino}-${birthtimeNs}`;
+}
