@@ -42,6 +42,8 @@ export async function tell(seed: number, log?: Log): Promise<Outcome> {
       passed += ms;
       await disturb(world);
     }
+    // Wishes under way come first: a wish is decided on what is committed.
+    await world.pass(1_000);
     heal(world);
     for (let passed = 0; passed < quietMs; passed += 1_000) {
       if (world.unsettled() === '') {
