@@ -1,5 +1,5 @@
 /** Holds the shape of the tree: its top-level names, its file names, and what every file begins with. */
-import { existsSync, readdirSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
 import { filesBelow, repository, rooms, sourceFiles } from '#test/support/source-tree.ts';
@@ -54,4 +54,16 @@ test(`no file is longer than ${lineLimit} lines`, () => {
     return lines > lineLimit ? [`${path} has ${lines}`] : [];
   });
   expect(long).toEqual([]);
+});
+
+test('the lock file lists every optional package of every platform, as npm ci demands', () => {
+  const lock = JSON.parse(readFileSync(join(repository, 'package-lock.json'), 'utf8')) as {
+    packages: Record<string, { optionalDependencies?: Record<string, string> }>;
+  };
+  const missing = Object.entries(lock.packages).flatMap(([path, one]) =>
+    Object.keys(one.optionalDependencies ?? {}).filter(
+      (name) => !lock.packages[`node_modules/${name}`] && !lock.packages[`${path}/node_modules/${name}`],
+    ),
+  );
+  expect(missing).toEqual([]);
 });
