@@ -46,18 +46,20 @@ export function findCgroups(mountinfo: string = readFileSync('/proc/self/mountin
     if (type !== 'cgroup') continue;
     for (const option of options.split(',')) if (!controllers.has(option)) controllers.set(option, mountPoint);
   }
-  if (controllers.has('memory') || controllers.has('cpu')) return version1(controllers);
+  if (controllers.has('memory') || controllers.has('cpu')) return version1(controllers, unified);
   if (unified) return version2(unified);
   throw new Fault('precondition', 'no control groups are mounted here', { remedy: 'mount cgroup2 on /sys/fs/cgroup' });
 }
 
-function version1(controllers: ReadonlyMap<string, string>): Cgroups {
+/** `unified`: where version 2 is mounted beside it; systemd follows processes there. */
+function version1(controllers: ReadonlyMap<string, string>, unified: string | undefined): Cgroups {
   const at = (controller: string, path: string, file = '') => {
     const root = controllers.get(controller);
     if (!root) throw new Fault('unsupported', `the cgroup controller ${controller} is not mounted here`);
     return join(root, path, file);
   };
-  const hierarchies = [...new Set([...controllers].filter(([name]) => isController(name)).map(([, root]) => root))];
+  const mounted = [...controllers].filter(([name]) => isController(name)).map(([, root]) => root);
+  const hierarchies = [...new Set(unified ? [...mounted, unified] : mounted)];
   return {
     version: 1,
     swapLimit: existsSync(at('memory', '/', 'memory.memsw.limit_in_bytes')),

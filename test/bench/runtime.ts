@@ -1,8 +1,7 @@
 /** How fast containers start through our runtime, beside bare `runc run` of the same bundle: `node test/bench/runtime.ts [count] [runc|crun]`. */
-import { cpSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { runTool } from '#node-agent/runtime/tool.ts';
-import type { TaskId } from '#proto/model/ids.ts';
 import { containerLab, newTaskId, shellRequest } from '#test/support/container-lab.ts';
 
 const count = Number(process.argv[2] ?? 40);
@@ -33,22 +32,15 @@ try {
   const request = () => shellRequest(lab, 'exec sleep 1000', {}, { runtime: engine });
 
   const durations: number[] = [];
-  const ids: TaskId[] = [];
   const startOne = async () => {
     const one = request();
     const began = performance.now();
     await runtime.create(one);
     await runtime.start(one.id);
     durations.push(performance.now() - began);
-    ids.push(one.id);
   };
   const clear = async () => {
     const began = performance.now();
-    await inParallel(
-      ids.splice(0).map((_, index) => index),
-      atOnce,
-      async () => {},
-    );
     for (const { id } of await runtime.list()) await runtime.delete(id);
     return performance.now() - began;
   };
@@ -57,8 +49,6 @@ try {
   // The bundle as our runtime wrote it, with its own cgroup and root filesystem.
   const model = (await runtime.list())[0]!;
   const spec = readFileSync(join(lab.directory, 'agent/containers', model.id, 'config.json'), 'utf8');
-  const log = join(lab.directory, 'agent/containers', model.id);
-  cpSync(join(log, 'config.json'), join(lab.directory, 'model.json'));
   await clear();
 
   const rounds: { readonly own: number; readonly bare: number }[] = [];

@@ -3,6 +3,7 @@ import { execFileSync } from 'node:child_process';
 import { chmodSync, copyFileSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { findCgroups } from '#node-agent/runtime/cgroup.ts';
 import { type ConmonRuntimeParts, conmonRuntime } from '#node-agent/runtime/conmon-runtime.ts';
 import type { ContainerRequest, ImageConfig, Runtime } from '#node-agent/runtime/runtime.ts';
 import { systemClock } from '#proto/kernel/clock.ts';
@@ -59,7 +60,7 @@ export interface ContainerLab {
   readonly logs: string;
   /** A runtime over the same directories: a second one is the agent after a restart. */
   open(parts?: Partial<ConmonRuntimeParts>): Promise<Runtime>;
-  close(): Promise<void>;
+  close(parts?: Partial<ConmonRuntimeParts>): Promise<void>;
 }
 
 /** A busybox root filesystem at `path`, as an image would unpack. */
@@ -83,13 +84,14 @@ export async function containerLab(): Promise<ContainerLab> {
   makeRootfs(rootfs);
   execFileSync('ip', ['netns', 'add', name]);
   const runtimes: Runtime[] = [];
+  const cgroupParent = `/${name}`;
   const open = async (parts: Partial<ConmonRuntimeParts> = {}) => {
     const runtime = await conmonRuntime({
       clock: systemClock,
       log: silentLog,
       root: join(directory, 'agent'),
       run: join(directory, 'run'),
-      cgroupParent: `/gantry-test/${name.toLowerCase()}`,
+      cgroupParent,
       ...parts,
     });
     runtimes.push(runtime);
@@ -101,11 +103,12 @@ export async function containerLab(): Promise<ContainerLab> {
     netnsPath: `/run/netns/${name}`,
     logs: join(directory, 'logs'),
     open,
-    async close() {
+    async close(parts = {}) {
       for (const runtime of runtimes) await runtime.close();
-      const last = await open();
+      const last = await open(parts);
       for (const { id } of await last.list()) await last.delete(id);
       await last.close();
+      findCgroups().remove(cgroupParent);
       execFileSync('ip', ['netns', 'delete', name]);
       rmSync(directory, { recursive: true, force: true });
     },

@@ -35,6 +35,20 @@ runtimeContract('conmon with runc', async () => {
   };
 });
 
+runtimeContract('conmon with crun', async () => {
+  const lab = await containerLab();
+  // crun 1.8 refuses a machine with both versions of control groups mounted: it is shown the first alone.
+  const crun = join(lab.directory, 'crun');
+  const script = `umount /sys/fs/cgroup/unified 2>/dev/null; exec /usr/bin/crun "$@"`;
+  writeFileSync(crun, `#!/bin/sh\nexec unshare -m sh -c '${script}' -- "$@"\n`, { mode: 0o755 });
+  return {
+    open: () => lab.open({ runtimePaths: { crun } }),
+    request: (role) =>
+      shellRequest(lab, scripts[role], role === 'refused' ? { command: ['/bin/nothing'] } : {}, { runtime: 'crun' }),
+    close: () => lab.close({ runtimePaths: { crun } }),
+  };
+});
+
 describe('a container of conmon with runc', () => {
   let lab: ContainerLab;
   let runtime: Runtime;
@@ -282,6 +296,48 @@ describe('a container of conmon with runc', () => {
     await eventually(() => exits.has(request.id));
     expect(exits.get(request.id)).toMatchObject([{ lost: true }]);
     await runtime.delete(request.id);
+  });
+
+  it('tells an exit that happened while no agent ran, once to each listener', async () => {
+    const request = await run('sleep 0.1; exit 42');
+    await runtime.close();
+    await eventually(() => existsSync(join(lab.directory, 'agent/exits', request.id)));
+    runtime = await lab.open();
+    const first = exitsOf(runtime);
+    const second = exitsOf(runtime);
+    await eventually(() => first.has(request.id) && second.has(request.id));
+    for (const exits of [first, second]) expect(exits.get(request.id)).toMatchObject([{ exitCode: 42, lost: false }]);
+    await runtime.delete(request.id);
+  });
+
+  it('takes up a creation that an earlier agent did not finish', async () => {
+    const request = shellRequest(lab, 'sleep 1000');
+    await runtime.create(request);
+    await runtime.close();
+    const path = join(lab.directory, 'agent/containers', request.id, 'container.json');
+    const record = JSON.parse(readFileSync(path, 'utf8'));
+    const { pid } = record;
+    writeFileSync(path, JSON.stringify({ ...record, pid: 0, startTicks: 0, conmonPid: 0, conmonStartTicks: 0 }));
+    runtime = await lab.open();
+    expect(await stateOf(runtime, request.id)).toMatchObject({ status: 'created', pid });
+    await runtime.start(request.id);
+    await runtime.kill(request.id, 'SIGKILL');
+    expect((await exitOf(request.id)).exitCode).toBe(137);
+    await runtime.delete(request.id);
+  });
+
+  it('is told lost after a reboot, whoever has its process number now', async () => {
+    const request = await run('sleep 1000');
+    const sleeper = (await stateOf(runtime, request.id))!.pid;
+    await runtime.close();
+    const path = join(lab.directory, 'agent/containers', request.id, 'container.json');
+    const record = JSON.parse(readFileSync(path, 'utf8'));
+    writeFileSync(path, JSON.stringify({ ...record, bootId: 'another', pid: process.pid, conmonPid: process.pid }));
+    process.kill(record.conmonPid, 'SIGKILL');
+    runtime = await lab.open();
+    expect(await stateOf(runtime, request.id)).toMatchObject({ status: 'lost', exit: { lost: true } });
+    await runtime.delete(request.id);
+    await eventually(() => !existsSync(`/proc/${sleeper}/root`));
   });
 
   it('leaves no bundle, mount, cgroup or state behind', async () => {
