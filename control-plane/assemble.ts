@@ -2,25 +2,32 @@
 import * as grpc from '@grpc/grpc-js';
 import { EnrolmentService } from '#proto/gen/gantry/v1/agent.ts';
 import { ClusterService, type PingResponse } from '#proto/gen/gantry/v1/cluster.ts';
+import { OperatorService } from '#proto/gen/gantry/v1/operator.ts';
 import type { Clock } from '#proto/kernel/clock.ts';
 import { Fault, isFault } from '#proto/kernel/errors.ts';
 import type { Log } from '#proto/kernel/log.ts';
-import { newId, type Random } from '#proto/kernel/random.ts';
+import type { Random } from '#proto/kernel/random.ts';
 import { retry } from '#proto/kernel/retry.ts';
 import { Scope } from '#proto/kernel/scope.ts';
-import type { ClusterConfig } from '#proto/model/cluster.ts';
 import { call, channelOptions, unary } from '#proto/rpc.ts';
+import packageJson from '../package.json' with { type: 'json' };
+import { operatorService } from './api/operator.ts';
 import type { ControlPlaneConfig } from './config.ts';
+import { foundCluster } from './controllers/found-cluster.ts';
+import { runControllers } from './controllers/loop.ts';
+import { planTasks } from './controllers/plan.ts';
 import { Dispatch } from './dispatch/dispatch.ts';
 import { agentService, agentServiceDefinition } from './dispatch/server.ts';
+import type { EventLog } from './events/event-log.ts';
 import { Leader } from './leader.ts';
-import { guarded, onlyMembers, onlyReplicas } from './security/access.ts';
+import type { LogStore } from './logs/log-store.ts';
+import { guarded, onlyMembers, onlyOperators, onlyReplicas } from './security/access.ts';
 import { dayMs } from './security/certificates.ts';
 import { Enrolment } from './security/enrol.ts';
 import { LiveCertificate } from './security/live-certificate.ts';
 import { assertInitialised, initPki, type Pki } from './security/pki.ts';
 import { sealer } from './security/seal.ts';
-import { serveTcp } from './servers.ts';
+import { serveSocket, serveTcp } from './servers.ts';
 import { openEtcdStore } from './store/etcd-store.ts';
 import type { Store } from './store/store.ts';
 
@@ -63,7 +70,7 @@ async function assemble(config: ControlPlaneConfig, kernel: Kernel, scope: Scope
   failed.catch(() => {});
   const store = await openStore(config, pki, kernel, fail);
   scope.defer(() => store.close());
-  await ensureCluster(store, config, kernel);
+  await foundCluster(store, config, kernel);
 
   const dispatch = new Dispatch({
     store,
@@ -74,8 +81,24 @@ async function assemble(config: ControlPlaneConfig, kernel: Kernel, scope: Scope
     unseal: (text) => text,
   });
   scope.defer(() => dispatch.close());
+  const { events, logs } = unheard();
   const enrolment = new Enrolment({ store, authority: pki.authority, clock, random, log: log.with('enrolment') });
   const isMember = onlyMembers((node) => store.snapshot.node(node) !== undefined);
+  const addresses: string[] = [];
+  const operator = operatorService({
+    store,
+    clock,
+    random,
+    log: log.with('api'),
+    events,
+    logs,
+    relays: dispatch.relays,
+    authority: pki.authority,
+    enrolment,
+    plan: planTasks,
+    version: packageJson.version,
+    addresses,
+  });
   const agentPort = await serveTcp(
     scope,
     { address: config.listen, port: config.agentPort, flag: '--agent-port' },
@@ -93,8 +116,10 @@ async function assemble(config: ControlPlaneConfig, kernel: Kernel, scope: Scope
         definition: ClusterService,
         handlers: guarded(ClusterService, { ping: unary(async () => pong()) }, onlyReplicas),
       },
+      { definition: OperatorService, handlers: guarded(OperatorService, operator, onlyOperators) },
     ],
   );
+  addresses.push(hostPort(config.advertise, agentPort));
   const enrolPort = await serveTcp(
     scope,
     { address: config.listen, port: config.enrolPort, flag: '--enrol-port' },
@@ -102,13 +127,21 @@ async function assemble(config: ControlPlaneConfig, kernel: Kernel, scope: Scope
     [{ definition: EnrolmentService, handlers: { enrol: unary((request) => enrolment.enrol(request)) } }],
   );
 
+  // Whoever can open a socket of mode 0600 is root on a manager, and an operator.
+  await serveSocket(scope, config.socket, [{ definition: OperatorService, handlers: operator }]);
+
   const leader = new Leader({
     store,
     clock,
     log: log.with('leader'),
     self: { replica: config.name, address: hostPort(config.advertise, agentPort) },
     probe: replicaProbe(scope, pki),
-    onLead: () => {},
+    onLead: (epoch, term) =>
+      void runControllers(
+        { store, clock, random, log: log.with('controllers'), liveness: dispatch.liveness },
+        epoch,
+        term,
+      ),
   });
   const pong = (): PingResponse => ({
     replica: config.name,
@@ -166,28 +199,26 @@ function openStore(
   });
 }
 
-/** Writes what is true of the cluster at its very first start; later only where logs go may change. */
-async function ensureCluster(store: Store, config: ControlPlaneConfig, { random, log }: Kernel): Promise<void> {
-  const record = store.snapshot.get('cluster', 'config');
-  const wanted: ClusterConfig = {
-    id: record?.value.id ?? newId(random),
-    network: record?.value.network ?? config.network,
-    vipNetwork: record?.value.vipNetwork ?? config.vipNetwork,
-    domain: record?.value.domain ?? config.domain,
-    natsUrl: config.nats || record?.value.natsUrl || '',
+/** What is heard is not kept here: no NATS was given. */
+function unheard(): { readonly events: EventLog; readonly logs: LogStore } {
+  const fault = () =>
+    new Fault('unavailable', 'this cluster keeps no logs and events', { remedy: 'run the control plane with --nats' });
+  return {
+    events: {
+      record() {},
+      // biome-ignore lint/correctness/useYield: it has nothing to tell.
+      async *read() {
+        throw fault();
+      },
+      async close() {},
+    },
+    logs: {
+      // biome-ignore lint/correctness/useYield: it has nothing to tell.
+      async *read() {
+        throw fault();
+      },
+    },
   };
-  if (wanted.network !== config.network || wanted.vipNetwork !== config.vipNetwork || wanted.domain !== config.domain)
-    log.warn('networks and domain were fixed at the first start', {
-      why: `${wanted.network}, ${wanted.vipNetwork}, ${wanted.domain}`,
-    });
-  if (record && record.value.natsUrl === wanted.natsUrl) return;
-  try {
-    const expect = record?.modRevision ?? 0;
-    await store.seen(await store.commit([{ table: 'cluster', key: 'config', value: wanted, expect }]));
-  } catch (error) {
-    // Another replica was first.
-    if (!isFault(error, 'conflict')) throw error;
-  }
 }
 
 /** Renews the server's certificate long before it ends, without a restart. */

@@ -73,6 +73,18 @@ export function planChanges(
   });
 }
 
+/** What committing these edits of services would start and stop, by service; nothing is committed. `now`: wall clock ms. */
+export function planTasks(
+  snapshot: Snapshot,
+  changes: readonly Change[],
+  now: number,
+): ReadonlyMap<ServiceId, readonly PlannedTask[]> {
+  const scratch = new Scratch(snapshot, now);
+  scratch.apply(changes);
+  const ids = changes.flatMap((change) => (change.table === 'service' && change.value ? [change.value.id] : []));
+  return scratch.settle(ids);
+}
+
 /** Why a task is where it is, or nowhere: the table as it would be if the task were placed now. */
 export function explainTask(snapshot: Snapshot, task: Task): Explanation {
   const service = snapshot.service(task.serviceId);

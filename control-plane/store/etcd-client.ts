@@ -23,8 +23,9 @@ export interface EtcdClient {
 /**
  * Two connections: a failed unary call resets its own, and must not take the watch with it.
  * Nothing is retried in here: etcd3 would repeat a transaction that had already been committed.
+ * `now`: wall clock ms, which is what gRPC counts deadlines in.
  */
-export function openEtcd(address: EtcdAddress): EtcdClient {
+export function openEtcd(address: EtcdAddress, now: () => number): EtcdClient {
   const build = () =>
     new etcd3.Etcd3({
       hosts: [...address.hosts],
@@ -45,7 +46,7 @@ export function openEtcd(address: EtcdAddress): EtcdClient {
         'grpc.keepalive_timeout_ms': 1_000,
         'grpc.keepalive_permit_without_calls': 1,
       },
-      defaultCallOptions: (call) => (call.isStream ? {} : { deadline: Date.now() + (address.callTimeoutMs ?? 3_000) }),
+      defaultCallOptions: (call) => (call.isStream ? {} : { deadline: now() + (address.callTimeoutMs ?? 3_000) }),
       faultHandling: {
         global: cockatiel.noop,
         // With several members the breaker is what makes the client leave a dead one; with one it would only add a wait.

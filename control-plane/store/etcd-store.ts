@@ -94,7 +94,7 @@ class EtcdStore implements Store {
   constructor(parts: EtcdStoreParts) {
     this.#parts = parts;
     this.#sealer = parts.sealer ?? noSealer;
-    this.#client = openEtcd(parts.address);
+    this.#client = openEtcd(parts.address, parts.clock.now);
     this.#run = Buffer.from(parts.random.bytes(8)).toString('hex');
     this.#queue = new CommitQueue<Pending>(mergeLimits, (batch) => this.#commitBatch(batch));
     this.#watch = new EtcdWatch({

@@ -5,8 +5,8 @@ import { noSealer, type Sealer } from '#control-plane/store/codec.ts';
 import { openEtcdStore } from '#control-plane/store/etcd-store.ts';
 import type { Store } from '#control-plane/store/store.ts';
 import { systemClock } from '#proto/kernel/clock.ts';
-import { silentLog } from '#proto/kernel/log.ts';
-import { systemRandom } from '#proto/kernel/random.ts';
+import { type Log, silentLog } from '#proto/kernel/log.ts';
+import { type Random, systemRandom } from '#proto/kernel/random.ts';
 import { startEtcd, type TestEtcd } from '#test/support/etcd.ts';
 import { eventually } from '#test/support/eventually.ts';
 import { aTask } from './records.ts';
@@ -15,13 +15,28 @@ import { put, storeContract } from './store-contract.ts';
 let etcd: TestEtcd;
 const faultOf = (code: string) => expect.objectContaining({ name: 'Fault', code });
 
-function open(options: { sealer?: Sealer; resolveMs?: number; callTimeoutMs?: number } = {}): Promise<Store> {
-  const { sealer = noSealer, resolveMs = 6_000, callTimeoutMs = 3_000 } = options;
+interface OpenOptions {
+  readonly sealer?: Sealer;
+  readonly resolveMs?: number;
+  readonly callTimeoutMs?: number;
+  /** Sees each wait before another attempt: its jitter is drawn from here. */
+  readonly random?: Random;
+  readonly log?: Log;
+}
+
+function open(options: OpenOptions = {}): Promise<Store> {
+  const {
+    sealer = noSealer,
+    resolveMs = 6_000,
+    callTimeoutMs = 3_000,
+    random = systemRandom,
+    log = silentLog,
+  } = options;
   return openEtcdStore({
     address: { hosts: [etcd.url], callTimeoutMs },
     clock: systemClock,
-    random: systemRandom,
-    log: silentLog,
+    random,
+    log,
     sealer,
     resolveMs,
   });
@@ -107,11 +122,19 @@ describe('the store on etcd', () => {
   });
 
   test('a commit whose answer was lost in a freeze is told as committed, once', async () => {
-    const impatient = await open({ callTimeoutMs: 200 });
+    let waits = 0;
+    const random: Random = {
+      bytes: systemRandom.bytes,
+      int(bound) {
+        waits++;
+        return systemRandom.int(bound);
+      },
+    };
+    const impatient = await open({ callTimeoutMs: 200, random });
     etcd.signal('SIGSTOP');
     const tasks = Array.from({ length: 5 }, () => aTask());
     const committing = impatient.commit(tasks.map((task) => put(task, 0)));
-    await systemClock.sleep(700);
+    await eventually(() => waits >= 3);
     etcd.signal('SIGCONT');
     const revision = await committing;
     await impatient.seen(revision);
@@ -120,15 +143,16 @@ describe('the store on etcd', () => {
   });
 
   test('the watch notices a frozen etcd and catches up after it thaws', async () => {
-    const writer = await open();
+    const warnings: string[] = [];
+    const log: Log = { ...silentLog, warn: (message) => warnings.push(message), with: () => log };
+    const watcher = await open({ log });
     etcd.signal('SIGSTOP');
-    await systemClock.sleep(3_500);
+    await eventually(() => warnings.length > 0, { timeoutMs: 20_000 });
     etcd.signal('SIGCONT');
     const task = aTask();
-    const revision = await writer.commit([put(task, 0)]);
-    await store.seen(revision);
-    expect(store.snapshot.task(task.id)).toEqual(task);
-    await writer.close();
+    await watcher.seen(await store.commit([put(task, 0)]));
+    expect(watcher.snapshot.task(task.id)).toEqual(task);
+    await watcher.close();
   });
 
   test('a watch from a revision that was compacted away begins anew with a list', async () => {

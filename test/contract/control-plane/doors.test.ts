@@ -1,0 +1,169 @@
+/** A whole control plane on a real etcd over mTLS: who gets in by which door, and as what. */
+import { mkdtempSync, rmSync, statSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import * as grpc from '@grpc/grpc-js';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { assembleControlPlane, type ControlPlane } from '#control-plane/assemble.ts';
+import { readConfig } from '#control-plane/config.ts';
+import { authorityHash, createRequest, type KeyPair, requestDer } from '#control-plane/security/certificates.ts';
+import { initPki, type Pki, pkiPaths } from '#control-plane/security/pki.ts';
+import { enrolmentProof, tokenSecretHash } from '#proto/enrolment-proof.ts';
+import { AgentService, EnrolmentService, type EnrolResponse } from '#proto/gen/gantry/v1/agent.ts';
+import { ClusterService } from '#proto/gen/gantry/v1/cluster.ts';
+import { OperatorService } from '#proto/gen/gantry/v1/operator.ts';
+import { systemClock } from '#proto/kernel/clock.ts';
+import { silentLog } from '#proto/kernel/log.ts';
+import { systemRandom } from '#proto/kernel/random.ts';
+import { parseToken } from '#proto/model/token.ts';
+import { call } from '#proto/rpc.ts';
+import { startEtcd, type TestEtcd } from '#test/support/etcd.ts';
+
+const dataDir = mkdtempSync(join(tmpdir(), 'gantry-doors-'));
+const socket = join(dataDir, 'control-plane.sock');
+const faultOf = (code: string) => expect.objectContaining({ name: 'Fault', code });
+const clients: grpc.Client[] = [];
+let etcd: TestEtcd;
+let pki: Pki;
+let controlPlane: ControlPlane;
+let operator: grpc.Client;
+
+function run(): Promise<ControlPlane> {
+  const flags = {
+    data: dataDir,
+    name: 'm1',
+    advertise: '127.0.0.1',
+    etcd: etcd.url,
+    socket,
+    agentPort: '0',
+    enrolPort: '0',
+    metricsPort: '0',
+  };
+  return assembleControlPlane(readConfig(flags, {}), { clock: systemClock, random: systemRandom, log: silentLog });
+}
+
+function dial(address: string, pair?: KeyPair): grpc.Client {
+  const ca = Buffer.from(pki.authority.certificate);
+  const credentials = address.startsWith('unix:')
+    ? grpc.credentials.createInsecure()
+    : pair
+      ? grpc.credentials.createSsl(ca, Buffer.from(pair.key), Buffer.from(pair.certificate))
+      : grpc.credentials.createSsl(ca);
+  const client = new grpc.Client(address, credentials);
+  clients.push(client);
+  return client;
+}
+
+const agentDoor = (pair?: KeyPair) => dial(`127.0.0.1:${controlPlane.agentPort}`, pair);
+
+/** Joins as a machine of this name would; its key pair and what it was answered. */
+async function join1(name: string, tokenText: string): Promise<{ pair: KeyPair; answer: EnrolResponse }> {
+  const token = parseToken(tokenText);
+  const { csrPem, key } = await createRequest(name);
+  const answer = await call(dial(`127.0.0.1:${controlPlane.enrolPort}`), EnrolmentService.enrol, {
+    tokenId: token.id,
+    csrPem,
+    proof: enrolmentProof(tokenSecretHash(token.secret), requestDer(csrPem)),
+    name,
+  });
+  return { pair: { certificate: answer.certificatePem, key }, answer };
+}
+
+async function token(uses = 0): Promise<string> {
+  return (await call(operator, OperatorService.createToken, { lifetimeMs: 60_000, uses })).token;
+}
+
+beforeAll(async () => {
+  pki = await initPki({ dataDir, name: 'm1', advertise: '127.0.0.1' });
+  const [server, client] = [pkiPaths(dataDir, 'etcd'), pkiPaths(dataDir, 'client')];
+  etcd = await startEtcd({
+    tls: { ca: server.ca, cert: server.cert, key: server.key, clientCert: client.cert, clientKey: client.key },
+  });
+  controlPlane = await run();
+  operator = dial(`unix:${socket}`);
+});
+afterAll(async () => {
+  for (const client of clients) client.close();
+  await controlPlane?.close();
+  await etcd?.close();
+  rmSync(dataDir, { recursive: true, force: true });
+});
+
+describe('the doors of a control plane', () => {
+  test('the operator socket is for its owner alone, and leads', async () => {
+    expect(statSync(socket).mode & 0o777).toBe(0o600);
+    const info = await call(operator, OperatorService.info, {});
+    expect(info).toMatchObject({ leader: 'm1', epoch: 1, caFingerprint: authorityHash(pki.authority.certificate) });
+    expect(info.cluster?.network).toBe('10.192.0.0/11');
+  });
+
+  test('a token lets a machine in as a node with a subnet of its own', async () => {
+    const text = await token();
+    const [one, two] = await Promise.all([join1('h1', text), join1('h2', text)]);
+    expect(one.answer.caPem).toBe(pki.authority.certificate);
+    const { nodes } = await call(operator, OperatorService.list, {
+      kind: 'node',
+      service: '',
+      node: '',
+      project: '',
+      all: false,
+    });
+    const subnets = nodes.map(({ node }) => node?.subnet);
+    expect(new Set(subnets).size).toBe(2);
+    expect(nodes.map(({ node }) => node?.id).sort()).toEqual([one.answer.nodeId, two.answer.nodeId].sort());
+  });
+
+  test('a token of one use lets one machine in', async () => {
+    const text = await token(1);
+    const results = await Promise.allSettled([join1('once-a', text), join1('once-b', text)]);
+    expect(results.map(({ status }) => status).sort()).toEqual(['fulfilled', 'rejected']);
+    await expect(join1('once-c', text)).rejects.toEqual(faultOf('unauthenticated'));
+  });
+
+  test('a node may renew its certificate, and is no operator and no replica', async () => {
+    const { pair, answer } = await join1('h3', await token());
+    const client = agentDoor(pair);
+    const { csrPem } = await createRequest('whoever');
+    const renewed = await call(client, AgentService.renew, { csrPem });
+    expect(renewed.nodeId).toBe(answer.nodeId);
+    await expect(call(client, OperatorService.info, {})).rejects.toEqual(faultOf('forbidden'));
+    await expect(call(client, ClusterService.ping, {})).rejects.toEqual(faultOf('forbidden'));
+  });
+
+  test("a removed node's certificate is refused", async () => {
+    const { pair } = await join1('h4', await token());
+    await call(operator, OperatorService.removeNode, { name: 'h4', force: true });
+    const { csrPem } = await createRequest('h4');
+    await expect(call(agentDoor(pair), AgentService.renew, { csrPem })).rejects.toEqual(faultOf('unauthenticated'));
+  });
+
+  test('an operator with a certificate may do what the socket may, and is no node', async () => {
+    const { csrPem, key } = await createRequest('alice');
+    const { certificatePem } = await call(operator, OperatorService.issueCertificate, { csrPem, name: 'alice' });
+    const client = agentDoor({ certificate: certificatePem, key });
+    expect((await call(client, OperatorService.info, {})).leader).toBe('m1');
+    await expect(call(client, AgentService.renew, { csrPem })).rejects.toEqual(faultOf('forbidden'));
+  });
+
+  test('replicas answer each other', async () => {
+    const pong = await call(agentDoor(pki.pair('client')), ClusterService.ping, {});
+    expect(pong).toMatchObject({ replica: 'm1', epoch: 1, leading: true });
+  });
+
+  test('without a certificate nobody is heard on the agent port', async () => {
+    await expect(call(agentDoor(), ClusterService.ping, {}, { timeoutMs: 2_000 })).rejects.toEqual(
+      expect.objectContaining({ name: 'Fault' }),
+    );
+  });
+
+  test('a second control plane does not take the socket of the first', async () => {
+    await expect(run()).rejects.toThrow('another control plane');
+  });
+
+  test('after a restart it leads again at once, with the next epoch', async () => {
+    await controlPlane.close();
+    controlPlane = await run();
+    operator = dial(`unix:${socket}`);
+    expect(await call(operator, OperatorService.info, {})).toMatchObject({ leader: 'm1', epoch: 2 });
+  });
+});
