@@ -42,16 +42,19 @@ if [ -n "$missing" ]; then
   fi
   say "installing$missing"
   policy=/usr/sbin/policy-rc.d
+  made_policy=
   if [ ! -e $policy ]; then
     # The sandbox starts these parts itself, inside its hosts; none of them is to run on the machine.
     printf '#!/bin/sh\nexit 101\n' > $policy
     chmod 755 $policy
+    made_policy=yes
     trap 'rm -f $policy' EXIT INT TERM
   fi
   export DEBIAN_FRONTEND=noninteractive
   apt-get update -q >&2
   # shellcheck disable=SC2086 # a list of packages
   apt-get install -y -q --no-install-recommends $missing >&2
+  if [ -n "$made_policy" ]; then rm -f $policy; fi # No trap outlives the exec below.
   if command -v systemctl > /dev/null; then
     for package in $missing; do
       case $package in
