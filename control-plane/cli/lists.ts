@@ -1,0 +1,190 @@
+/** `gantry ps`, `services`, `nodes`, `inspect`, `info`, `version`. */
+import { readFileSync } from 'node:fs';
+import { ListRequest } from '#proto/gen/gantry/v1/operator.ts';
+import type { Port, Task } from '#proto/gen/gantry/v1/types.ts';
+import { isFault } from '#proto/kernel/errors.ts';
+import { taskName } from '#proto/model/ids.ts';
+import { type CommonOptions, methods, type Session, withSession } from './session.ts';
+import { ago, bytes, cores, table } from './words.ts';
+
+interface ListOptions extends CommonOptions {
+  readonly all?: true;
+  readonly node?: string;
+  readonly project?: string;
+}
+
+export function ps(options: ListOptions, service = ''): Promise<number> {
+  return withSession(options, async (session) => {
+    const { node = '', project = '', all = false } = options;
+    const { tasks } = await session.call(
+      methods.list,
+      ListRequest.create({ kind: 'task', service, node, project, all }),
+    );
+    if (session.json) session.printJson(tasks.map(taskJson));
+    else if (tasks.length === 0) session.print('There are no tasks.');
+    else {
+      const now = Date.now();
+      const rows = tasks.map((task) => [
+        ...(all ? [task.id.slice(0, 8)] : []),
+        taskName(task),
+        stateOf(session, task),
+        task.nodeName,
+        task.address,
+        ago(task.stateAtMs, now),
+        task.error || (task.state === 'running' ? '' : task.message),
+      ]);
+      session.print(
+        table(
+          [...(all ? ['ID'] : []), 'TASK', 'STATE', 'NODE', 'ADDRESS', 'SINCE', 'REASON'],
+          rows,
+          session.colours.bold,
+        ),
+      );
+    }
+    return 0;
+  });
+}
+
+/** The proto-JSON of a task, and what people call it and its node. */
+export function taskJson(task: Task): object {
+  return { name: taskName(task), node: task.nodeName, ...task };
+}
+
+function stateOf({ colours }: Session, task: Task): string {
+  const health = task.state === 'running' && task.health ? ` (${task.health})` : '';
+  const exit = task.finishedAtMs > 0 && task.state !== 'rejected' ? ` (${task.exitCode})` : '';
+  const going = task.wanted === 'shutdown' && task.state === 'running' ? 'stopping' : task.state;
+  const colour =
+    {
+      running: colours.green,
+      failed: colours.red,
+      rejected: colours.red,
+      pending: colours.yellow,
+      orphaned: colours.yellow,
+    }[going] ?? ((text: string) => text);
+  return colour(`${going}${health}${exit}`);
+}
+
+export function services(options: ListOptions): Promise<number> {
+  return withSession(options, async (session) => {
+    const { services } = await session.call(
+      methods.list,
+      ListRequest.create({ kind: 'service', project: options.project ?? '' }),
+    );
+    if (session.json)
+      session.printJson(services.map(({ service, running, wanted }) => ({ ...service, running, wanted })));
+    else if (services.length === 0) session.print('There are no services. Deploy one: gantry apply -f FILE');
+    else {
+      const now = Date.now();
+      const rows = services.map(({ service, running, wanted }) => {
+        const spec = service?.spec;
+        const count = `${running}/${wanted}`;
+        const state = service?.removing
+          ? 'removing'
+          : service?.rollout && service.rollout.state !== 'idle' && service.rollout.state !== 'completed'
+            ? `${service.rollout.state}${service.rollout.message ? `: ${service.rollout.message}` : ''}`
+            : '';
+        return [
+          `${spec?.project}/${spec?.name}`,
+          spec?.mode ?? '',
+          running >= wanted ? session.colours.green(count) : session.colours.yellow(count),
+          spec?.template?.container?.image ?? '',
+          (spec?.ports ?? []).map(portText).join(', '),
+          ago(service?.updatedAtMs ?? 0, now),
+          state,
+        ];
+      });
+      session.print(
+        table(['SERVICE', 'MODE', 'RUNNING', 'IMAGE', 'PORTS', 'UPDATED', 'ROLLOUT'], rows, session.colours.bold),
+      );
+    }
+    return 0;
+  });
+}
+
+function portText({ published, target, protocol, mode }: Port): string {
+  return `${published ? `${published}→` : ''}${target}${protocol === 'udp' ? '/udp' : ''}${mode === 'host' ? ' host' : ''}`;
+}
+
+export function nodes(options: ListOptions): Promise<number> {
+  return withSession(options, async (session) => {
+    const { nodes } = await session.call(methods.list, ListRequest.create({ kind: 'node' }));
+    if (session.json) session.printJson(nodes.map(({ node, tasks, reserved }) => ({ ...node, tasks, reserved })));
+    else if (nodes.length === 0) session.print('There are no nodes. Join one: gantry token create');
+    else {
+      const { colours } = session;
+      const now = Date.now();
+      const rows = nodes.map(({ node, tasks, reserved }) => [
+        node?.name ?? '',
+        node?.state === 'ready' ? colours.green('ready') : colours.red(node?.state ?? ''),
+        node?.availability ?? '',
+        node?.address ?? '',
+        node?.subnet ?? '',
+        String(tasks),
+        `${cores(reserved?.cpuMillis ?? 0)}/${cores(node?.capacity?.cpuMillis ?? 0)}`,
+        `${bytes(reserved?.memoryBytes ?? 0)}/${bytes(node?.capacity?.memoryBytes ?? 0)}`,
+        Object.entries(node?.labels ?? {})
+          .map(([key, value]) => `${key}=${value}`)
+          .join(' '),
+        ago(node?.stateAtMs ?? 0, now),
+      ]);
+      session.print(
+        table(
+          ['NODE', 'STATE', 'AVAILABILITY', 'ADDRESS', 'SUBNET', 'TASKS', 'CPUS', 'MEMORY', 'LABELS', 'SINCE'],
+          rows,
+          colours.bold,
+        ),
+      );
+    }
+    return 0;
+  });
+}
+
+/** Always JSON: everything there is to know. */
+export function inspect(options: CommonOptions, name: string): Promise<number> {
+  return withSession(options, async (session) => {
+    const { object, template } = await session.call(methods.inspect, { name });
+    const value = object?.$case === 'task' ? { ...taskJson(object.value), template } : object?.value;
+    session.printJson({ kind: object?.$case, ...value });
+    return 0;
+  });
+}
+
+export function info(options: CommonOptions): Promise<number> {
+  return withSession(options, async (session) => {
+    const info = await session.call(methods.info, {});
+    if (session.json) session.printJson(info);
+    else {
+      const rows = [
+        ['Cluster', info.clusterId],
+        ['Control plane', `${info.version} at ${session.target}`],
+        ['Leader', `${info.leader} (epoch ${info.epoch})`],
+        ['Revision', String(info.revision)],
+        ['Addresses', info.addresses.join(', ')],
+        ['Task network', info.cluster?.network ?? ''],
+        ['Service network', info.cluster?.vipNetwork ?? ''],
+        ['Domain', info.cluster?.domain ?? ''],
+        ['CA', info.caFingerprint],
+      ];
+      const [first, ...rest] = rows;
+      session.print(table(first!, rest));
+    }
+    return 0;
+  });
+}
+
+export function version(options: CommonOptions): Promise<number> {
+  const client = String(JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')).version);
+  return withSession(options, async (session) => {
+    const server = await session.call(methods.info, {}).catch((error) => {
+      if (!isFault(error, 'unavailable', 'timeout')) throw error;
+      return undefined;
+    });
+    if (session.json) session.printJson({ client, controlPlane: server?.version ?? null, node: process.version });
+    else {
+      session.print(`gantry         ${client} (Node ${process.version})`);
+      session.print(`control plane  ${server ? server.version : `not reached at ${session.target}`}`);
+    }
+    return 0;
+  });
+}

@@ -1,0 +1,42 @@
+/** `gantry login`: a registry's user and password, for the nodes; the password is never an argument. */
+import { createInterface } from 'node:readline/promises';
+import { Writable } from 'node:stream';
+import { Fault } from '#proto/kernel/errors.ts';
+import { type CommonOptions, methods, withSession } from './session.ts';
+
+interface LoginOptions extends CommonOptions {
+  readonly username?: string;
+  readonly passwordStdin?: true;
+}
+
+export function login(options: LoginOptions, registry: string): Promise<number> {
+  return withSession(options, async (session) => {
+    if ((!options.username || !options.passwordStdin) && !process.stdin.isTTY)
+      throw new Fault('invalid', 'there is no terminal to ask for a user name and a password', {
+        remedy: 'use --username NAME --password-stdin',
+      });
+    const username = options.username ?? (await ask('User name: ', false));
+    const password = options.passwordStdin ? (await readAll()).replace(/\r?\n$/, '') : await ask('Password: ', true);
+    await session.call(methods.putCredential, { registry, username, password });
+    if (!session.json) session.print(`the nodes may pull from ${registry} as ${username}`);
+    return 0;
+  });
+}
+
+async function readAll(): Promise<string> {
+  const chunks: Buffer[] = [];
+  for await (const chunk of process.stdin) chunks.push(chunk as Buffer);
+  return Buffer.concat(chunks).toString();
+}
+
+async function ask(question: string, silent: boolean): Promise<string> {
+  process.stderr.write(question);
+  const nowhere = new Writable({ write: (_chunk, _encoding, done) => done() });
+  const reader = createInterface({ input: process.stdin, output: silent ? nowhere : process.stderr, terminal: true });
+  try {
+    return await reader.question('');
+  } finally {
+    reader.close();
+    if (silent) process.stderr.write('\n');
+  }
+}

@@ -1,0 +1,269 @@
+/** Every command with its options; what a command does is loaded only when it runs. */
+import { Command, InvalidArgumentError, Option } from 'commander';
+import type { CommonOptions } from './session.ts';
+
+type Options = CommonOptions & Record<string, unknown>;
+type Run = (options: Options, ...args: string[]) => Promise<number | undefined>;
+
+/** The command line; `end` is told the exit code of a command that ended as it should. */
+export function createProgram(end: (code: number) => void): Command {
+  const program = new Command('gantry')
+    .description('declare services, and keep them running across hosts')
+    .enablePositionalOptions()
+    .exitOverride()
+    .showHelpAfterError('(see gantry --help)')
+    .showSuggestionAfterError()
+    .configureHelp({ sortSubcommands: false, showGlobalOptions: false })
+    .addHelpText(
+      'after',
+      '\nExit codes: 0 done · 1 failed · 2 bad input · 3 control plane not reached\nEvery command takes --json, --socket PATH, --context NAME and --sandbox NAME.',
+    );
+
+  const add = (
+    parent: Command,
+    usage: string,
+    description: string,
+    run: Run,
+    define: (command: Command) => Command = (command) => command,
+  ): Command => {
+    const command = define(parent.command(usage).description(description)).exitOverride();
+    command
+      .addOption(new Option('--json', 'print JSON, for scripts'))
+      .addOption(new Option('--socket <path>', 'unix socket of the control plane').hideHelp())
+      .addOption(new Option('--context <name>', 'context to use, see gantry context').hideHelp())
+      .addOption(new Option('--sandbox <name>', 'sandbox to talk to').hideHelp());
+    return command.action(async (...given: unknown[]) => {
+      const args = given
+        .slice(0, -2)
+        .flat()
+        .filter((arg): arg is string => arg !== undefined);
+      end((await run(command.opts<Options>(), ...args)) ?? 0);
+    });
+  };
+
+  const files = (command: Command) =>
+    command
+      .option('-f, --file <path>', 'Compose file, - for standard input; again for more', collect)
+      .option('-p, --project <name>', "project, instead of the file's name: or directory")
+      .option('--prune', 'remove services of the project that are no longer in the file');
+  add(
+    program,
+    'apply',
+    'make the cluster run what a Compose file says',
+    async (options) => (await import('./apply.ts')).apply(options),
+    (command) => files(command).option('-d, --detach', 'do not wait until it runs'),
+  );
+  add(
+    program,
+    'plan',
+    'show what apply would do',
+    async (options) => (await import('./apply.ts')).plan(options),
+    files,
+  );
+
+  const task = (command: Command) =>
+    command
+      .argument('[service]', 'only tasks of this service')
+      .option('-a, --all', 'history too')
+      .option('--node <name>', 'only tasks on this node')
+      .option('-p, --project <name>', 'only this project');
+  add(program, 'ps', 'list tasks', async (options, service) => (await import('./lists.ts')).ps(options, service), task);
+  add(
+    program,
+    'services',
+    'list services',
+    async (options) => (await import('./lists.ts')).services(options),
+    (command) => command.option('-p, --project <name>', 'only this project'),
+  );
+  add(program, 'nodes', 'list nodes', async (options) => (await import('./lists.ts')).nodes(options));
+  add(program, 'inspect <name>', 'show all of a service, task or node', async (options, name) =>
+    (await import('./lists.ts')).inspect(options, name!),
+  );
+  add(program, 'stats [service]', 'processor, memory and network of running tasks', async (options, service) =>
+    (await import('./stats.ts')).stats(options, service),
+  );
+  add(program, 'why <name>', 'why a task is pending, or sits where it sits', async (options, name) =>
+    (await import('./why.ts')).why(options, name!),
+  );
+  add(
+    program,
+    'events',
+    'what happens in the cluster',
+    async (options) => (await import('./events.ts')).events(options),
+    (command) =>
+      command
+        .option('-f, --follow', 'go on with what happens from now on')
+        .option('--since <time>', 'how far back: 10m, or a date', parseSince),
+  );
+  add(
+    program,
+    'logs <name>',
+    'what a service or task printed, on every host',
+    async (options, name) => (await import('./logs.ts')).logs(options, name!),
+    (command) =>
+      command
+        .option('-f, --follow', 'go on with what is printed from now on')
+        .option('-n, --tail <lines>', 'only the last lines', parseCount)
+        .option('--since <time>', 'how far back: 10m, or a date', parseSince)
+        .option('-t, --timestamps', 'print the time of each line')
+        .option('--no-prefix', 'print the lines alone'),
+  );
+  add(
+    program,
+    'exec <task> <command...>',
+    'run a command in a running task, on whichever host it is',
+    async (options, name, ...command) => (await import('./exec.ts')).exec(options, name!, command),
+    (command) =>
+      command
+        .passThroughOptions()
+        .option('-i, --interactive', 'pass standard input on')
+        .option('-t, --tty', 'give it a terminal')
+        .option('-e, --env <variable>', 'NAME=VALUE for it; again for more', collect)
+        .option('-u, --user <user>', 'run as this user')
+        .option('-w, --workdir <path>', 'run in this directory')
+        .option('--detach-keys <keys>', 'keys that leave it alone', 'ctrl-p,ctrl-q'),
+  );
+
+  const waiting = (command: Command) => command.option('-d, --detach', 'do not wait');
+  add(
+    program,
+    'scale <service=replicas...>',
+    'change numbers of replicas',
+    async (options, ...pairs) => (await import('./services.ts')).scale(options, pairs),
+    waiting,
+  );
+  add(
+    program,
+    'restart <service...>',
+    'replace all tasks, by the update policy',
+    async (options, ...names) => (await import('./services.ts')).restart(options, names),
+    waiting,
+  );
+  add(
+    program,
+    'rollback <service>',
+    'back to the spec before',
+    async (options, ...names) => (await import('./services.ts')).rollback(options, names),
+    waiting,
+  );
+  add(
+    program,
+    'rm <service...>',
+    'stop and remove services',
+    async (options, ...names) => (await import('./services.ts')).remove(options, names),
+    waiting,
+  );
+
+  add(
+    program,
+    'drain <node>',
+    'move all tasks off a node',
+    async (options, name) => (await import('./nodes.ts')).drain(options, name!),
+    waiting,
+  );
+  add(program, 'activate <node>', 'let a node take tasks again', async (options, name) =>
+    (await import('./nodes.ts')).activate(options, name!),
+  );
+  const node = program.command('node').description('nodes of the cluster').exitOverride();
+  add(node, 'ls', 'list nodes', async (options) => (await import('./lists.ts')).nodes(options));
+  add(node, 'label <node> <label...>', 'set labels NAME=VALUE, remove with NAME-', async (options, name, ...labels) =>
+    (await import('./nodes.ts')).label(options, name!, labels),
+  );
+  add(
+    node,
+    'rm <node>',
+    'take a node out of the cluster',
+    async (options, name) => (await import('./nodes.ts')).remove(options, name!),
+    (command) => command.option('--force', 'even if it is ready'),
+  );
+
+  const token = program.command('token').description('tokens for machines that join').exitOverride();
+  add(
+    token,
+    'create',
+    'make a join token',
+    async (options) => (await import('./tokens.ts')).create(options),
+    (command) =>
+      command
+        .option('--for <duration>', 'how long it lives', parseMs, 3_600_000)
+        .option('--uses <count>', 'how many machines may join with it', parseCount),
+  );
+  add(token, 'ls', 'list join tokens', async (options) => (await import('./tokens.ts')).list(options));
+  add(token, 'revoke <id>', 'make a join token useless', async (options, id) =>
+    (await import('./tokens.ts')).revoke(options, id!),
+  );
+  add(
+    program,
+    'login <registry>',
+    'let the nodes pull from a registry',
+    async (options, registry) => (await import('./login.ts')).login(options, registry!),
+    (command) =>
+      command
+        .option('-u, --username <name>', 'user name')
+        .option('--password-stdin', 'read the password from standard input'),
+  );
+
+  const context = program.command('context').description('control planes to talk to from this machine').exitOverride();
+  add(context, 'ls', 'list contexts', async (options) => (await import('./context.ts')).list(options));
+  add(
+    context,
+    'create <name>',
+    'on a manager: make a certificate for another machine, as a context file',
+    async (options, name) => (await import('./context.ts')).create(options, name!),
+    (command) => command.option('-o, --out <path>', 'where to write it', 'NAME.gantry.json'),
+  );
+  add(
+    context,
+    'add <name>',
+    'use a context file, or the parts of one',
+    async (options, name) => (await import('./context.ts')).add(options, name!),
+    (command) =>
+      command
+        .option('--file <path>', 'context file')
+        .option('--address <host:port>', 'control plane; again for more', collect)
+        .option('--ca <path>', 'CA certificate')
+        .option('--cert <path>', 'client certificate')
+        .option('--key <path>', "the certificate's key"),
+  );
+  add(context, 'use <name>', 'make it the one in use; "local" is the unix socket', async (options, name) =>
+    (await import('./context.ts')).use(options, name!),
+  );
+  add(context, 'rm <name>', 'forget it', async (options, name) =>
+    (await import('./context.ts')).remove(options, name!),
+  );
+
+  add(program, 'info', 'the cluster: leader, networks, revision', async (options) =>
+    (await import('./lists.ts')).info(options),
+  );
+  add(program, 'version', 'versions of this command and of the control plane', async (options) =>
+    (await import('./lists.ts')).version(options),
+  );
+  for (const [name, description] of [
+    ['sandbox', 'a whole cluster on this machine: up, kill, start, crash, cut, join, down'],
+    ['control-plane', 'run a control plane'],
+    ['agent', 'run a node agent'],
+  ] as const)
+    program.command(`${name} [args...]`).description(description).allowUnknownOption().helpOption(false);
+  return program;
+}
+
+function collect(value: string, before: readonly string[] | undefined): readonly string[] {
+  return [...(before ?? []), value];
+}
+
+function parseCount(text: string): number {
+  if (!/^\d+$/.test(text)) throw new InvalidArgumentError('It must be a whole number.');
+  return Number(text);
+}
+
+function parseMs(text: string): number {
+  const [, amount, unit] = /^(\d+)(s|m|h|d)$/.exec(text) ?? [];
+  if (amount === undefined) throw new InvalidArgumentError('Write a duration such as 30m or 2h.');
+  return Number(amount) * { s: 1_000, m: 60_000, h: 3_600_000, d: 86_400_000 }[unit as 's' | 'm' | 'h' | 'd'];
+}
+
+/** ms since the epoch. */
+function parseSince(text: string): number {
+  const at = Date.parse(text);
+  return Number.isNaN(at) || /^\d+[smhd]$/.test(text) ? Date.now() - parseMs(text) : at;
+}

@@ -1,0 +1,131 @@
+/** What every command starts with: how to print, and whom to talk to. */
+import { existsSync } from 'node:fs';
+import * as grpc from '@grpc/grpc-js';
+import { createColors } from 'picocolors';
+import { OperatorClient, OperatorService } from '#proto/gen/gantry/v1/operator.ts';
+import { Fault } from '#proto/kernel/errors.ts';
+import { call, channelOptions, faultOf, type UnaryMethod } from '#proto/rpc.ts';
+import { currentContext, readContext } from './context-file.ts';
+
+export interface CommonOptions {
+  readonly json?: true;
+  readonly socket?: string;
+  readonly context?: string;
+  readonly sandbox?: string;
+}
+
+export type Colours = ReturnType<typeof createColors>;
+
+export interface Session {
+  readonly json: boolean;
+  readonly colours: Colours;
+  /** Of standard output. */
+  readonly isTerminal: boolean;
+  readonly client: OperatorClient;
+  /** Where the client talks to, for people. */
+  readonly target: string;
+  /** One unary call; rejects with a Fault that says where it was asked. */
+  call<Request, Response>(method: UnaryMethod<Request, Response>, request: Request): Promise<Response>;
+  /** The messages of a server's stream; rejects with a Fault. */
+  stream<Message>(stream: grpc.ClientReadableStream<Message>): AsyncIterable<Message>;
+  print(text: string): void;
+  printJson(value: unknown): void;
+}
+
+const localSocket = '/run/gantry/control-plane.sock';
+const callTimeoutMs = 20_000;
+
+function sandboxSocket(name: string): string {
+  const root = process.env.GANTRY_SANDBOX_ROOT ?? '/var/lib/gantry/sandbox';
+  return `${root}/${name}/m1/run/gantry/control-plane.sock`;
+}
+
+/** Runs a command with a session, and closes it after. */
+export async function withSession<T>(options: CommonOptions, action: (session: Session) => Promise<T>): Promise<T> {
+  const session = openSession(options);
+  try {
+    return await action(session);
+  } finally {
+    session.client.close();
+  }
+}
+
+export function openSession(options: CommonOptions): Session {
+  const { client, target } = connect(options);
+  const print = (text: string) => void process.stdout.write(`${text}\n`);
+  return {
+    json: options.json === true,
+    colours: createColors(coloured(process.stdout)),
+    isTerminal: process.stdout.isTTY === true,
+    client,
+    target,
+    call: (method, request) =>
+      call(client, method, request, { timeoutMs: callTimeoutMs }).catch((error) => {
+        throw reworded(error, target);
+      }),
+    async *stream(stream) {
+      try {
+        for await (const message of stream) yield message;
+      } catch (error) {
+        throw reworded(error, target);
+      } finally {
+        stream.cancel();
+      }
+    },
+    print,
+    printJson: (value) =>
+      print(JSON.stringify(value, (key, inner) => (key === '_unknownFields' ? undefined : inner), 2)),
+  };
+}
+
+/** Colours only where somebody looks: https://no-color.org. */
+export function coloured(stream: { readonly isTTY?: boolean }): boolean {
+  const { NO_COLOR, FORCE_COLOR, TERM } = process.env;
+  if (NO_COLOR) return false;
+  return Boolean(FORCE_COLOR) || (stream.isTTY === true && TERM !== 'dumb');
+}
+
+function connect(options: CommonOptions): { readonly client: OperatorClient; readonly target: string } {
+  const context = chosenContext(options);
+  if (context !== undefined) {
+    const { addresses, ca, certificate, key } = readContext(context);
+    const credentials = grpc.credentials.createSsl(Buffer.from(ca), Buffer.from(key), Buffer.from(certificate));
+    const [address = ''] = addresses;
+    return {
+      client: new OperatorClient(address, credentials, channelOptions),
+      target: `${address} (context ${context})`,
+    };
+  }
+  const socket = chosenSocket(options);
+  const client = new OperatorClient(`unix:${socket}`, grpc.credentials.createInsecure(), channelOptions);
+  return { client, target: socket };
+}
+
+/** Flags go before the environment, and that before what `gantry context use` says. */
+function chosenContext(options: CommonOptions): string | undefined {
+  const { GANTRY_CONTEXT, GANTRY_SOCKET } = process.env;
+  const name =
+    options.context ??
+    (options.socket || options.sandbox ? undefined : GANTRY_CONTEXT || (GANTRY_SOCKET ? undefined : currentContext()));
+  return name === 'local' ? undefined : name;
+}
+
+function chosenSocket(options: CommonOptions): string {
+  const { GANTRY_SOCKET } = process.env;
+  const asked = options.socket ?? (options.sandbox ? sandboxSocket(options.sandbox) : GANTRY_SOCKET);
+  if (asked) return asked;
+  return [localSocket, sandboxSocket('default')].find((path) => existsSync(path)) ?? localSocket;
+}
+
+function reworded(error: unknown, target: string): Fault {
+  const fault = faultOf(error);
+  const { metadata } = (fault.cause ?? {}) as Partial<grpc.ServiceError>;
+  const saidByServer = (metadata?.get('gantry-fault').length ?? 0) > 0;
+  if (saidByServer || (fault.code !== 'unavailable' && fault.code !== 'timeout')) return fault;
+  return new Fault(fault.code, `the control plane at ${target} does not answer`, {
+    cause: fault,
+    remedy: 'start one with gantry sandbox up, or name one with --socket, --context or --sandbox',
+  });
+}
+
+export { OperatorService as methods };

@@ -1,0 +1,30 @@
+/** `gantry why`: the scheduler's table, node by rule. */
+import { type CommonOptions, methods, withSession } from './session.ts';
+import { table } from './words.ts';
+
+export function why(options: CommonOptions, name: string): Promise<number> {
+  return withSession(options, async (session) => {
+    const { colours } = session;
+    const explanation = await session.call(methods.explain, { name });
+    if (session.json) session.printJson(explanation);
+    else {
+      session.print(explanation.summary);
+      if (explanation.nodes.length > 0) {
+        const rows = explanation.nodes.map(({ node, verdicts, chosen, rank }) => [
+          `${chosen ? '→ ' : '  '}${node}`,
+          ...verdicts.map((verdict) => (verdict === '' ? colours.green('✓') : colours.red(`✗ ${verdict}`))),
+          rank,
+        ]);
+        session.print('');
+        session.print(
+          table(['  NODE', ...explanation.rules.map((rule) => rule.toUpperCase()), 'LOAD'], rows, colours.bold),
+        );
+      }
+      if (explanation.history.length > 0) {
+        session.print(`\n${colours.bold('HISTORY')} (UTC)`);
+        for (const line of explanation.history) session.print(`  ${line}`);
+      }
+    }
+    return 0;
+  });
+}
