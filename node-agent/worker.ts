@@ -1,5 +1,6 @@
 /** Makes this node hold what it was given: a runner for each task, the network of the newest set, and nothing that nobody asked for. */
 import type { Network, NetworkWanted } from '#net/network.ts';
+import { gatewayOf } from '#net/plan/cidr.ts';
 import type { AssignmentSet, Welcome } from '#proto/gen/gantry/v1/agent.ts';
 import type { Clock } from '#proto/kernel/clock.ts';
 import { Fault } from '#proto/kernel/errors.ts';
@@ -87,7 +88,7 @@ export class Worker {
       credential: (image) => this.#credential(image),
       logPath: (task) => parts.logs.path(task),
       addressFree: (address, by) => this.#addressFree(address, by),
-      gateway: () => gatewayOf(this.#membership),
+      gateway: () => gatewayOf(this.#membership!.node.subnet),
       creating: this.#creating,
     });
   }
@@ -342,10 +343,4 @@ export class Worker {
     for (const unsubscribe of this.#unsubscribe) unsubscribe();
     for (const runner of this.#runners.values()) runner.close();
   }
-}
-
-/** The node's own address in its subnet: gateway and name server of its tasks; empty while there is no subnet. */
-function gatewayOf(membership: Membership | undefined): string {
-  const [base = '', octet = ''] = /^(\d+\.\d+\.\d+)\.(\d+)\//.exec(membership?.node.subnet ?? '')?.slice(1) ?? [];
-  return base === '' ? '' : `${base}.${Number(octet) + 1}`;
 }

@@ -8,9 +8,10 @@ import {
   type RenewRequest,
 } from '#proto/gen/gantry/v1/agent.ts';
 import { Fault } from '#proto/kernel/errors.ts';
-import { isId, type NodeId, nodeId } from '#proto/model/ids.ts';
+import type { NodeId } from '#proto/model/ids.ts';
 import { statusOf, unary } from '#proto/rpc.ts';
 import { serverSideStream } from '#proto/rpc-stream.ts';
+import { identityOf } from '../security/access.ts';
 import type { Dispatch } from './dispatch.ts';
 
 /** Bytes of messages that go to many sessions: each is encoded once. */
@@ -31,12 +32,11 @@ export const agentServiceDefinition = {
   session: { ...AgentService.session, responseSerialize: encodeOnce },
 } as const;
 
-/** The node that calls, by the name in its certificate. Faults: `unauthenticated`. */
-export function callingNode(call: Pick<grpc.ServerUnaryCall<unknown, unknown>, 'getAuthContext'>): NodeId {
-  const subject = call.getAuthContext().sslPeerCertificate?.subject;
-  const name = Array.isArray(subject?.CN) ? subject.CN[0] : subject?.CN;
-  if (typeof name === 'string' && isId(name)) return nodeId(name);
-  throw new Fault('unauthenticated', 'this needs the certificate of a node', {
+/** The node that calls, as its certificate says. Faults: `unauthenticated`, `forbidden`. */
+function callingNode(call: Parameters<typeof identityOf>[0]): NodeId {
+  const identity = identityOf(call);
+  if (identity.role === 'node') return identity.node;
+  throw new Fault('forbidden', 'this is for nodes', {
     remedy: 'join the machine with a token: gantry token create',
   });
 }
