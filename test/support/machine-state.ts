@@ -1,5 +1,5 @@
 /** What of the machine a sandbox could leave behind, as lines that can be compared before and after. */
-import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
+import { readdirSync, readFileSync } from 'node:fs';
 import { filesBelow } from './source-tree.ts';
 
 /** Mounts, links and named namespaces of this machine, and what carries one of the marks: processes, cgroups, open namespaces. */
@@ -45,19 +45,6 @@ function processes(): { pid: number; command: string; cgroup: string }[] {
         return []; // It ended while we looked.
       }
     });
-}
-
-/** Network namespaces that some living process is in. */
-export function networkNamespaces(): Set<string> {
-  const found = new Set<string>();
-  for (const { pid } of processes()) {
-    try {
-      found.add(readlinkSync(`/proc/${pid}/ns/net`));
-    } catch {
-      // It ended while we looked.
-    }
-  }
-  return found;
 }
 
 function cgroupDirs(): string[] {
