@@ -119,7 +119,7 @@ export class HostKernel {
   #setPort(port: string, reattach: (port: string) => void): void {
     const link = rt.findLink(this.#netlink, port);
     if (!link) reattach(port);
-    else this.#netlink.do(rt.setLink({ index: link.index, master: this.#indexOf(bridgeName) }));
+    else this.#netlink.do(...rt.enslave(link.index, this.#indexOf(bridgeName)));
   }
 
   #indexOf(name: string): number {
@@ -153,9 +153,8 @@ export class HostKernel {
     using netns = this.#openOrCreate(target);
     const port = portNameOf(task.taskId);
     const bridge = this.#indexOf(bridgeName);
-    const host = rt.findLink(this.#netlink, port);
-    if (host && host.master !== bridge) this.#netlink.do(rt.setLink({ index: host.index, master: bridge }));
-    if (!host) {
+    const before = rt.findLink(this.#netlink, port);
+    if (!before) {
       this.#netlink.do(
         rt.createVeth({
           name: port,
@@ -167,6 +166,7 @@ export class HostKernel {
         }),
       );
     }
+    this.#netlink.do(...rt.enslave(before?.index ?? this.#indexOf(port), bridge));
     this.#prepareTask(netns, task.address, gateway);
     return target;
   }

@@ -28,7 +28,11 @@ const MS_BIND = 4096;
 const MNT_DETACH = 2;
 export const MSG_DONTWAIT = 0x40;
 
-const errnoNames = new Map(Object.entries(os.constants.errno).map(([name, value]) => [value, name]));
+// Of two names for one number, the one this file tells apart by.
+const aliases = ['EWOULDBLOCK', 'ENOTSUP'];
+const errnoNames = new Map(
+  Object.entries(os.constants.errno).flatMap(([name, value]) => (aliases.includes(name) ? [] : [[value, name]])),
+);
 const codes: Readonly<Record<string, FaultCode>> = {
   EEXIST: 'exists',
   EADDRINUSE: 'exists',

@@ -126,6 +126,23 @@ export function setLink(link: { readonly index: number; readonly mac?: string; r
   };
 }
 
+/**
+ * Makes a link a port of a bridge that sends back out of it what came in by it, where a task is led to itself: with
+ * br_netfilter, a VIP is translated while its packet is still on the bridge.
+ */
+export function enslave(index: number, bridge: number): Request[] {
+  const hairpin = nested(IFLA.linkInfo, attribute(4, 'bridge'), nested(5, attribute(4, Buffer.from([1]))));
+  return [
+    setLink({ index, master: bridge }),
+    {
+      what: `setting the bridge port ${index}`,
+      type: RTM.newLink,
+      flags: 0,
+      body: linkBody(index, 0, 0, hairpin),
+    },
+  ];
+}
+
 export function deleteLink(name: string): Request {
   return {
     what: `deleting link ${name}`,

@@ -54,9 +54,8 @@ function publish(port: Port, addresses: readonly string[], elements: Map<string,
   }
   chains.add(`p${addresses.length}`);
   elements.set(`published ${key}`, `goto p${addresses.length}`);
-  addresses.forEach((address, index) => {
-    elements.set(`published_backends ${key} . ${index}`, `${address} . ${port.target}`);
-  });
+  elements.set(`published_targets ${key}`, String(port.target));
+  for (const [index, address] of addresses.entries()) elements.set(`published_backends ${key} . ${index}`, address);
 }
 
 /** Addresses that were backends and are not any more, and those among the rest that do not serve any more. */

@@ -12,8 +12,9 @@ const sets: Record<string, string> = {
   services: 'map services { type ipv4_addr : verdict; }',
   backends: 'map backends { typeof ip daddr . numgen random mod 65536 : ip daddr; }',
   published: 'map published { type inet_proto . inet_service : verdict; }',
-  published_backends:
-    'map published_backends { typeof meta l4proto . th dport . numgen random mod 65536 : ip daddr . th dport; }',
+  // Address and port in two maps: nft 1.0.6 finds "ip daddr . th dport" as a map's data contradictory once it is in the kernel.
+  published_backends: 'map published_backends { typeof meta l4proto . th dport . numgen random mod 65536 : ip daddr; }',
+  published_targets: 'map published_targets { type inet_proto . inet_service : inet_service; }',
   refused: 'set refused { type inet_proto . inet_service; }',
   hairpin: 'set hairpin { type ipv4_addr . ipv4_addr; }',
   hosts: 'set hosts { type ipv4_addr; }',
@@ -77,10 +78,11 @@ export function declarationsOf(
 
 /** kN: one of a VIP's N backends at random; pN: one of a published port's. */
 export function dispatchChain(name: string): string {
-  const count = name.slice(1);
-  return name.startsWith('k')
-    ? `chain ${name} {\n    dnat ip to ip daddr . numgen random mod ${count} map @backends;\n  }`
-    : `chain ${name} {\n    dnat ip to meta l4proto . th dport . numgen random mod ${count} map @published_backends;\n  }`;
+  const oneOf = `numgen random mod ${name.slice(1)}`;
+  const target = name.startsWith('k')
+    ? `ip daddr . ${oneOf} map @backends`
+    : `meta l4proto . th dport . ${oneOf} map @published_backends : meta l4proto . th dport map @published_targets`;
+  return `chain ${name} {\n    dnat ip to ${target};\n  }`;
 }
 
 /** True for the name of a dispatch chain, which comes and goes with the number of backends. */

@@ -1,0 +1,217 @@
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { backend, endpoint } from '#test/support/endpoint.ts';
+import { eventually } from '#test/support/eventually.ts';
+import { type LabHost, NetLab, worldAddress } from '#test/support/net-lab.ts';
+
+let lab: NetLab;
+let h1: LabHost;
+let h2: LabHost;
+let hosts: LabHost[];
+let a: Awaited<ReturnType<LabHost['attach']>>;
+let b: typeof a;
+let c: typeof a;
+const vip = '10.224.0.2';
+const port = (published: number, target: number) => ({ target, published, protocol: 'tcp', mode: 'ingress' }) as const;
+
+beforeAll(async () => {
+  lab = await NetLab.start(2);
+  h1 = lab.host(1);
+  h2 = lab.host(2);
+  hosts = [h1, h2];
+  for (const host of hosts) await host.apply(hosts);
+  a = await h1.attach(2);
+  b = await h1.attach(3);
+  c = await h2.attach(2);
+  await lab.serve(a.netns, 80, 'a');
+  await lab.serve(b.netns, 80, 'b');
+  await lab.serve(c.netns, 80, 'c');
+});
+
+afterAll(() => lab?.stop());
+
+/** All hosts hold this one service of the given addresses. */
+async function serviceOf(addresses: readonly string[], over = {}) {
+  const web = endpoint('web', { vip, backends: addresses.map((address) => backend(address)), ...over });
+  const attachments = [a, b, c];
+  for (const host of hosts) {
+    const own = attachments.filter((task) => task.address.startsWith(host.subnet.replace('0/24', '')));
+    await host.apply(hosts, { endpoints: [web], attachments: own });
+  }
+}
+
+describe('tasks reach each other', () => {
+  it('on one host, with their own addresses', async () => {
+    expect(await lab.get(a.netns, b.address, 80)).toMatch(new RegExp(`^b ${a.address}:`));
+  });
+
+  it('across hosts by route, with their own addresses', async () => {
+    expect(await lab.get(a.netns, c.address, 80)).toMatch(new RegExp(`^c ${a.address}:`));
+  });
+
+  it('and the outside, masqueraded as their host', async () => {
+    await lab.serve(lab.world, 8100, 'world');
+    expect(await lab.get(a.netns, worldAddress, 8100)).toMatch(/^world 10\.90\.0\.1:/);
+  });
+
+  it('but are not reached from outside by their own addresses', async () => {
+    await lab.outside('ip', 'route', 'replace', '10.192.1.0/24', 'via', h1.address);
+    await expect(lab.get(lab.world, a.address, 80)).rejects.toThrow();
+    expect(await lab.get(h2.netns, a.address, 80)).toMatch(/^a 10\.90\.0\.2:/);
+  });
+});
+
+describe('a VIP', () => {
+  it('spreads connections over all serving backends, from a task with its own address', async () => {
+    await serviceOf([a.address, b.address, c.address]);
+    const counts = await lab.spread(c.netns, vip, 80, 90);
+    expect([...counts.keys()].sort()).toEqual(['a', 'b', 'c']);
+    for (const count of counts.values()) expect(count).toBeGreaterThan(10);
+  });
+
+  it('is reached from the host itself, too', async () => {
+    await serviceOf([c.address]);
+    expect(await lab.get(h1.netns, vip, 80)).toMatch(/^c /);
+  });
+
+  it('shows the backend the address of the task that asks, on the same host or another', async () => {
+    await serviceOf([a.address]);
+    expect(await lab.get(b.netns, vip, 80)).toMatch(new RegExp(`^a ${b.address}:`));
+    expect(await lab.get(c.netns, vip, 80)).toMatch(new RegExp(`^a ${c.address}:`));
+  });
+
+  it('leads a task to itself', async () => {
+    await serviceOf([a.address]);
+    expect(await lab.get(a.netns, vip, 80)).toMatch(/^a /);
+  });
+
+  it('leads nobody to a backend that was removed, once apply has resolved', async () => {
+    await serviceOf([a.address, b.address, c.address]);
+    await serviceOf([b.address]);
+    expect(await lab.spread(c.netns, vip, 80, 30)).toEqual(new Map([['b', 30]]));
+  });
+
+  it('without a backend refuses at once, for tasks and for the host', async () => {
+    await serviceOf([]);
+    for (const netns of [a.netns, h1.netns]) {
+      const start = performance.now();
+      await expect(lab.get(netns, vip, 80)).rejects.toThrow(/refused/);
+      expect(performance.now() - start).toBeLessThan(1000);
+    }
+  });
+});
+
+describe('a published port', () => {
+  it('answers on every node, also one without a task', async () => {
+    await serviceOf([a.address], { ports: [port(8080, 80)] });
+    expect(await lab.get(lab.world, h1.address, 8080)).toMatch(/^a 10\.90\.0\.254:/);
+    expect(await lab.get(lab.world, h2.address, 8080)).toMatch(/^a /);
+  });
+
+  it('answers the node itself, its tasks, and the tasks behind it', async () => {
+    await serviceOf([c.address], { ports: [port(8080, 80)] });
+    for (const netns of [h1.netns, a.netns, c.netns]) {
+      expect(await lab.get(netns, h1.address, 8080)).toMatch(/^c /);
+      expect(await lab.get(netns, h2.address, 8080)).toMatch(/^c /);
+    }
+  });
+
+  it('without a backend refuses at once', async () => {
+    await serviceOf([], { ports: [port(8080, 80)] });
+    await expect(lab.get(lab.world, h1.address, 8080)).rejects.toThrow(/refused/);
+  });
+
+  it('in host mode answers on the node of its task alone', async () => {
+    const hostPort = { ...port(9090, 80), mode: 'host' as const };
+    await h1.apply(hosts, { attachments: [{ ...a, hostPorts: [hostPort] }] });
+    await h2.apply(hosts);
+    expect(await lab.get(lab.world, h1.address, 9090)).toMatch(/^a 10\.90\.0\.254:/);
+    await expect(lab.get(lab.world, h2.address, 9090)).rejects.toThrow(/refused/);
+  });
+});
+
+describe('names', () => {
+  it('are answered on the gateway to tasks', async () => {
+    await serviceOf([a.address, c.address]);
+    const nslookup = (name: string) => lab.inside(a.netns, 'busybox', 'nslookup', '-type=a', name, '10.192.1.1');
+    expect(await nslookup('web.shop.gantry.internal')).toContain(vip);
+    const all = await nslookup('tasks.web');
+    expect(all).toContain(a.address);
+    expect(all).toContain(c.address);
+  });
+});
+
+describe('repair', () => {
+  const repaired = async (host: LabHost, damage: string[], message: RegExp) => {
+    host.repairs.length = 0;
+    const start = performance.now();
+    await host.run(...damage);
+    await eventually(() => host.repairs.some((text) => message.test(text)), { timeoutMs: 5000 });
+    expect(performance.now() - start).toBeLessThan(2000);
+  };
+
+  it.each([
+    ['a route', ['ip', 'route', 'del', '10.192.2.0/24'], /route 10\.192\.2\.0\/24 via 10\.90\.0\.2 was missing/],
+    ['the table', ['nft', 'delete', 'table', 'ip', 'gantry'], /table ip gantry was missing/],
+    ['a chain', ['nft', 'flush', 'chain', 'ip', 'gantry', 'postrouting'], /postrouting of table ip gantry was changed/],
+    ['elements', ['nft', 'flush', 'map', 'ip', 'gantry', 'services'], /1 elements were missing/],
+    ['the bridge address', ['ip', 'address', 'flush', 'dev', 'gantry0'], /address 10\.192\.1\.1\/24 .* was missing/],
+    ['the bridge', ['ip', 'link', 'del', 'gantry0'], /the bridge was missing/],
+    ['forwarding', ['sysctl', '-qw', 'net.ipv4.ip_forward=0'], /net\.ipv4\.ip_forward was 0/],
+  ])('puts back %s within two seconds', async (_what, damage, message) => {
+    await serviceOf([c.address]);
+    await repaired(h1, damage, message);
+    await eventually(async () => (await lab.get(a.netns, vip, 80)).startsWith('c '));
+  });
+
+  it('gives a task whose link was deleted a new one', async () => {
+    await repaired(h1, ['ip', 'link', 'del', `gt${b.taskId.slice(0, 13)}`], /link gt.* was missing/);
+    expect(await lab.get(b.netns, c.address, 80)).toMatch(/^c /);
+  });
+
+  it('leaves foreign tables, routes and links alone', async () => {
+    const foreign =
+      'table ip other { chain forward { type filter hook forward priority 10; ip daddr 203.0.113.9 drop; }; }';
+    await h1.run('nft', foreign);
+    await h1.run('ip', 'link', 'add', 'other0', 'type', 'bridge');
+    await h1.run('ip', 'route', 'add', '203.0.113.0/24', 'via', '10.90.0.254');
+    await repaired(h1, ['nft', 'delete', 'table', 'ip', 'gantry'], /table ip gantry was missing/);
+    expect(await h1.run('nft', 'list', 'table', 'ip', 'other')).toContain('203.0.113.9 drop');
+    expect(await h1.run('ip', 'link', 'show', 'other0')).toContain('other0');
+    expect(await h1.run('ip', 'route', 'show', '203.0.113.0/24')).toContain('10.90.0.254');
+  });
+});
+
+describe('a task that leaves', () => {
+  it('leaves no link, namespace or connection behind', async () => {
+    const d = await h1.attach(9);
+    await serviceOf([d.address]);
+    const stop = await lab.serve(d.netns, 80, 'd');
+    expect(await lab.get(a.netns, vip, 80)).toMatch(/^d /);
+    const entries = () => h1.run('cat', '/proc/net/nf_conntrack').catch(() => '');
+    stop();
+    await h1.call('detach', d.taskId);
+    expect(await h1.call('attached')).not.toContain(d.taskId);
+    expect(await h1.run('ip', '-br', 'link')).not.toContain(d.taskId.slice(0, 13));
+    expect(await entries()).not.toContain(d.address);
+    await h1.call('detach', d.taskId);
+  });
+});
+
+describe('a restart of the agent', () => {
+  it('adopts what is there: nothing is rewritten, namespaces are kept, packets flow throughout', async () => {
+    await serviceOf([a.address, c.address]);
+    const handle = async () => /handle (\d+)/.exec(await h1.run('nft', '-a', 'list', 'table', 'ip', 'gantry'))?.[1];
+    const generation = await handle();
+    const links = await h1.run('ip', '-br', 'link');
+    await h1.killAgent();
+    expect(await lab.get(b.netns, vip, 80)).toMatch(/^[ac] /);
+    h1.startAgent();
+    expect([...(await h1.call<string[]>('attached'))].sort()).toEqual([a.taskId, b.taskId].sort());
+    await serviceOf([a.address, c.address]);
+    expect(await handle()).toBe(generation);
+    expect(await h1.run('ip', '-br', 'link')).toBe(links);
+    const { netnsPath } = await h1.call<{ netnsPath: string }>('attach', { ...a, netns: undefined });
+    expect(netnsPath).toBe(a.netns);
+    expect(await lab.get(b.netns, vip, 80)).toMatch(/^[ac] /);
+  });
+});

@@ -1,0 +1,50 @@
+/** A process that holds the Network of the namespace it is started in, driven by a test through lines of JSON. */
+import readline from 'node:readline';
+import { hostNetwork } from '#net/host-network.ts';
+import { systemClock } from '#proto/kernel/clock.ts';
+import { describe, isFault } from '#proto/kernel/errors.ts';
+import { jsonLog } from '#proto/kernel/log.ts';
+
+const [runDir = '', resolvConf = ''] = process.argv.slice(2);
+const say = (line: unknown) => process.stdout.write(`${JSON.stringify(line)}\n`);
+const log = jsonLog((line) => process.stderr.write(line), Date.now, 'info');
+const network = await hostNetwork({ clock: systemClock, log, runDir, resolvConf });
+network.onRepair((repair) => say({ repair: repair.message }));
+
+const calls: Record<string, (argument: never) => Promise<unknown>> = {
+  apply: (wanted) => network.apply(wanted),
+  attach: (attachment) => network.attach(attachment),
+  detach: (id) => network.detach(id),
+  attached: () => network.attached(),
+  close: () => network.close(),
+  async timeAttach({ attachments }: { attachments: { taskId: never }[] }) {
+    const times = [];
+    for (const attachment of attachments) {
+      const start = performance.now();
+      await network.attach(attachment as never);
+      times.push(performance.now() - start);
+    }
+    return times;
+  },
+  async timeApply({ wanteds }: { wanteds: never[] }) {
+    const times = [];
+    for (const wanted of wanteds) {
+      const start = performance.now();
+      await network.apply(wanted);
+      times.push(performance.now() - start);
+    }
+    return times;
+  },
+};
+
+for await (const line of readline.createInterface({ input: process.stdin })) {
+  const { id, call, argument } = JSON.parse(line) as { id: number; call: string; argument: never };
+  try {
+    const start = performance.now();
+    const result = await calls[call]?.(argument);
+    say({ id, result: result ?? null, ms: performance.now() - start });
+  } catch (error) {
+    say({ id, error: describe(error), code: isFault(error) ? error.code : 'bug' });
+  }
+}
+process.exit(0);

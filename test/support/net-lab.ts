@@ -1,0 +1,231 @@
+/** Hosts as network namespaces on a switch of their own, each with a process that holds its Network; nothing outside is touched. */
+import { type ChildProcess, execFile, spawn } from 'node:child_process';
+import fs from 'node:fs';
+import os from 'node:os';
+import path from 'node:path';
+import readline from 'node:readline';
+import { promisify } from 'node:util';
+import type { Attachment, NetworkWanted } from '#net/network.ts';
+import { newId, systemRandom } from '#proto/kernel/random.ts';
+import { nodeId, taskId } from '#proto/model/ids.ts';
+import { eventually } from './eventually.ts';
+
+const execute = promisify(execFile);
+const script = path.join(import.meta.dirname, 'net-host-process.ts');
+
+/** What `command` prints; in the network namespace at `netns` where given. Rejects with what it says when it fails. */
+async function run(netns: string | undefined, ...command: string[]): Promise<string> {
+  const all = netns === undefined ? command : ['nsenter', `--net=${netns}`, ...command];
+  const { stdout } = await execute(all[0] as string, all.slice(1), { timeout: 20_000 });
+  return stdout;
+}
+
+/** A namespace that stands for the outside: gateway of all hosts, with an address that only it has. */
+export const worldAddress = '198.51.100.1';
+
+export class NetLab {
+  readonly #tag = newId(systemRandom).slice(0, 6);
+  readonly #dir = fs.mkdtempSync(path.join(os.tmpdir(), 'gantry-net-'));
+  readonly #hosts: LabHost[] = [];
+  readonly #children: ChildProcess[] = [];
+  readonly world = `/run/netns/gtw${this.#tag}`;
+
+  static async start(hosts: number): Promise<NetLab> {
+    const lab = new NetLab();
+    await run(undefined, 'ip', 'netns', 'add', `gtw${lab.#tag}`);
+    await lab.outside('ip', 'link', 'set', 'lo', 'up');
+    await lab.outside('ip', 'address', 'add', `${worldAddress}/32`, 'dev', 'lo');
+    await lab.outside('ip', 'link', 'add', 'switch', 'type', 'bridge');
+    await lab.outside('ip', 'link', 'set', 'switch', 'up');
+    await lab.outside('ip', 'address', 'add', '10.90.0.254/24', 'dev', 'switch');
+    for (let number = 1; number <= hosts; number++) await lab.#addHost(number);
+    return lab;
+  }
+
+  async #addHost(number: number): Promise<void> {
+    const name = `gth${number}${this.#tag}`;
+    await run(undefined, 'ip', 'netns', 'add', name);
+    await this.outside('ip', 'link', 'add', `h${number}`, 'type', 'veth', 'peer', 'name', 'eth0', 'netns', name);
+    await this.outside('ip', 'link', 'set', `h${number}`, 'master', 'switch', 'up');
+    const host = new LabHost(number, name, path.join(this.#dir, `h${number}`));
+    this.#hosts.push(host);
+    await host.run('ip', 'link', 'set', 'lo', 'up');
+    await host.run('ip', 'address', 'add', `${host.address}/24`, 'dev', 'eth0');
+    await host.run('ip', 'link', 'set', 'eth0', 'up');
+    await host.run('ip', 'route', 'add', 'default', 'via', '10.90.0.254');
+    host.startAgent();
+  }
+
+  host(number: number): LabHost {
+    return this.#hosts[number - 1] as LabHost;
+  }
+
+  /** Runs a command in the outside namespace. */
+  outside(...command: string[]): Promise<string> {
+    return run(this.world, ...command);
+  }
+
+  /** Runs a command in the namespace at `netns`. */
+  inside(netns: string, ...command: string[]): Promise<string> {
+    return run(netns, ...command);
+  }
+
+  /** A TCP server in the namespace at `netns` that answers each connection `<name> <client address>:<port>`; resolves when it listens. */
+  async serve(netns: string, port: number, name: string): Promise<() => void> {
+    const program = `require('net').createServer((s) => { s.on('error', () => {});
+      s.end('${name} ' + s.remoteAddress + ':' + s.remotePort + '\\n'); }).listen(${port}, '0.0.0.0')`;
+    const child = spawn('nsenter', [`--net=${netns}`, process.execPath, '-e', program], { stdio: 'ignore' });
+    this.#children.push(child);
+    await eventually(async () => (await run(netns, 'ss', '-Hltn')).includes(`:${port} `));
+    return () => child.kill('SIGKILL');
+  }
+
+  /** What a server answers to a connection from the namespace at `netns`; rejects when it is refused or times out. */
+  async get(netns: string, address: string, port: number): Promise<string> {
+    return (await run(netns, 'busybox', 'nc', '-w', '3', address, String(port))).trim();
+  }
+
+  /** How many of `count` connections each server name answered. */
+  async spread(netns: string, address: string, port: number, count: number): Promise<Map<string, number>> {
+    const loop = `for i in $(seq ${count}); do busybox nc -w 3 ${address} ${port} </dev/null || echo failed; done`;
+    const names = (await run(netns, 'sh', '-c', loop)).trim().split('\n');
+    const counts = new Map<string, number>();
+    for (const line of names) {
+      const name = line.split(' ')[0] as string;
+      counts.set(name, (counts.get(name) ?? 0) + 1);
+    }
+    return counts;
+  }
+
+  async stop(): Promise<void> {
+    for (const child of this.#children) child.kill('SIGKILL');
+    for (const host of this.#hosts) await host.stop();
+    for (const host of this.#hosts) await run(undefined, 'ip', 'netns', 'delete', host.netnsName);
+    await run(undefined, 'ip', 'netns', 'delete', `gtw${this.#tag}`);
+    fs.rmSync(this.#dir, { recursive: true, force: true });
+  }
+}
+
+export class LabHost {
+  readonly nodeId = nodeId(newId(systemRandom));
+  readonly name: string;
+  readonly address: string;
+  readonly subnet: string;
+  readonly netnsName: string;
+  readonly netns: string;
+  readonly runDir: string;
+  /** What onRepair has said since the start of the process. */
+  readonly repairs: string[] = [];
+  /** What the process has logged. */
+  log = '';
+  #child: ChildProcess | undefined;
+  #pending = new Map<number, { resolve: (value: never) => void; reject: (error: Error) => void }>();
+  #next = 1;
+  #revision = 1;
+
+  constructor(number: number, netnsName: string, runDir: string) {
+    this.name = `h${number}`;
+    this.address = `10.90.0.${number}`;
+    this.subnet = `10.192.${number}.0/24`;
+    this.netnsName = netnsName;
+    this.netns = `/run/netns/${netnsName}`;
+    this.runDir = runDir;
+    fs.mkdirSync(runDir, { recursive: true });
+    fs.writeFileSync(path.join(runDir, 'resolv.conf'), '');
+  }
+
+  run(...command: string[]): Promise<string> {
+    return run(this.netns, ...command);
+  }
+
+  startAgent(): void {
+    const command = [
+      `--net=${this.netns}`,
+      process.execPath,
+      script,
+      this.runDir,
+      path.join(this.runDir, 'resolv.conf'),
+    ];
+    const child = spawn('nsenter', command, { stdio: ['pipe', 'pipe', 'pipe'] });
+    this.#child = child;
+    this.repairs.length = 0;
+    child.stderr.on('data', (data) => {
+      this.log += data;
+    });
+    child.on('exit', () => {
+      for (const { reject } of this.#pending.values())
+        reject(new Error(`the agent of ${this.name} ended: ${this.log}`));
+      this.#pending.clear();
+    });
+    readline.createInterface({ input: child.stdout }).on('line', (line) => {
+      const { id, result, error, code, repair } = JSON.parse(line);
+      if (repair) this.repairs.push(repair);
+      const waiting = this.#pending.get(id);
+      this.#pending.delete(id);
+      if (error) waiting?.reject(Object.assign(new Error(error), { code }));
+      else waiting?.resolve(result as never);
+    });
+  }
+
+  /** Kills the agent's process as a crash would; the kernel keeps what it has. */
+  async killAgent(): Promise<void> {
+    const child = this.#child;
+    if (!child || child.exitCode !== null) return;
+    const ended = new Promise((resolve) => child.once('exit', resolve));
+    child.kill('SIGKILL');
+    await ended;
+  }
+
+  call<T>(call: string, argument?: unknown): Promise<T> {
+    const id = this.#next++;
+    return new Promise<T>((resolve, reject) => {
+      this.#pending.set(id, { resolve, reject });
+      this.#child?.stdin?.write(`${JSON.stringify({ id, call, argument })}\n`);
+    });
+  }
+
+  /** Applies what `wanted` says on top of a network of the given hosts without services. */
+  apply(hosts: readonly LabHost[], wanted: Partial<NetworkWanted> = {}): Promise<void> {
+    return this.call('apply', this.wanted(hosts, wanted));
+  }
+
+  wanted(hosts: readonly LabHost[], wanted: Partial<NetworkWanted> = {}): NetworkWanted {
+    return {
+      revision: this.#revision++,
+      nodeId: this.nodeId,
+      address: this.address,
+      subnet: this.subnet,
+      network: '10.192.0.0/11',
+      vipNetwork: '10.224.0.0/14',
+      domain: 'gantry.internal',
+      peers: hosts.map((host) => ({
+        nodeId: host.nodeId,
+        name: host.name,
+        address: host.address,
+        subnet: host.subnet,
+      })),
+      endpoints: [],
+      attachments: [],
+      ...wanted,
+    };
+  }
+
+  /** A fresh task on this host: its attachment, and the path of its namespace. */
+  async attach(lastByte: number): Promise<Attachment & { readonly netns: string }> {
+    const attachment: Attachment = {
+      taskId: taskId(newId(systemRandom)),
+      address: this.subnet.replace('.0/24', `.${lastByte}`),
+      hostPorts: [],
+    };
+    const { netnsPath } = await this.call<{ netnsPath: string }>('attach', attachment);
+    return { ...attachment, netns: netnsPath };
+  }
+
+  async stop(): Promise<void> {
+    await this.killAgent();
+    const dir = path.join(this.runDir, 'netns');
+    for (const name of fs.existsSync(dir) ? fs.readdirSync(dir) : []) {
+      await run(undefined, 'umount', '-l', path.join(dir, name)).catch(() => {});
+    }
+  }
+}
