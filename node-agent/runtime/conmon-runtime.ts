@@ -516,6 +516,8 @@ class ConmonRuntime implements Runtime {
       process: {
         ...own,
         terminal: request.tty,
+        // Else the command could ask for the size before the runtime has passed it on.
+        ...(request.tty ? { consoleSize: { width: request.columns || 80, height: request.rows || 24 } } : {}),
         args: request.command,
         user: user ? { uid: user.uid, gid: user.gid, additionalGids: user.additionalGids } : own.user,
         env: processEnv([own.env, user ? [`HOME=${user.home}`] : [], request.env], {

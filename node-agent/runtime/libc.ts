@@ -13,6 +13,9 @@ const c = {
   waitpid: libc.func('int waitpid(int, _Out_ int*, int)'),
   poll: libc.func('int poll(_Inout_ void*, unsigned long, int)'),
   unlockpt: libc.func('int unlockpt(int)'),
+  tcgetattr: libc.func('int tcgetattr(int, _Out_ void*)'),
+  tcsetattr: libc.func('int tcsetattr(int, int, const void*)'),
+  cfmakeraw: libc.func('void cfmakeraw(_Inout_ void*)'),
   ioctlInt: libc.func('ioctl', 'int', ['int', 'unsigned long', 'long']),
   ioctlBuffer: libc.func('ioctl', 'int', ['int', 'unsigned long', 'void*']),
   syscall: libc.func('syscall', 'long', ['long', 'long', 'long', 'long', 'long']),
@@ -177,7 +180,7 @@ export function endedAmong(pidfds: readonly number[]): number[] {
   return pidfds.filter((_, index) => entries.readInt16LE(8 * index + 6) !== 0);
 }
 
-/** A pseudo terminal of this size; both ends close on exec. */
+/** A pseudo terminal of this size that passes everything through as it is; both ends close on exec. */
 export function openTerminal(columns: number, rows: number): { readonly master: number; readonly slave: number } {
   const getPeer = 0x5441;
   const noControl = fsConstants.O_NOCTTY;
@@ -186,6 +189,11 @@ export function openTerminal(columns: number, rows: number): { readonly master: 
     checked('unlockpt', c.unlockpt(master));
     const slave = checked('open pty', c.ioctlInt(master, getPeer, fsConstants.O_RDWR | noControl | 0o2000000));
     resizeTerminal(master, columns, rows);
+    // The runtime would do so itself, but what is typed until then would be echoed here and in the container.
+    const settings = Buffer.alloc(64);
+    checked('tcgetattr', c.tcgetattr(slave, settings));
+    c.cfmakeraw(settings);
+    checked('tcsetattr', c.tcsetattr(slave, 0, settings));
     return { master, slave };
   } catch (error) {
     closeSync(master);
