@@ -136,6 +136,8 @@ class ServiceDecision {
   #fill(request: Request | undefined, wanted: readonly Seat[]): void {
     const { snapshot, now } = this.#context;
     const rolling = rollout(this.#service, wanted, now);
+    // As of before this look: the last old tasks go in the same look that finds the rollout finished.
+    const wasRolling = isRolling(this.#service) && rolling.rollout?.state !== 'paused';
     this.#wake(rolling.wakeAtMs);
     if (rolling.rollout) this.#service = { ...this.#service, rollout: rolling.rollout };
     if (rolling.rollBack !== undefined) {
@@ -145,7 +147,7 @@ class ServiceDecision {
     const facts = {
       service: this.#service,
       now,
-      rolling: isRolling(this.#service),
+      rolling: wasRolling,
       leave: (task: Task) =>
         request && this.#service.spec.mode === 'replicated'
           ? mustLeave(request, task, snapshot.node(task.nodeId as NodeId))

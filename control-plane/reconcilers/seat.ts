@@ -35,7 +35,8 @@ export function decideSeat(facts: SeatFacts, seat: Seat, mayMove: boolean): Opin
     if (why !== '') leaving.set(task, why);
   }
   const staying = active.filter((task) => !leaving.has(task));
-  const best = staying.find(isUp) ?? staying[0];
+  const best =
+    staying.find((task) => isUp(task) && task.revision === service.revision) ?? staying.find(isUp) ?? staying[0];
   if (best) {
     const others = staying.filter((task) => task !== best && isUp(best));
     const startFirst = service.spec.update.order === 'start-first';

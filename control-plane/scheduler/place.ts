@@ -90,7 +90,7 @@ export function whyNowhere(ledger: Ledger, request: Request): string {
     const count = counts.get(filter);
     return count === undefined ? [] : [`${count} ${filter.gist(request)}`];
   });
-  return `no node fits: of ${nodes.length} ${parts.join(', ')}`;
+  return `no node fits (${nodes.length} in all): ${parts.join(', ')}`;
 }
 
 export function nodesConsidered(ledger: Ledger, request: Request): readonly Usage[] {

@@ -132,8 +132,11 @@ export class World {
     for (const service of snapshot.all('service')) {
       const { spec, revision, rollout, removing } = service;
       if (removing) return `${spec.name} is still being removed`;
-      if (rollout.state === 'updating' || rollout.state === 'rolling-back') return `${spec.name} is ${rollout.state}`;
       const active = [...snapshot.tasksOfService(service.id)].filter((task) => isActive(task));
+      // Start-first needs room for two, a global service on its one node: without it they wait, as they say.
+      const full = active.some((task) => task.state === 'pending' && task.message.includes('without room'));
+      if (full && (spec.mode === 'global' || spec.update.order === 'start-first')) continue;
+      if (rollout.state === 'updating' || rollout.state === 'rolling-back') return `${spec.name} is ${rollout.state}`;
       const wanted = spec.mode === 'global' ? nodes.length : spec.replicas;
       if (active.length !== wanted) return `${spec.name} has ${active.length} of ${wanted} tasks`;
       const slots = new Set(active.map((task) => (spec.mode === 'global' ? task.nodeId : task.slot)));
