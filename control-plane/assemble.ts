@@ -145,7 +145,7 @@ async function assemble(config: ControlPlaneConfig, kernel: Kernel, scope: Scope
   });
   const pong = (): PingResponse => ({
     replica: config.name,
-    epoch: store.leadership?.epoch ?? 0,
+    epoch: leader.epoch ?? store.leadership?.epoch ?? 0,
     leading: leader.epoch !== undefined,
   });
   scope.defer(() => leader.close());
@@ -247,7 +247,7 @@ function keepFresh(
 }
 
 /** Asks another replica for a sign of life, over a connection that is kept for each. */
-function replicaProbe(scope: Scope, pki: Pki): (address: string, signal: AbortSignal) => Promise<void> {
+function replicaProbe(scope: Scope, pki: Pki): (address: string, signal: AbortSignal) => Promise<number | undefined> {
   const pair = pki.pair('client');
   const credentials = grpc.credentials.createSsl(
     Buffer.from(pki.authority.certificate),
@@ -264,7 +264,8 @@ function replicaProbe(scope: Scope, pki: Pki): (address: string, signal: AbortSi
       client = new grpc.Client(address, credentials, channelOptions);
       clients.set(address, client);
     }
-    await call(client, ClusterService.ping, {}, { timeoutMs: 1_000, signal });
+    const answer = await call(client, ClusterService.ping, {}, { timeoutMs: 1_000, signal });
+    return answer.leading ? answer.epoch : undefined;
   };
 }
 

@@ -24,9 +24,17 @@ export interface LeaderTiming {
   readonly missMs: number;
   /** So long may the store not confirm our leadership. */
   readonly doubtMs: number;
+  /** The same for a replica that lost the lead and has not heard its successor yet: two that cannot hear each other must not take turns. */
+  readonly lostMissMs: number;
 }
 
-export const leaderTiming: LeaderTiming = { everyMs: 200, probeTimeoutMs: 400, missMs: 1_000, doubtMs: 3_000 };
+export const leaderTiming: LeaderTiming = {
+  everyMs: 200,
+  probeTimeoutMs: 400,
+  missMs: 1_000,
+  doubtMs: 3_000,
+  lostMissMs: 30_000,
+};
 
 export interface LeaderParts {
   readonly store: Store;
@@ -34,8 +42,8 @@ export interface LeaderParts {
   readonly log: Log;
   /** This replica; the address is where its agent service listens. */
   readonly self: { readonly replica: string; readonly address: string };
-  /** Resolves when the replica at `address` answers. */
-  readonly probe: (address: string, signal: AbortSignal) => Promise<void>;
+  /** The epoch that the replica at `address` says to lead with; undefined where it does not lead. Rejects with a Fault without an answer. */
+  readonly probe: (address: string, signal: AbortSignal) => Promise<number | undefined>;
   /** Leads until `scope` closes. It must not throw: what fails in here is a bug. */
   readonly onLead: (epoch: number, scope: Scope) => void;
   readonly timing?: Partial<LeaderTiming>;
@@ -56,6 +64,8 @@ export class Leader {
   #term: Term | undefined;
   #watched: { readonly epoch: number; heardAt: number } | undefined;
   #lookedAt = 0;
+  /** Deposed, and no leader heard since. */
+  #lost = false;
   #running: Promise<void> | undefined;
 
   constructor(parts: LeaderParts) {
@@ -110,16 +120,22 @@ export class Leader {
       return;
     }
     const now = clock.monotonic();
-    const { everyMs, probeTimeoutMs, missMs } = this.#timing;
+    const { everyMs, probeTimeoutMs, missMs, lostMissMs } = this.#timing;
     if (this.#watched?.epoch !== leadership.epoch) this.#watched = { epoch: leadership.epoch, heardAt: now };
     // Who has slept itself cannot say that others were silent.
     else if (now - this.#lookedAt > everyMs + probeTimeoutMs + 300) this.#watched.heardAt = now;
     const watched = this.#watched;
-    if (await this.#answers(leadership.address)) watched.heardAt = clock.monotonic();
-    else if (clock.monotonic() - watched.heardAt >= missMs && !this.#scope.closing) await this.#take(leadership);
+    if (await this.#leads(leadership)) {
+      watched.heardAt = clock.monotonic();
+      this.#lost = false;
+      return;
+    }
+    const patienceMs = this.#lost ? lostMissMs : missMs;
+    if (clock.monotonic() - watched.heardAt >= patienceMs && !this.#scope.closing) await this.#take(leadership);
   }
 
-  async #answers(address: string): Promise<boolean> {
+  /** The leader answers, and still leads with that epoch: a process at its address that has stepped down is no leader. */
+  async #leads({ address, epoch }: Leadership): Promise<boolean> {
     const { probe, clock } = this.#parts;
     const controller = new AbortController();
     const timer = clock.after(this.#timing.probeTimeoutMs, () =>
@@ -130,8 +146,7 @@ export class Leader {
     );
     late.catch(() => {});
     try {
-      await Promise.race([probe(address, controller.signal), late]);
-      return true;
+      return (await Promise.race([probe(address, controller.signal), late])) === epoch;
     } catch (error) {
       if (!isFault(error)) throw error;
       return false;
@@ -197,8 +212,9 @@ export class Leader {
   }
 
   #heard(leadership: Leadership | undefined): void {
-    if (this.#term && leadership?.epoch !== this.#term.epoch)
-      void this.#end(`${leadership?.replica ?? 'nobody'} leads with epoch ${leadership?.epoch ?? 0}`);
+    if (!this.#term || leadership?.epoch === this.#term.epoch) return;
+    this.#lost = true;
+    void this.#end(`${leadership?.replica ?? 'nobody'} leads with epoch ${leadership?.epoch ?? 0}`);
   }
 
   async #end(why: string): Promise<void> {
