@@ -1,13 +1,10 @@
 /** Why a task is where it is, or nowhere: the scheduler's table and the seat's history. */
-import { explain as table } from '#control-plane/scheduler/explain.ts';
-import { requestOf } from '#control-plane/scheduler/filters.ts';
-import { Ledger } from '#control-plane/scheduler/ledger.ts';
+import { explainTask } from '#control-plane/controllers/plan.ts';
 import type { Snapshot } from '#control-plane/store/snapshot.ts';
 import type { ExplainRequest, ExplainResponse } from '#proto/gen/gantry/v1/operator.ts';
-import { Fault } from '#proto/kernel/errors.ts';
 import { taskName } from '#proto/model/ids.ts';
 import type { Node } from '#proto/model/node.ts';
-import { isActive, occupiesNode, type Task } from '#proto/model/task.ts';
+import { isActive, type Task } from '#proto/model/task.ts';
 import { findAny, findTask } from './names.ts';
 import type { OperatorParts } from './parts.ts';
 
@@ -16,20 +13,13 @@ export function explain({ store }: OperatorParts, request: ExplainRequest): Expl
   const { snapshot } = store;
   const found = findAny(snapshot, request.name);
   if ('node' in found) return explainNode(snapshot, found.node);
-  return explainTask(snapshot, 'task' in found ? found.task : findTask(snapshot, request.name));
+  return explained(snapshot, 'task' in found ? found.task : findTask(snapshot, request.name));
 }
 
-function explainTask(snapshot: Snapshot, task: Task): ExplainResponse {
-  const service = snapshot.service(task.serviceId);
-  const template = snapshot.revisionOf(task.serviceId, task.revision)?.template ?? service?.spec.template;
-  if (!service || !template) throw new Fault('not-found', `the service of ${taskName(task)} is gone`);
-  const ledger = Ledger.of(snapshot);
-  // Counted as if it were not there: its own share must not speak against the node it is on.
-  if (occupiesNode(task)) ledger.setTask(task.id, undefined);
-  const request = requestOf(service.id, service.spec, template);
-  const { rules, rows, summary } = table(ledger, request, task.nodeId || undefined);
+function explained(snapshot: Snapshot, task: Task): ExplainResponse {
+  const { rules, rows, summary } = explainTask(snapshot, task);
   return {
-    summary: `${taskName(task)} is ${stateOf(task)}${task.nodeId ? ` on ${task.nodeName}` : ''}. ${task.nodeId ? `It was placed there: ${task.why || 'to fill the seat'}` : summary}.`,
+    summary,
     rules: [...rules],
     nodes: rows.map(({ node, verdicts, chosen, rank }) => ({ node, verdicts: [...verdicts], chosen, rank })),
     history: historyOf(snapshot, task),
