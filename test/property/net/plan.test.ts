@@ -1,0 +1,258 @@
+import fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+import { formatAddress } from '#net/plan/cidr.ts';
+import { diffFirewalls, diffLinks, diffTable, type LinksSeen, type NetStep, type TableSeen } from '#net/plan/diff.ts';
+import { nextAddress, nextSubnet } from '#net/plan/ipam.ts';
+import { flatten, type NodePlan, type PlanInput, planNode, portNameOf } from '#net/plan/node-plan.ts';
+import { dispatchChain, isDispatchChain } from '#net/plan/rules.ts';
+import { nodeId, taskId } from '#proto/model/ids.ts';
+import { backend, endpoint } from '#test/support/endpoint.ts';
+
+const port = fc.record({
+  target: fc.integer({ min: 1, max: 3 }),
+  published: fc.integer({ min: 0, max: 4 }),
+  protocol: fc.constantFrom('tcp' as const, 'udp' as const),
+  mode: fc.constantFrom('ingress' as const, 'host' as const),
+});
+const backends = fc.uniqueArray(
+  fc.tuple(fc.integer({ min: 1, max: 3 }), fc.integer({ min: 2, max: 9 }), fc.boolean()),
+  {
+    maxLength: 5,
+    selector: ([node, last]) => `${node}.${last}`,
+  },
+);
+const services = fc.uniqueArray(
+  fc.record({
+    number: fc.integer({ min: 0, max: 6 }),
+    mode: fc.constantFrom('vip' as const, 'dnsrr' as const),
+    ports: fc.array(port, { maxLength: 3 }),
+    backends,
+  }),
+  { maxLength: 6, selector: (service) => service.number },
+);
+const input: fc.Arbitrary<PlanInput> = fc
+  .record({
+    subnet: fc.constantFrom('10.192.1.0/24', '10.192.7.0/24'),
+    peers: fc.uniqueArray(fc.tuple(fc.integer({ min: 1, max: 5 }), fc.integer({ min: 1, max: 3 })), {
+      maxLength: 5,
+      selector: ([subnet]) => subnet,
+    }),
+    services,
+    tasks: fc.uniqueArray(fc.tuple(fc.integer({ min: 2, max: 9 }), fc.array(port, { maxLength: 2 })), {
+      maxLength: 4,
+      selector: ([last]) => last,
+    }),
+  })
+  .map(({ subnet, peers, services, tasks }) => ({
+    nodeId: 'n1',
+    address: '10.90.0.1',
+    subnet,
+    network: '10.192.0.0/11',
+    vipNetwork: '10.224.0.0/14',
+    peers: peers.map(([number, via]) => ({
+      nodeId: nodeId(`n${number}`),
+      name: `h${number}`,
+      address: `10.90.0.${via}`,
+      subnet: `10.192.${number}.0/24`,
+    })),
+    endpoints: services.map((service) =>
+      endpoint(`s${service.number}`, {
+        mode: service.mode,
+        ports: service.ports,
+        vip: service.mode === 'vip' ? `10.224.0.${service.number + 2}` : '',
+        backends: service.backends.map(([node, last, serving]) => backend(`10.192.${node}.${last}`, { serving })),
+      }),
+    ),
+    attachments: tasks.map(([last, hostPorts]) => ({
+      taskId: taskId(`t${last}`),
+      address: subnet.replace('.0/24', `.${last}`),
+      hostPorts,
+    })),
+  }));
+
+interface Seen {
+  links: LinksSeen;
+  table: TableSeen | undefined;
+}
+const nothing: Seen = {
+  links: { sysctls: new Map(), bridge: undefined, ports: new Set(), routes: new Map() },
+  table: undefined,
+};
+const portsOf = (plan: PlanInput) => new Set(plan.attachments.map((task) => portNameOf(task.taskId)));
+
+/** A kernel in a few lines, which refuses what nftables would refuse. */
+function take(seen: Seen, step: NetStep): Seen {
+  const { links, table } = seen;
+  const { bridge } = links;
+  switch (step.kind) {
+    case 'sysctl':
+      return { ...seen, links: { ...links, sysctls: new Map(links.sysctls).set(step.name, step.value) } };
+    case 'bridge':
+      return { ...seen, links: { ...links, bridge: { mac: step.mac, up: true, addresses: bridge?.addresses ?? [] } } };
+    case 'address-add':
+    case 'address-remove': {
+      if (!bridge) throw new Error('no bridge to have an address');
+      const others = bridge.addresses.filter((address) => address !== step.address);
+      const addresses = step.kind === 'address-add' ? [...others, step.address] : others;
+      return { ...seen, links: { ...links, bridge: { ...bridge, addresses } } };
+    }
+    case 'port':
+      if (!bridge) throw new Error('no bridge to be a port of');
+      return { ...seen, links: { ...links, ports: new Set(links.ports).add(step.port) } };
+    case 'route':
+      return { ...seen, links: { ...links, routes: new Map(links.routes).set(step.route.destination, step.route) } };
+    case 'route-remove': {
+      const routes = new Map(links.routes);
+      if (!routes.delete(step.route.destination)) throw new Error('no such route');
+      return { ...seen, links: { ...links, routes } };
+    }
+    case 'table-replace':
+      return { ...seen, table: { declarations: step.declarations, elements: step.elements } };
+    case 'table-update': {
+      if (!table) throw new Error('no table to update');
+      const declarations = new Map(table.declarations);
+      const elements = new Map(table.elements);
+      for (const name of step.addChains) declarations.set(name, dispatchChain(name));
+      for (const element of step.removeElements) if (!elements.delete(element)) throw new Error(`no ${element}`);
+      for (const [element, value] of step.addElements) {
+        if (elements.has(element)) throw new Error(`${element} exists`);
+        if (value.startsWith('goto ') && !declarations.has(value.slice(5))) throw new Error(`no chain for ${value}`);
+        elements.set(element, value);
+      }
+      for (const name of step.removeChains) {
+        if ([...elements.values()].includes(`goto ${name}`)) throw new Error(`chain ${name} is in use`);
+        declarations.delete(name);
+      }
+      return { ...seen, table: { declarations, elements } };
+    }
+  }
+}
+
+function converge(plan: NodePlan, seen: Seen): Seen {
+  return [...diffLinks(plan, seen.links), ...diffTable(plan.firewall, seen.table)].reduce(take, seen);
+}
+
+function expectHeld(plan: NodePlan, seen: Seen) {
+  expect([...diffLinks(plan, seen.links), ...diffTable(plan.firewall, seen.table)]).toEqual([]);
+  expect(seen.links.routes).toEqual(plan.routes);
+  expect(seen.links.bridge).toEqual(plan.bridge);
+  expect(seen.table?.elements).toEqual(flatten(plan.firewall.groups));
+  expect(new Set(seen.table?.declarations.keys())).toEqual(new Set(plan.firewall.declarations.keys()));
+}
+
+describe('the steps of a diff', () => {
+  it('lead from nothing to the plan, and from there nowhere', () => {
+    fc.assert(
+      fc.property(input, (wanted) => {
+        const { plan } = planNode(wanted, portsOf(wanted));
+        expectHeld(plan, converge(plan, nothing));
+      }),
+    );
+  });
+
+  it('lead from any plan to any other', () => {
+    fc.assert(
+      fc.property(input, input, (first, second) => {
+        const before = planNode(first, portsOf(first)).plan;
+        const { plan } = planNode(second, portsOf(second));
+        const seen = converge(plan, converge(before, nothing));
+        expect(seen.table?.elements).toEqual(flatten(plan.firewall.groups));
+        expect(seen.links.routes).toEqual(plan.routes);
+        expect([...diffLinks(plan, seen.links), ...diffTable(plan.firewall, seen.table)]).toEqual([]);
+      }),
+    );
+  });
+
+  it('are found as well from the plan before as from the kernel, endpoints that stayed being taken over', () => {
+    fc.assert(
+      fc.property(input, input, fc.integer({ min: 0, max: 6 }), (first, other, kept) => {
+        // Some endpoints stay the same objects, as they do in an agent.
+        const taken = first.endpoints.slice(0, kept);
+        const ids = new Set(taken.map((item) => item.serviceId));
+        const second = {
+          ...first,
+          endpoints: [...taken, ...other.endpoints.filter((item) => !ids.has(item.serviceId))],
+        };
+        const before = planNode(first, portsOf(first));
+        const after = planNode(second, portsOf(second), before);
+        expect(after.plan).toEqual(planNode(second, portsOf(second)).plan);
+        const held = converge(before.plan, nothing);
+        const seen = diffFirewalls(after.plan.firewall, before.plan.firewall).reduce(take, held);
+        expectHeld(after.plan, seen);
+      }),
+    );
+  });
+
+  it('put back whatever was taken away', () => {
+    fc.assert(
+      fc.property(input, fc.nat(), (wanted, which) => {
+        const { plan } = planNode(wanted, portsOf(wanted));
+        const whole = converge(plan, nothing);
+        const table = whole.table as TableSeen;
+        const less = <K, V>(map: ReadonlyMap<K, V>) =>
+          new Map([...map].filter((_, index) => index !== which % map.size));
+        for (const damaged of [
+          { ...whole, links: { ...whole.links, routes: less(whole.links.routes) } },
+          { ...whole, links: { ...whole.links, bridge: undefined, ports: new Set<string>() } },
+          { ...whole, table: { ...table, elements: less(table.elements) } },
+          {
+            ...whole,
+            table: {
+              ...table,
+              declarations: new Map([...table.declarations].filter(([name]) => isDispatchChain(name))),
+            },
+          },
+          {
+            ...whole,
+            table: { ...table, declarations: new Map(table.declarations).set('input', 'chain input { drop; }') },
+          },
+        ]) {
+          expect(
+            diffLinks(plan, damaged.links).length + diffTable(plan.firewall, damaged.table).length,
+          ).toBeGreaterThan(0);
+          expectHeld(plan, converge(plan, damaged));
+        }
+      }),
+    );
+  });
+});
+
+describe('allocation', () => {
+  it('never gives what is taken, and gives everything there is', () => {
+    fc.assert(
+      fc.property(fc.integer({ min: 24, max: 29 }), fc.integer({ min: 0, max: 255 }), (prefix, start) => {
+        const used = new Set<string>();
+        let last: string | undefined = formatAddress(0x0a000000 + start);
+        for (
+          let next = nextAddress(`10.0.0.0/${prefix}`, used, last);
+          next;
+          next = nextAddress(`10.0.0.0/${prefix}`, used, last)
+        ) {
+          expect(used.has(next)).toBe(false);
+          used.add(next);
+          last = next;
+        }
+        expect(used.size).toBe(2 ** (32 - prefix) - 3);
+      }),
+      { numRuns: 30 },
+    );
+  });
+
+  it('fills a network with subnets that do not overlap', () => {
+    fc.assert(
+      fc.property(
+        fc.integer({ min: 20, max: 24 }),
+        fc.uniqueArray(fc.integer({ min: 0, max: 15 })),
+        (prefix, removed) => {
+          const used: string[] = [];
+          for (let next = nextSubnet(used, '10.0.0.0/20', prefix); next; next = nextSubnet(used, '10.0.0.0/20', prefix))
+            used.push(next);
+          expect(new Set(used).size).toBe(2 ** (prefix - 20));
+          const left = used.filter((_, index) => !removed.includes(index));
+          const next = nextSubnet(left, '10.0.0.0/20', prefix);
+          expect(next).toBe(used.find((subnet) => !left.includes(subnet)));
+        },
+      ),
+    );
+  });
+});
