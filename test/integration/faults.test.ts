@@ -21,11 +21,16 @@ afterAll(() => cluster?.close());
 
 const answers = (host: string) => eventually(() => cluster.http(`http://10.90.0.${host.slice(1)}:18090/`));
 const byNode = (tasks: readonly TaskRow[], node: string) => tasks.filter((task) => task.node === node);
-/** Kills the processes of a host whose command line has this text. */
-const killOn = (host: string, text: string) =>
-  cluster.sandbox.run(host, ['sh', '-c', `for p in $(pgrep -f '${text}'); do kill -9 $p || true; done`]);
-const alive = (host: string, pid: number) =>
-  cluster.sandbox.run(host, ['sh', '-c', `test -e /proc/${pid} && echo yes || echo no`]).then((text) => text.trim());
+/** What `pgrep` finds of each part; the brackets keep the pattern from finding the shell that asks. */
+const parts = {
+  agent: "-f '[n]ode-agent/main.ts'",
+  'control plane': "-f '[c]ontrol-plane/main.ts run'",
+  containerd: '-x containerd',
+  etcd: '-x etcd',
+  nats: '-x nats-server',
+};
+const kill = (part: keyof typeof parts) => `kill -9 $(pgrep ${parts[part]})`;
+const killOn = (host: string, part: keyof typeof parts) => cluster.sandbox.run(host, ['sh', '-c', kill(part)]);
 
 describe('a container', () => {
   test('whose process is killed is replaced', async () => {
@@ -41,7 +46,7 @@ describe('a container', () => {
 describe('an agent', () => {
   test('that is killed leaves its containers alone and adopts them', async () => {
     const before = byNode(await cluster.settled('app', 6), 'h1');
-    await killOn('h1', 'node-agent/main.ts');
+    await killOn('h1', 'agent');
     await cluster.nodeIs('h1', 'ready');
     const after = byNode(await cluster.settled('app', 6), 'h1');
     expect(after.map((task) => [task.id, task.pid]).sort()).toEqual(before.map((task) => [task.id, task.pid]).sort());
@@ -50,11 +55,7 @@ describe('an agent', () => {
 
   test('learns of an exit that happened while it was dead', async () => {
     const task = byNode(await cluster.settled('app', 6), 'h2')[0]!;
-    await cluster.sandbox.run('h2', [
-      'sh',
-      '-c',
-      `for p in $(pgrep -f node-agent/main.ts); do kill -9 $p; done; kill -9 ${task.pid}`,
-    ]);
+    await cluster.sandbox.run('h2', ['sh', '-c', `${kill('agent')}; kill -9 ${task.pid}`]);
     await eventually(
       async () => (await cluster.tasks('app', '--all')).find((one) => one.id === task.id)?.state === 'failed',
       { timeoutMs: 30_000, everyMs: 100 },
@@ -66,13 +67,13 @@ describe('an agent', () => {
 
 describe('parts that die', () => {
   test.for([
-    ['containerd', 'h1', 'containerd'],
-    ['etcd', 'm1', 'etcd'],
-    ['nats', 'm1', 'nats-server'],
-    ['the control plane', 'm1', 'control-plane/main.ts'],
-  ] as const)('%s comes back, and no task was touched', async ([, host, text]) => {
+    ['containerd', 'h1'],
+    ['etcd', 'm1'],
+    ['nats', 'm1'],
+    ['control plane', 'm1'],
+  ] as const)('%s comes back, and no task was touched', async ([part, host]) => {
     const before = (await cluster.settled('app', 6)).map((task) => task.id).sort();
-    await killOn(host, text);
+    await killOn(host, part);
     await eventually(async () => (await cluster.gantry('scale', 'app=7')).code === 0, { timeoutMs: 40_000 });
     await cluster.settled('app', 7, 40_000);
     await eventually(async () => (await cluster.gantry('scale', 'app=6')).code === 0);
@@ -93,13 +94,16 @@ describe('what a hand deletes', () => {
     const own = (await tables()).split('\n').filter((line) => line.includes('gantry'));
     expect(own.length).toBeGreaterThan(0);
     for (const line of own) await cluster.sandbox.run('h1', ['nft', 'delete', ...line.split(' ')]);
-    await eventually(async () => own.every(async (line) => (await tables()).includes(line)));
+    await eventually(async () => {
+      const now = await tables();
+      return own.every((line) => now.includes(line));
+    });
     await answers('h1');
   });
 
   test('a foreign table is left alone', async () => {
     await cluster.sandbox.run('h1', ['nft', 'add', 'table', 'inet', 'mine']);
-    await killOn('h1', 'node-agent/main.ts');
+    await killOn('h1', 'agent');
     await cluster.nodeIs('h1', 'ready');
     expect(await cluster.sandbox.run('h1', ['nft', 'list', 'tables'])).toContain('inet mine');
   });
