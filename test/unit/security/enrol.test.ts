@@ -1,0 +1,174 @@
+/** Joining: what a token lets in, and what it does not. */
+import { beforeEach, describe, expect, test } from 'vitest';
+import {
+  type Authority,
+  createAuthority,
+  createRequest,
+  openAuthority,
+  requestDer,
+} from '#control-plane/security/certificates.ts';
+import { Enrolment } from '#control-plane/security/enrol.ts';
+import { MemoryEtcd, type MemoryStore } from '#control-plane/store/memory-store.ts';
+import { enrolmentProof, tokenSecretHash } from '#proto/enrolment-proof.ts';
+import type { EnrolRequest } from '#proto/gen/gantry/v1/agent.ts';
+import { type Clock, systemClock } from '#proto/kernel/clock.ts';
+import { silentLog } from '#proto/kernel/log.ts';
+import { systemRandom } from '#proto/kernel/random.ts';
+import { nodeId } from '#proto/model/ids.ts';
+import type { Node } from '#proto/model/node.ts';
+import { formatToken, parseToken } from '#proto/model/token.ts';
+
+const faultOf = (code: string) => expect.objectContaining({ name: 'Fault', code });
+let laterMs = 0;
+const clock: Clock = { ...systemClock, now: () => Date.now() + laterMs };
+let etcd: MemoryEtcd;
+let store: MemoryStore;
+let authority: Authority;
+let enrolment: Enrolment;
+
+const another = () => new Enrolment({ store: etcd.open(), authority, clock, random: systemRandom, log: silentLog });
+
+beforeEach(async () => {
+  laterMs = 0;
+  etcd = new MemoryEtcd({ clock: systemClock });
+  store = etcd.open();
+  const root = await createAuthority('test', Date.now(), systemRandom);
+  authority = await openAuthority(root, Date.now, systemRandom);
+  enrolment = new Enrolment({ store, authority, clock, random: systemRandom, log: silentLog });
+  const cluster = {
+    id: 'c',
+    network: '10.192.0.0/22',
+    vipNetwork: '10.224.0.0/14',
+    natsUrl: '',
+    domain: 'gantry.internal',
+  };
+  await store.seen(await store.commit([{ table: 'cluster', key: 'config', value: cluster, expect: 0 }]));
+});
+
+const token = async (uses = 0, lifetimeMs = 60_000) => (await enrolment.createToken({ uses, lifetimeMs })).text;
+
+async function request(name: string, tokenText: string): Promise<EnrolRequest> {
+  const { id, secret } = parseToken(tokenText);
+  const { csrPem } = await createRequest(name);
+  return { tokenId: id, csrPem, proof: enrolmentProof(tokenSecretHash(secret), requestDer(csrPem)), name };
+}
+
+async function change(id: string, fields: Partial<Node>): Promise<void> {
+  const { value, modRevision } = store.snapshot.get('node', id)!;
+  await store.seen(
+    await store.commit([{ table: 'node', key: id, value: { ...value, ...fields }, expect: modRevision }]),
+  );
+}
+
+describe('a join token', () => {
+  test('has a text that reads back, and leaves no secret in the store', async () => {
+    const text = await token();
+    const parts = parseToken(text);
+    expect(formatToken(parts)).toBe(text);
+    expect(parts.caHash).toBe(authority.hash);
+    expect(JSON.stringify([...store.snapshot.all('token')])).not.toContain(parts.secret);
+  });
+
+  test('that is malformed is refused without repeating it', () => {
+    for (const text of ['', 'GANTRY-1.x.y.z', 'SWMTKN-1-abc']) expect(() => parseToken(text)).toThrow(/malformed/);
+  });
+
+  test('lets a machine in, with a subnet and a certificate of its id', async () => {
+    const answer = await enrolment.enrol(await request('h1', await token()));
+    const node = store.snapshot.node(nodeId(answer.nodeId));
+    expect(node).toMatchObject({ name: 'h1', state: 'unknown', availability: 'active', subnet: '10.192.0.0/24' });
+    expect(answer).toMatchObject({ caPem: authority.certificate, clusterId: 'c' });
+  });
+
+  test('does not let in who has not its secret, or another request than the one proven', async () => {
+    const text = await token();
+    const [one, two] = [await request('h1', text), await request('h2', text)];
+    await expect(enrolment.enrol({ ...one, proof: Buffer.alloc(32) })).rejects.toEqual(faultOf('unauthenticated'));
+    await expect(enrolment.enrol({ ...one, csrPem: two.csrPem })).rejects.toEqual(faultOf('unauthenticated'));
+    await expect(enrolment.enrol({ ...one, tokenId: 'x'.repeat(25) })).rejects.toEqual(faultOf('unauthenticated'));
+    expect(store.snapshot.count('node')).toBe(0);
+  });
+
+  test('expires', async () => {
+    const text = await token(0, 60_000);
+    laterMs = 60_001;
+    await expect(enrolment.enrol(await request('h1', text))).rejects.toThrow('expired');
+  });
+
+  test('can be revoked', async () => {
+    const text = await token();
+    await enrolment.revokeToken(parseToken(text).id);
+    await expect(enrolment.enrol(await request('h1', text))).rejects.toEqual(faultOf('unauthenticated'));
+    await expect(enrolment.revokeToken(parseToken(text).id)).rejects.toEqual(faultOf('not-found'));
+  });
+
+  test('of two uses lets in two of five that come at once, on two replicas', async () => {
+    const text = await token(2);
+    const other = another();
+    const requests = await Promise.all(['a', 'b', 'c', 'd', 'e'].map((name) => request(name, text)));
+    const results = await Promise.allSettled(
+      requests.map((one, index) => (index % 2 === 0 ? enrolment : other).enrol(one)),
+    );
+    expect(results.filter(({ status }) => status === 'fulfilled')).toHaveLength(2);
+    expect([...etcd.records].filter(({ table }) => table === 'node')).toHaveLength(2);
+  });
+
+  test('lives at most a year', async () => {
+    for (const lifetimeMs of [0, -1, 400 * 86_400_000, Number.NaN])
+      await expect(enrolment.createToken({ uses: 0, lifetimeMs })).rejects.toEqual(faultOf('invalid'));
+  });
+});
+
+describe('a machine that joins', () => {
+  test('gets a subnet that nobody else has, also when several join on two replicas at once', async () => {
+    const text = await token();
+    const other = another();
+    await Promise.all(
+      ['a', 'b', 'c', 'd'].map(async (name, index) =>
+        (index % 2 === 0 ? enrolment : other).enrol(await request(name, text)),
+      ),
+    );
+    const nodes = [...etcd.records].filter(({ table }) => table === 'node').map(({ value }) => value as Node);
+    expect(new Set(nodes.map(({ subnet }) => subnet)).size).toBe(4);
+    await expect(enrolment.enrol(await request('e', text))).rejects.toEqual(faultOf('exhausted'));
+  });
+
+  test('may not take the name of a member that is up', async () => {
+    const text = await token();
+    const { nodeId: id } = await enrolment.enrol(await request('h1', text));
+    await change(id, { state: 'ready', bootId: 'b' });
+    await expect(enrolment.enrol(await request('h1', text))).rejects.toEqual(faultOf('exists'));
+  });
+
+  test('takes the place of a member of its name that is down', async () => {
+    const text = await token();
+    const first = await enrolment.enrol(await request('h1', text));
+    await change(first.nodeId, { state: 'down', bootId: 'b', labels: { zone: 'a' } });
+    const second = await enrolment.enrol(await request('h1', text));
+    expect(second.nodeId).toBe(first.nodeId);
+    expect(store.snapshot.node(nodeId(second.nodeId))?.labels).toEqual({ zone: 'a' });
+  });
+
+  test('may ask again when the answer was lost', async () => {
+    const one = await request('h1', await token());
+    const first = await enrolment.enrol(one);
+    expect((await enrolment.enrol(one)).nodeId).toBe(first.nodeId);
+  });
+
+  test('needs a name that can be looked up', async () => {
+    const text = await token();
+    for (const name of ['', 'Big', 'a b', '-x']) {
+      const { csrPem, ...rest } = await request('h1', text);
+      await expect(enrolment.enrol({ ...rest, csrPem, name })).rejects.toEqual(faultOf('invalid'));
+    }
+  });
+
+  test('renews as long as it is a member', async () => {
+    const { nodeId: id } = await enrolment.enrol(await request('h1', await token()));
+    const { csrPem } = await createRequest('h1');
+    expect((await enrolment.renew(nodeId(id), csrPem)).nodeId).toBe(id);
+    const record = store.snapshot.get('node', id)!;
+    await store.seen(await store.commit([{ table: 'node', key: id, value: undefined, expect: record.modRevision }]));
+    await expect(enrolment.renew(nodeId(id), csrPem)).rejects.toEqual(faultOf('unauthenticated'));
+  });
+});
