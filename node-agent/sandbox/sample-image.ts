@@ -2,7 +2,7 @@
 import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { gzipSync } from 'node:zlib';
-import { pack } from 'tar-stream';
+import { type Headers, pack } from 'tar-stream';
 import { Fault } from '#proto/kernel/errors.ts';
 import { exchange } from './exchange.ts';
 import { managerAddress, registryName } from './layout.ts';
@@ -53,20 +53,20 @@ wait $server
 
 /** Builds the image for this machine's architecture. Throws `precondition` without busybox-static. */
 export async function buildSampleImage(version: string, kind: SampleKind = 'serve'): Promise<BuiltImage> {
-  const base = await layerOf((layer) => {
+  const base = await layerOf((add) => {
     for (const dir of ['bin', 'etc', 'tmp', 'proc', 'sys', 'dev', 'root'])
-      layer.entry({ name: `${dir}/`, type: 'directory', mode: 0o755 });
-    layer.entry({ name: 'bin/busybox', mode: 0o755 }, busybox());
-    for (const applet of applets) layer.entry({ name: `bin/${applet}`, type: 'symlink', linkname: 'busybox' });
-    layer.entry(
+      add({ name: `${dir}/`, type: 'directory', mode: 0o755 });
+    add({ name: 'bin/busybox', mode: 0o755 }, busybox());
+    for (const applet of applets) add({ name: `bin/${applet}`, type: 'symlink', linkname: 'busybox' });
+    add(
       { name: 'etc/passwd', mode: 0o644 },
       'root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n',
     );
-    layer.entry({ name: 'etc/group', mode: 0o644 }, 'root:x:0:\nnogroup:x:65534:\n');
+    add({ name: 'etc/group', mode: 0o644 }, 'root:x:0:\nnogroup:x:65534:\n');
   });
-  const program = await layerOf((layer) => {
-    layer.entry({ name: 'bin/responder', mode: 0o755 }, responder(version));
-    layer.entry({ name: 'bin/entry', mode: 0o755 }, entry(kind, version));
+  const program = await layerOf((add) => {
+    add({ name: 'bin/responder', mode: 0o755 }, responder(version));
+    add({ name: 'bin/entry', mode: 0o755 }, entry(kind, version));
   });
   const layers = [base, program];
   const config = Buffer.from(
@@ -149,10 +149,11 @@ function busybox(): Buffer {
 }
 
 async function layerOf(
-  fill: (layer: ReturnType<typeof pack>) => void,
+  fill: (add: (header: Headers, content?: Buffer | string) => void) => void,
 ): Promise<{ readonly bytes: Buffer; readonly diffId: string }> {
   const layer = pack();
-  fill(layer);
+  // A time of its own for each build would be another image each time.
+  fill((header, content) => layer.entry({ ...header, mtime: new Date(0) }, content ?? ''));
   layer.finalize();
   const chunks: Buffer[] = [];
   for await (const chunk of layer) chunks.push(chunk as Buffer);
