@@ -11,7 +11,6 @@ import type { Credential } from '#proto/model/cluster.ts';
 import { type TaskId, taskId } from '#proto/model/ids.ts';
 import { isTerminal, type TaskStatus } from '#proto/model/task.ts';
 import { clusterFromWire, nodeFromWire } from '#proto/model/wire.ts';
-import { Gate } from './gate.ts';
 import type { Images } from './images/images.ts';
 import { Inventory } from './inventory.ts';
 import type { Journal, Membership } from './journal.ts';
@@ -43,8 +42,6 @@ export interface WorkerParts {
   readonly bootId: string;
   /** The registry that an image reference means, as credentials name it. */
   readonly registryOf: (image: string) => string;
-  /** Creates at once; 8 unless told. */
-  readonly parallelCreates?: number;
 }
 
 /** Told what happens, set by the session's owner. */
@@ -61,7 +58,6 @@ export class Worker {
   readonly #inventory: Inventory;
   readonly #runners = new Map<TaskId, TaskRunner>();
   readonly #steps: Steps;
-  readonly #creating: Gate;
   #membership: Membership | undefined;
   #networkDirty = false;
   #networkBusy = false;
@@ -76,7 +72,6 @@ export class Worker {
     this.#events = events;
     this.#inventory = new Inventory(parts.journal.items());
     this.#membership = parts.journal.membership;
-    this.#creating = new Gate(parts.parallelCreates ?? 8);
     this.#networkStands = new Promise((resolve) => {
       this.#networkStood = resolve;
     });
@@ -89,7 +84,6 @@ export class Worker {
       logPath: (task) => parts.logs.path(task),
       addressFree: (address, by) => this.#addressFree(address, by),
       gateway: () => gatewayOf(this.#membership!.node.subnet),
-      creating: this.#creating,
     });
   }
 

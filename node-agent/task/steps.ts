@@ -3,7 +3,6 @@
 import type { Attachment, Network } from '#net/network.ts';
 import type { Credential } from '#proto/model/cluster.ts';
 import type { TaskId } from '#proto/model/ids.ts';
-import type { Gate } from '../gate.ts';
 import type { Image, Images } from '../images/images.ts';
 import type { PreparedMount, RootfsMount, Runtime } from '../runtime/runtime.ts';
 import type { Effect, TaskWanted } from './decide.ts';
@@ -58,8 +57,6 @@ export interface StepParts {
   readonly addressFree: (address: string, by: TaskId) => Promise<void>;
   /** Gateway and name server of this node's tasks. */
   readonly gateway: () => string;
-  /** Creates at once: more would only fight for the processors. */
-  readonly creating: Gate;
 }
 
 export function stepTable(parts: StepParts): Steps {
@@ -91,29 +88,25 @@ export function stepTable(parts: StepParts): Steps {
       await parts.addressFree(wanted.task.address, wanted.task.id);
       return { network: await network.attach(attachmentOf(wanted)) };
     },
-    create: async ({ wanted, got, signal }) => {
+    create: async ({ wanted, got }) => {
       const { task, template } = wanted;
-      const { pid } = await parts.creating.run(
-        () =>
-          runtime.create({
-            id: task.id,
-            container: template.container,
-            image: got.image!.config,
-            rootfs: got.rootfs!,
-            mounts: got.mounts!,
-            hostname: hostnameOf(wanted),
-            netnsPath: got.network!.netnsPath,
-            limits: template.limits,
-            runtime: template.runtime,
-            logPath: parts.logPath(task.id),
-            annotations: {
-              'gantry.project': task.project,
-              'gantry.service': task.serviceName,
-              'gantry.slot': String(task.slot),
-            },
-          }),
-        signal,
-      );
+      const { pid } = await runtime.create({
+        id: task.id,
+        container: template.container,
+        image: got.image!.config,
+        rootfs: got.rootfs!,
+        mounts: got.mounts!,
+        hostname: hostnameOf(wanted),
+        netnsPath: got.network!.netnsPath,
+        limits: template.limits,
+        runtime: template.runtime,
+        logPath: parts.logPath(task.id),
+        annotations: {
+          'gantry.project': task.project,
+          'gantry.service': task.serviceName,
+          'gantry.slot': String(task.slot),
+        },
+      });
       return { container: 'created', pid };
     },
     start: async ({ wanted }) => {

@@ -1,0 +1,171 @@
+/** The only place where the agent's real parts are made and joined: containerd, conmon, the kernel's network, NATS, certificates. */
+import { mkdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { hostNetwork } from '#net/host-network.ts';
+import type { Clock } from '#proto/kernel/clock.ts';
+import { describe, isFault } from '#proto/kernel/errors.ts';
+import type { Log } from '#proto/kernel/log.ts';
+import type { Random } from '#proto/kernel/random.ts';
+import { retry } from '#proto/kernel/retry.ts';
+import { Scope } from '#proto/kernel/scope.ts';
+import { openNats } from '#proto/nats.ts';
+import { type Agent, startAgent } from './agent.ts';
+import type { AgentConfig } from './config.ts';
+import { grpcTransport } from './grpc-transport.ts';
+import { heartbeatThread } from './heartbeat-thread.ts';
+import { enrol, identityPaths, keepRenewed, loadIdentity, type NodeIdentity } from './identity.ts';
+import { containerdImages } from './images/containerd-images.ts';
+import { parseReference } from './images/reference.ts';
+import { Journal } from './journal.ts';
+import { journalFile } from './journal-file.ts';
+import { natsLogSink } from './logs/nats-log-sink.ts';
+import { describeMachine, machinePlatform, readBootId } from './machine.ts';
+import { conmonRuntime } from './runtime/conmon-runtime.ts';
+import { taskLogs } from './task-logs.ts';
+import { taskMounts } from './volumes/task-mounts.ts';
+import { hostVolumes } from './volumes/volumes.ts';
+
+export interface Kernel {
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly log: Log;
+}
+
+export interface RunningAgent {
+  readonly agent: Agent;
+  /** Containers and network go on without it. */
+  close(): Promise<void>;
+}
+
+/** Brings the agent up. Faults: what keeps it from starting, with the remedy. */
+export async function assembleAgent(config: AgentConfig, kernel: Kernel, signal: AbortSignal): Promise<RunningAgent> {
+  const scope = new Scope();
+  try {
+    return await assemble(config, kernel, signal, scope);
+  } catch (error) {
+    await scope.close();
+    throw error;
+  }
+}
+
+async function assemble(config: AgentConfig, kernel: Kernel, signal: AbortSignal, scope: Scope): Promise<RunningAgent> {
+  const { clock, random, log } = kernel;
+  for (const path of [config.data, config.run]) mkdirSync(path, { recursive: true, mode: 0o700 });
+  const bootId = readBootId(config.bootIdFile);
+  let identity = await ownIdentity(config, kernel, signal);
+  const file = journalFile(join(config.data, 'journal'));
+  scope.defer(() => file.close());
+  const journal = new Journal(file);
+
+  const runtime = await conmonRuntime({ clock, log: log.with('runtime'), root: config.data, run: config.run });
+  scope.defer(() => runtime.close());
+  const images = await patiently(kernel, signal, 'containerd does not answer yet', () =>
+    containerdImages({
+      socket: config.containerd,
+      platform: machinePlatform(),
+      clock,
+      random,
+      log: log.with('images'),
+      insecureRegistries: config.insecureRegistries,
+    }),
+  );
+  scope.defer(() => images.close());
+  const network = await hostNetwork({ clock, log, runDir: config.run });
+  scope.defer(() => network.close());
+  network.onRepair(({ message }) => log.warn('network repaired', { why: message }));
+  const mounts = taskMounts({
+    data: config.data,
+    volumes: hostVolumes({ data: config.data, forbidden: [config.data, config.run, config.containerd] }),
+    search: (project) => {
+      const domain = journal.membership?.cluster.domain;
+      return domain ? [`${project}.${domain}`, domain] : [];
+    },
+  });
+  const { key, cert, ca } = identityPaths(config.data);
+  const logs = await taskLogs({
+    clock,
+    random,
+    log: log.with('logs'),
+    data: config.data,
+    reopen: (task) => runtime.reopenLog(task),
+    open: (url) => {
+      const nats = openNats({ url, name: config.name, tls: { keyFile: key, certFile: cert, caFile: ca } });
+      return { ...natsLogSink({ nats }), close: () => nats.close() };
+    },
+  });
+  scope.defer(() => logs.close());
+  const heartbeat = heartbeatThread({ clock, log: log.with('heartbeat'), identity: () => identity });
+  scope.defer(() => heartbeat.close());
+
+  const components = { ...(await runtime.versions()), containerd: await images.version() };
+  const { name, advertise: address } = config;
+  const machine = describeMachine({ name, address, bootId, components });
+  const agent = await startAgent({
+    clock,
+    random,
+    log,
+    journal,
+    runtime,
+    images,
+    network,
+    mounts,
+    logs,
+    bootId,
+    registryOf: (image) => parseReference(image).registry,
+    readLog: (task, sinceMs) => logs.read(task, sinceMs),
+    transport: grpcTransport(() => identity),
+    heartbeat,
+    addresses: config.controlPlane,
+    describe: () => machine,
+  });
+  scope.defer(() => agent.close());
+  scope.defer(renewing(config, kernel, identity, agent, (next) => (identity = next)));
+  log.info('agent is up', { node: identity.nodeId, address, count: agent.worker.running().length });
+  return { agent, close: () => scope.close() };
+}
+
+/** The one on disk, else a new one for the token. */
+async function ownIdentity(config: AgentConfig, kernel: Kernel, signal: AbortSignal): Promise<NodeIdentity> {
+  const held = await loadIdentity(config.data);
+  if (held) return held;
+  const { enrol: address, token, name, data } = config;
+  const identity = await enrol({ ...kernel, data, address, token, name, signal });
+  kernel.log.info('joined the cluster', { node: identity.nodeId, address });
+  return identity;
+}
+
+/** The next session and the heartbeat that goes with it use the new certificate; the running ones live on with the old. */
+function renewing(
+  config: AgentConfig,
+  kernel: Kernel,
+  first: NodeIdentity,
+  agent: Agent,
+  swapped: (identity: NodeIdentity) => void,
+): () => void {
+  const stop = new AbortController();
+  const renew = async (csrPem: string) => {
+    const { connection } = agent.session;
+    if (connection) return connection.renew(csrPem);
+    throw new Error('there is no session with the control plane');
+  };
+  const parts = { ...kernel, data: config.data };
+  void keepRenewed(parts, first, renew, swapped, stop.signal);
+  return () => stop.abort();
+}
+
+/** containerd may come up after the agent: waits for it, and says so. */
+function patiently<T>(kernel: Kernel, signal: AbortSignal, message: string, action: () => Promise<T>): Promise<T> {
+  return retry(
+    { ...kernel, signal },
+    { initialMs: 100, maxMs: 1_000 },
+    async (attempt) => {
+      try {
+        return await action();
+      } catch (error) {
+        if (attempt === 1) kernel.log.warn(message, { why: describe(error) });
+        throw error;
+      }
+    },
+    (error) => isFault(error, 'unavailable', 'timeout'),
+  );
+}

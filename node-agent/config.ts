@@ -1,0 +1,118 @@
+/** What the agent is told at start: flags, checked before anything else happens. */
+import { isIP } from 'node:net';
+import { hostname } from 'node:os';
+import { resolve } from 'node:path';
+import { parseArgs } from 'node:util';
+import { Fault } from '#proto/kernel/errors.ts';
+import type { LogLevel } from '#proto/kernel/log.ts';
+import { namePattern } from '#proto/model/ids.ts';
+
+export interface AgentConfig {
+  /** Identity, journal, containers, volumes, logs. */
+  readonly data: string;
+  /** What is lost at reboot: namespaces, runtime state. */
+  readonly run: string;
+  readonly name: string;
+  /** This host's address on the network it shares with the others. */
+  readonly advertise: string;
+  /** HOST:PORT of the control plane's replicas. */
+  readonly controlPlane: readonly string[];
+  /** HOST:PORT of the enrolment port; empty: none. */
+  readonly enrol: string;
+  /** Join token, for a machine that is no member yet; empty: none. */
+  readonly token: string;
+  readonly containerd: string;
+  /** On loopback; 0: none. */
+  readonly metricsPort: number;
+  /** HOST:PORT of registries that are spoken to in plain HTTP. */
+  readonly insecureRegistries: readonly string[];
+  readonly bootIdFile: string;
+  readonly logLevel: LogLevel;
+}
+
+const options = {
+  data: { type: 'string', default: '/var/lib/gantry/agent' },
+  run: { type: 'string', default: '/run/gantry' },
+  name: { type: 'string', default: '' },
+  advertise: { type: 'string', default: '' },
+  'control-plane': { type: 'string', default: '' },
+  enrol: { type: 'string', default: '' },
+  token: { type: 'string', default: '' },
+  containerd: { type: 'string', default: '/run/containerd/containerd.sock' },
+  'metrics-port': { type: 'string', default: '7403' },
+  'insecure-registry': { type: 'string', multiple: true, default: [] as string[] },
+  'boot-id-file': { type: 'string', default: '/proc/sys/kernel/random/boot_id' },
+  'log-level': { type: 'string', default: 'info' },
+  help: { type: 'boolean', default: false },
+} as const;
+
+export const usage = `Usage: node node-agent/main.ts --advertise ADDRESS --control-plane ADDRESS:7400[,…] [options]
+
+  --data DIR                  identity, journal, containers, volumes, logs (${options.data.default})
+  --run DIR                   what is lost at reboot (${options.run.default})
+  --name NAME                 of this host, unique in the cluster (default: its host name)
+  --advertise ADDRESS         of this host on the network shared with the others
+  --control-plane HOST:PORT,… of the control plane's replicas
+  --enrol HOST:PORT           where a new machine joins (default: the first replica, port 7401)
+  --token TOKEN               join token, for a machine that is no member yet
+  --containerd SOCKET         (${options.containerd.default})
+  --metrics-port PORT         /metrics on loopback; 0: none (${options['metrics-port'].default})
+  --insecure-registry HOST:PORT  a registry without TLS; may be repeated
+  --boot-id-file FILE         (${options['boot-id-file'].default})
+  --log-level LEVEL           debug, info, warn or error
+`;
+
+function refuse(flag: string, why: string, remedy: string): never {
+  throw new Fault('invalid', `--${flag} ${why}`, { remedy });
+}
+
+function hostPort(flag: string, text: string): string {
+  const port = Number(/:(\d{1,5})$/.exec(text)?.[1]);
+  if (!(port > 0 && port < 65_536) || text.startsWith(':')) {
+    refuse(flag, `"${text}" is not HOST:PORT`, 'write it as 10.0.0.1:7400');
+  }
+  return text;
+}
+
+/** `args` without program and script; undefined where help was asked for. Faults: `invalid`. */
+export function readConfig(args: readonly string[]): AgentConfig | undefined {
+  let values: ReturnType<typeof parseArgs<{ options: typeof options }>>['values'];
+  try {
+    ({ values } = parseArgs({ args: [...args], options, strict: true, allowPositionals: false }));
+  } catch (error) {
+    throw new Fault('invalid', (error as Error).message, { remedy: '--help shows all flags' });
+  }
+  if (values.help) return undefined;
+  const name = values.name || hostname().split('.')[0]!.toLowerCase();
+  if (!namePattern.test(name)) refuse('name', `"${name}" is not a name`, 'use lower-case letters, digits, - and _');
+  if (isIP(values.advertise) !== 4) {
+    refuse(
+      'advertise',
+      `"${values.advertise}" is not an IPv4 address`,
+      'give the address that other hosts reach this one at',
+    );
+  }
+  const controlPlane = values['control-plane'].split(',').filter((one) => one !== '');
+  if (controlPlane.length === 0) refuse('control-plane', 'must be given', 'name a replica as HOST:7400');
+  for (const one of controlPlane) hostPort('control-plane', one);
+  const metricsPort = Number(values['metrics-port']);
+  if (!Number.isInteger(metricsPort) || metricsPort < 0 || metricsPort > 65_535) {
+    refuse('metrics-port', `"${values['metrics-port']}" is not a port`, 'give a number below 65536, 0 for none');
+  }
+  const logLevel = (['debug', 'info', 'warn', 'error'] as const).find((level) => level === values['log-level']);
+  if (!logLevel) refuse('log-level', `"${values['log-level']}" is no level`, 'use debug, info, warn or error');
+  return {
+    data: resolve(values.data),
+    run: resolve(values.run),
+    name,
+    advertise: values.advertise,
+    controlPlane,
+    enrol: hostPort('enrol', values.enrol || controlPlane[0]!.replace(/:\d+$/, ':7401')),
+    token: values.token,
+    containerd: resolve(values.containerd),
+    metricsPort,
+    insecureRegistries: values['insecure-registry'].filter((one) => one !== ''),
+    bootIdFile: resolve(values['boot-id-file']),
+    logLevel,
+  };
+}

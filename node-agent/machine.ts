@@ -1,0 +1,67 @@
+/** What the agent tells of its machine: platform, capacity, kernel, the versions of what it runs on. */
+import { readFileSync } from 'node:fs';
+import { arch, availableParallelism, release } from 'node:os';
+import { Fault } from '#proto/kernel/errors.ts';
+import { nodeId } from '#proto/model/ids.ts';
+import type { Node, Platform } from '#proto/model/node.ts';
+
+/** As in package.json. */
+const agentVersion = '0.1.0';
+const architectures: Record<string, string> = { x64: 'amd64', arm: 'arm', arm64: 'arm64' };
+
+/** Of this process's machine, in OCI's words. */
+export function machinePlatform(): Platform {
+  const architecture = architectures[arch()] ?? arch();
+  return { os: 'linux', architecture, variant: architecture === 'arm64' ? 'v8' : '' };
+}
+
+/** Total memory of /proc/meminfo, bytes. Pure. */
+export function memoryOf(meminfo: string): number {
+  const kibibytes = Number(/^MemTotal:\s+(\d+) kB$/m.exec(meminfo)?.[1]);
+  if (!(kibibytes > 0)) throw new Fault('unsupported', '/proc/meminfo does not tell the total memory');
+  return kibibytes * 1_024;
+}
+
+/** The record that a Hello carries; what the control plane decides (id, labels, subnet, state) is left empty. */
+export function describeMachine(parts: {
+  readonly name: string;
+  readonly address: string;
+  readonly bootId: string;
+  /** Versions by component. */
+  readonly components: Readonly<Record<string, string>>;
+}): Node {
+  return {
+    id: nodeId(''),
+    name: parts.name,
+    labels: {},
+    availability: 'active',
+    state: 'unknown',
+    message: '',
+    platform: machinePlatform(),
+    capacity: {
+      cpuMillis: availableParallelism() * 1_000,
+      memoryBytes: memoryOf(readFileSync('/proc/meminfo', 'utf8')),
+      pids: Number(readFileSync('/proc/sys/kernel/pid_max', 'utf8')),
+    },
+    address: parts.address,
+    subnet: '',
+    bootId: parts.bootId,
+    agentVersion,
+    kernel: release(),
+    components: parts.components,
+    runtimes: Object.keys(parts.components).filter((name) => name === 'runc' || name === 'crun'),
+    joinedAtMs: 0,
+    stateAtMs: 0,
+  };
+}
+
+/** The boot id in `path`. Faults: `precondition`. */
+export function readBootId(path: string): string {
+  try {
+    const id = readFileSync(path, 'utf8').trim();
+    if (id !== '') return id;
+  } catch (error) {
+    throw new Fault('precondition', `the boot id cannot be read: ${(error as Error).message}`, { cause: error });
+  }
+  throw new Fault('precondition', `the boot id in ${path} is empty`, { remedy: 'check --boot-id-file' });
+}
