@@ -2,7 +2,7 @@
 import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { gzipSync } from 'node:zlib';
-import { type Headers, pack } from 'tar-stream';
+import { type Header, pack } from 'tar-stream';
 import { Fault } from '#proto/kernel/errors.ts';
 import { exchange } from './exchange.ts';
 import { managerAddress, registryName } from './layout.ts';
@@ -149,7 +149,7 @@ function busybox(): Buffer {
 }
 
 async function layerOf(
-  fill: (add: (header: Headers, content?: Buffer | string) => void) => void,
+  fill: (add: (header: Header, content?: Buffer | string) => void) => void,
 ): Promise<{ readonly bytes: Buffer; readonly diffId: string }> {
   const layer = pack();
   // A time of its own for each build would be another image each time.
