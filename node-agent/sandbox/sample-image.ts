@@ -149,7 +149,7 @@ function busybox(): Buffer {
 }
 
 async function layerOf(
-  fill: (add: (header: Header, content?: Buffer | string) => void) => void,
+  fill: (add: (header: Partial<Header> & { name: string }, content?: Buffer | string) => void) => void,
 ): Promise<{ readonly bytes: Buffer; readonly diffId: string }> {
   const layer = pack();
   // A time of its own for each build would be another image each time.
