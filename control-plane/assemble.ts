@@ -9,6 +9,7 @@ import type { Log } from '#proto/kernel/log.ts';
 import type { Random } from '#proto/kernel/random.ts';
 import { retry } from '#proto/kernel/retry.ts';
 import { Scope } from '#proto/kernel/scope.ts';
+import { openNats } from '#proto/nats.ts';
 import { call, channelOptions, unary } from '#proto/rpc.ts';
 import packageJson from '../package.json' with { type: 'json' };
 import { operatorService } from './api/operator.ts';
@@ -19,13 +20,15 @@ import { planTasks } from './controllers/plan.ts';
 import { Dispatch } from './dispatch/dispatch.ts';
 import { agentService, agentServiceDefinition } from './dispatch/server.ts';
 import type { EventLog } from './events/event-log.ts';
+import { eventLog } from './events/nats-event-log.ts';
 import { Leader } from './leader.ts';
 import type { LogStore } from './logs/log-store.ts';
+import { logStore } from './logs/nats-log-store.ts';
 import { guarded, onlyMembers, onlyOperators, onlyReplicas } from './security/access.ts';
 import { dayMs } from './security/certificates.ts';
 import { Enrolment } from './security/enrol.ts';
 import { LiveCertificate } from './security/live-certificate.ts';
-import { assertInitialised, initPki, type Pki } from './security/pki.ts';
+import { assertInitialised, initPki, type Pki, pkiPaths } from './security/pki.ts';
 import { sealer } from './security/seal.ts';
 import { serveSocket, serveTcp } from './servers.ts';
 import { openEtcdStore } from './store/etcd-store.ts';
@@ -63,60 +66,95 @@ async function assemble(config: ControlPlaneConfig, kernel: Kernel, scope: Scope
   const { clock, random, log } = kernel;
   await assertInitialised(config.data);
   const pki = await initPki({ dataDir: config.data, name: config.name, advertise: config.advertise });
-  const certificate = new LiveCertificate(pki.authority.certificate, pki.pair('server'));
-  keepFresh(scope, config, certificate, kernel);
-
   const { promise: failed, reject: fail } = Promise.withResolvers<never>();
   failed.catch(() => {});
   const store = await openStore(config, pki, kernel, fail);
   scope.defer(() => store.close());
   await foundCluster(store, config, kernel);
 
+  // Contends last, when everything that a leader serves is there; until then this replica follows.
+  let leader: Leader | undefined;
+  const epoch = () => leader?.epoch;
   const dispatch = new Dispatch({
     store,
     clock,
     random,
     log: log.with('dispatch'),
     replica: config.name,
-    unseal: (text) => text,
+    // The store has opened it.
+    unseal: (password) => password,
   });
   scope.defer(() => dispatch.close());
-  const { events, logs } = unheard();
-  const enrolment = new Enrolment({ store, authority: pki.authority, clock, random, log: log.with('enrolment') });
-  const isMember = onlyMembers((node) => store.snapshot.node(node) !== undefined);
-  const addresses: string[] = [];
-  const operator = operatorService({
+  const doors = await openDoors(config, kernel, scope, { pki, store, dispatch, epoch });
+
+  const { liveness } = dispatch;
+  leader = new Leader({
     store,
     clock,
-    random,
+    log: log.with('leader'),
+    self: { replica: config.name, address: hostPort(config.advertise, doors.agentPort) },
+    probe: replicaProbe(scope, pki),
+    onLead: (epoch, term) =>
+      void runControllers({ store, clock, random, log: log.with('controllers'), liveness }, epoch, term),
+  });
+  const contender = leader;
+  scope.defer(() => contender.close());
+  await leader.start();
+  log.info('control plane is up', {
+    address: hostPort(config.advertise, doors.agentPort),
+    revision: store.snapshot.revision,
+  });
+  return { ...doors, failed, close: () => scope.close() };
+}
+
+interface Inside {
+  readonly pki: Pki;
+  readonly store: Store;
+  readonly dispatch: Dispatch;
+  /** This replica leads with; undefined while it follows. */
+  readonly epoch: () => number | undefined;
+}
+
+/** All that others may call, and who may. */
+async function openDoors(
+  config: ControlPlaneConfig,
+  kernel: Kernel,
+  scope: Scope,
+  { pki, store, dispatch, epoch }: Inside,
+): Promise<{ readonly agentPort: number; readonly enrolPort: number }> {
+  const { clock, random, log } = kernel;
+  const { authority } = pki;
+  const certificate = new LiveCertificate(authority.certificate, pki.pair('server'));
+  keepFresh(scope, config, certificate, kernel);
+  const enrolment = new Enrolment({ store, authority, clock, random, log: log.with('enrolment') });
+  const { events, logs } = openHeard(scope, config, kernel, () => epoch() !== undefined);
+  scope.defer(store.subscribe((delta) => events.record(delta)));
+  const addresses: string[] = [];
+  const operator = operatorService({
+    ...{ store, clock, random, events, logs, authority, enrolment, addresses },
     log: log.with('api'),
-    events,
-    logs,
     relays: dispatch.relays,
-    authority: pki.authority,
-    enrolment,
     plan: planTasks,
     version: packageJson.version,
-    addresses,
+  });
+  const agent = agentService({ dispatch, renew: (node, { csrPem }) => enrolment.renew(node, csrPem) });
+  const isMember = onlyMembers((node) => store.snapshot.node(node) !== undefined);
+  const pong = (): PingResponse => ({
+    replica: config.name,
+    epoch: epoch() ?? store.leadership?.epoch ?? 0,
+    leading: epoch() !== undefined,
   });
   const agentPort = await serveTcp(
     scope,
     { address: config.listen, port: config.agentPort, flag: '--agent-port' },
     certificate.credentials({ clients: true }),
     [
-      {
-        definition: agentServiceDefinition,
-        handlers: guarded(
-          agentServiceDefinition,
-          agentService({ dispatch, renew: (node, request) => enrolment.renew(node, request.csrPem) }),
-          isMember,
-        ),
-      },
+      { definition: agentServiceDefinition, handlers: guarded(agentServiceDefinition, agent, isMember) },
+      { definition: OperatorService, handlers: guarded(OperatorService, operator, onlyOperators) },
       {
         definition: ClusterService,
         handlers: guarded(ClusterService, { ping: unary(async () => pong()) }, onlyReplicas),
       },
-      { definition: OperatorService, handlers: guarded(OperatorService, operator, onlyOperators) },
     ],
   );
   addresses.push(hostPort(config.advertise, agentPort));
@@ -126,35 +164,9 @@ async function assemble(config: ControlPlaneConfig, kernel: Kernel, scope: Scope
     certificate.credentials({ clients: false }),
     [{ definition: EnrolmentService, handlers: { enrol: unary((request) => enrolment.enrol(request)) } }],
   );
-
   // Whoever can open a socket of mode 0600 is root on a manager, and an operator.
   await serveSocket(scope, config.socket, [{ definition: OperatorService, handlers: operator }]);
-
-  const leader = new Leader({
-    store,
-    clock,
-    log: log.with('leader'),
-    self: { replica: config.name, address: hostPort(config.advertise, agentPort) },
-    probe: replicaProbe(scope, pki),
-    onLead: (epoch, term) =>
-      void runControllers(
-        { store, clock, random, log: log.with('controllers'), liveness: dispatch.liveness },
-        epoch,
-        term,
-      ),
-  });
-  const pong = (): PingResponse => ({
-    replica: config.name,
-    epoch: leader.epoch ?? store.leadership?.epoch ?? 0,
-    leading: leader.epoch !== undefined,
-  });
-  scope.defer(() => leader.close());
-  await leader.start();
-  log.info('control plane is up', {
-    address: hostPort(config.advertise, agentPort),
-    revision: store.snapshot.revision,
-  });
-  return { agentPort, enrolPort, failed, close: () => scope.close() };
+  return { agentPort, enrolPort };
 }
 
 /** etcd may come up after us: waits for it, and says so. */
@@ -199,27 +211,33 @@ function openStore(
   });
 }
 
-/** What is heard is not kept here: no NATS was given. */
-function unheard(): { readonly events: EventLog; readonly logs: LogStore } {
-  const fault = () =>
-    new Fault('unavailable', 'this cluster keeps no logs and events', { remedy: 'run the control plane with --nats' });
-  return {
-    events: {
-      record() {},
-      // biome-ignore lint/correctness/useYield: it has nothing to tell.
-      async *read() {
-        throw fault();
-      },
-      async close() {},
-    },
-    logs: {
-      // biome-ignore lint/correctness/useYield: it has nothing to tell.
-      async *read() {
-        throw fault();
-      },
-    },
-  };
+/** NATS for what is heard; without it events are only those of this run, and logs are refused. */
+function openHeard(
+  scope: Scope,
+  config: ControlPlaneConfig,
+  { clock, random, log }: Kernel,
+  leads: () => boolean,
+): { readonly events: EventLog; readonly logs: LogStore } {
+  const files = pkiPaths(config.data, 'client');
+  const nats = config.nats
+    ? openNats({
+        url: config.nats,
+        name: `control-plane ${config.name}`,
+        ...(config.nats.startsWith('tls:') && { tls: { caFile: files.ca, certFile: files.cert, keyFile: files.key } }),
+      })
+    : undefined;
+  if (nats) scope.defer(() => nats.close());
+  const events = eventLog({ clock, random, log: log.with('events'), nats, leads });
+  scope.defer(() => events.close());
+  return { events, logs: nats ? logStore({ nats, clock }) : noLogs };
 }
+
+const noLogs: LogStore = {
+  // biome-ignore lint/correctness/useYield: there is nothing to tell.
+  async *read() {
+    throw new Fault('unavailable', 'this cluster keeps no logs', { remedy: 'run the control plane with --nats' });
+  },
+};
 
 /** Renews the server's certificate long before it ends, without a restart. */
 function keepFresh(
