@@ -99,7 +99,7 @@ export async function conmonRuntime(parts: ConmonRuntimeParts): Promise<Runtime>
     mkdirSync(path, { recursive: true, mode: 0o700 });
   }
   const runtime = new ConmonRuntime(settings);
-  runtime.adopt();
+  await runtime.adopt();
   return runtime;
 }
 
@@ -146,16 +146,34 @@ class ConmonRuntime implements Runtime {
   }
 
   /** Finds what is on disk, and watches from here on. */
-  adopt(): void {
-    this.#watcher = watch(this.#exits, (_, name) => {
-      if (name && isId(name)) this.#noticeExit(taskId(name));
-    });
+  async adopt(): Promise<void> {
+    this.#watch();
+    const strays: TaskId[] = [];
     for (const name of readdirSync(this.#containers)) {
-      const record = isId(name) ? readRecord(this.#bundle(taskId(name))) : undefined;
+      if (!isId(name)) continue;
+      const record = readRecord(this.#bundle(taskId(name)));
       if (record) this.#adoptOne(record);
-      else if (isId(name)) this.#clear(taskId(name));
+      else strays.push(taskId(name));
+    }
+    for (const id of strays) {
+      this.#log.warn('a container without a record is removed', { task: id });
+      await this.delete(id).catch((error: unknown) => this.#log.error('its remains stay', { task: id, error }));
     }
     this.#checkDeaths();
+  }
+
+  /** Without it, exits are still found by the check of conmon's own end. */
+  #watch(): void {
+    const unwatched = (error: unknown) =>
+      this.#log.warn('exits cannot be watched: they are noticed later', { path: this.#exits, error });
+    try {
+      this.#watcher = watch(this.#exits, (_, name) => {
+        if (name && isId(name)) this.#noticeExit(taskId(name));
+      });
+      this.#watcher.on('error', unwatched);
+    } catch (error) {
+      unwatched(error);
+    }
   }
 
   #adoptOne(found: BundleRecord): void {
@@ -435,7 +453,9 @@ class ConmonRuntime implements Runtime {
     if (!live || live.exit) return;
     const path = join(this.#exits, id);
     if (!existsSync(path)) return;
-    const exitCode = Number(readFileSync(path, 'utf8').trim());
+    const text = readFileSync(path, 'utf8').trim();
+    if (!/^\d+$/.test(text)) return;
+    const exitCode = Number(text);
     this.#exited(live, {
       exitCode,
       oomKilled: this.#oomKilled(id),
@@ -504,30 +524,33 @@ class ConmonRuntime implements Runtime {
     const user = request.user
       ? resolveUser(request.user, readInRoot(root, '/etc/passwd'), readInRoot(root, '/etc/group'))
       : undefined;
-    const session = startExec({
-      id: request.id,
-      runtimePath: this.#runtimePath(live.record.runtime),
-      runtimeRoot: this.#stateRoot(live.record.runtime),
-      bundle,
-      containerPid: live.record.pid,
-      stdin: request.stdin,
-      columns: request.columns,
-      rows: request.rows,
-      process: {
-        ...own,
-        terminal: request.tty,
-        // Else the command could ask for the size before the runtime has passed it on.
-        ...(request.tty ? { consoleSize: { width: request.columns || 80, height: request.rows || 24 } } : {}),
-        args: request.command,
-        user: user ? { uid: user.uid, gid: user.gid, additionalGids: user.additionalGids } : own.user,
-        env: processEnv([own.env, user ? [`HOME=${user.home}`] : [], request.env], {
-          hostname: '',
-          home: '/',
-          tty: request.tty,
-        }),
-        cwd: workingDirectory(request.workingDir, own.cwd),
+    const session = startExec(
+      {
+        id: request.id,
+        runtimePath: this.#runtimePath(live.record.runtime),
+        runtimeRoot: this.#stateRoot(live.record.runtime),
+        bundle,
+        containerPid: live.record.pid,
+        stdin: request.stdin,
+        columns: request.columns,
+        rows: request.rows,
+        process: {
+          ...own,
+          terminal: request.tty,
+          // Else the command could ask for the size before the runtime has passed it on.
+          ...(request.tty ? { consoleSize: { width: request.columns || 80, height: request.rows || 24 } } : {}),
+          args: request.command,
+          user: user ? { uid: user.uid, gid: user.gid, additionalGids: user.additionalGids } : own.user,
+          env: processEnv([own.env, user ? [`HOME=${user.home}`] : [], request.env], {
+            hostname: '',
+            home: '/',
+            tty: request.tty,
+          }),
+          cwd: workingDirectory(request.workingDir, own.cwd),
+        },
       },
-    });
+      this.#settings.clock,
+    );
     live.execs++;
     void session.exit.finally(() => live.execs--);
     return session;

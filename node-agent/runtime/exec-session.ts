@@ -14,6 +14,7 @@ import { Socket } from 'node:net';
 import { constants as osConstants } from 'node:os';
 import { join } from 'node:path';
 import { ReadStream } from 'node:tty';
+import type { Clock } from '#proto/kernel/clock.ts';
 import { Fault } from '#proto/kernel/errors.ts';
 import { specText } from './bundle.ts';
 import { waitFor } from './children.ts';
@@ -47,9 +48,10 @@ export interface ExecLaunch {
 }
 
 const signals = osConstants.signals;
+const signalPatienceMs = 5_000;
 
 /** Starts it. Faults: `unavailable` where the runtime cannot be run. What the command does wrong is in the exit code. */
-export function startExec(launch: ExecLaunch): ExecSession {
+export function startExec(launch: ExecLaunch, clock: Clock): ExecSession {
   const directory = mkdtempSync(join(launch.bundle, 'exec-'));
   const files = {
     process: join(directory, 'process.json'),
@@ -84,6 +86,12 @@ export function startExec(launch: ExecLaunch): ExecSession {
       streams.ended();
     }
   });
+  // The command can be heard of before the runtime has written down which process it is.
+  const deliver = (number: number, until: number) => {
+    if (ended || signalExec(pid, files.pid, number)) return;
+    if (clock.monotonic() < until) clock.after(5, () => deliver(number, until));
+    else if (number === signals.SIGKILL) process.kill(pid, 'SIGKILL');
+  };
   const { stdin, stdout, stderr } = streams.open();
   return {
     stdin,
@@ -97,24 +105,23 @@ export function startExec(launch: ExecLaunch): ExecSession {
     },
     signal(signal) {
       const number = signalNumber(signal);
-      if (!ended) signalExec(pid, files.pid, number);
+      deliver(number, clock.monotonic() + signalPatienceMs);
     },
   };
 }
 
-/** The runtime passes signals on, but for those it cannot catch: these go to its child itself, if that is still its child. */
-function signalExec(runtimePid: number, pidFile: string, number: number): void {
-  const child = existsSync(pidFile) ? Number(readFileSync(pidFile, 'utf8')) : 0;
-  const pidfd = child > 0 ? pidfdOpen(child) : undefined;
-  if (pidfd === undefined) {
-    if (number === signals.SIGKILL) process.kill(runtimePid, 'SIGKILL');
-    return;
-  }
+/** Signals the command itself, if it is still the runtime's child: some signals the runtime could not pass on. False: not known yet. */
+function signalExec(runtimePid: number, pidFile: string, number: number): boolean {
+  const text = existsSync(pidFile) ? readFileSync(pidFile, 'utf8').trim() : '';
+  if (!/^\d+$/.test(text)) return false;
+  const pidfd = pidfdOpen(Number(text));
+  if (pidfd === undefined) return true;
   try {
-    if (parentOf(child) === runtimePid) pidfdSignal(pidfd, number);
+    if (parentOf(Number(text)) === runtimePid) pidfdSignal(pidfd, number);
   } finally {
     closeSync(pidfd);
   }
+  return true;
 }
 
 function parentOf(pid: number): number | undefined {

@@ -340,6 +340,56 @@ describe('a container of conmon with runc', () => {
     await eventually(() => !existsSync(`/proc/${sleeper}/root`));
   });
 
+  it('is removed where its record is gone', async () => {
+    const request = await run('sleep 1000');
+    const { pid } = (await stateOf(runtime, request.id))!;
+    await runtime.close();
+    const bundle = join(lab.directory, 'agent/containers', request.id);
+    rmSync(join(bundle, 'container.json'));
+    runtime = await lab.open();
+    expect(await stateOf(runtime, request.id)).toBeUndefined();
+    expect(existsSync(bundle)).toBe(false);
+    await eventually(() => !existsSync(`/proc/${pid}/root`));
+    expect(readFileSync('/proc/self/mountinfo', 'utf8')).not.toContain(request.id);
+  });
+
+  it('may have a root of more layers than fit the options of one mount', async () => {
+    const layers = Array.from({ length: 120 }, (_, index) =>
+      join(lab.directory, 'snapshots-of-containerd', `${index}`, 'fs'),
+    );
+    for (const [index, layer] of layers.entries()) {
+      mkdirSync(layer, { recursive: true });
+      writeFileSync(join(layer, `layer-${index}`), '');
+    }
+    const upper = join(lab.directory, 'snapshots-of-containerd/upper');
+    const work = join(lab.directory, 'snapshots-of-containerd/work');
+    for (const path of [upper, work]) mkdirSync(path);
+    const options = [`lowerdir=${[...layers, lab.rootfs].join(':')}`, `upperdir=${upper}`, `workdir=${work}`];
+    expect(options.join().length).toBeGreaterThan(4095);
+    const overlay = { type: 'overlay', source: 'overlay', options };
+    const before = process.cwd();
+    const { lines } = await outcome('ls / | grep -c layer-; touch /written', {}, { rootfs: [overlay] });
+    expect(lines).toEqual(['120']);
+    expect(process.cwd()).toBe(before);
+    expect(readdirSync(upper)).toContain('written');
+  });
+
+  it('tells how much it sent and received', async () => {
+    const peer = `v${lab.netnsPath.slice(-6)}`;
+    const namespace = lab.netnsPath.slice(lab.netnsPath.lastIndexOf('/') + 1);
+    const ip = (...args: string[]) => execFileSync('ip', ['-n', namespace, ...args]);
+    ip('link', 'add', 'eth0', 'type', 'veth', 'peer', 'name', peer);
+    ip('addr', 'add', '192.0.2.1/24', 'dev', 'eth0');
+    ip('link', 'set', 'eth0', 'up');
+    ip('link', 'set', peer, 'up');
+    const request = await run('sleep 1000');
+    const before = await runtime.stats(request.id);
+    const { exit } = await runtime.exec(execRequest(request.id, ['nc', '-w', '1', '192.0.2.77', '80']));
+    await exit;
+    expect((await runtime.stats(request.id)).networkSentBytes).toBeGreaterThan(before.networkSentBytes);
+    await runtime.delete(request.id);
+  });
+
   it('leaves no bundle, mount, cgroup or state behind', async () => {
     const request = await run('sleep 1000');
     await runtime.delete(request.id);
