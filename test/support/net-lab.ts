@@ -80,6 +80,23 @@ export class NetLab {
     return () => child.kill('SIGKILL');
   }
 
+  /** As serve, by UDP: each datagram is answered with the name. */
+  async serveUdp(netns: string, port: number, name: string): Promise<void> {
+    const program = `const s = require('dgram').createSocket('udp4');
+      s.on('message', (_, from) => s.send('${name}', from.port, from.address)); s.bind(${port});`;
+    this.#children.push(spawn('nsenter', [`--net=${netns}`, process.execPath, '-e', program], { stdio: 'ignore' }));
+    await eventually(async () => (await run(netns, 'ss', '-Hlun')).includes(`:${port} `));
+  }
+
+  /** What a datagram from that source port is answered within a second; '' for nothing. */
+  async getUdp(netns: string, address: string, port: number, fromPort: number): Promise<string> {
+    const program = `const s = require('dgram').createSocket('udp4');
+      s.on('message', (answer) => { process.stdout.write(answer); s.close(); });
+      s.on('error', () => s.close()); setTimeout(() => process.exit(), 1000).unref();
+      s.bind(${fromPort}, () => s.send('?', ${port}, '${address}'));`;
+    return run(netns, process.execPath, '-e', program);
+  }
+
   /** What a server answers to a connection from the namespace at `netns`; rejects when it is refused or times out. */
   async get(netns: string, address: string, port: number): Promise<string> {
     return (await run(netns, 'busybox', 'nc', '-w', '3', address, String(port))).trim();

@@ -60,7 +60,14 @@ describe('tasks reach each other', () => {
   });
 });
 
-describe('a VIP', () => {
+describe.each([
+  ['with packets of bridges passing nftables', 1],
+  ['with bridges left alone', 0],
+])('a VIP, %s', (_what, bridged) => {
+  beforeAll(async () => {
+    for (const host of hosts) await host.run('sysctl', '-qw', `net.bridge.bridge-nf-call-iptables=${bridged}`);
+  });
+
   it('spreads connections over all serving backends, from a task with its own address', async () => {
     await serviceOf([a.address, b.address, c.address]);
     const counts = await lab.spread(c.netns, vip, 80, 90);
@@ -97,6 +104,17 @@ describe('a VIP', () => {
       await expect(lab.get(netns, vip, 80)).rejects.toThrow(/refused/);
       expect(performance.now() - start).toBeLessThan(1000);
     }
+  });
+});
+
+describe('a flow of datagrams', () => {
+  it('follows its service to another backend, from the same port and at once', async () => {
+    await lab.serveUdp(a.netns, 5300, 'a');
+    await lab.serveUdp(b.netns, 5300, 'b');
+    await serviceOf([a.address]);
+    expect(await lab.getUdp(c.netns, vip, 5300, 40_000)).toBe('a');
+    await serviceOf([b.address]);
+    expect(await lab.getUdp(c.netns, vip, 5300, 40_000)).toBe('b');
   });
 });
 
@@ -187,7 +205,8 @@ describe('a task that leaves', () => {
     await serviceOf([d.address]);
     const stop = await lab.serve(d.netns, 80, 'd');
     expect(await lab.get(a.netns, vip, 80)).toMatch(/^d /);
-    const entries = () => h1.run('cat', '/proc/net/nf_conntrack').catch(() => '');
+    const entries = () => h1.run('cat', '/proc/net/nf_conntrack');
+    expect(await entries()).toContain(`src=${d.address}`);
     stop();
     await h1.call('detach', d.taskId);
     expect(await h1.call('attached')).not.toContain(d.taskId);
