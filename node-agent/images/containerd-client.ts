@@ -1,9 +1,9 @@
 /** containerd over its unix socket: the calls Gantry makes, as promises, in one namespace, with its errors as Faults. */
 import * as grpc from '@grpc/grpc-js';
+import { ContentClient } from '#proto/gen/containerd/content.ts';
 import type { Clock } from '#proto/kernel/clock.ts';
 import { Fault, faultCodeOf } from '#proto/kernel/errors.ts';
 import type { UnaryMethod } from '#proto/rpc.ts';
-import { ContentClient } from '../../proto/gen/containerd/content.ts';
 
 /** Of containerd, in which everything of Gantry's lives. */
 export const containerdNamespace = 'gantry';

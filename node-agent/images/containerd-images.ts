@@ -1,13 +1,15 @@
 /** `Images` on containerd: content, snapshots, leases and collection are its own; what is fetched, checked and kept is decided here. */
+
+import { ImagesService } from '#proto/gen/containerd/images.ts';
+import { type Info, SnapshotsService } from '#proto/gen/containerd/snapshots.ts';
+import { VersionService } from '#proto/gen/containerd/version.ts';
 import type { Clock } from '#proto/kernel/clock.ts';
 import { Fault, isFault } from '#proto/kernel/errors.ts';
 import type { Log } from '#proto/kernel/log.ts';
 import type { Random } from '#proto/kernel/random.ts';
 import { type TaskId, taskId } from '#proto/model/ids.ts';
 import type { Platform } from '#proto/model/node.ts';
-import { ImagesService } from '../../proto/gen/containerd/images.ts';
-import { type Info, SnapshotsService } from '../../proto/gen/containerd/snapshots.ts';
-import { VersionService } from '../../proto/gen/containerd/version.ts';
+import { Limiter } from '../limiter.ts';
 import type { RootfsMount } from '../runtime/runtime.ts';
 import { openArchive } from './archive.ts';
 import { type Containerd, containerdClient, snapshotter } from './containerd-client.ts';
@@ -17,7 +19,7 @@ import { chainIdOf, type Descriptor } from './oci.ts';
 import { type BlobSource, Puller, type PullParts, planPull, type Root, withLease } from './pull.ts';
 import { formatReference, parseReference, type Reference } from './reference.ts';
 import { type Registry, registryClient } from './registry.ts';
-import { Limiter, SingleFlight } from './single-flight.ts';
+import { SingleFlight } from './single-flight.ts';
 import { Unpacker } from './unpack.ts';
 
 export interface ContainerdImagesParts {

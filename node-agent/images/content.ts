@@ -1,12 +1,12 @@
 /** containerd's content store: blobs by digest, written so that a broken download goes on where it stopped. */
 import { once } from 'node:events';
-import { Fault, isFault } from '#proto/kernel/errors.ts';
 import {
   ContentService,
   WriteAction,
   type WriteContentRequest,
   type WriteContentResponse,
-} from '../../proto/gen/containerd/content.ts';
+} from '#proto/gen/containerd/content.ts';
+import { Fault, isFault } from '#proto/kernel/errors.ts';
 import { type Containerd, containerdFault } from './containerd-client.ts';
 import { type Descriptor, digestOf, limits } from './oci.ts';
 

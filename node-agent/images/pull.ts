@@ -1,9 +1,11 @@
 /** Brings an image into containerd from wherever its blobs come: documents first, layers side by side, each unpacked as it lands. */
+
+import { LeasesService } from '#proto/gen/containerd/leases.ts';
 import type { Clock } from '#proto/kernel/clock.ts';
 import { Fault } from '#proto/kernel/errors.ts';
 import { newId, type Random } from '#proto/kernel/random.ts';
 import type { Platform } from '#proto/model/node.ts';
-import { LeasesService } from '../../proto/gen/containerd/leases.ts';
+import type { Limiter } from '../limiter.ts';
 import { type Containerd, snapshotter } from './containerd-client.ts';
 import type { ContentStore } from './content.ts';
 import type { Image } from './images.ts';
@@ -19,7 +21,7 @@ import {
   parseDocument,
   pickPlatform,
 } from './oci.ts';
-import { type Limiter, SingleFlight } from './single-flight.ts';
+import { SingleFlight } from './single-flight.ts';
 import { layerSteps, type Unpacker } from './unpack.ts';
 
 /** Where the blobs of an image come from: a registry, or an archive. */

@@ -1,8 +1,9 @@
 /** Turns layers into containerd snapshots, each once, however many images and tasks share it. */
+
+import { DiffService } from '#proto/gen/containerd/diff.ts';
+import { SnapshotsService } from '#proto/gen/containerd/snapshots.ts';
 import { Fault, isFault } from '#proto/kernel/errors.ts';
 import { newId, type Random } from '#proto/kernel/random.ts';
-import { DiffService } from '../../proto/gen/containerd/diff.ts';
-import { SnapshotsService } from '../../proto/gen/containerd/snapshots.ts';
 import { type Containerd, snapshotter } from './containerd-client.ts';
 import { chainIdOf, type Descriptor } from './oci.ts';
 import { SingleFlight } from './single-flight.ts';

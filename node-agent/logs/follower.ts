@@ -9,6 +9,7 @@ import { type FileHandle, open, rename, rm, stat } from 'node:fs/promises';
 import type { Timer } from '#proto/kernel/clock.ts';
 import { describe } from '#proto/kernel/errors.ts';
 import { backoffMs } from '#proto/kernel/retry.ts';
+import type { Limiter } from '../limiter.ts';
 import type { LogSource } from './log-shipper.ts';
 import type { GapRecord } from './log-sink.ts';
 import { type FileRecord, parseRecord, parseRecords } from './parse.ts';
@@ -22,7 +23,7 @@ export interface FollowerParts extends ShipperParts {
   readonly lingerMs: number;
   readonly pollMs: number;
   /** Lets a few followers read and publish at a time, in turn. */
-  readonly turn: <T>(job: () => Promise<T>) => Promise<T>;
+  readonly turns: Limiter;
   readonly count: (what: 'lines' | 'bytes' | 'batches' | 'retries' | 'droppedBytes', by: number) => void;
 }
 
@@ -121,7 +122,7 @@ export class Follower {
     try {
       await this.#resume();
       while (!signal.aborted) {
-        if (await this.#parts.turn(() => this.#step())) continue;
+        if (await this.#parts.turns.run(() => this.#step())) continue;
         if (this.#ended && (await this.#finished())) break;
         await this.#save(true);
         await this.#idle();

@@ -3,6 +3,7 @@ import type { Clock, Timer } from '#proto/kernel/clock.ts';
 import type { Log } from '#proto/kernel/log.ts';
 import type { Random } from '#proto/kernel/random.ts';
 import type { TaskId } from '#proto/model/ids.ts';
+import { Limiter } from '../limiter.ts';
 import { Follower, type FollowerParts } from './follower.ts';
 import type { LogCounts, LogShipper } from './log-shipper.ts';
 import type { LogSink } from './log-sink.ts';
@@ -55,8 +56,6 @@ class Shipper implements LogShipper {
   readonly #followers = new Map<TaskId, Follower>();
   readonly #counts = { lines: 0, bytes: 0, batches: 0, retries: 0, droppedBytes: 0 };
   readonly #parts: FollowerParts;
-  readonly #line: (() => void)[] = [];
-  #free = parallelSends;
   readonly #rotateEveryMs: number;
   #timer: Timer;
   #closed = false;
@@ -68,7 +67,7 @@ class Shipper implements LogShipper {
       ...parts,
       ...limits,
       positions,
-      turn: (job) => this.#turn(job),
+      turns: new Limiter(parallelSends),
       count: (what, by) => {
         this.#counts[what] += by;
       },
@@ -118,18 +117,6 @@ class Shipper implements LogShipper {
     this.#timer.cancel();
     await Promise.all([...this.#followers.values()].map((follower) => follower.stop(true)));
     this.#followers.clear();
-  }
-
-  async #turn<T>(job: () => Promise<T>): Promise<T> {
-    if (this.#free > 0) this.#free--;
-    else await new Promise<void>((resolve) => this.#line.push(resolve));
-    try {
-      return await job();
-    } finally {
-      const next = this.#line.shift();
-      if (next) next();
-      else this.#free++;
-    }
   }
 
   #rotateLater(): Timer {

@@ -1,6 +1,6 @@
 /** Shared jobs: one run, left by those who give up, stopped when nobody is left. */
 import { expect, it } from 'vitest';
-import { Limiter, SingleFlight } from '#node-agent/images/single-flight.ts';
+import { SingleFlight } from '#node-agent/images/single-flight.ts';
 
 it('a job that many ask for runs once, goes on while one of them waits, and stops with the last', async () => {
   const flights = new SingleFlight<string, string>();
@@ -40,22 +40,4 @@ it('a failed job is not remembered', async () => {
   const flights = new SingleFlight<string>();
   await expect(flights.run('a', async () => Promise.reject(new Error('once')))).rejects.toThrow('once');
   expect(await flights.run('a', async () => 'fine')).toBe('fine');
-});
-
-it('no more than the limit run at once, and all run', async () => {
-  const limiter = new Limiter(2);
-  let running = 0;
-  let most = 0;
-  let ran = 0;
-  await Promise.all(
-    Array.from({ length: 9 }, () =>
-      limiter.run(async () => {
-        most = Math.max(most, ++running);
-        await Promise.resolve();
-        running--;
-        ran++;
-      }),
-    ),
-  );
-  expect([most, ran]).toEqual([2, 9]);
 });

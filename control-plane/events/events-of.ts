@@ -1,0 +1,140 @@
+/** Pure: what a step of the snapshot means to people, as events in their words. */
+import type { Event } from '#proto/model/cluster.ts';
+import { qualifiedName, taskName } from '#proto/model/ids.ts';
+import type { Node } from '#proto/model/node.ts';
+import type { Service } from '#proto/model/service.ts';
+import type { Task, TaskState } from '#proto/model/task.ts';
+import type { Applied, Delta } from '../store/store.ts';
+
+type Said = Omit<Event, 'revision' | 'atMs'>;
+
+/** The steps on the way to running say little to people; where a task stands shows in `ps`. */
+const quietStates: ReadonlySet<TaskState> = new Set(['new', 'preparing', 'ready', 'starting', 'remove']);
+
+/** The events of a delta, in the order of its changes; often fewer than changes, for what only machines care about is left out. */
+export function eventsOf(delta: Delta, atMs: number): readonly Event[] {
+  return delta.changes.flatMap(said).map((event) => ({ revision: delta.revision, atMs, ...event }));
+}
+
+function said(change: Applied): readonly Said[] {
+  switch (change.table) {
+    case 'service':
+      return ofService(change.before, change.after);
+    case 'task':
+      return ofTask(change.before, change.after);
+    case 'node':
+      return ofNode(change.before, change.after);
+    case 'token':
+      if (change.before && change.after) return [];
+      return [clusterEvent(change.after ? 'token-created' : 'token-revoked', change.key, `join token ${change.key}`)];
+    case 'credential':
+      return [clusterEvent(change.after ? 'login' : 'logout', change.key, `login for ${change.key}`)];
+    case 'cluster':
+      return [
+        clusterEvent(
+          change.before ? 'updated' : 'created',
+          change.key,
+          change.before ? 'settings changed' : 'the cluster begins',
+        ),
+      ];
+    case 'revision':
+      return [];
+  }
+}
+
+function clusterEvent(action: string, id: string, message: string): Said {
+  return { kind: 'cluster', action, id, name: id, node: '', message };
+}
+
+function ofService(before: Service | undefined, after: Service | undefined): readonly Said[] {
+  const { id, spec } = (after ?? before)!;
+  const event = (action: string, message: string): Said => ({
+    kind: 'service',
+    action,
+    id,
+    name: qualifiedName(spec.project, spec.name),
+    node: '',
+    message,
+  });
+  if (!after) return [event('removed', 'removed')];
+  if (!before) return [event('created', `${wants(after)} of ${spec.template.container.image}`)];
+  const events: Said[] = [];
+  if (after.removing && !before.removing) events.push(event('removing', 'its tasks are being stopped'));
+  if (after.spec.replicas !== before.spec.replicas && spec.mode === 'replicated')
+    events.push(event('scaled', `from ${before.spec.replicas} to ${spec.replicas} replicas`));
+  if (after.revision !== before.revision) events.push(event('updated', newRevision(before, after)));
+  else if (events.length === 0 && after.updatedAtMs !== before.updatedAtMs)
+    events.push(event('updated', 'changed without new tasks'));
+  const { rollout } = after;
+  if (rollout.state !== before.rollout.state && rollout.state !== 'idle')
+    events.push(event(`rollout-${rollout.state}`, rollout.message || `rollout ${rollout.state}`));
+  return events;
+}
+
+function wants({ spec }: Service): string {
+  if (spec.mode === 'global') return 'one task per node';
+  return spec.replicas === 1 ? '1 replica' : `${spec.replicas} replicas`;
+}
+
+function newRevision(before: Service, after: Service): string {
+  const [from, to] = [before.spec.template.container.image, after.spec.template.container.image];
+  return from === to ? `revision ${after.revision}` : `revision ${after.revision}: ${from} is now ${to}`;
+}
+
+function ofTask(before: Task | undefined, after: Task | undefined): readonly Said[] {
+  if (!after) return []; // Old history goes silently.
+  const event = (action: string, message: string): Said => ({
+    kind: 'task',
+    action,
+    id: after.id,
+    name: taskName(after),
+    node: after.nodeName,
+    message,
+  });
+  const events: Said[] = [];
+  if (!before) events.push(event('created', after.why));
+  if (before && before.state !== after.state && !quietStates.has(after.state))
+    events.push(event(after.state, stateMessage(after)));
+  if (
+    before &&
+    before.wanted !== after.wanted &&
+    after.wanted === 'shutdown' &&
+    after.state !== 'orphaned' &&
+    after.state !== 'shutdown'
+  )
+    events.push(event('stopping', after.why));
+  if (before && before.health !== after.health && (after.health === 'healthy' || after.health === 'unhealthy'))
+    events.push(event(after.health, after.message));
+  return events;
+}
+
+function stateMessage(task: Task): string {
+  if (task.state === 'assigned') return `to ${task.nodeName}`;
+  if (task.oomKilled) return `killed for want of memory${task.error && `: ${task.error}`}`;
+  return task.error || task.message;
+}
+
+function ofNode(before: Node | undefined, after: Node | undefined): readonly Said[] {
+  const { id, name } = (after ?? before)!;
+  const event = (action: string, message: string): Said => ({ kind: 'node', action, id, name, node: name, message });
+  if (!after) return [event('removed', 'removed from the cluster')];
+  if (!before) return [event('joined', `${after.address}, ${after.platform.os}/${after.platform.architecture}`)];
+  const events: Said[] = [];
+  if (after.state !== before.state) events.push(event(after.state, after.message || `${before.state} before`));
+  if (after.availability !== before.availability)
+    events.push(event(after.availability, `availability was ${before.availability}`));
+  if (after.bootId !== before.bootId && before.bootId !== '')
+    events.push(event('rebooted', 'its tasks of before have ended'));
+  const labels = changedLabels(before.labels, after.labels);
+  if (labels.length > 0) events.push(event('labelled', labels.join(', ')));
+  return events;
+}
+
+function changedLabels(
+  before: Readonly<Record<string, string>>,
+  after: Readonly<Record<string, string>>,
+): readonly string[] {
+  const set = Object.keys(after).filter((key) => after[key] !== before[key]);
+  const gone = Object.keys(before).filter((key) => !(key in after));
+  return [...set.sort().map((key) => `${key}=${after[key]}`), ...gone.sort().map((key) => `${key} removed`)];
+}
