@@ -23,14 +23,18 @@ export async function* progress(
   if (request.revision > 0) await store.seen(request.revision, signal);
   const names = new Map<ServiceId, string>();
   const since = new Map<ServiceId, number>();
+  /** Rollouts that had ended before anybody asked: a rollback of long ago is no failure of this wish. */
+  const stale = new Map<ServiceId, number>();
   const look = (): ServiceProgress[] =>
     ids.map((id) => {
       const service = store.snapshot.service(id);
       if (service) {
         names.set(id, nameOfService(service));
         since.set(id, service.updatedAtMs);
+        if (!stale.has(id)) stale.set(id, service.rollout.finishedAtMs);
       }
-      const options = { now: clock.now(), sinceMs: since.get(id) ?? 0, rollback: request.rollback };
+      const rollback = request.rollback || service?.rollout.finishedAtMs === stale.get(id);
+      const options = { now: clock.now(), sinceMs: since.get(id) ?? 0, rollback };
       return assess(store.snapshot, id, names.get(id) ?? id, options);
     });
   const changed = changeSignal(parts, new Set(ids));

@@ -2,6 +2,7 @@
 import { readFileSync } from 'node:fs';
 import { ListRequest } from '#proto/gen/gantry/v1/operator.ts';
 import type { Port, Task } from '#proto/gen/gantry/v1/types.ts';
+import { systemClock } from '#proto/kernel/clock.ts';
 import { isFault } from '#proto/kernel/errors.ts';
 import { taskName } from '#proto/model/ids.ts';
 import { type CommonOptions, methods, type Session, withSession } from './session.ts';
@@ -23,7 +24,7 @@ export function ps(options: ListOptions, service = ''): Promise<number> {
     if (session.json) session.printJson(tasks.map(taskJson));
     else if (tasks.length === 0) session.print('There are no tasks.');
     else {
-      const now = Date.now();
+      const now = systemClock.now();
       const rows = tasks.map((task) => [
         ...(all ? [task.id.slice(0, 8)] : []),
         taskName(task),
@@ -75,7 +76,7 @@ export function services(options: ListOptions): Promise<number> {
       session.printJson(services.map(({ service, running, wanted }) => ({ ...service, running, wanted })));
     else if (services.length === 0) session.print('There are no services. Deploy one: gantry apply -f FILE');
     else {
-      const now = Date.now();
+      const now = systemClock.now();
       const rows = services.map(({ service, running, wanted }) => {
         const spec = service?.spec;
         const count = `${running}/${wanted}`;
@@ -113,7 +114,7 @@ export function nodes(options: ListOptions): Promise<number> {
     else if (nodes.length === 0) session.print('There are no nodes. Join one: gantry token create');
     else {
       const { colours } = session;
-      const now = Date.now();
+      const now = systemClock.now();
       const rows = nodes.map(({ node, tasks, reserved }) => [
         node?.name ?? '',
         node?.state === 'ready' ? colours.green('ready') : colours.red(node?.state ?? ''),

@@ -1,5 +1,6 @@
 /** `gantry drain`, `activate`, `node label`, `node rm`. */
 import { ListRequest, UpdateNodeRequest } from '#proto/gen/gantry/v1/operator.ts';
+import { systemClock } from '#proto/kernel/clock.ts';
 import { Fault } from '#proto/kernel/errors.ts';
 import { exitCodes } from './failure.ts';
 import { type CommonOptions, methods, withSession } from './session.ts';
@@ -16,7 +17,7 @@ export function drain(options: CommonOptions & { readonly detach?: true }, name:
       if (left !== last && !session.json) session.print(left === 0 ? `${node.name} is empty` : `${left} tasks left`);
       last = left;
       if (left === 0) break;
-      await new Promise((resolve) => setTimeout(resolve, lookEveryMs));
+      await systemClock.sleep(lookEveryMs);
     }
     if (session.json) session.printJson(node);
     return exitCodes.ok;

@@ -1,5 +1,6 @@
 /** Every command with its options; what a command does is loaded only when it runs. */
 import { Command, InvalidArgumentError, Option } from 'commander';
+import { systemClock } from '#proto/kernel/clock.ts';
 import type { CommonOptions } from './session.ts';
 
 type Options = CommonOptions & Record<string, unknown>;
@@ -265,5 +266,5 @@ function parseMs(text: string): number {
 /** ms since the epoch. */
 function parseSince(text: string): number {
   const at = Date.parse(text);
-  return Number.isNaN(at) || /^\d+[smhd]$/.test(text) ? Date.now() - parseMs(text) : at;
+  return Number.isNaN(at) || /^\d+[smhd]$/.test(text) ? systemClock.now() - parseMs(text) : at;
 }

@@ -1,5 +1,6 @@
 /** `gantry stats`: two looks, so that processor time becomes a share. */
 import { ListRequest } from '#proto/gen/gantry/v1/operator.ts';
+import { systemClock } from '#proto/kernel/clock.ts';
 import { taskName } from '#proto/model/ids.ts';
 import { type CommonOptions, methods, withSession } from './session.ts';
 import { bytes, table } from './words.ts';
@@ -9,7 +10,7 @@ const betweenLooksMs = 500;
 export function stats(options: CommonOptions, service = ''): Promise<number> {
   return withSession(options, async (session) => {
     const first = await session.call(methods.stats, { service });
-    await new Promise((resolve) => setTimeout(resolve, betweenLooksMs));
+    await systemClock.sleep(betweenLooksMs);
     const second = await session.call(methods.stats, { service });
     const { tasks } = await session.call(methods.list, ListRequest.create({ kind: 'task', service }));
     const names = new Map(tasks.map((task) => [task.id, task]));

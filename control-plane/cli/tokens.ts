@@ -1,5 +1,6 @@
 /** `gantry token`: what machines join with. */
 import { ListRequest } from '#proto/gen/gantry/v1/operator.ts';
+import { systemClock } from '#proto/kernel/clock.ts';
 import { type CommonOptions, methods, withSession } from './session.ts';
 import { ago, span, table } from './words.ts';
 
@@ -14,7 +15,7 @@ export function create(options: CommonOptions & { readonly for?: number; readonl
       session.print(token);
       if (session.isTerminal)
         process.stderr.write(
-          `valid for ${span((info?.expiresAtMs ?? 0) - Date.now())}; on the machine that joins: gantry agent --token TOKEN --control-plane ADDRESS:7400 --enrol ADDRESS:7401\n`,
+          `valid for ${span((info?.expiresAtMs ?? 0) - systemClock.now())}; on the machine that joins: gantry agent --token TOKEN --control-plane ADDRESS:7400 --enrol ADDRESS:7401\n`,
         );
     }
     return 0;
@@ -27,7 +28,7 @@ export function list(options: CommonOptions): Promise<number> {
     if (session.json) session.printJson(tokens);
     else if (tokens.length === 0) session.print('There are no tokens.');
     else {
-      const now = Date.now();
+      const now = systemClock.now();
       const rows = tokens.map(({ id, createdAtMs, expiresAtMs, usesLeft }) => [
         id,
         ago(createdAtMs, now),

@@ -1,3 +1,4 @@
+/** The command line as a process, against an operator service in memory behind a real unix socket. */
 import { mkdtemp, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';

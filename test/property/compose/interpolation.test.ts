@@ -1,3 +1,4 @@
+/** Interpolation against every template that can be written. */
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { expand, type Piece, parseTemplate, variablesOf } from '#control-plane/compose/interpolation.ts';

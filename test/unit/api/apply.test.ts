@@ -1,3 +1,4 @@
+/** What apply commits, and what it refuses. */
 import { describe, expect, it } from 'vitest';
 import { apply } from '#control-plane/api/apply.ts';
 import { ApplyRequest } from '#proto/gen/gantry/v1/operator.ts';

@@ -1,3 +1,4 @@
+/** How far a service is, and how that is streamed. */
 import { describe, expect, it } from 'vitest';
 import { type AssessOptions, assess } from '#control-plane/api/assess.ts';
 import { progress } from '#control-plane/api/progress.ts';
@@ -150,6 +151,23 @@ describe('progress', () => {
       services: [{ outcome: 'converged', running: 2 }],
     });
     expect((await updates.next()).done).toBe(true);
+  });
+  it('takes a rollback of before for history, and one on the way for a failure', async () => {
+    const lab = operatorLab();
+    const rolledBack: Service = {
+      ...two,
+      rollout: { state: 'rolled-back', message: 'web.1 failed', startedAtMs: 1, finishedAtMs: 2 },
+    };
+    await lab.put('service', rolledBack);
+    await lab.put('task', task(1), task(2));
+    const request = { services: [two.id], revision: 0, rollback: false };
+    const before = progress(lab.parts, request, new AbortController().signal);
+    expect((await before.next()).value).toMatchObject({ done: true, services: [{ outcome: 'converged' }] });
+    await lab.put('service', { ...two, rollout: { state: 'updating', message: '', startedAtMs: 3, finishedAtMs: 0 } });
+    const during = progress(lab.parts, request, new AbortController().signal);
+    await during.next();
+    await lab.put('service', { ...rolledBack, rollout: { ...rolledBack.rollout, finishedAtMs: 4 } });
+    expect((await during.next()).value).toMatchObject({ done: true, services: [{ outcome: 'failed' }] });
   });
   it('ends when nobody listens any more', async () => {
     const lab = operatorLab();

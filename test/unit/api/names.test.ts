@@ -1,3 +1,4 @@
+/** From what people type to what is meant. */
 import { describe, expect, it } from 'vitest';
 import { findAny, findNode, findService, findTask } from '#control-plane/api/names.ts';
 import { keyOf, LiveSnapshot } from '#control-plane/store/snapshot.ts';

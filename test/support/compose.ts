@@ -1,0 +1,42 @@
+/** Shorthand for tests of the Compose resolver: one file in, specs or error lines out. */
+import { type Resolution, type ResolveInput, resolve } from '#control-plane/compose/resolve.ts';
+import type { ServiceSpec } from '#proto/model/service.ts';
+
+/** One file `compose.yaml` of a client in `/srv/shop` that has nothing more to tell. */
+export function resolveInput(text: string, more: Partial<ResolveInput> = {}): ResolveInput {
+  return {
+    files: [{ path: 'compose.yaml', text }],
+    supplied: new Map(),
+    variables: new Map(),
+    project: '',
+    directory: 'shop',
+    root: '/srv/shop',
+    answered: true,
+    ...more,
+  };
+}
+
+/** Throws where there are none, showing why. */
+export function specsOf(resolution: Resolution): readonly ServiceSpec[] {
+  if (resolution.kind !== 'specs') throw new Error(JSON.stringify(resolution, null, 1));
+  return resolution.services.map((service) => service.spec);
+}
+
+/** The one service `web` with these lines. */
+export function web(lines: string, more: Partial<ResolveInput> = {}): ServiceSpec {
+  const text = `services:\n  web:\n    image: nginx\n${lines.replace(/^(?=.)/gm, '    ')}\n`;
+  return specsOf(resolve(resolveInput(text, more)))[0]!;
+}
+
+/** `file:line:column path: message → remedy` of each error; throws where the input is accepted. */
+export function errorsOf(text: string, more: Partial<ResolveInput> = {}): string[] {
+  const resolution = resolve(resolveInput(text, more));
+  if (resolution.kind !== 'errors') throw new Error(`accepted: ${JSON.stringify(resolution)}`);
+  return resolution.errors.map(
+    ({ file, line, column, path, message, remedy }) => `${file}:${line}:${column} ${path}: ${message} → ${remedy}`,
+  );
+}
+
+/** The errors of a service `web` with these lines, the first of which is line 4. */
+export const bad = (lines: string) =>
+  errorsOf(`services:\n  web:\n    image: nginx\n${lines.replace(/^(?=.)/gm, '    ')}\n`);
