@@ -37,7 +37,7 @@ import { capabilitiesOfMask } from './capabilities.ts';
 import { type Cgroups, findCgroups } from './cgroup.ts';
 import { conmonFiles, createByConmon } from './conmon.ts';
 import { startExec } from './exec-session.ts';
-import { endedAmong, pidfdOpen, pidfdSignal, signalNumber, unmount } from './libc.ts';
+import { endedAmong, pidfdOpen, pidfdSignal, unmount } from './libc.ts';
 import { ociSpec } from './oci-spec.ts';
 import { processEnv, workingDirectory } from './process-args.ts';
 import { checkRootfs, mountRootfs, readInRoot } from './rootfs.ts';
@@ -51,6 +51,7 @@ import type {
   Runtime,
 } from './runtime.ts';
 import { seccompProfiles } from './seccomp.ts';
+import { signalNumber } from './signals.ts';
 import { runTool } from './tool.ts';
 import { resolveUser } from './user.ts';
 
@@ -134,7 +135,7 @@ class ConmonRuntime implements Runtime {
 
   constructor(settings: Settings) {
     this.#settings = settings;
-    this.#log = settings.log.with('runtime');
+    this.#log = settings.log;
     this.#containers = join(settings.root, 'containers');
     this.#exits = join(settings.root, 'exits');
     this.#bootId = readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim();

@@ -19,20 +19,11 @@ import { Fault } from '#proto/kernel/errors.ts';
 import { specText } from './bundle.ts';
 import { waitFor } from './children.ts';
 import { toolEnvironment } from './conmon.ts';
-import {
-  CallError,
-  openTerminal,
-  openUnder,
-  pidfdOpen,
-  pidfdSignal,
-  pipe,
-  resizeTerminal,
-  signalNumber,
-  spawn,
-} from './libc.ts';
+import { CallError, openTerminal, openUnder, pidfdOpen, pidfdSignal, pipe, resizeTerminal, spawn } from './libc.ts';
 import type { OciProcess } from './oci-spec.ts';
 import { defaultPath } from './process-args.ts';
 import type { ExecSession } from './runtime.ts';
+import { signalNumber } from './signals.ts';
 
 export interface ExecLaunch {
   readonly id: string;

@@ -3,7 +3,6 @@ import { closeSync, constants as fsConstants, openSync } from 'node:fs';
 import { constants as osConstants } from 'node:os';
 import { getSystemErrorMap } from 'node:util';
 import koffi from 'koffi';
-import { Fault } from '#proto/kernel/errors.ts';
 
 const libc = koffi.load('libc.so.6');
 const c = {
@@ -219,16 +218,3 @@ export function openUnder(rootFd: number, path: string, flags: number, rules: nu
   how.writeBigUInt64LE(BigInt(rules), 16);
   return checked(`open ${path}`, Number(c.openat2(437, rootFd, path, how, how.length)));
 }
-
-/** The number of a signal given as `SIGTERM`, `TERM` or `15`. Fault `invalid` for what is none. */
-export function signalNumber(signal: string): number {
-  const name = signal.toUpperCase();
-  const number = /^\d+$/.test(name) ? Number(name) : signals[name.startsWith('SIG') ? name : `SIG${name}`];
-  if (number !== undefined && number >= 1 && number <= 64) return number;
-  const realtime = /^(?:SIG)?RTMIN(?:\+(\d+))?$/.exec(name);
-  if (realtime && Number(realtime[1] ?? 0) <= 30) return 34 + Number(realtime[1] ?? 0);
-  throw new Fault('invalid', `"${signal}" is not a signal`, {
-    remedy: 'use a name such as SIGTERM, or a number from 1 to 64',
-  });
-}
-const signals: Readonly<Record<string, number>> = osConstants.signals;

@@ -1,6 +1,5 @@
 /** A Runtime in memory, on a clock handed in: for the simulator, and for tests of what stands above it. */
 import { PassThrough } from 'node:stream';
-import { signalNumber } from '#node-agent/runtime/libc.ts';
 import type {
   ContainerExit,
   ContainerRequest,
@@ -10,6 +9,7 @@ import type {
   ExecSession,
   Runtime,
 } from '#node-agent/runtime/runtime.ts';
+import { signalNumber } from '#node-agent/runtime/signals.ts';
 import type { Clock, Timer } from '#proto/kernel/clock.ts';
 import { Fault } from '#proto/kernel/errors.ts';
 import type { TaskId } from '#proto/model/ids.ts';
