@@ -206,7 +206,7 @@ export class LabHost {
       transport: options.transport ?? net.transportOf(this.id),
       heartbeat: this.#heartbeat,
       addresses: options.addresses ?? ['m1:7400'],
-      describe: () => this.node,
+      describe: () => ({ ...this.node, bootId: this.bootId }),
     });
     return this.agent;
   }

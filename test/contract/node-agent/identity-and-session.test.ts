@@ -1,0 +1,239 @@
+/** Joining, sessions, beats and relays over real gRPC with mutual TLS: a production agent against production dispatch and enrolment. */
+import { mkdtempSync, rmSync, statSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
+import { agentService, agentServiceDefinition } from '#control-plane/dispatch/server.ts';
+import { guarded, onlyMembers } from '#control-plane/security/access.ts';
+import { createAuthority, openAuthority } from '#control-plane/security/certificates.ts';
+import { Enrolment } from '#control-plane/security/enrol.ts';
+import { LiveCertificate } from '#control-plane/security/live-certificate.ts';
+import { initPki, type Pki } from '#control-plane/security/pki.ts';
+import { serveTcp } from '#control-plane/servers.ts';
+import { grpcTransport } from '#node-agent/grpc-transport.ts';
+import { heartbeatThread } from '#node-agent/heartbeat-thread.ts';
+import { enrol, keepRenewed, loadIdentity, type NodeIdentity, renewalAt } from '#node-agent/identity.ts';
+import { EnrolmentService } from '#proto/gen/gantry/v1/agent.ts';
+import { systemClock } from '#proto/kernel/clock.ts';
+import { silentLog } from '#proto/kernel/log.ts';
+import { seededRandom, systemRandom } from '#proto/kernel/random.ts';
+import { Scope } from '#proto/kernel/scope.ts';
+import { unary } from '#proto/rpc.ts';
+import { AgentLab, LabHost } from '#test/support/agent-lab.ts';
+import { eventually } from '#test/support/eventually.ts';
+
+const parts = { clock: systemClock, random: systemRandom, log: silentLog };
+const directory = mkdtempSync(join(tmpdir(), 'gantry-identity-'));
+let pki: Pki;
+let scope: Scope;
+let lab: AgentLab;
+let enrolment: Enrolment;
+let agentAddress: string;
+let enrolAddress: string;
+
+beforeAll(async () => {
+  pki = await initPki({ dataDir: join(directory, 'm1'), name: 'm1', advertise: '127.0.0.1' });
+});
+afterAll(() => rmSync(directory, { recursive: true, force: true }));
+afterEach(async () => {
+  await lab.close();
+  await scope.close();
+});
+
+async function controlPlane(): Promise<void> {
+  scope = new Scope();
+  lab = await AgentLab.start([]);
+  const { store } = lab;
+  enrolment = new Enrolment({ store, authority: pki.authority, ...parts });
+  const certificate = new LiveCertificate(pki.authority.certificate, pki.pair('server'));
+  const at = { address: '127.0.0.1', port: 0, flag: '--agent-port' };
+  const handlers = agentService({
+    dispatch: lab.dispatches[0]!,
+    renew: (node, { csrPem }) => enrolment.renew(node, csrPem),
+  });
+  const isMember = onlyMembers((node) => store.snapshot.node(node) !== undefined);
+  const served = { definition: agentServiceDefinition, handlers: guarded(agentServiceDefinition, handlers, isMember) };
+  agentAddress = `127.0.0.1:${await serveTcp(scope, at, certificate.credentials({ clients: true }), [served])}`;
+  const join1 = { enrol: unary((request: Parameters<Enrolment['enrol']>[0]) => enrolment.enrol(request)) };
+  const doors = [{ definition: EnrolmentService, handlers: join1 }];
+  enrolAddress = `127.0.0.1:${await serveTcp(scope, at, certificate.credentials({ clients: false }), doors)}`;
+}
+
+async function token(lifetimeMs = 60_000): Promise<string> {
+  return (await enrolment.createToken({ lifetimeMs, uses: 0 })).text;
+}
+
+async function joined(name: string, data = mkdtempSync(join(directory, 'h-'))): Promise<NodeIdentity> {
+  return enrol({ ...parts, data, address: enrolAddress, token: await token(), name });
+}
+
+/** A host whose agent speaks gRPC. */
+async function hostOf(identity: NodeIdentity): Promise<LabHost> {
+  const host = new LabHost(lab, lab.store.snapshot.node(identity.nodeId)!);
+  lab.hosts.push(host);
+  await host.start({
+    transport: grpcTransport(() => identity),
+    heartbeat: heartbeatThread({ ...parts, identity: () => identity }),
+    addresses: [agentAddress],
+  });
+  return host;
+}
+
+describe('joining', () => {
+  it('wins a certificate in the name of a node id, kept for the next start under mode 0600', async () => {
+    await controlPlane();
+    const data = mkdtempSync(join(directory, 'h-'));
+    const identity = await joined('h1', data);
+    expect(lab.store.snapshot.node(identity.nodeId)).toMatchObject({ name: 'h1' });
+    expect(await loadIdentity(data)).toEqual(identity);
+    for (const file of ['identity.json', 'key.pem']) {
+      expect(statSync(join(data, 'identity', file)).mode & 0o777).toBe(0o600);
+    }
+    expect(await loadIdentity(join(directory, 'nowhere'))).toBeUndefined();
+  });
+
+  it('trusts only the CA that the token names', async () => {
+    await controlPlane();
+    const other = await openAuthority(await createAuthority('other', Date.now(), systemRandom), Date.now, systemRandom);
+    const [version, , id, secret] = (await token()).split('.');
+    const forged = [version, other.hash, id, secret].join('.');
+    const data = mkdtempSync(join(directory, 'h-'));
+    await expect(enrol({ ...parts, data, address: enrolAddress, token: forged, name: 'h1' })).rejects.toMatchObject({
+      code: 'forbidden',
+      message: expect.stringContaining('its CA is another one'),
+    });
+  });
+
+  it('says what to do about an expired token, a malformed one, and a taken name', async () => {
+    await controlPlane();
+    const data = mkdtempSync(join(directory, 'h-'));
+    const attempt = (text: string, name = 'h1') => enrol({ ...parts, data, address: enrolAddress, token: text, name });
+    const short = await token(1);
+    const madeAt = Date.now();
+    await eventually(() => Date.now() > madeAt + 1);
+    await expect(attempt(short)).rejects.toMatchObject({
+      message: 'the join token has expired',
+      remedy: expect.stringContaining('gantry token create'),
+    });
+    await expect(attempt('nonsense')).rejects.toMatchObject({ code: 'invalid' });
+    const host = await hostOf(await joined('h7'));
+    await eventually(() => lab.store.snapshot.node(host.id)!.bootId !== '');
+    await expect(attempt(await token(), 'h7')).rejects.toMatchObject({ code: 'exists' });
+  });
+});
+
+describe('a certificate', () => {
+  it('is renewed between half and four fifths of its life', async () => {
+    await controlPlane();
+    const { certificatePem } = await joined('h1');
+    for (let seed = 0; seed < 50; seed++) {
+      const day = 86_400_000;
+      const share = (renewalAt(certificatePem, seededRandom(seed)) - Date.now()) / (90 * day);
+      expect(share).toBeGreaterThan(0.49);
+      expect(share).toBeLessThan(0.81);
+    }
+  });
+
+  it('renewed over the session is stored and used by the next dial', async () => {
+    await controlPlane();
+    const data = mkdtempSync(join(directory, 'h-'));
+    const identity = await joined('h1', data);
+    const host = await hostOf(identity);
+    await eventually(() => host.agent!.session.connected);
+    const stop = new AbortController();
+    // 89 of 90 days later, by its own clock.
+    const clock = { ...systemClock, now: () => Date.now() + 89 * 86_400_000 };
+    const swapped = await new Promise<NodeIdentity>((resolve) => {
+      const renew = (csrPem: string) => host.agent!.session.connection!.renew(csrPem);
+      void keepRenewed({ ...parts, clock, data }, identity, renew, resolve, stop.signal);
+    });
+    stop.abort();
+    expect(swapped.nodeId).toBe(identity.nodeId);
+    expect(swapped.certificatePem).not.toBe(identity.certificatePem);
+    expect(await loadIdentity(data)).toMatchObject({ nodeId: identity.nodeId });
+    await host.stop();
+    const again = await hostOf(swapped);
+    await eventually(() => again.agent!.session.connected);
+  });
+});
+
+describe('a session over gRPC', () => {
+  it('brings tasks, statuses, and relays', async () => {
+    await controlPlane();
+    const host = await hostOf(await joined('h1'));
+    const id = await lab.assign(host, 't1');
+    await eventually(() => lab.task(id).state === 'running');
+    const channel = await lab.dispatches[0]!.relays.open(host.id, {
+      $case: 'exec',
+      value: {
+        taskId: id,
+        command: ['cat'],
+        tty: false,
+        stdin: true,
+        columns: 0,
+        rows: 0,
+        env: [],
+        user: '',
+        workingDir: '',
+      },
+    });
+    // More than the buffers of both ends hold: it only passes where each waits for the other.
+    const sent = Buffer.alloc(64 * 1024, 'x');
+    let received = 0;
+    const writing = (async () => {
+      for (let index = 0; index < 100; index++) await channel.write({ body: { $case: 'stdin', value: sent } });
+      await channel.write({ body: { $case: 'stdinClosed', value: true } });
+    })();
+    for await (const { body } of channel.frames) if (body?.$case === 'stdout') received += body.value.length;
+    await writing;
+    expect(received).toBe(100 * sent.length);
+  });
+
+  it('beats from its own thread while the main loop is stuck', async () => {
+    await controlPlane();
+    const host = await hostOf(await joined('h1'));
+    const { liveness } = lab.dispatches[0]!;
+    await eventually(() => liveness.lastBeatAt(host.id) !== undefined);
+    // The control plane shares this loop, so what arrived is only seen afterwards: all of it, and the thread's own words.
+    const beats: number[] = [];
+    const beat = liveness.beat.bind(liveness);
+    liveness.beat = (node) => {
+      beats.push(systemClock.monotonic());
+      beat(node);
+    };
+    const until = systemClock.monotonic() + 900;
+    while (systemClock.monotonic() < until);
+    await eventually(() => beats.length >= 4);
+    // Four beats within a moment after the stall: they were sent during it.
+    expect(beats[3]! - until).toBeLessThan(150);
+  });
+
+  it('is dropped and dialled again when beats are not acknowledged', async () => {
+    await controlPlane();
+    const dispatch = lab.dispatches[0]!;
+    // As a cut would: what the node sends is swallowed.
+    const { beats } = dispatch;
+    dispatch.beats = (_, stream) => stream.listen({ message() {}, closed() {} });
+    const host = await hostOf(await joined('h1'));
+    await eventually(() => host.agent!.session.connected);
+    const first = host.agent!.session.connection;
+    await eventually(() => host.agent!.session.connected && host.agent!.session.connection !== first);
+    dispatch.beats = beats;
+    await eventually(() => dispatch.liveness.lastBeatAt(host.id) !== undefined);
+  });
+
+  it('is refused to a node that was removed', async () => {
+    await controlPlane();
+    const identity = await joined('h1');
+    const held = lab.store.snapshot.get('node', identity.nodeId)!;
+    await lab.commit({ table: 'node', key: identity.nodeId, value: undefined, expect: held.modRevision });
+    const connection = grpcTransport(() => identity).connect(agentAddress);
+    const fault = await new Promise((resolve) => {
+      const stream = connection.session();
+      stream.listen({ message() {}, closed: resolve });
+      stream.send({ body: { $case: 'hello', value: { node: undefined, epoch: 0, tasks: [] } } });
+    });
+    expect(fault).toMatchObject({ code: 'unauthenticated', remedy: expect.stringContaining('join it again') });
+    connection.close();
+  });
+});
