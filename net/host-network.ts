@@ -7,6 +7,7 @@ import { type TaskId, taskId } from '#proto/model/ids.ts';
 import { dnsView } from './dns/answer.ts';
 import { DnsServer } from './dns/server.ts';
 import { resolvConfUpstream } from './dns/upstream.ts';
+import type { ForgetScope } from './host/conntrack.ts';
 import { HostKernel } from './host/host-kernel.ts';
 import type { Attachment, Network, NetworkRepair, NetworkWanted } from './network.ts';
 import { departed } from './plan/balance.ts';
@@ -80,13 +81,25 @@ class HostNetwork implements Network {
 
   /** Flows to backends that are gone would reach nobody, or the next owner of the address, for as long as they go on. */
   #forgetDeparted(planned: Planned, before: Planned): void {
-    const changed = [...before.sources].filter(([id, source]) => planned.sources.get(id)?.endpoint !== source.endpoint);
-    const { gone, resting } = departed(
-      changed.map(([, source]) => source.endpoint),
-      changed.flatMap(([id]) => planned.sources.get(id)?.endpoint ?? []),
+    const changed = [...before.sources.values()].filter(
+      (source) => planned.sources.get(source.endpoint.serviceId)?.endpoint !== source.endpoint,
     );
-    for (const address of gone) this.#kernel.forget(address);
-    for (const address of resting) this.#kernel.forget(address, 'answered-udp');
+    if (changed.length === 0) return;
+    const { gone, resting } = departed(
+      changed.map((source) => source.endpoint),
+      changed.flatMap(({ endpoint }) => planned.sources.get(endpoint.serviceId)?.endpoint ?? []),
+    );
+    // Nobody waits: new connections go elsewhere already.
+    for (const address of gone) void this.#forget(address, 'answered');
+    for (const address of resting) void this.#forget(address, 'answered-udp');
+  }
+
+  async #forget(address: string, scope: ForgetScope): Promise<void> {
+    try {
+      await this.#kernel.forget(address, scope);
+    } catch (error) {
+      this.#log.warn('old connections could not be forgotten', { address, error });
+    }
   }
 
   async attach(attachment: Attachment) {
@@ -134,7 +147,7 @@ class HostNetwork implements Network {
     const address = this.#tasks.get(id) || this.#kernel.addressOf(id);
     this.#tasks.delete(id);
     this.#kernel.detach(id);
-    if (address) this.#kernel.forget(address);
+    if (address) await this.#forget(address, 'all');
   }
 
   async attached(): Promise<readonly TaskId[]> {

@@ -150,7 +150,8 @@ export class Reconciler {
         failure ??= error;
         continue;
       }
-      if (!repairing) continue;
+      // A link outlives its task for a moment, as a rule: nobody's damage.
+      if (!repairing || step.kind === 'port-remove') continue;
       this.#parts.log.warn('network repaired', { step: step.kind, why: step.why });
       for (const listener of this.#listeners) listener({ message: step.why });
     }

@@ -1,6 +1,7 @@
 /** Forgets the connections of an address whose task is gone: a flow that goes on would reach the address's next owner (FAULTS F27). */
 import { type Fault, isFault } from '#proto/kernel/errors.ts';
 import { addressBytes, addressText, attribute, attributesOf, type Message, Netlink, nested } from './netlink.ts';
+import { readSysctl } from './sysctl.ts';
 
 const NETLINK_NETFILTER = 12;
 const GET = (1 << 8) | 1;
@@ -20,22 +21,48 @@ interface Entry {
   readonly protocol: number;
 }
 
+/**
+ * What is to be forgotten of an address: `all`: the connections it answers (also behind a VIP) and those it began;
+ * `answered`: only the former; `answered-udp`: of those the flows of datagrams, for TCP ends in its own time.
+ */
+export type ForgetScope = 'all' | 'answered' | 'answered-udp';
+
+/** From this many entries on they are not read as a whole, unless many addresses are asked for. */
+const manyEntries = 20_000;
+const fewAddresses = 4;
+
 export class Conntrack {
   readonly #netlink = new Netlink(NETLINK_NETFILTER);
-  #filters = true;
+  #queue = new Map<string, ForgetScope>();
+  #round: Promise<number> | undefined;
+  #last: Promise<unknown> = Promise.resolve();
 
   /**
-   * Deletes the entries of connections that `address` answers (also behind a VIP) and, unless `only` is 'answered-udp',
-   * of those it began. Returns how many. With 'answered-udp' just UDP flows go: TCP ends in its own time.
+   * Deletes what the kernel remembers of `address`; resolves when it is gone. The table is walked on a thread, 10 ms and
+   * more for its empty buckets alone; whoever comes meanwhile shares the next walk.
    */
-  forget(address: string, only: 'all' | 'answered-udp' = 'all'): number {
-    const entries = [
-      ...this.#find(CTA.reply, address).filter((entry) => entry.answeredBy === address),
-      ...(only === 'all' ? this.#find(CTA.original, address).filter((entry) => entry.from === address) : []),
-    ].filter((entry) => only === 'all' || entry.protocol === IPPROTO_UDP);
+  forget(address: string, scope: ForgetScope): Promise<unknown> {
+    const before = this.#queue.get(address);
+    if (!before || before === 'answered-udp' || scope === 'all') this.#queue.set(address, scope);
+    this.#round ??= this.#last.then(() => {
+      const queue = this.#queue;
+      this.#queue = new Map();
+      this.#round = undefined;
+      return this.#forgetAll(queue);
+    });
+    this.#last = this.#round.catch(() => {});
+    return this.#round;
+  }
+
+  async #forgetAll(scopes: ReadonlyMap<string, ForgetScope>): Promise<number> {
+    const entries = (await this.#read(scopes)).filter((entry) => {
+      const answered = scopes.get(entry.answeredBy);
+      if (answered) return answered !== 'answered-udp' || entry.protocol === IPPROTO_UDP;
+      return scopes.get(entry.from) === 'all';
+    });
     const faults = this.#netlink.try(
       entries.map((entry) => ({
-        what: `forgetting a connection of ${address}`,
+        what: `forgetting a connection of ${entry.from}`,
         type: DELETE,
         flags: 0,
         body: Buffer.concat([
@@ -50,31 +77,41 @@ export class Conntrack {
     return entries.length;
   }
 
-  #find(direction: number, address: string): Entry[] {
-    const what = 'listing connections';
-    if (this.#filters) {
-      const tuple = nested(
-        direction,
-        nested(TUPLE.ip, attribute(1, addressBytes(address)), attribute(2, Buffer.alloc(4))),
-      );
-      const flags = direction === CTA.original ? [filterBySource, 0] : [0, filterBySource];
-      const filter = nested(CTA.filter, ...flags.map((flag, index) => attribute(index + 1, flag)));
-      try {
-        return this.#netlink
-          .dump({ what, type: GET, flags: 0, body: Buffer.concat([familyHead(), tuple, filter]) })
-          .flatMap(readEntry);
-      } catch (error) {
-        // Kernels before 5.8 filter nothing: we do, having read it all.
-        if (!isFault(error, 'unsupported', 'internal')) throw error;
-        this.#filters = false;
+  async #read(scopes: ReadonlyMap<string, ForgetScope>): Promise<Entry[]> {
+    const count = Number(readSysctl('net.netfilter.nf_conntrack_count') ?? 0);
+    if (count === 0) return [];
+    if (count < manyEntries || scopes.size > fewAddresses) return this.#dump();
+    const entries: Entry[] = [];
+    try {
+      for (const [address, scope] of scopes) {
+        entries.push(...(await this.#dump(sourceFilter(CTA.reply, address))));
+        if (scope === 'all') entries.push(...(await this.#dump(sourceFilter(CTA.original, address))));
       }
+      return entries;
+    } catch (error) {
+      // Kernels before 5.8 filter nothing.
+      if (!isFault(error, 'unsupported', 'internal')) throw error;
+      return this.#dump();
     }
-    return this.#netlink.dump({ what, type: GET, flags: 0, body: familyHead() }).flatMap(readEntry);
   }
 
-  close(): void {
+  async #dump(filter: Buffer = Buffer.alloc(0)): Promise<Entry[]> {
+    const body = Buffer.concat([familyHead(), filter]);
+    const messages = await this.#netlink.dumpOnThread({ what: 'listing connections', type: GET, flags: 0, body });
+    return messages.flatMap(readEntry);
+  }
+
+  async close(): Promise<void> {
+    await this.#last;
     this.#netlink.close();
   }
+}
+
+/** Lets the kernel give only entries whose tuple of that direction comes from `address`. */
+function sourceFilter(direction: number, address: string): Buffer {
+  const tuple = nested(direction, nested(TUPLE.ip, attribute(1, addressBytes(address)), attribute(2, Buffer.alloc(4))));
+  const flags = direction === CTA.original ? [filterBySource, 0] : [0, filterBySource];
+  return Buffer.concat([tuple, nested(CTA.filter, ...flags.map((flag, index) => attribute(index + 1, flag)))]);
 }
 
 function familyHead(): Buffer {

@@ -6,7 +6,7 @@ import type { LinksSeen, NetStep, TableSeen } from '#net/plan/diff.ts';
 import { bridgeName, macOf, type NodePlan, portNameOf } from '#net/plan/node-plan.ts';
 import { replaceTable, updateTable } from '#net/plan/rules.ts';
 import { Fault, isFault, unreachable } from '#proto/kernel/errors.ts';
-import { Conntrack } from './conntrack.ts';
+import { Conntrack, type ForgetScope } from './conntrack.ts';
 import { Netlink } from './netlink.ts';
 import { createNetns, isPinned, type OpenNetns, openNetns, removeNetns } from './netns.ts';
 import { NftGeneration } from './nft-generation.ts';
@@ -25,7 +25,9 @@ const taskSysctls = [
 export class HostKernel {
   readonly #netnsDir: string;
   readonly #netlink = new Netlink(0);
-  readonly #monitor = new rt.RouteMonitor(new Set([this.#netlink.portId]));
+  /** Deletes links, on a thread of the pool. */
+  readonly #deleter = new Netlink(0);
+  readonly #monitor = new rt.RouteMonitor(new Set([this.#netlink.portId, this.#deleter.portId]));
   readonly #nftables = new Nftables();
   readonly #generation = new NftGeneration();
   readonly #conntrack = new Conntrack();
@@ -84,6 +86,8 @@ export class HostKernel {
         );
       case 'port':
         return this.#setPort(step.port, reattach);
+      case 'port-remove':
+        return this.#removePort(step.port);
       case 'route':
         return this.#netlink.do(rt.replaceRoute(step.route, (name) => this.#indexOf(name)));
       case 'route-remove':
@@ -120,6 +124,14 @@ export class HostKernel {
     const link = rt.findLink(this.#netlink, port);
     if (!link) reattach(port);
     else this.#netlink.do(...rt.enslave(link.index, this.#indexOf(bridgeName)));
+  }
+
+  async #removePort(port: string): Promise<void> {
+    try {
+      await this.#deleter.doOnThread(rt.deleteLink(port));
+    } catch (error) {
+      if (!isFault(error, 'not-found')) throw error;
+    }
   }
 
   #indexOf(name: string): number {
@@ -202,9 +214,11 @@ export class HostKernel {
       ?.cidr.split('/')[0];
   }
 
-  /** Removes a task's link and namespace; nothing where there is none. */
+  /**
+   * Unpins a task's namespace; nothing where there is none. With its last process the kernel ends it, and the link with
+   * it, in its own time and many at once: to delete the link here would hold up everybody for 40 ms.
+   */
   detach(taskId: string): void {
-    ignoring(['not-found'], () => this.#netlink.do(rt.deleteLink(portNameOf(taskId))));
     removeNetns(this.netnsPathOf(taskId));
   }
 
@@ -219,8 +233,8 @@ export class HostKernel {
   }
 
   /** Forgets connections: see Conntrack.forget. */
-  forget(address: string, only: 'all' | 'answered-udp' = 'all'): number {
-    return this.#conntrack.forget(address, only);
+  forget(address: string, scope: ForgetScope): Promise<unknown> {
+    return this.#conntrack.forget(address, scope);
   }
 
   /** Lets go of the sockets; the kernel keeps what it has. */
@@ -228,7 +242,8 @@ export class HostKernel {
     await this.#nftables.close();
     this.#monitor.close();
     this.#generation.close();
-    this.#conntrack.close();
+    await this.#conntrack.close();
+    this.#deleter.close();
     this.#netlink.close();
   }
 }

@@ -108,6 +108,27 @@ export function receive(fd: number, buffer: Buffer, flags = 0): number {
   return check(c.recv(fd, buffer, buffer.length, flags), 'receiving from netlink');
 }
 
+/** As send, on a thread of the pool: for requests whose work keeps the kernel busy for long. */
+export function sendOnThread(fd: number, data: Buffer): Promise<void> {
+  return onThread(c.send, [fd, data, data.length, 0], 'sending to netlink').then(() => {});
+}
+
+/** As receive, on a thread of the pool. */
+export function receiveOnThread(fd: number, buffer: Buffer): Promise<number> {
+  return onThread(c.recv, [fd, buffer, buffer.length, 0], 'receiving from netlink');
+}
+
+/** The errno of a call on a thread is that thread's own and is lost; netlink reports what matters in its messages. */
+function onThread(call: typeof c.send, parameters: unknown[], what: string): Promise<number> {
+  return new Promise((resolve, reject) => {
+    call.async(...parameters, (error: unknown, result: number) => {
+      if (error) reject(error);
+      else if (result < 0) reject(new Fault('internal', `${what} failed`));
+      else resolve(result);
+    });
+  });
+}
+
 export function closeFd(fd: number): void {
   c.close(fd);
 }

@@ -1,6 +1,6 @@
 /** Netlink messages and a synchronous request socket: the kernel answers within the call, so nothing here waits. */
 import { Fault } from '#proto/kernel/errors.ts';
-import { closeFd, errnoFault, openNetlink, receive, send, setOption } from './libc.ts';
+import { closeFd, errnoFault, openNetlink, receive, receiveOnThread, send, sendOnThread, setOption } from './libc.ts';
 
 export const NLM_F_REQUEST = 0x1;
 export const NLM_F_ACK = 0x4;
@@ -177,6 +177,31 @@ export class Netlink {
         if (message.type === NLMSG_ERROR) throw errnoFault(request.what, -message.body.readInt32LE(0));
         answers.push({ ...message, body: Buffer.from(message.body) });
       }
+    }
+  }
+
+  /** As dump, on a thread of the pool; nothing else may use the socket meanwhile. What changes meanwhile may be missed. */
+  async dumpOnThread(request: Request): Promise<Message[]> {
+    const sequence = this.#sequence;
+    await sendOnThread(this.#fd, this.#encode(request, NLM_F_DUMP));
+    const answers: Message[] = [];
+    for (;;) {
+      const length = await receiveOnThread(this.#fd, this.#buffer);
+      for (const message of messagesOf(this.#buffer.subarray(0, length))) {
+        if (message.sequence !== sequence) continue;
+        if (message.type === NLMSG_DONE) return answers;
+        if (message.type === NLMSG_ERROR) throw errnoFault(request.what, -message.body.readInt32LE(0));
+        answers.push({ ...message, body: Buffer.from(message.body) });
+      }
+    }
+  }
+
+  /** As do for one request, on a thread of the pool; nothing else may use the socket meanwhile. */
+  async doOnThread(request: Request): Promise<void> {
+    await sendOnThread(this.#fd, this.#encode(request, NLM_F_ACK));
+    for (const message of this.#receive()) {
+      const errno = message.type === NLMSG_ERROR ? -message.body.readInt32LE(0) : 0;
+      if (errno !== 0) throw errnoFault(request.what, errno);
     }
   }
 

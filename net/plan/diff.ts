@@ -1,6 +1,6 @@
 /** From what the kernel holds to what it should hold: the named steps between them, each with its why. */
 import type { Elements } from './balance.ts';
-import { type Bridge, type Firewall, flatten, type NodePlan } from './node-plan.ts';
+import { type Bridge, type Firewall, flatten, isPortName, type NodePlan } from './node-plan.ts';
 import { describeRoute, type Route } from './routes.ts';
 import { type Declarations, isDispatchChain } from './rules.ts';
 
@@ -24,7 +24,7 @@ export type NetStep = { readonly why: string } & (
   | { readonly kind: 'sysctl'; readonly name: string; readonly value: string }
   | { readonly kind: 'bridge'; readonly mac: string }
   | { readonly kind: 'address-add' | 'address-remove'; readonly address: string }
-  | { readonly kind: 'port'; readonly port: string }
+  | { readonly kind: 'port' | 'port-remove'; readonly port: string }
   | { readonly kind: 'route'; readonly route: Route }
   | { readonly kind: 'route-remove'; readonly route: Route }
   | { readonly kind: 'table-replace'; readonly declarations: Declarations; readonly elements: Elements }
@@ -63,6 +63,10 @@ export function diffLinks(plan: NodePlan, seen: LinksSeen): NetStep[] {
   for (const port of plan.ports) {
     if (!seen.ports.has(port))
       steps.push({ kind: 'port', port, why: `link ${port} was missing, down or off the bridge` });
+  }
+  for (const port of seen.ports) {
+    if (!isPortName(port) || plan.ports.has(port)) continue;
+    steps.push({ kind: 'port-remove', port, why: `link ${port} belongs to no task` });
   }
   steps.push(...diffRoutes(plan.routes, seen));
   return steps;

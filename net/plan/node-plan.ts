@@ -54,8 +54,19 @@ export interface Planned {
   readonly plan: NodePlan;
   readonly input: PlanInput;
   /** By service id: the endpoint and the ports it owned, as they were when its group was made. */
-  readonly sources: ReadonlyMap<string, { readonly endpoint: Endpoint; readonly ports: string; readonly group: Group }>;
+  readonly sources: ReadonlyMap<string, Source>;
 }
+
+/** An endpoint's group, and what it was made of. */
+export interface Source {
+  /** The group's key. */
+  readonly key: string;
+  readonly endpoint: Endpoint;
+  readonly ports: string;
+  readonly group: Group;
+}
+
+const noPorts: readonly Port[] = [];
 
 /**
  * The plan of a revision. `ports`: names of the veths that exist for tasks. With `previous`, the groups of endpoints that
@@ -65,7 +76,7 @@ export interface Planned {
 export function planNode(input: PlanInput, ports: ReadonlySet<string>, previous?: Planned): Planned {
   const claimed = new Set<string>();
   const groups = new Map<string, Group>();
-  const sources = new Map<string, { endpoint: Endpoint; ports: string; group: Group }>();
+  const sources = new Map<string, Source>();
   const claim = (candidates: readonly Port[]) =>
     candidates.filter((port) => {
       if (port.published === 0 || claimed.has(portKey(port))) return false;
@@ -79,13 +90,16 @@ export function planNode(input: PlanInput, ports: ReadonlySet<string>, previous?
     groups.set(`task/${attachment.taskId}`, { elements, chains: host.chains });
   }
   for (const endpoint of byText(input.endpoints, (item) => item.serviceId)) {
-    const owned = claim(endpoint.ports.filter((port) => port.mode === 'ingress'));
-    const text = owned.map((port) => `${portKey(port)}:${port.target}`).join();
+    const owned =
+      endpoint.ports.length === 0 ? noPorts : claim(endpoint.ports.filter((port) => port.mode === 'ingress'));
+    const ports = owned.length === 0 ? '' : owned.map((port) => `${portKey(port)}:${port.target}`).join();
     const before = previous?.sources.get(endpoint.serviceId);
-    const group =
-      before?.endpoint === endpoint && before.ports === text ? before.group : balanceEndpoint(endpoint, owned);
-    sources.set(endpoint.serviceId, { endpoint, ports: text, group });
-    if (group.elements.size > 0) groups.set(`endpoint/${endpoint.serviceId}`, group);
+    const source =
+      before?.endpoint === endpoint && before.ports === ports
+        ? before
+        : { key: `endpoint/${endpoint.serviceId}`, endpoint, ports, group: balanceEndpoint(endpoint, owned) };
+    sources.set(endpoint.serviceId, source);
+    if (source.group.elements.size > 0) groups.set(source.key, source.group);
   }
   groups.set('hosts', { elements: hostsOf(input), chains: [] });
   const chains = new Set<string>();
@@ -114,6 +128,11 @@ export function macOf(address: string): string {
 /** The name of the host's end of a task's veth: 15 characters at most are allowed. */
 export function portNameOf(taskId: string): string {
   return `gt${taskId.slice(0, 13)}`;
+}
+
+/** True for a name that portNameOf gives: such a link on our bridge is ours. */
+export function isPortName(name: string): boolean {
+  return name.startsWith('gt');
 }
 
 /** The elements of all groups together. */

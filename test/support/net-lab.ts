@@ -187,7 +187,7 @@ export class LabHost {
   /** Kills the agent's process as a crash would; the kernel keeps what it has. */
   async killAgent(): Promise<void> {
     const child = this.#child;
-    if (!child || child.exitCode !== null) return;
+    if (!child || child.exitCode !== null || child.signalCode !== null) return;
     const ended = new Promise((resolve) => child.once('exit', resolve));
     child.kill('SIGKILL');
     await ended;

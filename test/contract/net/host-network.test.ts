@@ -114,7 +114,7 @@ describe('a flow of datagrams', () => {
     await serviceOf([a.address]);
     expect(await lab.getUdp(c.netns, vip, 5300, 40_000)).toBe('a');
     await serviceOf([b.address]);
-    expect(await lab.getUdp(c.netns, vip, 5300, 40_000)).toBe('b');
+    await eventually(async () => (await lab.getUdp(c.netns, vip, 5300, 40_000)) === 'b', { timeoutMs: 3000 });
   });
 });
 
@@ -210,7 +210,9 @@ describe('a task that leaves', () => {
     stop();
     await h1.call('detach', d.taskId);
     expect(await h1.call('attached')).not.toContain(d.taskId);
-    expect(await h1.run('ip', '-br', 'link')).not.toContain(d.taskId.slice(0, 13));
+    await eventually(async () => !(await h1.run('ip', '-br', 'link')).includes(d.taskId.slice(0, 13)), {
+      timeoutMs: 2000,
+    });
     expect(await entries()).not.toContain(d.address);
     await h1.call('detach', d.taskId);
   });

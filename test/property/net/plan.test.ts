@@ -99,6 +99,11 @@ function take(seen: Seen, step: NetStep): Seen {
     case 'port':
       if (!bridge) throw new Error('no bridge to be a port of');
       return { ...seen, links: { ...links, ports: new Set(links.ports).add(step.port) } };
+    case 'port-remove': {
+      const ports = new Set(links.ports);
+      if (!ports.delete(step.port)) throw new Error('no such port');
+      return { ...seen, links: { ...links, ports } };
+    }
     case 'route':
       return { ...seen, links: { ...links, routes: new Map(links.routes).set(step.route.destination, step.route) } };
     case 'route-remove': {
@@ -136,6 +141,7 @@ function expectHeld(plan: NodePlan, seen: Seen) {
   expect([...diffLinks(plan, seen.links), ...diffTable(plan.firewall, seen.table)]).toEqual([]);
   expect(seen.links.routes).toEqual(plan.routes);
   expect(seen.links.bridge).toEqual(plan.bridge);
+  expect(seen.links.ports).toEqual(plan.ports);
   expect(seen.table?.elements).toEqual(flatten(plan.firewall.groups));
   expect(new Set(seen.table?.declarations.keys())).toEqual(new Set(plan.firewall.declarations.keys()));
 }
