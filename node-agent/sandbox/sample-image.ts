@@ -22,7 +22,7 @@ const manifestType = 'application/vnd.oci.image.manifest.v1+json';
 const configType = 'application/vnd.oci.image.config.v1+json';
 const layerType = 'application/vnd.oci.image.layer.v1.tar+gzip';
 
-/** The web responder: one request per busybox nc -e; every answer names the task, the version and who asks. */
+/** The web responder: one request per busybox nc -e; every answer names the task and the version. */
 function responder(version: string): string {
   return `#!/bin/sh
 read -r method path rest
@@ -30,7 +30,7 @@ while read -r line && [ "$line" != "$(printf '\\r')" ]; do :; done
 case "$path" in
 /healthz) body=ok ;;
 /exit) body=bye ;;
-*) body="hello from $(hostname), version ${version}, to $NCAT_REMOTE_ADDR" ;;
+*) body="hello from $(hostname), version ${version}" ;;
 esac
 printf 'HTTP/1.1 200 OK\\r\\nContent-Type: text/plain\\r\\nContent-Length: %d\\r\\nConnection: close\\r\\n\\r\\n%s\\n' "$((\${#body} + 1))" "$body"
 echo "$method $path" >&2
