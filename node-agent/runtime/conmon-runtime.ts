@@ -314,10 +314,19 @@ class ConmonRuntime implements Runtime {
       execs: 0,
     });
     this.#noticeExit(record.id);
-    // Not waited for: each move costs the kernel a grace period, and nothing of the container depends on it.
-    this.#settings.cgroups
-      .adopt(`${this.#settings.cgroupParent}/conmon`, conmonPid)
-      .catch((error: unknown) => this.#log.warn('conmon stays in the cgroup of the agent', { task: record.id, error }));
+    void this.#moveConmon(record.id, conmonPid);
+  }
+
+  /** Out of the agent's cgroup. Not waited for: each move costs the kernel a grace period, and nothing depends on it. */
+  async #moveConmon(id: TaskId, pid: number): Promise<void> {
+    // 0 would move the agent itself.
+    if (pid <= 0) return;
+    try {
+      await this.#settings.cgroups.adopt(`${this.#settings.cgroupParent}/conmon`, pid);
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code === 'ESRCH') return;
+      this.#log.warn('conmon stays in the cgroup of the agent', { task: id, error });
+    }
   }
 
   start(id: TaskId): Promise<void> {

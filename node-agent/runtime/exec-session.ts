@@ -208,7 +208,7 @@ function terminalStreams(launch: ExecLaunch): Streams {
       stream.on('close', () => {
         open = false;
       });
-      return { stdin: stream, stdout: stream, stderr: undefined };
+      return { stdin: launch.stdin ? stream : undefined, stdout: stream, stderr: undefined };
     },
     resize(columns, rows) {
       if (open) resizeTerminal(master, columns, rows);
