@@ -3,6 +3,8 @@ import type { Node } from '#proto/model/node.ts';
 
 /** Silence after which a node is down. Beats come every 200 ms. */
 export const silenceMs = 1_500;
+/** Silence that is no longer chance: nodes fall silent together, but their deadlines do not come in the same instant. */
+export const quietMs = 750;
 /** Silence allowed to nodes that this leader has never heard: they have to find it first. */
 export const graceMs = 5_000;
 /** Silence before most nodes at once are believed to be down: more likely it is us. */
@@ -30,13 +32,17 @@ export function judge(nodes: Iterable<Node>, hearing: Hearing): HealthAdvice {
   const verdicts: { node: Node; state: 'ready' | 'down'; message: string }[] = [];
   const silent: { node: Node; silentMs: number; heard: boolean }[] = [];
   let listening = 0;
+  let quiet = 0;
   let wakeAtMs = Number.POSITIVE_INFINITY;
   for (const node of nodes) {
     const beat = hearing.lastBeatAt(node);
     const heard = beat !== undefined;
     const sinceMs = Math.max(beat ?? hearing.leaderSinceMs, hearing.laggedUntilMs);
     const deadlineMs = sinceMs + (heard ? silenceMs : graceMs);
-    if (node.state === 'ready') listening++;
+    if (node.state === 'ready') {
+      listening++;
+      if (hearing.now - (beat ?? hearing.leaderSinceMs) >= quietMs) quiet++;
+    }
     if (hearing.now < deadlineMs) {
       if (heard && node.state !== 'ready' && hearing.now - beat < silenceMs)
         verdicts.push({ node, state: 'ready', message: '' });
@@ -45,7 +51,7 @@ export function judge(nodes: Iterable<Node>, hearing: Hearing): HealthAdvice {
       silent.push({ node, silentMs: hearing.now - (beat ?? hearing.leaderSinceMs), heard });
     }
   }
-  const mass = silent.length >= 2 && silent.length * 2 > listening;
+  const mass = quiet >= 2 && quiet * 2 > listening;
   for (const { node, silentMs, heard } of silent) {
     if (mass && silentMs < massSilenceMs) {
       wakeAtMs = Math.min(wakeAtMs, hearing.now + massSilenceMs - silentMs);

@@ -1,0 +1,148 @@
+/** The loop: at once, in one commit, each service by itself, and only while its epoch leads. */
+import { afterEach, describe, expect, it } from 'vitest';
+import { runControllers } from '#control-plane/controllers/loop.ts';
+import { BeatLiveness } from '#control-plane/dispatch/liveness.ts';
+import { createService, scaleService } from '#control-plane/reconcilers/service-changes.ts';
+import { MemoryEtcd, type MemoryStore } from '#control-plane/store/memory-store.ts';
+import type { Change } from '#control-plane/store/store.ts';
+import { Fault } from '#proto/kernel/errors.ts';
+import { silentLog } from '#proto/kernel/log.ts';
+import { newId, seededRandom } from '#proto/kernel/random.ts';
+import { Scope } from '#proto/kernel/scope.ts';
+import { isActive, type Task } from '#proto/model/task.ts';
+import { aNode, aSpec } from '#test/support/builders.ts';
+import { FakeClock } from '#test/support/fake-clock.ts';
+
+const scopes: Scope[] = [];
+afterEach(async () => {
+  for (const scope of scopes.splice(0)) await scope.close();
+});
+
+async function controllers() {
+  const clock = new FakeClock();
+  const etcd = new MemoryEtcd({ clock, commitMs: 1, deliverMs: 1 });
+  const store = etcd.open();
+  const nodes = ['h1', 'h2', 'h3'].map((name) => aNode(name));
+  etcd.commit(
+    nodes.map((node): Change => ({ table: 'node', key: node.id, value: node, expect: 0 })),
+    undefined,
+  );
+  void store.takeLeadership(undefined, { epoch: 1, replica: 'm1', address: '' });
+  await clock.pass(10);
+  const liveness = new BeatLiveness(clock);
+  const beating = new Set(nodes.map(({ id }) => id));
+  const beat = () => {
+    for (const id of beating) liveness.beat(id);
+    clock.after(200, beat);
+  };
+  beat();
+  const scope = new Scope();
+  scopes.push(scope);
+  const random = seededRandom(1);
+  let ended = false;
+  void runControllers({ store, clock, random, log: silentLog, liveness }, 1, scope).then(() => {
+    ended = true;
+  });
+  const wish = { snapshot: store.snapshot, now: clock.now(), newId: () => newId(random) };
+  const active = () => [...store.snapshot.all('task')].filter((task) => isActive(task));
+  return { clock, etcd, store, nodes, beating, scope, wish, active, ended: () => ended };
+}
+
+function stateOf(store: MemoryStore, id: string): string | undefined {
+  return store.snapshot.get('node', id)?.value.state;
+}
+
+describe('the controllers', () => {
+  it('turn a new service into assigned tasks with one commit of their own, as soon as they see it', async () => {
+    const { clock, etcd, store, wish, active } = await controllers();
+    await clock.pass(1_000);
+    const before = etcd.revision;
+    void store.commit(createService(wish, aSpec('web')));
+    await clock.pass(4);
+    expect(active().map(({ state }: Task) => state)).toEqual(['assigned', 'assigned', 'assigned']);
+    expect(etcd.revision - before).toBe(2);
+    await clock.pass(60_000);
+    expect(etcd.revision - before).toBe(2);
+  });
+
+  it('replace the tasks of a silent node within two seconds', async () => {
+    const { clock, store, nodes, beating, wish, active } = await controllers();
+    void store.commit(createService(wish, aSpec('web', { replicas: 6 })));
+    await clock.pass(5_000);
+    beating.delete(nodes[2]!.id);
+    await clock.pass(2_000);
+    expect(stateOf(store, nodes[2]!.id)).toBe('down');
+    expect(active()).toHaveLength(6);
+    expect(active().map(({ nodeName }) => nodeName)).not.toContain('h3');
+    beating.add(nodes[2]!.id);
+    await clock.pass(300);
+    expect(stateOf(store, nodes[2]!.id)).toBe('ready');
+  });
+
+  it('look again after a conflict, and after an outcome that nobody knows, without a task too many', async () => {
+    const { clock, store, wish, active } = await controllers();
+    await clock.pass(1_000);
+    await Promise.all([store.commit(createService(wish, aSpec('web'))), clock.pass(1.5)]);
+    store.failNext(
+      { fault: new Fault('conflict', 'somebody was first'), applied: false },
+      { fault: new Fault('timeout', 'no answer'), applied: true },
+    );
+    await clock.pass(30_000);
+    expect(active()).toHaveLength(3);
+    expect(new Set(active().map(({ address }) => address)).size).toBe(3);
+  });
+
+  it('go on with other services while the commits of one keep failing', async () => {
+    const { clock, etcd, store, wish, active } = await controllers();
+    await clock.pass(1_000);
+    const commit = etcd.commit.bind(etcd);
+    const [bad] = createService(wish, aSpec('bad'));
+    etcd.commit = (changes, epoch) => {
+      const touchesBad = changes.some((change) => change.table === 'task' && change.value?.serviceName === 'bad');
+      if (epoch !== undefined && touchesBad) throw new Fault('exhausted', 'too large');
+      return commit(changes, epoch);
+    };
+    void store.commit([bad!, ...createService(wish, aSpec('web'))]);
+    await clock.pass(2_000);
+    expect(active().map(({ serviceName }) => serviceName)).toEqual(['web', 'web', 'web']);
+    etcd.commit = commit;
+    await clock.pass(15_000);
+    expect(active()).toHaveLength(6);
+  });
+
+  it('start thousands of tasks in transactions that the store takes', async () => {
+    const { clock, store, wish, active } = await controllers();
+    for (const name of ['h4', 'h5', 'h6', 'h7', 'h8', 'h9']) {
+      const node = aNode(name);
+      void store.commit([
+        { table: 'node', key: node.id, value: { ...node, subnet: `10.200.${name.slice(1)}0.0/22` }, expect: 0 },
+      ]);
+    }
+    await clock.pass(1_000);
+    void store.commit(createService(wish, aSpec('web', { replicas: 4_000 })));
+    await clock.pass(1_000);
+    expect(active()).toHaveLength(4_000);
+    const service = store.snapshot.serviceNamed('demo', 'web')!;
+    void store.commit(scaleService({ ...wish, now: clock.now() }, service.id, 0));
+    await clock.pass(1_000);
+    expect(active()).toHaveLength(0);
+  });
+
+  it('end when another leader has taken over, and write nothing from then on', async () => {
+    const { clock, etcd, store, wish, active, ended } = await controllers();
+    await clock.pass(1_000);
+    const other = etcd.open();
+    void other.takeLeadership(other.leadership, { epoch: 2, replica: 'm2', address: '' });
+    void store.commit(createService(wish, aSpec('web')));
+    await clock.pass(1_000);
+    expect(active()).toEqual([]);
+    expect(ended()).toBe(true);
+  });
+
+  it('end with their scope', async () => {
+    const { clock, scope, ended } = await controllers();
+    await scope.close();
+    await clock.pass(1);
+    expect(ended()).toBe(true);
+  });
+});

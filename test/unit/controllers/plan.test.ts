@@ -1,0 +1,84 @@
+/** A plan says what an apply would do, and does nothing. */
+import { describe, expect, it } from 'vitest';
+import { explainTask, planChanges } from '#control-plane/controllers/plan.ts';
+import { containerSpec } from '#proto/model/service.ts';
+import { aNode, aService, aSpec, aTemplate } from '#test/support/builders.ts';
+import { DecidedCluster } from '#test/support/decided-cluster.ts';
+
+function cluster(...services: ReturnType<typeof aService>[]): DecidedCluster {
+  const made = new DecidedCluster(
+    ['h1', 'h2', 'h3'].map((name) => aNode(name)),
+    services,
+  );
+  for (const service of services) made.settle(service);
+  return made;
+}
+
+describe('a plan', () => {
+  it('places the tasks of a new service as the apply then does', () => {
+    const made = cluster();
+    const [planned] = planChanges(made.snapshot, [aSpec('web')], made.now);
+    expect(planned).toMatchObject({ action: 'create', name: 'demo/web' });
+    expect(planned!.tasks.map(({ action, slot, node }) => `${action} ${slot} ${node}`)).toEqual([
+      'start 1 h1',
+      'start 2 h2',
+      'start 3 h3',
+    ]);
+    expect(made.snapshot.count('service')).toBe(0);
+  });
+
+  it('tells every task that an update would replace, although a rollout does it one by one', () => {
+    const web = aService('web');
+    const made = cluster(web);
+    const spec = { ...web.spec, template: aTemplate({ container: containerSpec('web:2') }) };
+    const [planned] = planChanges(made.snapshot, [spec], made.now);
+    expect(planned!.action).toBe('update');
+    expect(planned!.details).toEqual(['template.container.image: web:1 → web:2']);
+    expect(planned!.tasks.filter(({ action }) => action === 'stop')).toHaveLength(3);
+    expect(planned!.tasks.filter(({ action }) => action === 'start')).toHaveLength(3);
+    expect(made.service(web).revision).toBe(1);
+  });
+
+  it('says unchanged of what does not differ, and what goes with a removed service', () => {
+    const [web, old] = [aService('web'), aService('old', { replicas: 2 })];
+    const made = cluster(web, old);
+    const plan = planChanges(made.snapshot, [structuredClone(web.spec)], made.now, { remove: [old.id] });
+    expect(plan.map(({ action, tasks }) => [action, tasks.length])).toEqual([
+      ['unchanged', 0],
+      ['remove', 2],
+    ]);
+  });
+
+  it('gives the reason for a task that no node takes', () => {
+    const made = cluster();
+    const spec = aSpec('web', {
+      replicas: 1,
+      placement: { constraints: ['node.labels.gpu == yes'], spread: [], maxReplicasPerNode: 0, platforms: [] },
+    });
+    const [planned] = planChanges(made.snapshot, [spec], made.now);
+    expect(planned!.tasks).toEqual([
+      { action: 'start', slot: 1, node: '', reason: 'no node fits (3 in all): 3 not node.labels.gpu == yes' },
+    ]);
+  });
+});
+
+describe('why', () => {
+  it('shows for a running task what each node says, its own place not counted against it', () => {
+    const web = aService('web', {
+      replicas: 1,
+      template: aTemplate({ reservations: { cpuMillis: 4_000, memoryBytes: 0, pids: 0 } }),
+    });
+    const made = cluster(web);
+    made.put('node', { ...made.snapshot.node(aNode('h3').id)!, availability: 'pause' });
+    const [task] = made.active(web);
+    const { rules, rows, summary } = explainTask(made.snapshot, task!);
+    expect(summary).toBe('web.1 is on h1, running: scaled to 1');
+    expect(rows.map(({ node, chosen }) => [node, chosen])).toEqual([
+      ['h1', true],
+      ['h2', false],
+      ['h3', false],
+    ]);
+    expect(rows[0]!.verdicts.every((verdict) => verdict === '')).toBe(true);
+    expect(rows[2]!.verdicts[rules.indexOf('ready')]).toBe('takes no new tasks');
+  });
+});

@@ -1,0 +1,64 @@
+/** Silence makes a node down, unless it is we who do not hear. */
+import { describe, expect, it } from 'vitest';
+import { graceMs, judge, massSilenceMs, silenceMs } from '#control-plane/reconcilers/node-health.ts';
+import type { Node } from '#proto/model/node.ts';
+import { aNode } from '#test/support/builders.ts';
+
+const names = ['h1', 'h2', 'h3', 'h4', 'h5'];
+
+/** The verdicts as `name: state`, at `now` (ms since this leader began), with the last beat of each node. */
+function verdicts(
+  now: number,
+  beats: Record<string, number | undefined>,
+  options: { lagged?: number; state?: Node['state'] } = {},
+) {
+  const nodes = names.map((name) => aNode(name, { state: options.state ?? 'ready' }));
+  const advice = judge(nodes, {
+    now,
+    leaderSinceMs: 0,
+    laggedUntilMs: options.lagged ?? 0,
+    lastBeatAt: (node) => (node.name in beats ? beats[node.name] : now - 100),
+  });
+  return { said: advice.verdicts.map(({ node, state }) => `${node.name}: ${state}`), wakeAtMs: advice.wakeAtMs };
+}
+
+describe('the verdict over nodes', () => {
+  it('is down after the silence, and not a moment before', () => {
+    expect(verdicts(20_000, { h2: 20_000 - silenceMs + 1 }).said).toEqual([]);
+    expect(verdicts(20_000, { h2: 20_000 - silenceMs }).said).toEqual(['h2: down']);
+  });
+
+  it('asks to be woken when the next node could be down', () => {
+    expect(verdicts(20_000, { h2: 19_000 }).wakeAtMs).toBe(19_000 + silenceMs);
+  });
+
+  it('gives every node its full grace after a change of leader', () => {
+    const nobody = { h1: undefined };
+    expect(verdicts(graceMs - 1, nobody).said).toEqual([]);
+    expect(verdicts(graceMs, nobody).said).toEqual(['h1: down']);
+  });
+
+  it('doubts itself after its own event loop stood still', () => {
+    expect(verdicts(20_000, { h2: 17_000 }, { lagged: 19_900 }).said).toEqual([]);
+    expect(verdicts(19_900 + silenceMs, { h2: 17_000 }, { lagged: 19_900 }).said).toEqual(['h2: down']);
+  });
+
+  it('does not take a node for ready because it doubts itself', () => {
+    const beats = Object.fromEntries(names.map((name) => [name, 1_000]));
+    expect(verdicts(20_000, beats, { lagged: 19_900, state: 'down' }).said).toEqual([]);
+  });
+
+  it('suspects itself for longer when most nodes go silent at once', () => {
+    const beats = { h1: 10_000, h2: 10_000, h3: 10_000 };
+    expect(verdicts(10_000 + silenceMs, beats).said).toEqual([]);
+    expect(verdicts(10_000 + silenceMs, { h1: 10_000, h2: 10_190, h3: 10_200 }).said).toEqual([]);
+    expect(verdicts(10_000 + massSilenceMs, beats).said).toEqual(['h1: down', 'h2: down', 'h3: down']);
+    expect(verdicts(10_000 + silenceMs, { h1: 10_000, h2: 10_000 }).said).toEqual(['h1: down', 'h2: down']);
+  });
+
+  it('is ready as soon as a node is heard again', () => {
+    expect(
+      verdicts(20_000, { h1: undefined, h2: undefined, h3: undefined, h4: 1_000 }, { state: 'down' }).said,
+    ).toEqual(['h5: ready']);
+  });
+});
