@@ -91,7 +91,7 @@ function tasksOf(snapshot: Snapshot, request: ListRequest): Task[] {
         request.all ||
         isActive(task) ||
         occupiesNode(task) ||
-        (isTerminal(task.state) && task.wanted === 'running' && holdsSeat(task, tasks)),
+        (isTerminal(task.state) && task.wanted === 'running' && holdsSeat(snapshot, task, tasks)),
     )
     .sort(
       (a, b) =>
@@ -103,7 +103,9 @@ function tasksOf(snapshot: Snapshot, request: ListRequest): Task[] {
     );
 }
 
-function holdsSeat(task: Task, tasks: readonly Task[]): boolean {
+function holdsSeat(snapshot: Snapshot, task: Task, tasks: readonly Task[]): boolean {
+  const service = snapshot.service(task.serviceId);
+  if (!service || service.removing || task.slot > service.spec.replicas) return false;
   return !tasks.some(
     (other) =>
       other.serviceId === task.serviceId &&

@@ -61,10 +61,12 @@ async function change(
       return decide(context, service, name);
     });
   });
-  const said = [...services.values()].map(nameOfService).join(', ');
+  const said = [...services.values()].map(nameOfService);
+  const what = said.join(', ');
   return {
     revision,
     serviceIds: [...services.keys()],
-    message: revision > 0 ? `${word} ${said}` : `${said}: nothing to change`,
+    names: said,
+    message: revision > 0 ? `${word} ${what}` : `${what}: nothing to change`,
   };
 }

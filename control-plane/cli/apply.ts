@@ -33,11 +33,8 @@ export function apply(options: ApplyOptions): Promise<number> {
     if (session.json && options.detach) session.printJson(response);
     if (!session.json) for (const change of response.changes) printChange(session, change);
     if (options.detach) return exitCodes.ok;
-    return await watchProgress(session, {
-      services: waiting.map(({ serviceId }) => serviceId),
-      revision: response.revision,
-      rollback: false,
-    });
+    const names = new Map(waiting.map(({ serviceId, name }) => [serviceId, name]));
+    return await watchProgress(session, names, { revision: response.revision });
   });
 }
 

@@ -1,13 +1,17 @@
 /** Progress of services: one line each, redrawn on a terminal, printed when it changes elsewhere. */
-import type { ProgressRequest, ServiceProgress } from '#proto/gen/gantry/v1/operator.ts';
+import { ProgressRequest, type ServiceProgress } from '#proto/gen/gantry/v1/operator.ts';
 import { exitCodes } from './failure.ts';
 import type { Session } from './session.ts';
 import { width } from './words.ts';
 
-/** Waits until all have converged or one has failed; the exit code. */
-export async function watchProgress(session: Session, request: ProgressRequest): Promise<number> {
-  if (request.services.length === 0) return exitCodes.ok;
-  const stream = session.client.progress(request);
+/** Waits until the services, by id, have all converged or one has failed; the exit code. A service that is gone has no other name than ours. */
+export async function watchProgress(
+  session: Session,
+  names: ReadonlyMap<string, string>,
+  wish: { readonly revision: number; readonly rollback?: boolean },
+): Promise<number> {
+  if (names.size === 0) return exitCodes.ok;
+  const stream = session.client.progress(ProgressRequest.create({ services: [...names.keys()], ...wish }));
   let interrupted = false;
   const interrupt = () => {
     interrupted = true;
@@ -18,8 +22,8 @@ export async function watchProgress(session: Session, request: ProgressRequest):
   let last: readonly ServiceProgress[] = [];
   try {
     for await (const { services } of session.stream(stream)) {
-      last = services;
-      view?.show(services);
+      last = services.map((service) => ({ ...service, name: names.get(service.serviceId) ?? service.name }));
+      view?.show(last);
     }
   } catch (error) {
     if (!interrupted) throw error;

@@ -42,6 +42,7 @@ function wish(
     if (!session.json) session.print(response.message);
     if (session.json && options.detach) session.printJson(response);
     if (options.detach) return exitCodes.ok;
-    return await watchProgress(session, { services: response.serviceIds, revision: response.revision, rollback });
+    const names = new Map(response.serviceIds.map((id, index) => [id, response.names[index] ?? id]));
+    return await watchProgress(session, names, { revision: response.revision, rollback });
   });
 }

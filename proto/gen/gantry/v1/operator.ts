@@ -226,6 +226,8 @@ export interface ChangeResponse {
   revision: number;
   serviceIds: string[];
   message: string;
+  /** project/service of each id */
+  names: string[];
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
@@ -2571,7 +2573,7 @@ export const ServiceRequest: MessageFns<ServiceRequest> = {
 };
 
 function createBaseChangeResponse(): ChangeResponse {
-  return { revision: 0, serviceIds: [], message: "", _unknownFields: {} };
+  return { revision: 0, serviceIds: [], message: "", names: [], _unknownFields: {} };
 }
 
 export const ChangeResponse: MessageFns<ChangeResponse> = {
@@ -2584,6 +2586,9 @@ export const ChangeResponse: MessageFns<ChangeResponse> = {
     }
     if (message.message !== "") {
       writer.uint32(26).string(message.message);
+    }
+    for (const v of message.names) {
+      writer.uint32(34).string(v!);
     }
     if (message._unknownFields !== undefined) {
       for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
@@ -2633,6 +2638,14 @@ export const ChangeResponse: MessageFns<ChangeResponse> = {
             message.message = reader.string();
             continue;
           }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.names.push(reader.string());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -2661,6 +2674,7 @@ export const ChangeResponse: MessageFns<ChangeResponse> = {
     message.revision = object.revision ?? 0;
     message.serviceIds = object.serviceIds?.map((e) => e) || [];
     message.message = object.message ?? "";
+    message.names = object.names?.map((e) => e) || [];
     return message;
   },
 };
