@@ -1,6 +1,6 @@
 /** Which subnet or address comes next: a function of what is taken, so that every replica of the control plane agrees. */
 import { Fault } from '#proto/kernel/errors.ts';
-import { type Cidr, formatAddress, formatCidr, overlaps, parseAddress, parseCidr, sizeOf, tryAddress } from './cidr.ts';
+import { type Cidr, formatAddress, formatCidr, overlaps, parseCidr, sizeOf, tryAddress } from './cidr.ts';
 
 /**
  * The first subnet of `prefix` bits in `network` that overlaps none of `used` (CIDRs); undefined when all are taken.
@@ -47,11 +47,4 @@ export function nextAddress(subnet: string, used: ReadonlySet<string>, after?: s
     if (!used.has(address)) return address;
   }
   return undefined;
-}
-
-/** True when `address` is one nextAddress could give out of `subnet`. */
-export function isAllocatable(subnet: string, address: string): boolean {
-  const range = parseCidr(subnet);
-  const offset = parseAddress(address) - range.base;
-  return offset >= 2 && offset < sizeOf(range) - 1;
 }
