@@ -197,8 +197,9 @@ export class Enrolment {
       csrPem,
       commonName: node.id,
       role: 'node',
-      hosts: [node.name],
-      server: true,
+      // Its name is the machine's choice, which may be ours: a node must not be able to stand in for a server.
+      hosts: [],
+      server: false,
       lifetimeMs: nodeLifetimeMs,
     });
   }

@@ -1,4 +1,5 @@
 /** Joining: what a token lets in, and what it does not. */
+import { X509Certificate } from 'node:crypto';
 import { beforeEach, describe, expect, test } from 'vitest';
 import {
   type Authority,
@@ -77,6 +78,10 @@ describe('a join token', () => {
     const answer = await enrolment.enrol(await request('h1', await token()));
     const node = store.snapshot.node(nodeId(answer.nodeId));
     expect(node).toMatchObject({ name: 'h1', state: 'unknown', availability: 'active', subnet: '10.192.0.0/24' });
+    const certificate = new X509Certificate(answer.certificatePem);
+    expect(certificate.subject).toBe(`O=node\nCN=${answer.nodeId}`);
+    expect(certificate.checkHost('h1')).toBeUndefined();
+    expect(certificate.keyUsage).toEqual(['1.3.6.1.5.5.7.3.2']);
     expect(answer).toMatchObject({ caPem: authority.certificate, clusterId: 'c' });
   });
 
