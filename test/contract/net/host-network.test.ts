@@ -179,6 +179,21 @@ describe('repair', () => {
     await serviceOf([c.address]);
     await repaired(h1, damage, message);
     await eventually(async () => (await lab.get(a.netns, vip, 80)).startsWith('c '));
+    expect(await lab.inside(a.netns, 'busybox', 'nslookup', '-type=a', 'web.shop', '10.192.1.1')).toContain(vip);
+  });
+
+  it('does what it can when a peer is not on the link, says so, and does the rest once it is', async () => {
+    const far = { ...h2, address: '10.91.0.9', subnet: '10.192.9.0/24' } as LabHost;
+    const web = endpoint('web', { vip, backends: [backend(c.address)] });
+    await expect(h1.apply([h1, h2, far], { endpoints: [web], attachments: [a, b] })).rejects.toMatchObject({
+      message: expect.stringMatching(/10\.192\.9\.0\/24 via 10\.91\.0\.9: ENETUNREACH/),
+      code: 'unavailable',
+    });
+    expect(await lab.get(a.netns, vip, 80)).toMatch(/^c /);
+    await h1.run('ip', 'address', 'add', '10.91.0.1/24', 'dev', 'eth0');
+    await eventually(async () => (await h1.run('ip', 'route', 'show', '10.192.9.0/24')).includes('via 10.91.0.9'));
+    await h1.run('ip', 'address', 'del', '10.91.0.1/24', 'dev', 'eth0');
+    await h1.apply(hosts, { attachments: [a, b] });
   });
 
   it('gives a task whose link was deleted a new one', async () => {
