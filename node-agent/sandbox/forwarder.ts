@@ -17,7 +17,10 @@ interface Open {
 /** Follows the published ports of the cluster once a second, and spreads connections over its ready nodes in turn. */
 export function openForwarder(parts: {
   readonly gateway: string;
-  readonly operator: Pick<Operator, 'publishedPorts' | 'readyNodes'>;
+  readonly operator: {
+    readonly publishedPorts: Operator['publishedPorts'];
+    readonly readyNodes: () => Promise<readonly { readonly address: string }[]>;
+  };
   readonly clock: Clock;
   readonly log: Log;
 }): Forwarder {

@@ -144,7 +144,10 @@ class Keeper {
     }
     for (const name of names.filter((one) => roleOf(one) === 'worker')) {
       if (!this.#hosts.get(name)?.isPlugged()) continue;
-      const ready = async () => (await this.#operator.readyNodes()).some((node) => node.name === name);
+      // A node may still be called ready from the life before: this boot is meant.
+      const bootId = readFileSync(hostLayout(this.#layout, name).bootIdFile, 'utf8').trim();
+      const isThisBoot = (node: { name: string; bootId: string }) => node.name === name && node.bootId === bootId;
+      const ready = async () => (await this.#operator.readyNodes()).some(isThisBoot);
       await this.#until(ready, 60_000, `node ${name}`, join(hostLayout(this.#layout, name).log, 'agent.log'));
       writeFileSync(this.#joinedFile(name), '');
       progress(`${name} is ready`);

@@ -6,7 +6,7 @@ import { call, channelOptions } from '#proto/rpc.ts';
 /** The questions; every one rejects with a Fault while no control plane answers. */
 export interface Operator {
   createToken(): Promise<string>;
-  readyNodes(): Promise<{ readonly name: string; readonly address: string }[]>;
+  readyNodes(): Promise<{ readonly name: string; readonly address: string; readonly bootId: string }[]>;
   /** Published TCP ports of all services. */
   publishedPorts(): Promise<number[]>;
   close(): void;
@@ -34,7 +34,9 @@ export function connectOperator(socket: string): Operator {
     },
     async readyNodes() {
       const { nodes } = await list('node');
-      return nodes.flatMap(({ node }) => (node?.state === 'ready' ? [{ name: node.name, address: node.address }] : []));
+      return nodes.flatMap(({ node }) =>
+        node?.state === 'ready' ? [{ name: node.name, address: node.address, bootId: node.bootId }] : [],
+      );
     },
     async publishedPorts() {
       const { services } = await list('service');

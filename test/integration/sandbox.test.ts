@@ -1,6 +1,6 @@
 /** The sandbox as a lab: hosts that are hosts, and a `down` that leaves nothing whatever happened before. Bare: it needs nothing of Gantry above it. */
 import { type ChildProcess, spawn } from 'node:child_process';
-import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
@@ -144,7 +144,7 @@ describe('a sandbox of two hosts', () => {
 describe('down', () => {
   const name = newName();
   const sandbox = openSandbox(name, { root });
-  const marks = [`gantry-sandbox/${name}`, join(root, name)];
+  const marks = [`gantry-sandbox/${name}`, join(root, name), `left-${name}`];
   const state = () => machineState(marks);
   const clean = state();
   afterEach(() => sandbox.down());
@@ -154,7 +154,8 @@ describe('down', () => {
     await sandbox.run('h1', [
       'sh',
       '-c',
-      'setsid sleep 1000 > /dev/null 2>&1 & ip netns add left; mkdir /sys/fs/cgroup/pids/left || true',
+      'setsid sleep 1000 > /dev/null 2>&1 & ip netns add left-$0; mkdir /sys/fs/cgroup/pids/left || true',
+      name,
     ]);
     expect(state()).not.toEqual(clean);
     await sandbox.down();
@@ -188,6 +189,21 @@ describe('down', () => {
       ),
     );
     expect((await sandbox.up({ hosts: 1, bare: true })).hosts[1]).toMatchObject({ name: 'h1', power: 'on' });
+    await sandbox.down();
+    expect(state()).toEqual(clean);
+  });
+
+  test('ends a whole cluster with running containers, and leaves nothing of them', async () => {
+    const status = await sandbox.up({ hosts: 2 });
+    expect([...status.ready].sort()).toEqual(['h1', 'h2']);
+    await pushSampleImage(sandbox, 'hello:1');
+    const file = join(root, 'compose.yaml');
+    writeFileSync(file, 'name: t\nservices:\n  web:\n    image: registry:5000/hello:1\n    deploy: { replicas: 4 }\n');
+    const socket = join(sandbox.layout.dir, 'm1/run/gantry/control-plane.sock');
+    const cli = join(import.meta.dirname, '../../control-plane/cli/main.ts');
+    const apply = spawn(process.execPath, [cli, 'apply', '-f', file, '--socket', socket], { stdio: 'ignore' });
+    expect(await ends(apply)).toBe(0);
+    expect(state().filter((line) => /^process .*conmon/.test(line)).length).toBe(4);
     await sandbox.down();
     expect(state()).toEqual(clean);
   });

@@ -2,13 +2,22 @@
 import { readdirSync, readFileSync } from 'node:fs';
 import { filesBelow } from './source-tree.ts';
 
-/** Mounts, links and named namespaces of this machine, and what carries one of the marks: processes, cgroups, open namespaces. */
+/**
+ * What of this machine carries one of the marks: mounts, named network namespaces, processes and cgroups; and links named as a
+ * sandbox names them. Others work beside us, so the rest of the machine may change at any time.
+ */
 export function machineState(marks: readonly string[]): string[] {
   const marked = (text: string) => marks.some((mark) => text.includes(mark));
   return [
-    ...mountPoints().map((line) => `mount ${line}`),
-    ...readdirSync('/sys/class/net').map((name) => `link ${name}`),
-    ...namedNamespaces().map((name) => `netns ${name}`),
+    ...mounts()
+      .filter(marked)
+      .map((line) => `mount ${line}`),
+    ...readdirSync('/sys/class/net')
+      .filter((name) => /^(switch0|world|[hm][0-9]+|gantry0|gt[a-z0-9]+)$/.test(name))
+      .map((name) => `link ${name}`),
+    ...namedNamespaces()
+      .filter(marked)
+      .map((name) => `netns ${name}`),
     ...processes()
       .filter(({ cgroup, command }) => marked(cgroup) || marked(command))
       .map(({ pid, command }) => `process ${pid} ${command}`),
@@ -18,10 +27,9 @@ export function machineState(marks: readonly string[]): string[] {
   ].sort();
 }
 
-function mountPoints(): string[] {
-  return readFileSync('/proc/self/mountinfo', 'utf8')
-    .split('\n')
-    .map((line) => line.split(' ')[4] ?? '');
+/** Whole lines: an overlay names its directories in its options. */
+function mounts(): string[] {
+  return readFileSync('/proc/self/mountinfo', 'utf8').split('\n');
 }
 
 function namedNamespaces(): string[] {
