@@ -48,16 +48,26 @@ export function hostHierarchies(hierarchies: readonly Hierarchy[]): Hierarchy[] 
 /** Makes the cgroup `path` (relative) in every tree, able to hold processes and to limit them; returns its directories. */
 export function makeCgroup(hierarchies: readonly Hierarchy[], path: string): string[] {
   return hierarchies.map((one) => {
-    let dir = one.mountPoint;
-    for (const part of path.split('/')) {
-      if (one.version === 2) passControllersOn(dir);
-      const child = join(dir, part);
-      mkdirSync(child, { recursive: true });
-      if (one.options.split(',').includes('cpuset')) inheritCpuset(dir, child);
-      dir = child;
+    for (let attempt = 1; ; attempt++) {
+      try {
+        return makeIn(one, path);
+      } catch (error) {
+        if (attempt === 5) throw error; // The `down` of the last other sandbox may take the parent away while we build on it.
+      }
     }
-    return dir;
   });
+}
+
+function makeIn(hierarchy: Hierarchy, path: string): string {
+  let dir = hierarchy.mountPoint;
+  for (const part of path.split('/')) {
+    if (hierarchy.version === 2) passControllersOn(dir);
+    const child = join(dir, part);
+    if (!existsSync(child)) mkdirSync(child);
+    if (hierarchy.options.split(',').includes('cpuset')) inheritCpuset(dir, child);
+    dir = child;
+  }
+  return dir;
 }
 
 /** The processes in the cgroup `path` and below it, as this process's pid namespace numbers them. */
