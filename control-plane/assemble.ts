@@ -9,6 +9,7 @@ import type { Log } from '#proto/kernel/log.ts';
 import type { Random } from '#proto/kernel/random.ts';
 import { retry } from '#proto/kernel/retry.ts';
 import { Scope } from '#proto/kernel/scope.ts';
+import { serveMetrics } from '#proto/metrics-server.ts';
 import { openNats } from '#proto/nats.ts';
 import { call, channelOptions, unary } from '#proto/rpc.ts';
 import packageJson from '../package.json' with { type: 'json' };
@@ -24,6 +25,7 @@ import { eventLog } from './events/nats-event-log.ts';
 import { Leader } from './leader.ts';
 import type { LogStore } from './logs/log-store.ts';
 import { logStore } from './logs/nats-log-store.ts';
+import { type ControlPlaneMetrics, controlPlaneMetrics, measuredStore } from './metrics.ts';
 import { guarded, onlyMembers, onlyOperators, onlyReplicas } from './security/access.ts';
 import { dayMs } from './security/certificates.ts';
 import { Enrolment } from './security/enrol.ts';
@@ -40,14 +42,20 @@ export interface Kernel {
   readonly log: Log;
 }
 
-export interface ControlPlane {
+/** The ports it listens at. */
+export interface Doors {
   readonly agentPort: number;
   readonly enrolPort: number;
+  readonly metricsPort: number;
+}
+
+export interface ControlPlane extends Doors {
   /** Rejects when it can no longer serve and must be restarted; never resolves. */
   readonly failed: Promise<never>;
   close(): Promise<void>;
 }
 
+const { version } = packageJson;
 /** How long a start waits for etcd. */
 const etcdPatienceMs = 60_000;
 
@@ -68,7 +76,10 @@ async function assemble(config: ControlPlaneConfig, kernel: Kernel, scope: Scope
   const pki = await initPki({ dataDir: config.data, name: config.name, advertise: config.advertise });
   const { promise: failed, reject: fail } = Promise.withResolvers<never>();
   failed.catch(() => {});
-  const store = await openStore(config, pki, kernel, fail);
+  let metrics: ControlPlaneMetrics | undefined;
+  const store = measuredStore(await openStore(config, pki, kernel, fail), clock, (outcome, changes, seconds) =>
+    metrics?.committed(outcome, changes, seconds),
+  );
   scope.defer(() => store.close());
   await foundCluster(store, config, kernel);
 
@@ -85,9 +96,12 @@ async function assemble(config: ControlPlaneConfig, kernel: Kernel, scope: Scope
     unseal: (password) => password,
   });
   scope.defer(() => dispatch.close());
-  const doors = await openDoors(config, kernel, scope, { pki, store, dispatch, epoch });
-
   const { liveness } = dispatch;
+  const measured = controlPlaneMetrics({ clock, store, liveness, leads: () => epoch() !== undefined, version });
+  metrics = measured;
+  scope.defer(() => measured.close());
+  const doors = await openDoors(config, kernel, scope, { pki, store, dispatch, epoch, registry: measured.registry });
+
   leader = new Leader({
     store,
     clock,
@@ -113,6 +127,7 @@ interface Inside {
   readonly dispatch: Dispatch;
   /** This replica leads with; undefined while it follows. */
   readonly epoch: () => number | undefined;
+  readonly registry: ControlPlaneMetrics['registry'];
 }
 
 /** All that others may call, and who may. */
@@ -120,8 +135,8 @@ async function openDoors(
   config: ControlPlaneConfig,
   kernel: Kernel,
   scope: Scope,
-  { pki, store, dispatch, epoch }: Inside,
-): Promise<{ readonly agentPort: number; readonly enrolPort: number }> {
+  { pki, store, dispatch, epoch, registry }: Inside,
+): Promise<Doors> {
   const { clock, random, log } = kernel;
   const { authority } = pki;
   const certificate = new LiveCertificate(authority.certificate, pki.pair('server'));
@@ -135,7 +150,7 @@ async function openDoors(
     log: log.with('api'),
     relays: dispatch.relays,
     plan: planTasks,
-    version: packageJson.version,
+    version,
   });
   const agent = agentService({ dispatch, renew: (node, { csrPem }) => enrolment.renew(node, csrPem) });
   const isMember = onlyMembers((node) => store.snapshot.node(node) !== undefined);
@@ -166,7 +181,13 @@ async function openDoors(
   );
   // Whoever can open a socket of mode 0600 is root on a manager, and an operator.
   await serveSocket(scope, config.socket, [{ definition: OperatorService, handlers: operator }]);
-  return { agentPort, enrolPort };
+  const monitoring = await serveMetrics({
+    registry,
+    port: config.metricsPort,
+    ailment: () => (store.leadership ? undefined : 'no replica leads'),
+  });
+  scope.defer(() => monitoring.close());
+  return { agentPort, enrolPort, metricsPort: monitoring.port };
 }
 
 /** etcd may come up after us: waits for it, and says so. */

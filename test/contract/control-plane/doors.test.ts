@@ -156,6 +156,14 @@ describe('the doors of a control plane', () => {
     );
   });
 
+  test('monitoring is told who leads and what was committed', async () => {
+    const at = `http://127.0.0.1:${controlPlane.metricsPort}`;
+    expect((await fetch(`${at}/healthz`)).status).toBe(200);
+    const text = await (await fetch(`${at}/metrics`)).text();
+    expect(text).toContain('gantry_leading 1');
+    expect(text).toMatch(/gantry_commit_seconds_count{outcome="ok"} [1-9]/);
+  });
+
   test('a second control plane does not take the socket of the first', async () => {
     await expect(run()).rejects.toThrow('another control plane');
   });
