@@ -94,16 +94,3 @@ export function removeBundle(bundle: string): void {
   // Last, so that a removal cut short is found and finished by the next one.
   rmSync(bundle, { recursive: true, force: true });
 }
-
-/** When the process began, in clock ticks since boot; undefined where there is none, or it is a zombie. */
-export function startTicksOf(pid: number): number | undefined {
-  try {
-    const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
-    const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
-    return fields[0] === 'Z' || fields[0] === 'X' ? undefined : Number(fields[19]);
-  } catch (error) {
-    const { code } = error as NodeJS.ErrnoException;
-    if (code === 'ENOENT' || code === 'ESRCH') return undefined;
-    throw error;
-  }
-}

@@ -1,17 +1,14 @@
 /** The runtime on conmon and an OCI runtime: containers that outlive the agent, and are found again by it. */
 import {
   closeSync,
-  constants,
   existsSync,
   type FSWatcher,
   mkdirSync,
-  openSync,
   readdirSync,
   readFileSync,
   rmSync,
   statSync,
   watch,
-  writeSync,
 } from 'node:fs';
 import { constants as osConstants } from 'node:os';
 import { dirname, join } from 'node:path';
@@ -29,18 +26,17 @@ import {
   readRecord,
   readSpec,
   removeBundle,
-  startTicksOf,
   writeRecord,
   writeSpec,
 } from './bundle.ts';
 import { capabilitiesOfMask } from './capabilities.ts';
 import { type Cgroups, findCgroups } from './cgroup.ts';
-import { conmonFiles, createByConmon } from './conmon.ts';
-import { startExec } from './exec-session.ts';
+import { conmonFiles, createByConmon, reopenConmonLog } from './conmon.ts';
+import { execProcess, startExec } from './exec-session.ts';
 import { endedAmong, pidfdOpen, pidfdSignal, unmount } from './libc.ts';
 import { ociSpec } from './oci-spec.ts';
-import { processEnv, workingDirectory } from './process-args.ts';
-import { checkRootfs, mountRootfs, readInRoot } from './rootfs.ts';
+import { commandOf, networkBytes, startTicksOf, verified } from './processes.ts';
+import { checkRootfs, mountRootfs, readInRoot, setTmpfsModes } from './rootfs.ts';
 import type {
   ContainerExit,
   ContainerRequest,
@@ -53,6 +49,7 @@ import type {
 import { seccompProfiles } from './seccomp.ts';
 import { signalNumber } from './signals.ts';
 import { runTool } from './tool.ts';
+import { Places, Turns } from './turns.ts';
 import { resolveUser } from './user.ts';
 
 export interface ConmonRuntimeParts {
@@ -125,16 +122,16 @@ class ConmonRuntime implements Runtime {
   readonly #maxOpenFiles: number;
   readonly #seccomp: ReturnType<typeof seccompProfiles>;
   readonly #live = new Map<TaskId, Live>();
-  readonly #chains = new Map<TaskId, Promise<unknown>>();
+  readonly #turns = new Turns<TaskId>();
+  readonly #places: Places;
   readonly #listeners = new Set<(id: TaskId, exit: ContainerExit) => void>();
-  readonly #waiting: (() => void)[] = [];
-  #creating = 0;
   #watcher: FSWatcher | undefined;
   #deathCheck: Timer | undefined;
   #closed = false;
 
   constructor(settings: Settings) {
     this.#settings = settings;
+    this.#places = new Places(settings.parallel);
     this.#log = settings.log;
     this.#containers = join(settings.root, 'containers');
     this.#exits = join(settings.root, 'exits');
@@ -221,7 +218,7 @@ class ConmonRuntime implements Runtime {
       const existing = this.#live.get(request.id);
       if (existing && existing.record.pid > 0) return { pid: existing.record.pid };
       if (existing || existsSync(this.#bundle(request.id))) await this.#remove(request.id);
-      await this.#limited(() => this.#create(request));
+      await this.#places.take(() => this.#create(request));
       return { pid: this.#live.get(request.id)!.record.pid };
     });
   }
@@ -279,6 +276,7 @@ class ConmonRuntime implements Runtime {
       });
     }
     checkRootfs(rootfsPath);
+    setTmpfsModes(rootfsPath, request.mounts);
     return ociSpec(request, {
       rootfsPath,
       cgroupPath: this.#cgroup(id),
@@ -529,11 +527,6 @@ class ConmonRuntime implements Runtime {
       });
     }
     const bundle = this.#bundle(request.id);
-    const own = readSpec(bundle).process;
-    const root = `/proc/${live.record.pid}/root`;
-    const user = request.user
-      ? resolveUser(request.user, readInRoot(root, '/etc/passwd'), readInRoot(root, '/etc/group'))
-      : undefined;
     const session = startExec(
       {
         id: request.id,
@@ -544,20 +537,7 @@ class ConmonRuntime implements Runtime {
         stdin: request.stdin,
         columns: request.columns,
         rows: request.rows,
-        process: {
-          ...own,
-          terminal: request.tty,
-          // Else the command could ask for the size before the runtime has passed it on.
-          ...(request.tty ? { consoleSize: { width: request.columns || 80, height: request.rows || 24 } } : {}),
-          args: request.command,
-          user: user ? { uid: user.uid, gid: user.gid, additionalGids: user.additionalGids } : own.user,
-          env: processEnv([own.env, user ? [`HOME=${user.home}`] : [], request.env], {
-            hostname: '',
-            home: '/',
-            tty: request.tty,
-          }),
-          cwd: workingDirectory(request.workingDir, own.cwd),
-        },
+        process: execProcess(request, readSpec(bundle).process, live.record.pid),
       },
       this.#settings.clock,
     );
@@ -579,19 +559,7 @@ class ConmonRuntime implements Runtime {
 
   async reopenLog(id: TaskId): Promise<void> {
     if (this.#known(id).exit) return;
-    let fd: number;
-    try {
-      fd = openSync(join(this.#bundle(id), conmonFiles.control), constants.O_WRONLY | constants.O_NONBLOCK);
-    } catch (error) {
-      const { code } = error as NodeJS.ErrnoException;
-      if (code === 'ENXIO' || code === 'ENOENT') return;
-      throw error;
-    }
-    try {
-      writeSync(fd, '2 0 0\n');
-    } finally {
-      closeSync(fd);
-    }
+    reopenConmonLog(this.#bundle(id));
   }
 
   async versions(): Promise<Readonly<Record<string, string>>> {
@@ -609,7 +577,7 @@ class ConmonRuntime implements Runtime {
     this.#closed = true;
     this.#watcher?.close();
     this.#deathCheck?.cancel();
-    await Promise.allSettled(this.#chains.values());
+    await this.#turns.idle();
     for (const live of this.#live.values()) this.#release(live);
     this.#listeners.clear();
   }
@@ -651,66 +619,8 @@ class ConmonRuntime implements Runtime {
     throw new Fault('precondition', `the container of task ${id} has ended`, { remedy: 'look at its logs' });
   }
 
-  /** One change to a container at a time, in the order asked. */
   #inTurn<T>(id: TaskId, action: () => Promise<T>): Promise<T> {
     if (this.#closed) return Promise.reject(new Fault('cancelled', 'the runtime is closed'));
-    const turn = (this.#chains.get(id) ?? Promise.resolve()).then(action, action);
-    this.#chains.set(id, turn);
-    const done = () => {
-      if (this.#chains.get(id) === turn) this.#chains.delete(id);
-    };
-    turn.then(done, done);
-    return turn;
+    return this.#turns.take(id, action);
   }
-
-  async #limited<T>(action: () => Promise<T>): Promise<T> {
-    if (this.#creating >= this.#settings.parallel) await new Promise<void>((resolve) => this.#waiting.push(resolve));
-    else this.#creating++;
-    try {
-      return await action();
-    } finally {
-      const next = this.#waiting.shift();
-      if (next) next();
-      else this.#creating--;
-    }
-  }
-}
-
-/** A pidfd of that very process; undefined where it is gone, whoever has its number now. */
-function verified(pid: number, startTicks: number): number | undefined {
-  if (pid <= 0) return undefined;
-  const fd = pidfdOpen(pid);
-  if (fd === undefined) return undefined;
-  // Looked at after opening: were it another process, it would have begun later.
-  if (startTicksOf(pid) === startTicks) return fd;
-  closeSync(fd);
-  return undefined;
-}
-
-function commandOf(pid: number): string {
-  try {
-    return readFileSync(`/proc/${pid}/cmdline`, 'utf8');
-  } catch {
-    return '';
-  }
-}
-
-function networkBytes(pid: number): { readonly networkReceivedBytes: number; readonly networkSentBytes: number } {
-  let received = 0;
-  let sent = 0;
-  let text = '';
-  try {
-    text = readFileSync(`/proc/${pid}/net/dev`, 'utf8');
-  } catch (error) {
-    const { code } = error as NodeJS.ErrnoException;
-    if (code !== 'ENOENT' && code !== 'ESRCH' && code !== 'EINVAL') throw error;
-  }
-  for (const line of text.split('\n').slice(2)) {
-    const [name, counters = ''] = line.split(':');
-    if (!counters || name?.trim() === 'lo') continue;
-    const columns = counters.trim().split(/\s+/).map(Number);
-    received += columns[0] ?? 0;
-    sent += columns[8] ?? 0;
-  }
-  return { networkReceivedBytes: received, networkSentBytes: sent };
 }

@@ -1,5 +1,5 @@
 /** Starts conmon, which creates the container, holds its output, writes its log and, in the end, its exit code. */
-import { closeSync, constants, openSync, readFileSync } from 'node:fs';
+import { closeSync, constants, openSync, readFileSync, writeSync } from 'node:fs';
 import { Socket } from 'node:net';
 import { join } from 'node:path';
 import type { Clock } from '#proto/kernel/clock.ts';
@@ -118,4 +118,21 @@ export function parseAnswer(line: string, conmonLog: () => string): number {
   throw new Fault('invalid', `the container could not be created: ${words}`, {
     remedy: 'change what the runtime complains of in the service',
   });
+}
+
+/** Tells conmon to close its log file and open one of that name anew; nothing where conmon has ended. */
+export function reopenConmonLog(bundle: string): void {
+  let fd: number;
+  try {
+    fd = openSync(join(bundle, conmonFiles.control), constants.O_WRONLY | constants.O_NONBLOCK);
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code === 'ENXIO' || code === 'ENOENT') return;
+    throw error;
+  }
+  try {
+    writeSync(fd, '2 0 0\n');
+  } finally {
+    closeSync(fd);
+  }
 }

@@ -21,9 +21,11 @@ import { waitFor } from './children.ts';
 import { toolEnvironment } from './conmon.ts';
 import { CallError, openTerminal, openUnder, pidfdOpen, pidfdSignal, pipe, resizeTerminal, spawn } from './libc.ts';
 import type { OciProcess } from './oci-spec.ts';
-import { defaultPath } from './process-args.ts';
-import type { ExecSession } from './runtime.ts';
+import { defaultPath, processEnv, workingDirectory } from './process-args.ts';
+import { readInRoot } from './rootfs.ts';
+import type { ExecRequest, ExecSession } from './runtime.ts';
 import { signalNumber } from './signals.ts';
+import { resolveUser } from './user.ts';
 
 export interface ExecLaunch {
   readonly id: string;
@@ -215,5 +217,27 @@ function terminalStreams(launch: ExecLaunch): Streams {
     },
     ended: () => {},
     abandon: () => closeSync(master),
+  };
+}
+
+/** The command's process: the container's own, but for what is asked. `pid`: whose view of the files has the users. */
+export function execProcess(request: ExecRequest, own: OciProcess, pid: number): OciProcess {
+  const root = `/proc/${pid}/root`;
+  const user = request.user
+    ? resolveUser(request.user, readInRoot(root, '/etc/passwd'), readInRoot(root, '/etc/group'))
+    : undefined;
+  return {
+    ...own,
+    terminal: request.tty,
+    // Else the command could ask for the size before the runtime has passed it on.
+    ...(request.tty ? { consoleSize: { width: request.columns || 80, height: request.rows || 24 } } : {}),
+    args: request.command,
+    user: user ? { uid: user.uid, gid: user.gid, additionalGids: user.additionalGids } : own.user,
+    env: processEnv([own.env, user ? [`HOME=${user.home}`] : [], request.env], {
+      hostname: '',
+      home: '/',
+      tty: request.tty,
+    }),
+    cwd: workingDirectory(request.workingDir, own.cwd),
   };
 }

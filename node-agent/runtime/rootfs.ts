@@ -1,8 +1,8 @@
 /** Root filesystems: mounting them, and reading from them as if from inside, where no symlink leads out. */
-import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs';
+import { closeSync, constants, fchmodSync, fstatSync, openSync, readSync } from 'node:fs';
 import { Fault } from '#proto/kernel/errors.ts';
 import { CallError, mount, mountFlags, openUnder, resolve, unmount } from './libc.ts';
-import type { RootfsMount } from './runtime.ts';
+import type { PreparedMount, RootfsMount } from './runtime.ts';
 
 const maxOptionBytes = 4095;
 const maxFileBytes = 1 << 20;
@@ -86,6 +86,29 @@ export function readInRoot(rootPath: string, path: string): string {
     throw error;
   } finally {
     if (fd >= 0) closeSync(fd);
+    closeSync(root);
+  }
+}
+
+/**
+ * Gives the directories of the image that tmpfs mounts will hide the modes asked for them: runc 1.1 copies the mode of the
+ * directory below over that of the option.
+ */
+export function setTmpfsModes(rootPath: string, mounts: readonly PreparedMount[]): void {
+  const root = openSync(rootPath, constants.O_RDONLY | constants.O_DIRECTORY);
+  try {
+    for (const { type, target, options } of mounts) {
+      const mode = options.find((option) => option.startsWith('mode='))?.slice('mode='.length);
+      if (type !== 'tmpfs' || mode === undefined) continue;
+      try {
+        const fd = openUnder(root, target, constants.O_RDONLY | constants.O_DIRECTORY);
+        fchmodSync(fd, Number.parseInt(mode, 8));
+        closeSync(fd);
+      } catch (error) {
+        if (!(error instanceof CallError)) throw error;
+      }
+    }
+  } finally {
     closeSync(root);
   }
 }

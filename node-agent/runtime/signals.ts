@@ -1,4 +1,4 @@
-/** Signals by their names, as people and image configs write them. Pure. */
+/** Signals by their names, as people and image configs write them. */
 import { constants } from 'node:os';
 import { Fault } from '#proto/kernel/errors.ts';
 

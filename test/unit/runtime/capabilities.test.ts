@@ -1,3 +1,4 @@
+/** Containers hold few capabilities, and those they are given. */
 import { describe, expect, it } from 'vitest';
 import {
   allCapabilities,

@@ -1,3 +1,4 @@
+/** Both versions of control groups, over a tree of plain files. */
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';

@@ -1,3 +1,4 @@
+/** What conmon answers is understood. */
 import { describe, expect, it } from 'vitest';
 import { parseAnswer } from '#node-agent/runtime/conmon.ts';
 import { sharedDirectory } from '#node-agent/runtime/rootfs.ts';

@@ -1,3 +1,4 @@
+/** The files made for a container say what they should. */
 import { describe, expect, it } from 'vitest';
 import { type EtcSettings, etcFiles } from '#node-agent/runtime/etc-files.ts';
 

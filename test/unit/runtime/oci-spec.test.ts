@@ -1,3 +1,4 @@
+/** What config.json says for each thing a service can ask. */
 import { describe, expect, it } from 'vitest';
 import { specText } from '#node-agent/runtime/bundle.ts';
 import { allCapabilities, defaultCapabilities } from '#node-agent/runtime/capabilities.ts';

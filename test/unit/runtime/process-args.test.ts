@@ -1,3 +1,4 @@
+/** What is run, and where, follows Docker. */
 import { describe, expect, it } from 'vitest';
 import { processArgs, workingDirectory } from '#node-agent/runtime/process-args.ts';
 

@@ -1,3 +1,4 @@
+/** The filter is not looser than Docker’s. */
 import { readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
 import { defaultCapabilities } from '#node-agent/runtime/capabilities.ts';

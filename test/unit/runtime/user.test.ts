@@ -1,3 +1,4 @@
+/** Who a container runs as follows Docker. */
 import { describe, expect, it } from 'vitest';
 import { resolveUser } from '#node-agent/runtime/user.ts';
 
