@@ -1,6 +1,7 @@
 /** The real runtime, with runc: the contract, and what only a kernel can show. */
 import { execFileSync } from 'node:child_process';
 import {
+  chownSync,
   existsSync,
   mkdirSync,
   readdirSync,
@@ -12,13 +13,26 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import type { ContainerRequest, ExecRequest, ExecSession, Runtime } from '#node-agent/runtime/runtime.ts';
+import type { ContainerRequest, Runtime } from '#node-agent/runtime/runtime.ts';
+import { hostVolumes } from '#node-agent/volumes/volumes.ts';
 import type { TaskId } from '#proto/model/ids.ts';
-import type { ContainerSpec } from '#proto/model/service.ts';
-import { type ContainerLab, containerLab, makeRootfs, shellRequest } from '#test/support/container-lab.ts';
+import type { ContainerSpec, Mount } from '#proto/model/service.ts';
+import { type ContainerLab, containerLab, makeRootfs, newTaskId, shellRequest } from '#test/support/container-lab.ts';
 import { eventually } from '#test/support/eventually.ts';
 import { execRequest, exitsOf, type Role, runtimeContract, stateOf } from './runtime-contract.ts';
 
+const emptyMount: Mount = {
+  type: 'volume',
+  source: '',
+  target: '',
+  readOnly: false,
+  noCopy: false,
+  propagation: '',
+  createHostPath: false,
+  tmpfsSizeBytes: 0,
+  tmpfsMode: 0,
+  subpath: '',
+};
 const scripts: Record<Role, string> = {
   stays: 'trap "exit 143" TERM; while true; do sleep 0.1; done',
   'exits-7': 'sleep 0.2; exit 7',
@@ -241,6 +255,34 @@ describe('a container of conmon with runc', () => {
     expect(lines).toEqual(['content', 'refused']);
   });
 
+  it('finds in a volume what another one left, beginning with the image’s content and owners', async () => {
+    const data = join(lab.directory, 'agent');
+    chownSync(join(lab.rootfs, 'data'), 1234, 1234);
+    const volumes = hostVolumes({ data, forbidden: [data] });
+    const volume = { ...emptyMount, type: 'volume', source: 'shop_data', target: '/data' } as const;
+    const tmpfs = {
+      ...emptyMount,
+      type: 'tmpfs',
+      target: '/scratch',
+      tmpfsSizeBytes: 1 << 20,
+      tmpfsMode: 0o1777,
+    } as const;
+    const visit = async (script: string, mount: Partial<Mount>) => {
+      const id = newTaskId();
+      const rootfs = [{ type: 'bind', source: lab.rootfs, options: ['rbind'] }];
+      const wanted = [{ ...volume, ...mount }, tmpfs];
+      const mounts = await volumes.prepare({ task: id, mounts: wanted, imageVolumes: [], rootfs, privileged: false });
+      const { lines } = await outcome(script, { user: 'app' }, { id, mounts });
+      await volumes.release(id);
+      return lines;
+    };
+    const first = await visit('ls /data; echo kept > /data/inner-note; echo x > /scratch/x && cat /scratch/x', {});
+    expect(first).toEqual(['inner', 'x']);
+    const second = await visit('cat /data/inner-note; echo x > /data/more || echo refused', { readOnly: true });
+    expect(second).toContain('kept');
+    expect(second).toContain('refused');
+  });
+
   it('has its hostname, environment and network namespace', async () => {
     const { lines } = await outcome('hostname; echo $A $B $HOSTNAME; ls /sys/class/net', { env: ['A=1', 'B=2=3'] });
     expect(lines).toEqual(['web-1', '1 2=3 web-1', 'lo']);
@@ -409,89 +451,5 @@ describe('a container of conmon with runc', () => {
         .every((line) => /\/conmon$|^0::/.test(line)),
     );
     await runtime.delete(request.id);
-  });
-
-  describe('exec', () => {
-    let id: TaskId;
-    beforeAll(async () => {
-      id = (await run('sleep 10000', { env: ['COLOUR=blue'] })).id;
-    });
-
-    const finished = async (session: ExecSession) => {
-      let out = '';
-      let err = '';
-      session.stdout.on('data', (chunk) => (out += chunk));
-      session.stderr?.on('data', (chunk) => (err += chunk));
-      const closed = new Promise((resolve) => session.stdout.once('close', resolve));
-      const exitCode = await session.exit;
-      await closed;
-      return { out, err, exitCode };
-    };
-    const exec = async (command: readonly string[], fields: Partial<ExecRequest> = {}) =>
-      finished(await runtime.exec(execRequest(id, command, fields)));
-
-    it('has the environment, user and directory asked for, on top of the container’s own', async () => {
-      const script = 'echo $COLOUR $SHAPE $HOME; id -u; pwd';
-      const { out } = await exec(['sh', '-c', script], { env: ['SHAPE=round'], user: 'app', workingDir: '/tmp' });
-      expect(out).toBe('blue round /home/app\n1234\n/tmp\n');
-    });
-
-    it('gives 127 for a command that is not there and 126 for one that cannot be executed', async () => {
-      expect((await exec(['nothing-of-the-kind'])).exitCode).toBe(127);
-      expect((await exec(['/etc/passwd'])).exitCode).toBe(126);
-      expect((await exec(['sh', '-c', 'exit 255'])).exitCode).toBe(255);
-    });
-
-    it('takes input until it ends', async () => {
-      const session = await runtime.exec(execRequest(id, ['wc', '-c'], { stdin: true }));
-      const result = finished(session);
-      session.stdin!.write('x'.repeat(100_000));
-      session.stdin!.end();
-      expect((await result).out.trim()).toBe('100000');
-    });
-
-    it('gives a large output whole', async () => {
-      const { out } = await exec(['sh', '-c', 'head -c 3000000 /dev/zero | tr "\\0" x']);
-      expect(out.length).toBe(3_000_000);
-    });
-
-    it('has a terminal that can be resized, and gives the exit code through it', async () => {
-      const session = await runtime.exec(execRequest(id, ['sh'], { tty: true, stdin: true, columns: 100, rows: 30 }));
-      let out = '';
-      session.stdout.on('data', (chunk) => (out += chunk));
-      session.stdin!.write('stty size; tty\n');
-      await eventually(() => out.includes('30 100') && out.includes('/dev/pts/'));
-      session.resize(120, 40);
-      await eventually(() => {
-        session.stdin!.write('stty size\n');
-        return out.includes('40 120');
-      });
-      session.stdin!.write('exit 9\n');
-      expect(await session.exit).toBe(9);
-    });
-
-    it('can be signalled, also with what cannot be caught', async () => {
-      for (const [signal, code] of [
-        ['SIGTERM', 143],
-        ['SIGKILL', 137],
-      ] as const) {
-        const session = await runtime.exec(execRequest(id, ['sh', '-c', 'echo ready; exec sleep 1000']));
-        let out = '';
-        session.stdout.on('data', (chunk) => (out += chunk));
-        await eventually(() => out.includes('ready'));
-        session.signal(signal);
-        expect(await session.exit).toBe(code);
-      }
-      expect((await exec(['ps'])).out).not.toContain('sleep 1000\n');
-    });
-
-    it('has no more rights than the container', async () => {
-      const { out } = await exec([
-        'sh',
-        '-c',
-        'mount -t tmpfs none /tmp || grep -E "^(CapEff|NoNewPrivs|Seccomp:)" /proc/self/status',
-      ]);
-      expect(out.replace(/\s+/g, ' ')).toBe('CapEff: 00000000000405fb NoNewPrivs: 1 Seccomp: 2 ');
-    });
   });
 });
