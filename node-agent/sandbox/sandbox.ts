@@ -59,6 +59,7 @@ export function openSandbox(
       if (process.getuid?.() !== 0)
         throw new Fault('forbidden', 'a sandbox needs root: it makes namespaces, mounts and cgroups');
       mkdirSync(layout.dir, { recursive: true, mode: 0o755 });
+      await refuseNamesake(layout, clock);
       const keeper = (await isListening(layout)) ? undefined : launchKeeper(layout, root, bare);
       await untilListening(layout, clock, keeper);
       return await ask(layout.keeperSocket, { op: 'up', hosts, bare }, onProgress);
@@ -98,6 +99,21 @@ async function isListening(layout: Layout): Promise<boolean> {
     () => true,
     (error) => !isFault(error, 'unavailable'),
   );
+}
+
+/** The mark is the name alone: a sandbox of the same name under another root would be ended with this one. */
+async function refuseNamesake(layout: Layout, clock: Clock): Promise<void> {
+  const deadline = clock.monotonic() + 3_000;
+  const path = `${cgroupRoot}/${layout.name}`;
+  // The lock file appears a moment after the first process of our own.
+  while (!existsSync(layout.lockFile) && processesIn(machineHierarchies(), path).length > 0) {
+    if (clock.monotonic() > deadline) {
+      throw new Fault('conflict', `another sandbox ${layout.name} runs on this machine, from another directory`, {
+        remedy: 'choose another --name, or end that one where it was started',
+      });
+    }
+    await clock.sleep(20);
+  }
 }
 
 /** Starts the keeper detached, in its cgroup and a pid namespace whose init reaps; a lock lets only one of two win. */

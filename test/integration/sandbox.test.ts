@@ -251,6 +251,18 @@ describe('named sandboxes', () => {
     }
   });
 
+  test('of one name under two roots are refused: they would end together', async () => {
+    const name = newName();
+    const sandbox = openSandbox(name, { root });
+    try {
+      await sandbox.up({ hosts: 1, bare: true });
+      const other = openSandbox(name, { root: join(root, 'other') });
+      await expect(other.up({ hosts: 1, bare: true })).rejects.toThrow('from another directory');
+    } finally {
+      await sandbox.down();
+    }
+  });
+
   test('have names that stay in their directory', () => {
     expect(() => openSandbox('../x', { root })).toThrow('cannot name a sandbox');
   });
