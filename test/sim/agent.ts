@@ -1,6 +1,8 @@
 /** A node at the level of statuses: takes its set, makes its tasks run, end and fail, and says so, over a line that can be cut. */
 import type { Random } from '#proto/kernel/random.ts';
+import type { AssignmentItem } from '#proto/model/assignment.ts';
 import type { NodeId, TaskId } from '#proto/model/ids.ts';
+import type { Node } from '#proto/model/node.ts';
 import { isActive, isTerminal, type Task, type TaskState, type TaskStatus } from '#proto/model/task.ts';
 import type { FakeClock } from '#test/support/fake-clock.ts';
 
@@ -9,6 +11,40 @@ export interface Mischief {
   rejected: number;
   failsAtStart: number;
   diesLater: number;
+}
+
+/** A process on a machine, and the address it answers on. */
+export interface LiveTask {
+  readonly id: TaskId;
+  readonly address: string;
+}
+
+/** A node's full set, as read when it was sent. */
+export interface SetMessage {
+  readonly items: readonly AssignmentItem[];
+  readonly node: Node;
+  readonly revision: number;
+  readonly epoch: number;
+}
+
+/** What the world does to a node, whatever runs on it. */
+export interface WorldAgent {
+  readonly id: NodeId;
+  readonly up: boolean;
+  readonly reachable: boolean;
+  cut: boolean;
+  /** A slow line: added to every message. */
+  delayMs: number;
+  live(): LiveTask[];
+  /** The full set: what is not in it ends and is forgotten. */
+  receive(message: SetMessage): void;
+  /** A new session: everything it knows is said again. */
+  greet(): void;
+  crash(): void;
+  boot(): void;
+  heal(): void;
+  /** Kills the process of one of its tasks. */
+  killOne(): void;
 }
 
 interface Local {
@@ -28,7 +64,7 @@ export interface AgentParts {
   connect(node: NodeId): void;
 }
 
-export class SimAgent {
+export class SimAgent implements WorldAgent {
   readonly id: NodeId;
   readonly #parts: AgentParts;
   readonly #tasks = new Map<TaskId, Local>();
@@ -49,15 +85,16 @@ export class SimAgent {
   }
 
   /** Tasks with a process on this machine now. */
-  live(): Task[] {
+  live(): LiveTask[] {
     return [...this.#tasks.values()]
       .filter(({ status }) => !isTerminal(status.state) && status.state !== 'assigned')
       .map(({ task }) => task);
   }
 
   /** The full set: what is not in it ends and is forgotten. */
-  receive(tasks: readonly Task[]): void {
+  receive({ items }: SetMessage): void {
     if (!this.reachable) return;
+    const tasks = items.flatMap((item) => (item.kind === 'task' ? [item.task] : []));
     const ids = new Set(tasks.map(({ id }) => id));
     for (const [id, local] of this.#tasks) {
       if (ids.has(id)) continue;

@@ -14,7 +14,7 @@ import type { Log } from '#proto/kernel/log.ts';
 import type { Service, ServiceSpec } from '#proto/model/service.ts';
 import { containerSpec } from '#proto/model/service.ts';
 import { aSpec, aTemplate } from '#test/support/builders.ts';
-import type { SimAgent } from './agent.ts';
+import type { WorldAgent } from './agent.ts';
 import { World } from './world.ts';
 
 export interface Outcome {
@@ -151,7 +151,7 @@ function disturb(world: World): void | Promise<void> {
   return disturbances[world.random.int(disturbances.length)]!(world);
 }
 
-function anAgent({ agents, random }: World): SimAgent {
+function anAgent({ agents, random }: World): WorldAgent {
   return [...agents.values()][random.int(agents.size)]!;
 }
 

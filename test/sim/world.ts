@@ -1,6 +1,7 @@
 /** A whole cluster in one process on a fake clock: the production controllers and status writer, a memory etcd, and simulated nodes. */
 import { createHash } from 'node:crypto';
 import { runControllers } from '#control-plane/controllers/loop.ts';
+import { itemsOf } from '#control-plane/dispatch/assign.ts';
 import { BeatLiveness } from '#control-plane/dispatch/liveness.ts';
 import { StatusWriter } from '#control-plane/dispatch/status.ts';
 import type { WishContext } from '#control-plane/reconcilers/service-changes.ts';
@@ -15,8 +16,9 @@ import type { Node } from '#proto/model/node.ts';
 import { isActive, occupiesNode, type Task } from '#proto/model/task.ts';
 import { aNode } from '#test/support/builders.ts';
 import { FakeClock } from '#test/support/fake-clock.ts';
-import { type Mischief, SimAgent } from './agent.ts';
+import { type AgentParts, type Mischief, SimAgent, type WorldAgent } from './agent.ts';
 import { checkStep } from './invariants.ts';
+import { WorkerAgent } from './worker-agent.ts';
 
 interface Leader {
   readonly epoch: number;
@@ -31,7 +33,7 @@ export class World {
   /** For what the world does to itself; what runs in it has its own. */
   readonly random: Random;
   readonly etcd: MemoryEtcd;
-  readonly agents = new Map<NodeId, SimAgent>();
+  readonly agents = new Map<NodeId, WorldAgent>();
   readonly mischief: Mischief = { rejected: 0, failsAtStart: 0, diesLater: 0 };
   readonly #seed: number;
   readonly #log: Log;
@@ -164,28 +166,33 @@ export class World {
 
   #addNode(node: Node): void {
     this.etcd.commit([{ table: 'node', key: node.id, value: node, expect: 0 }], undefined);
-    const agent = new SimAgent(node.id, {
+    const parts: AgentParts = {
       clock: this.clock,
       random: seededRandom(this.#seed * 104_729 + this.agents.size),
       mischief: this.mischief,
-      report: (id, statuses) => this.leader.statuses.report(id, statuses),
+      report: (id, statuses) => this.#leaders.at(-1)?.statuses.report(id, statuses),
       beat: (id) => this.#leaders.at(-1)?.liveness.beat(id),
       connect: (id) => this.#sendSet(id),
-    });
+    };
+    // Half of all worlds run the production worker on every node; the others are faster and stranger.
+    const agent = this.#seed % 2 === 0 ? new WorkerAgent(node.id, parts, this.#log) : new SimAgent(node.id, parts);
     this.agents.set(node.id, agent);
   }
 
   /** In order for each node; what it holds is read when it is sent. */
   #sendSet(node: NodeId): void {
     const agent = this.agents.get(node);
-    const { epoch, store } = this.leader;
-    if (!agent?.reachable) return;
-    const set = [...store.snapshot.tasksOnNode(node)].filter(occupiesNode);
+    const leader = this.#leaders.at(-1);
+    if (!agent?.reachable || !leader) return;
+    const { epoch, store } = leader;
+    const record = store.snapshot.node(node)!;
+    const items = itemsOf(store.snapshot, node, (credential) => credential);
+    const message = { items, node: record, revision: store.snapshot.revision, epoch };
     const nowMs = this.clock.monotonic();
     const atMs = Math.max(this.#setAtMs.get(node) ?? 0, nowMs + agent.delayMs + 1 + this.random.int(10));
     this.#setAtMs.set(node, atMs);
     this.clock.after(atMs - nowMs, () => {
-      if (this.leader.epoch === epoch) agent.receive(set);
+      if (this.leader.epoch === epoch) agent.receive(message);
     });
   }
 
