@@ -64,6 +64,8 @@ const resolveBackoff = { initialMs: 50, maxMs: 500 };
 /** How many records of a refused transaction are read back with the refusal. */
 const proofs = 16;
 const overheadBytes = 64;
+/** Longest wait for the first answer to a transaction; that for the second is twice as long, and so on. */
+const firstWaitMs = 1_000;
 /** A commit of ours that the watch has not told by then means that the watch is stuck. */
 const silentWatchMs = 3_000;
 
@@ -261,7 +263,7 @@ class EtcdStore implements Store {
    * once, and where they refuse, what lies there tells whether it had gone through the first time.
    */
   async #transact(write: Write, guard?: LeadershipRecord): Promise<Outcome> {
-    const { clock, random, resolveMs = 6_000 } = this.#parts;
+    const { clock, random, address, resolveMs = 6_000 } = this.#parts;
     const deadline = clock.monotonic() + resolveMs;
     const proven = [...write.puts.map(({ key }) => key), ...write.deletes].slice(0, proofs);
     const request = {
@@ -275,7 +277,9 @@ class EtcdStore implements Store {
     let doubt = false;
     for (let attempt = 1; ; attempt++) {
       try {
-        const answer = await this.#client.kv.txn(request);
+        // Short at first: a member may have sent it on to a leader that has just died. Sending it again is harmless.
+        const waitMs = Math.min(attempt * firstWaitMs, address.callTimeoutMs ?? Number.POSITIVE_INFINITY);
+        const answer = await this.#client.kv.txn(request, { deadline: clock.now() + waitMs });
         if (answer.succeeded) return { kind: 'committed', revision: Number(answer.header.revision) };
         const before = doubt ? committedBefore(write, answer) : undefined;
         if (before !== undefined) return { kind: 'committed', revision: before };
