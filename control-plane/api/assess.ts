@@ -55,11 +55,11 @@ export function assess(snapshot: Snapshot, id: ServiceId, name: string, options:
   if (done.length >= wanted && extra === 0 && surplus <= 0 && !rolling) return outcome('converged', '');
   const hopeless = failing(service, current, options.sinceMs) ?? pendingTooLong(current, options.now);
   if (hopeless) return outcome('failed', hopeless);
-  if (done.length < wanted) return outcome('progressing', waitingFor(service, current, wanted));
+  if (done.length < wanted) return outcome('progressing', waitingFor(service, current, wanted, extra));
   if (extra > 0) return outcome('progressing', `replacing ${extra} of the revision before`);
   return outcome(
     'progressing',
-    surplus > 0 ? `stopping ${surplus} more than wanted` : rollout.message || 'watching the new tasks',
+    surplus > 0 ? `stopping ${surplus} more than wanted` : `watching the new tasks: ${rollout.message}`,
   );
 }
 
@@ -121,7 +121,7 @@ function pendingTooLong(current: readonly Task[], now: number): string | undefin
   return first && pending.length === waiting.length ? `${taskName(first)} is pending: ${reasonOf(first)}` : undefined;
 }
 
-function waitingFor(service: Service, current: readonly Task[], wanted: number): string {
+function waitingFor(service: Service, current: readonly Task[], wanted: number, extra: number): string {
   const active = current.filter((task) => isActive(task));
   const blocked = active.find((task) => task.state === 'pending' && reasonOf(task) !== '');
   if (blocked) return `${taskName(blocked)} is pending: ${reasonOf(blocked)}`;
@@ -130,9 +130,11 @@ function waitingFor(service: Service, current: readonly Task[], wanted: number):
     .sort((a, b) => b.stateAtMs - a.stateAtMs)[0];
   if (failed) return `${taskName(failed)} ${failed.state}: ${reasonOf(failed)}; trying again`;
   const unhealthy = active.find((task) => task.state === 'running' && !isReady(task));
-  if (unhealthy) return `${taskName(unhealthy)} runs, its health check says ${unhealthy.health || 'nothing'} yet`;
+  if (unhealthy?.health === 'unhealthy') return `${taskName(unhealthy)} runs, and its health check fails`;
+  if (unhealthy) return `${taskName(unhealthy)} runs; waiting for its health check`;
   const slowest = active.filter((task) => task.state !== 'running')[0];
   if (slowest) return `${taskName(slowest)} is ${slowest.state}${slowest.message ? `: ${slowest.message}` : ''}`;
+  if (extra > 0) return `replacing ${extra} of the revision before`;
   return `waiting for ${wanted - active.length} tasks of ${nameOfService(service)}`;
 }
 

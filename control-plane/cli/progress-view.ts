@@ -64,7 +64,7 @@ function lineOf(
   longest: number,
 ): string {
   const mark = { converged: colours.green('✓'), failed: colours.red('✗') }[outcome] ?? colours.yellow('…');
-  const count = message === 'removed' ? '' : ` ${running}/${wanted}`;
+  const count = message === 'removed' || wanted === 0 ? '' : ` ${running}/${wanted}`;
   const words = outcome === 'converged' ? (message === 'removed' ? 'removed' : 'running') : message;
   return `${mark} ${name}${' '.repeat(longest - width(name))} ${count} ${outcome === 'failed' ? colours.red(words) : words}`.trimEnd();
 }

@@ -36,7 +36,7 @@ describe('a service', () => {
     expect(judged(two, [task(1), task(2, { health: 'starting' })])).toMatchObject({
       outcome: 'progressing',
       running: 1,
-      message: 'web.2 runs, its health check says starting yet',
+      message: 'web.2 runs; waiting for its health check',
     });
   });
   it('counts what ended well, where it is not to run again', () => {
