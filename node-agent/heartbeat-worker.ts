@@ -17,6 +17,9 @@ const port = parentPort;
 const loopTurnedAt = new Float64Array((workerData as { loop: SharedArrayBuffer }).loop);
 const nowMs = () => performance.timeOrigin + performance.now();
 
+// As in main.ts: grpc-js names the server by its IP address in TLS.
+process.noDeprecation = true;
+
 let stop: (() => void) | undefined;
 
 port.on('message', (order: HeartbeatOrder) => {

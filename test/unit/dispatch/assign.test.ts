@@ -1,0 +1,113 @@
+import { describe, expect, it } from 'vitest';
+import { endpointOf, itemsOf, mark, nothingDirty, registryOf } from '#control-plane/dispatch/assign.ts';
+import { LiveSnapshot } from '#control-plane/store/snapshot.ts';
+import type { Applied } from '#control-plane/store/store.ts';
+import { assignmentKey } from '#proto/model/assignment.ts';
+import { serviceId } from '#proto/model/ids.ts';
+import type { Task } from '#proto/model/task.ts';
+import { aNode, aRevision, aService, aTask, idOf } from '#test/support/builders.ts';
+
+const web = aService('web');
+const [h1, h2] = [aNode('h1'), aNode('h2')];
+const onH1 = { nodeId: h1.id, nodeName: 'h1', address: '10.192.1.2' } as const;
+
+function snapshotOf(...tasks: Task[]): LiveSnapshot {
+  const snapshot = new LiveSnapshot();
+  for (const node of [h1, h2]) snapshot.apply('node', node.id, node, 1);
+  snapshot.apply('service', web.id, web, 1);
+  snapshot.apply('revision', `${web.id}/1`, { ...aRevision(web), imageDigest: 'sha256:pinned' }, 1);
+  for (const task of tasks) snapshot.apply('task', task.id, task, 1);
+  return snapshot;
+}
+
+function dirtyAfter(...changes: Applied[]) {
+  const dirty = nothingDirty();
+  mark(dirty, { revision: 2, changes });
+  return dirty;
+}
+const taskChange = (before: Task | undefined, after: Task | undefined): Applied => ({
+  table: 'task',
+  key: (after ?? before)!.id,
+  before,
+  after,
+});
+
+describe('the full set of a node', () => {
+  it('is its own live tasks, all endpoints, the other nodes, and the logins it needs, opened', () => {
+    const mine = aTask('mine', onH1);
+    const ended = aTask('ended', { ...onH1, state: 'failed' });
+    const other = aTask('other', { ...onH1, nodeId: h2.id });
+    const snapshot = snapshotOf(mine, ended, other);
+    for (const registry of ['docker.io', 'unused.example']) {
+      snapshot.apply('credential', registry, { registry, username: 'u', password: 'sealed' }, 1);
+    }
+    const items = itemsOf(snapshot, h1.id, (one) => ({ ...one, password: 'open' }));
+    expect(items.map(assignmentKey)).toEqual([
+      `peer/${h2.id}`,
+      `endpoint/${web.id}`,
+      'credential/docker.io',
+      `task/${mine.id}`,
+    ]);
+    expect(items[2]).toMatchObject({ password: 'open' });
+    expect(items[3]).toMatchObject({ imageDigest: 'sha256:pinned' });
+  });
+});
+
+describe('an endpoint', () => {
+  it('has the running tasks by slot, serving only where traffic may go', () => {
+    const running = aTask('b', { ...onH1, slot: 2 });
+    const stopping = aTask('a', { ...onH1, slot: 1, wanted: 'shutdown' });
+    const starting = aTask('c', { ...onH1, slot: 3, state: 'starting' });
+    const { backends } = endpointOf(snapshotOf(running, stopping, starting), web);
+    expect(backends.map(({ slot, serving }) => [slot, serving])).toEqual([
+      [1, false],
+      [2, true],
+    ]);
+  });
+});
+
+describe('a change', () => {
+  const task = aTask('t', { ...onH1, state: 'assigned' });
+
+  it('of what is wanted goes to the node that has the task, and to no other', () => {
+    const dirty = dirtyAfter(taskChange(task, { ...task, wanted: 'shutdown' }));
+    expect([...dirty.tasks]).toEqual([[h1.id, new Set([task.id])]]);
+    expect(dirty.endpoints.size).toBe(0);
+  });
+
+  it("that is the agent's own report is not sent back to it", () => {
+    expect(dirtyAfter(taskChange(task, { ...task, state: 'preparing', message: 'x' })).tasks.size).toBe(0);
+  });
+
+  it('that ends a task takes it from its node, and its backend from all', () => {
+    const running = { ...task, state: 'running' } as const;
+    const dirty = dirtyAfter(taskChange(running, { ...running, state: 'failed' }));
+    expect([...dirty.tasks.keys()]).toEqual([h1.id]);
+    expect([...dirty.endpoints]).toEqual([web.id]);
+  });
+
+  it('of a service matters only where the network sees it', () => {
+    const scaled = { ...web, spec: { ...web.spec, replicas: 9 } };
+    const moved = { ...web, vip: '10.224.0.9' };
+    const change = (after: typeof web): Applied => ({ table: 'service', key: web.id, before: web, after });
+    expect(dirtyAfter(change(scaled)).endpoints.size).toBe(0);
+    expect([...dirtyAfter(change(moved)).endpoints]).toEqual([serviceId(idOf('web'))]);
+  });
+
+  it('of a node is told to the others where its address or subnet changed', () => {
+    const change = (after: typeof h1): Applied => ({ table: 'node', key: h1.id, before: h1, after });
+    expect(dirtyAfter(change({ ...h1, state: 'down' })).peers.size).toBe(0);
+    const dirty = dirtyAfter(change({ ...h1, subnet: '10.192.9.0/24' }));
+    expect([[...dirty.peers], [...dirty.records]]).toEqual([[h1.id], [h1.id]]);
+  });
+});
+
+describe('the registry of an image', () => {
+  it.each([
+    ['web:1', 'docker.io'],
+    ['library/web', 'docker.io'],
+    ['localhost/web', 'localhost'],
+    ['registry:5000/web:1', 'registry:5000'],
+    ['r.example/a/b@sha256:0', 'r.example'],
+  ])('%s is %s', (image, registry) => expect(registryOf(image)).toBe(registry));
+});

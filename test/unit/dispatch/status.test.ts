@@ -1,0 +1,96 @@
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { StatusWriter } from '#control-plane/dispatch/status.ts';
+import { MemoryEtcd, type MemoryStore } from '#control-plane/store/memory-store.ts';
+import { systemClock } from '#proto/kernel/clock.ts';
+import { Fault } from '#proto/kernel/errors.ts';
+import { silentLog } from '#proto/kernel/log.ts';
+import { type NodeId, nodeId, type TaskId } from '#proto/model/ids.ts';
+import type { TaskState, TaskStatus } from '#proto/model/task.ts';
+import { aTask, idOf } from '#test/support/builders.ts';
+import { eventually } from '#test/support/eventually.ts';
+
+const node = nodeId(idOf('h1'));
+let store: MemoryStore;
+let writer: StatusWriter;
+
+beforeEach(async () => {
+  store = new MemoryEtcd({ clock: systemClock }).open();
+  await store.takeLeadership(undefined, { epoch: 1, replica: 'm1', address: '' });
+  writer = new StatusWriter({ store, clock: systemClock, log: silentLog, epoch: () => store.leadership?.epoch });
+  await put('t1', node);
+  await put('t2', node);
+});
+afterEach(async () => {
+  writer.close();
+  await store.close();
+});
+
+async function put(name: string, on: NodeId): Promise<void> {
+  const value = aTask(name, { state: 'assigned', nodeId: on });
+  await store.seen(await store.commit([{ table: 'task', key: value.id, value, expect: 0 }]));
+}
+const id = (name: string) => idOf(name) as TaskId;
+const word = (name: string, state: TaskState, message = ''): TaskStatus => ({
+  taskId: id(name),
+  state,
+  message,
+  error: '',
+  atMs: 5,
+  startedAtMs: 0,
+  finishedAtMs: 0,
+  exitCode: 0,
+  oomKilled: false,
+  health: '',
+  pid: 0,
+  imageDigest: '',
+});
+const stateOf = (name: string) => store.snapshot.task(id(name))!.state;
+
+describe('reports of agents', () => {
+  it('of one tick are one commit', async () => {
+    const { revision } = store.snapshot;
+    writer.report(node, [word('t1', 'preparing'), word('t2', 'preparing')]);
+    writer.report(node, [word('t1', 'running')]);
+    await eventually(() => stateOf('t1') === 'running' && stateOf('t2') === 'preparing');
+    expect(store.snapshot.revision).toBe(revision + 1);
+  });
+
+  it('that meet a newer record are taken into that one', async () => {
+    const held = store.snapshot.get('task', id('t1'))!;
+    const value = { ...held.value, wanted: 'shutdown' } as const;
+    // Committed first, and not yet seen when the report is decided on the old record.
+    const first = store.commit([{ table: 'task', key: id('t1'), value, expect: held.modRevision }]);
+    writer.report(node, [word('t1', 'running')]);
+    await first;
+    await eventually(() => stateOf('t1') === 'running');
+    expect(store.snapshot.task(id('t1'))!.wanted).toBe('shutdown');
+  });
+
+  it('outlive an etcd that does not answer for a while', async () => {
+    const fault = new Fault('unavailable', 'no etcd');
+    store.failNext({ fault, applied: false }, { fault, applied: false });
+    writer.report(node, [word('t1', 'failed')]);
+    writer.report(node, [word('t2', 'running')]);
+    await eventually(() => stateOf('t1') === 'failed' && stateOf('t2') === 'running');
+  });
+
+  it('never take back an end, nor speak for the tasks of another node', async () => {
+    writer.report(node, [word('t1', 'failed')]);
+    writer.report(node, [word('t1', 'running')]);
+    writer.report(nodeId(idOf('h2')), [word('t2', 'failed')]);
+    await eventually(() => stateOf('t1') === 'failed');
+    writer.report(node, [word('t1', 'running'), word('t2', 'preparing')]);
+    await eventually(() => stateOf('t2') === 'preparing');
+    expect(stateOf('t1')).toBe('failed');
+  });
+
+  it('are left to the next leader where this replica does not lead any more', async () => {
+    await store.takeLeadership(store.leadership, { epoch: 2, replica: 'm2', address: '' });
+    const deposed = new StatusWriter({ store, clock: systemClock, log: silentLog, epoch: () => 1 });
+    deposed.report(node, [word('t1', 'failed')]);
+    writer.report(node, [word('t2', 'running')]);
+    await eventually(() => stateOf('t2') === 'running');
+    expect(stateOf('t1')).toBe('assigned');
+    deposed.close();
+  });
+});

@@ -1,0 +1,166 @@
+import fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+import {
+  cleanupDelayMs,
+  type Decision,
+  decide,
+  type Effect,
+  effects,
+  type TaskSeen,
+  type TaskWanted,
+} from '#node-agent/task/decide.ts';
+import { containerSpec } from '#proto/model/service.ts';
+import { isTerminal, mayAdvance, taskStates, wantedStates } from '#proto/model/task.ts';
+import { aTask, aTemplate } from '#test/support/builders.ts';
+
+const now = { wallMs: 1_000_000, monotonicMs: 50_000 };
+
+function wanted(task: Parameters<typeof aTask>[1] = {}, removed = false): TaskWanted {
+  const template = aTemplate({ container: containerSpec('web:1', { stopGracePeriodMs: 5_000 }) });
+  return { task: aTask('t1', task), template, imageDigest: '', removed };
+}
+
+function seen(fields: Partial<TaskSeen> = {}): TaskSeen {
+  return {
+    state: 'assigned',
+    image: false,
+    rootfs: false,
+    mounts: false,
+    network: false,
+    container: 'none',
+    exit: undefined,
+    busy: new Set(),
+    retryAtMs: 0,
+    verdict: undefined,
+    unhealthy: undefined,
+    signalledAtMs: undefined,
+    killed: false,
+    endedAtMs: undefined,
+    cleaned: false,
+    ...fields,
+  };
+}
+
+const prepared = { image: true, rootfs: true, mounts: true, network: true, state: 'preparing' } as const;
+const exit = { exitCode: 0, oomKilled: false, atMs: 1, lost: false };
+
+/** The steps in short: effects by name, reports by state. */
+const short = (decision: Decision) =>
+  decision.steps.map((step) =>
+    step.do === 'effect' ? step.effect : step.do === 'report' ? `→${step.state}` : step.do,
+  );
+
+describe('a task to be run', () => {
+  it('begins with its image and its network at once', () => {
+    expect(short(decide(wanted(), seen(), now))).toEqual(['→preparing', 'attach-network', 'ensure-image']);
+  });
+
+  it('does not begin twice what is under way', () => {
+    const busy = new Set<Effect>(['attach-network', 'ensure-image']);
+    expect(short(decide(wanted(), seen({ state: 'preparing', busy }), now))).toEqual([]);
+  });
+
+  it('is created only when all it needs is there', () => {
+    expect(short(decide(wanted(), seen(prepared), now))).toEqual(['create']);
+    expect(short(decide(wanted(), seen({ ...prepared, network: false }), now))).toEqual(['attach-network']);
+    expect(short(decide(wanted(), seen({ ...prepared, mounts: false }), now))).toEqual(['prepare-mounts']);
+  });
+
+  it('waits after a failure, and says until when', () => {
+    expect(decide(wanted(), seen({ state: 'preparing', retryAtMs: now.monotonicMs + 70 }), now)).toEqual({
+      steps: [],
+      againInMs: 70,
+    });
+  });
+
+  it('starts when created, or waits as ready for its turn or its delay', () => {
+    const created = seen({ ...prepared, container: 'created' });
+    expect(short(decide(wanted(), created, now))).toEqual(['→starting', 'start']);
+    expect(short(decide(wanted({ wanted: 'ready' }), created, now))).toEqual(['→ready']);
+    const delayed = decide(wanted({ startAfterMs: now.wallMs + 40 }), created, now);
+    expect(short(delayed)).toEqual(['→ready']);
+    expect(delayed.againInMs).toBe(40);
+  });
+});
+
+describe('a task to be stopped', () => {
+  const running = { ...prepared, state: 'running', container: 'running' } as const;
+  const stop = wanted({ wanted: 'shutdown' });
+
+  it('is signalled, then killed after its grace period, not before', () => {
+    expect(short(decide(stop, seen(running), now))).toEqual(['signal']);
+    const signalled = { ...running, signalledAtMs: now.monotonicMs - 4_000 };
+    expect(decide(stop, seen(signalled), now)).toEqual({ steps: [], againInMs: 1_000 });
+    expect(short(decide(stop, seen({ ...signalled, signalledAtMs: now.monotonicMs - 5_000 }), now))).toEqual(['kill']);
+  });
+
+  it('that was not started waits for what is under way, then is shut down', () => {
+    expect(short(decide(stop, seen({ busy: new Set(['create']) }), now))).toEqual([]);
+    expect(short(decide(stop, seen(prepared), now))).toEqual(['→shutdown']);
+  });
+
+  it('is told as it ended: by our signal shutdown, before it complete or failed', () => {
+    expect(short(decide(stop, seen({ ...running, exit, signalledAtMs: 1 }), now))).toEqual(['→shutdown']);
+    expect(short(decide(stop, seen({ ...running, exit }), now))).toEqual(['→complete']);
+    expect(short(decide(stop, seen({ ...running, exit: { ...exit, exitCode: 2 } }), now))).toEqual(['→failed']);
+  });
+
+  it('that lost its monitor is failed, for its exit code is not known', () => {
+    expect(short(decide(wanted(), seen({ ...running, exit: { ...exit, lost: true } }), now))).toEqual(['→failed']);
+  });
+});
+
+describe('the remains of a task', () => {
+  it('go after a moment, and its record when nobody wants it any more', () => {
+    const ended = { state: 'failed', endedAtMs: now.monotonicMs - 50 } as const;
+    expect(decide(wanted(), seen(ended), now)).toEqual({ steps: [], againInMs: cleanupDelayMs - 50 });
+    expect(short(decide(wanted(), seen({ ...ended, endedAtMs: 0 }), now))).toEqual(['cleanup']);
+    expect(short(decide(wanted(), seen({ ...ended, cleaned: true }), now))).toEqual([]);
+    expect(short(decide(wanted({}, true), seen({ ...ended, cleaned: true }), now))).toEqual(['forget']);
+  });
+});
+
+describe('whatever is seen', () => {
+  const anySeen = fc.record({
+    state: fc.constantFrom(...taskStates),
+    image: fc.boolean(),
+    rootfs: fc.boolean(),
+    mounts: fc.boolean(),
+    network: fc.boolean(),
+    container: fc.constantFrom('none', 'created', 'running'),
+    exit: fc.constantFrom(undefined, exit),
+    busy: fc.subarray([...effects]).map((some) => new Set(some)),
+    retryAtMs: fc.constantFrom(0, now.monotonicMs + 10),
+    verdict: fc.constantFrom(undefined, { state: 'rejected', error: 'x' }),
+    unhealthy: fc.constantFrom(undefined, 'x'),
+    signalledAtMs: fc.constantFrom(undefined, 0, now.monotonicMs),
+    killed: fc.boolean(),
+    endedAtMs: fc.constantFrom(undefined, 0),
+    cleaned: fc.boolean(),
+  }) as fc.Arbitrary<TaskSeen>;
+  const anyWanted = fc
+    .record({ wanted: fc.constantFrom(...wantedStates), removed: fc.boolean() })
+    .map((one) => wanted({ wanted: one.wanted }, one.removed));
+
+  it('states go forward, nothing is begun twice, and what has ended never starts again', () => {
+    fc.assert(
+      fc.property(anyWanted, anySeen, (some, what) => {
+        const { steps, againInMs } = decide(some, what, now);
+        let { state } = what;
+        for (const step of steps) {
+          if (step.do === 'report') {
+            expect(mayAdvance(state, step.state)).toBe(true);
+            state = step.state;
+          }
+          if (step.do === 'effect') {
+            expect(what.busy.has(step.effect)).toBe(false);
+            if (isTerminal(what.state) || what.exit) expect(step.effect).toBe('cleanup');
+          }
+          expect(step.why).not.toBe('');
+        }
+        if (againInMs !== undefined) expect(againInMs).toBeGreaterThan(0);
+      }),
+      { numRuns: 5_000 },
+    );
+  });
+});

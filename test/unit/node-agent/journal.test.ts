@@ -1,0 +1,69 @@
+import { appendFileSync, mkdtempSync, rmSync, statSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, describe, expect, it } from 'vitest';
+import { Journal } from '#node-agent/journal.ts';
+import { journalFile } from '#node-agent/journal-file.ts';
+import { taskId } from '#proto/model/ids.ts';
+import type { TaskStatus } from '#proto/model/task.ts';
+import { aTask, aTemplate, idOf } from '#test/support/builders.ts';
+
+const directory = mkdtempSync(join(tmpdir(), 'gantry-journal-'));
+const path = join(directory, 'journal');
+afterEach(() => rmSync(path, { force: true }));
+
+function status(name: string, message: string): TaskStatus {
+  return {
+    taskId: taskId(idOf(name)),
+    state: 'running',
+    message,
+    error: '',
+    atMs: 1,
+    startedAtMs: 1,
+    finishedAtMs: 0,
+    exitCode: 0,
+    oomKilled: false,
+    health: '',
+    pid: 7,
+    imageDigest: '',
+  };
+}
+const item = (name: string) => ({ kind: 'task', task: aTask(name), template: aTemplate(), imageDigest: '' }) as const;
+
+describe('the journal', () => {
+  it('gives back after a restart what was last written', () => {
+    const journal = new Journal(journalFile(path));
+    journal.setBoot('b1');
+    journal.setEpoch(4);
+    journal.setItems([item('t1'), item('t2')], []);
+    journal.setStatus(status('t1', 'old'));
+    journal.setStatus(status('t1', 'new'));
+    journal.setItems([], [`task/${idOf('t2')}`]);
+    const again = new Journal(journalFile(path));
+    expect(again).toMatchObject({ bootId: 'b1', epoch: 4 });
+    expect(again.statuses()).toEqual([status('t1', 'new')]);
+    expect(again.items()).toEqual([item('t1')]);
+    again.forget(taskId(idOf('t1')));
+    const third = new Journal(journalFile(path));
+    expect([third.items(), third.statuses()]).toEqual([[], []]);
+  });
+
+  it('survives a torn last line, and what is written after it', () => {
+    new Journal(journalFile(path)).setStatus(status('t1', 'whole'));
+    appendFileSync(path, '["status/torn",{"taskI');
+    const journal = new Journal(journalFile(path));
+    expect(journal.statuses()).toEqual([status('t1', 'whole')]);
+    journal.setStatus(status('t2', 'after'));
+    expect(new Journal(journalFile(path)).statuses()).toHaveLength(2);
+  });
+
+  it('stays small however often a task speaks, and loses nothing by it', () => {
+    const journal = new Journal(journalFile(path));
+    journal.setItems([item('t1')], []);
+    for (let index = 0; index < 20_000; index++) journal.setStatus(status('t1', `word ${index}`));
+    expect(statSync(path).size).toBeLessThan(1.5 * 2 ** 20);
+    const again = new Journal(journalFile(path));
+    expect(again.statuses()[0]!.message).toBe('word 19999');
+    expect(again.items()).toHaveLength(1);
+  });
+});
