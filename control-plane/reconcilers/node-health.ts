@@ -35,7 +35,9 @@ export function judge(nodes: Iterable<Node>, hearing: Hearing): HealthAdvice {
   let quiet = 0;
   let wakeAtMs = Number.POSITIVE_INFINITY;
   for (const node of nodes) {
-    const beat = hearing.lastBeatAt(node);
+    const last = hearing.lastBeatAt(node);
+    // What was heard before this leadership says nothing: the node may have been talking to another leader since.
+    const beat = last !== undefined && last >= hearing.leaderSinceMs ? last : undefined;
     const heard = beat !== undefined;
     const sinceMs = Math.max(beat ?? hearing.leaderSinceMs, hearing.laggedUntilMs);
     const deadlineMs = sinceMs + (heard ? silenceMs : graceMs);

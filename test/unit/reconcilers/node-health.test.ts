@@ -38,6 +38,10 @@ describe('the verdict over nodes', () => {
     expect(verdicts(graceMs, nobody).said).toEqual(['h1: down']);
   });
 
+  it('counts beats of an earlier leadership of its own as none', () => {
+    expect(verdicts(graceMs - 1, { h1: -60_000 }).said).toEqual([]);
+  });
+
   it('doubts itself after its own event loop stood still', () => {
     expect(verdicts(20_000, { h2: 17_000 }, { lagged: 19_900 }).said).toEqual([]);
     expect(verdicts(19_900 + silenceMs, { h2: 17_000 }, { lagged: 19_900 }).said).toEqual(['h2: down']);
