@@ -4,7 +4,8 @@ import { chmodSync, copyFileSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, w
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { findCgroups } from '#node-agent/runtime/cgroup.ts';
-import { type ConmonRuntimeParts, conmonRuntime } from '#node-agent/runtime/conmon-runtime.ts';
+import { conmonRuntime } from '#node-agent/runtime/conmon-runtime.ts';
+import type { ConmonRuntimeParts } from '#node-agent/runtime/container-host.ts';
 import type { ContainerRequest, ImageConfig, Runtime } from '#node-agent/runtime/runtime.ts';
 import { systemClock } from '#proto/kernel/clock.ts';
 import { silentLog } from '#proto/kernel/log.ts';

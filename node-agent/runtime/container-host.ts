@@ -1,0 +1,216 @@
+/** The machine as the runtime uses it: where things are, which tools it has, what it can give, and how remains are removed. */
+import { closeSync, existsSync, mkdirSync, readFileSync, rmSync } from 'node:fs';
+import { constants as osConstants } from 'node:os';
+import { join } from 'node:path';
+import type { Clock } from '#proto/kernel/clock.ts';
+import { Fault, isFault } from '#proto/kernel/errors.ts';
+import type { Log } from '#proto/kernel/log.ts';
+import { isId, type TaskId } from '#proto/model/ids.ts';
+import { type BundleRecord, bundleRootfs, hadOom, readPid } from './bundle.ts';
+import { capabilitiesOfMask } from './capabilities.ts';
+import { type Cgroups, findCgroups } from './cgroup.ts';
+import { conmonFiles } from './conmon.ts';
+import { pidfdOpen, pidfdSignal } from './libc.ts';
+import { type OciSpec, ociSpec } from './oci-spec.ts';
+import { commandOf, startTicksOf } from './processes.ts';
+import { checkRootfs, readInRoot, setTmpfsModes } from './rootfs.ts';
+import type { ContainerRequest } from './runtime.ts';
+import { seccompProfiles } from './seccomp.ts';
+import { runTool } from './tool.ts';
+import { resolveUser } from './user.ts';
+
+export interface ConmonRuntimeParts {
+  readonly clock: Clock;
+  readonly log: Log;
+  /** The agent's data directory: `containers/` and `exits/` are made in it. */
+  readonly root: string;
+  /** Lost at reboot, as the processes are: the OCI runtimes keep their state in it. */
+  readonly run: string;
+  /** Absolute paths; Debian's where absent. */
+  readonly conmonPath?: string;
+  readonly runtimePaths?: Readonly<Record<string, string>>;
+  readonly initPath?: string;
+  readonly seccompPath?: string;
+  /** The cgroup that holds all containers; `/gantry` where absent. */
+  readonly cgroupParent?: string;
+  readonly cgroups?: Cgroups;
+  /** Containers being created at once. */
+  readonly parallel?: number;
+}
+
+const debian = {
+  conmonPath: '/usr/bin/conmon',
+  runtimePaths: { runc: '/usr/sbin/runc', crun: '/usr/bin/crun' } as Readonly<Record<string, string>>,
+  initPath: '/usr/bin/tini-static',
+  seccompPath: '/usr/share/containers/seccomp.json',
+  cgroupParent: '/gantry',
+};
+
+const killPatienceMs = 10_000;
+
+export class ContainerHost {
+  readonly settings: Required<ConmonRuntimeParts>;
+  readonly containers: string;
+  readonly exits: string;
+  readonly bootId: string;
+  readonly #capabilities: readonly string[];
+  readonly #maxOpenFiles: number;
+  readonly #seccomp: ReturnType<typeof seccompProfiles>;
+
+  /** Makes the directories. Fault `precondition` where a tool is not installed. */
+  constructor(parts: ConmonRuntimeParts) {
+    this.settings = { ...debian, parallel: 8, ...parts, cgroups: parts.cgroups ?? findCgroups() };
+    for (const path of [this.settings.conmonPath, this.settings.seccompPath]) {
+      if (existsSync(path)) continue;
+      throw new Fault('precondition', `${path} is missing`, {
+        remedy: 'apt-get install conmon runc golang-github-containers-common',
+      });
+    }
+    this.containers = join(parts.root, 'containers');
+    this.exits = join(parts.root, 'exits');
+    for (const path of [this.containers, this.exits, join(parts.run, 'oci')]) {
+      mkdirSync(path, { recursive: true, mode: 0o700 });
+    }
+    this.bootId = readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim();
+    const status = readFileSync('/proc/self/status', 'utf8');
+    this.#capabilities = capabilitiesOfMask(/^CapBnd:\s*([0-9a-f]+)/m.exec(status)?.[1] ?? '0');
+    const limits = readFileSync('/proc/self/limits', 'utf8');
+    this.#maxOpenFiles = Math.min(Number(/^Max open files\s+\S+\s+(\d+)/m.exec(limits)?.[1] ?? 1024), 1_048_576);
+    this.#seccomp = seccompProfiles(readFileSync(this.settings.seccompPath, 'utf8'), process.arch);
+  }
+
+  bundle(id: TaskId): string {
+    if (!isId(id)) throw new Fault('invalid', `"${id}" is not a task id`);
+    return join(this.containers, id);
+  }
+
+  cgroup(id: TaskId): string {
+    return `${this.settings.cgroupParent}/${id}`;
+  }
+
+  stateRoot(runtime: string): string {
+    return join(this.settings.run, 'oci', runtime);
+  }
+
+  runtimePath(name: string): string {
+    const path = this.settings.runtimePaths[name || 'runc'];
+    if (path && existsSync(path)) return path;
+    throw new Fault('unsupported', `this host has no runtime "${name}"`, {
+      remedy: `it has ${Object.keys(this.settings.runtimePaths).join(', ')}; install it, or change \`runtime:\``,
+    });
+  }
+
+  oci(runtime: string, command: string, ...args: readonly string[]) {
+    return runTool(this.runtimePath(runtime), ['--root', this.stateRoot(runtime), command, ...args]);
+  }
+
+  /** Faults as `ociSpec`. The root filesystem must be mounted. */
+  spec(request: ContainerRequest): OciSpec {
+    const { id, container } = request;
+    const rootfsPath = bundleRootfs(this.bundle(id));
+    if (container.init && !existsSync(this.settings.initPath)) {
+      throw new Fault('precondition', `init: ${this.settings.initPath} is missing on this host`, {
+        remedy: 'apt-get install tini',
+      });
+    }
+    checkRootfs(rootfsPath);
+    setTmpfsModes(rootfsPath, request.mounts);
+    return ociSpec(request, {
+      rootfsPath,
+      cgroupPath: this.cgroup(id),
+      user: resolveUser(
+        container.user || request.image.user,
+        readInRoot(rootfsPath, '/etc/passwd'),
+        readInRoot(rootfsPath, '/etc/group'),
+      ),
+      capabilitiesOfHost: this.#capabilities,
+      seccomp: this.#seccomp,
+      initPath: this.settings.initPath,
+      swapLimit: this.settings.cgroups.swapLimit,
+      maxOpenFiles: this.#maxOpenFiles,
+    });
+  }
+
+  /** A conmon that never answered. */
+  killStray(id: TaskId): void {
+    const pid = readPid(this.bundle(id), conmonFiles.conmonPid) ?? 0;
+    const pidfd = pid > 0 ? pidfdOpen(pid) : undefined;
+    if (pidfd === undefined) return;
+    if (commandOf(pid).includes(id)) pidfdSignal(pidfd, osConstants.signals.SIGKILL);
+    closeSync(pidfd);
+  }
+
+  async removeFromRuntime(runtime: string, id: TaskId): Promise<void> {
+    const state = join(this.stateRoot(runtime), id);
+    const cgroup = this.cgroup(id);
+    if (existsSync(state)) {
+      const { exitCode, output } = await this.oci(runtime, 'delete', id);
+      if (exitCode !== 0) {
+        this.settings.log.warn('the runtime could not delete a container: its remains are removed by hand', {
+          task: id,
+          why: output,
+        });
+        await this.oci(runtime, 'delete', '--force', id);
+        rmSync(state, { recursive: true, force: true });
+      }
+    }
+    this.settings.cgroups.kill(cgroup);
+    const deadline = this.settings.clock.monotonic() + killPatienceMs;
+    while (!this.settings.cgroups.remove(cgroup)) {
+      if (this.settings.clock.monotonic() > deadline) {
+        throw new Fault('unavailable', `processes of task ${id} do not end`, {
+          remedy: `they are in uninterruptible sleep: see cgroup ${cgroup}`,
+        });
+      }
+      await this.settings.clock.sleep(5);
+    }
+  }
+
+  /** The agent ended between conmon's start and its answer: the files conmon wrote say who is there. */
+  completed(record: BundleRecord): BundleRecord {
+    const bundle = this.bundle(record.id);
+    const pid = readPid(bundle, conmonFiles.pid) ?? 0;
+    const conmonPid = readPid(bundle, conmonFiles.conmonPid) ?? 0;
+    const ours = this.settings.cgroups.processes(this.cgroup(record.id)).includes(pid);
+    const conmonIsOurs = conmonPid > 0 && commandOf(conmonPid).includes(record.id);
+    return {
+      ...record,
+      pid: ours ? pid : 0,
+      startTicks: ours ? (startTicksOf(pid) ?? 0) : 0,
+      conmonPid: conmonIsOurs ? conmonPid : 0,
+      conmonStartTicks: conmonIsOurs ? (startTicksOf(conmonPid) ?? 0) : 0,
+    };
+  }
+
+  /** Out of the agent's cgroup. Not waited for: each move costs the kernel a grace period, and nothing depends on it. */
+  async moveConmon(id: TaskId, pid: number): Promise<void> {
+    // 0 would move the agent itself.
+    if (pid <= 0) return;
+    try {
+      await this.settings.cgroups.adopt(`${this.settings.cgroupParent}/conmon`, pid);
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code === 'ESRCH') return;
+      this.settings.log.warn('conmon stays in the cgroup of the agent', { task: id, error });
+    }
+  }
+
+  oomKilled(id: TaskId): boolean {
+    try {
+      return this.settings.cgroups.oomKills(this.cgroup(id)) > 0 || hadOom(this.bundle(id));
+    } catch (error) {
+      if (isFault(error, 'not-found')) return hadOom(this.bundle(id));
+      throw error;
+    }
+  }
+
+  async versions(): Promise<Readonly<Record<string, string>>> {
+    const found: Record<string, string> = {};
+    const tools = { conmon: this.settings.conmonPath, ...this.settings.runtimePaths };
+    for (const [name, path] of Object.entries(tools)) {
+      if (!existsSync(path)) continue;
+      const { output } = await runTool(path, ['--version']);
+      found[name] = /version:?\s+(\S+)/.exec(output)?.[1] ?? 'unknown';
+    }
+    return found;
+  }
+}
