@@ -13,6 +13,7 @@ import { serveMetrics } from '#proto/metrics-server.ts';
 import { openNats } from '#proto/nats.ts';
 import { call, channelOptions, unary } from '#proto/rpc.ts';
 import packageJson from '../package.json' with { type: 'json' };
+import { leaderDoors } from './api/leader-door.ts';
 import { operatorService } from './api/operator.ts';
 import type { ControlPlaneConfig } from './config.ts';
 import { foundCluster } from './controllers/found-cluster.ts';
@@ -145,10 +146,16 @@ async function openDoors(
   const { events, logs } = openHeard(scope, config, kernel, () => epoch() !== undefined);
   scope.defer(store.subscribe((delta) => events.record(delta)));
   const addresses: string[] = [];
+  const doors = leaderDoors(replicaCredentials(pki));
+  scope.defer(() => doors.close());
   const operator = operatorService({
     ...{ store, clock, random, events, logs, authority, enrolment, addresses },
     log: log.with('api'),
     relays: dispatch.relays,
+    leader: () => {
+      const { leadership } = store;
+      return leadership && leadership.replica !== config.name ? doors.at(leadership.address) : undefined;
+    },
     plan: planTasks,
     version,
   });
@@ -285,14 +292,19 @@ function keepFresh(
   schedule();
 }
 
-/** Asks another replica for a sign of life, over a connection that is kept for each. */
-function replicaProbe(scope: Scope, pki: Pki): (address: string, signal: AbortSignal) => Promise<number | undefined> {
+/** As what a replica talks to others. */
+function replicaCredentials(pki: Pki): grpc.ChannelCredentials {
   const pair = pki.pair('client');
-  const credentials = grpc.credentials.createSsl(
+  return grpc.credentials.createSsl(
     Buffer.from(pki.authority.certificate),
     Buffer.from(pair.key),
     Buffer.from(pair.certificate),
   );
+}
+
+/** Asks another replica for a sign of life, over a connection that is kept for each. */
+function replicaProbe(scope: Scope, pki: Pki): (address: string, signal: AbortSignal) => Promise<number | undefined> {
+  const credentials = replicaCredentials(pki);
   const clients = new Map<string, grpc.Client>();
   scope.defer(() => {
     for (const client of clients.values()) client.close();

@@ -13,6 +13,7 @@ import type { Clock } from '#proto/kernel/clock.ts';
 import { isFault } from '#proto/kernel/errors.ts';
 import type { Log } from '#proto/kernel/log.ts';
 import { newId, type Random } from '#proto/kernel/random.ts';
+import type { LeaderDoor } from './leader-door.ts';
 
 /** What the controllers would do about changes that are not committed: service id → its tasks' fates. */
 export type Planner = (
@@ -28,7 +29,9 @@ export interface OperatorParts {
   readonly log: Log;
   readonly events: EventLog;
   readonly logs: LogStore;
-  /** Of this replica: only the leader has sessions. */
+  /** Where another replica leads and has the sessions; undefined: this one does, or nobody. */
+  readonly leader: () => LeaderDoor | undefined;
+  /** Of this replica. */
   readonly relays: Relays;
   readonly authority: Pick<Authority, 'certificate' | 'hash'>;
   readonly enrolment: Pick<Enrolment, 'createToken' | 'revokeToken' | 'issueOperator'>;

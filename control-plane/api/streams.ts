@@ -19,6 +19,7 @@ import { type NodeId, taskName } from '#proto/model/ids.ts';
 import type { Task } from '#proto/model/task.ts';
 import { toWire } from '#proto/model/wire.ts';
 import type { MessageStream } from '#proto/stream.ts';
+import { join } from './leader-door.ts';
 import { findService, findTask } from './names.ts';
 import type { OperatorParts } from './parts.ts';
 
@@ -71,8 +72,13 @@ function taskOrNone(snapshot: Snapshot, name: string): Task | undefined {
   }
 }
 
-/** Joins the operator's stream to one that the task's node opens. */
-export function exec({ store, relays }: OperatorParts, stream: MessageStream<ExecInput, RelayFrame>): void {
+/** Joins the operator's stream to one that the task's node opens, or to the leader's. */
+export function exec({ store, relays, leader }: OperatorParts, stream: MessageStream<ExecInput, RelayFrame>): void {
+  const door = leader();
+  if (door) {
+    join(stream, door.exec());
+    return;
+  }
   let channel: RelayChannel | undefined;
   let opening = false;
   let ended = false;
@@ -122,6 +128,8 @@ export function exec({ store, relays }: OperatorParts, stream: MessageStream<Exe
 
 /** The figures of running tasks, from all their nodes at once. */
 export async function stats(parts: OperatorParts, request: StatsRequest): Promise<StatsResponse> {
+  const door = parts.leader();
+  if (door) return door.stats(request);
   const { snapshot } = parts.store;
   const wanted =
     request.service === '' ? snapshot.all('task') : snapshot.tasksOfService(findService(snapshot, request.service).id);

