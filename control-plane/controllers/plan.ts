@@ -1,16 +1,13 @@
 /** What would happen: the same deciders on a copy of the snapshot, with agents that do at once what they are told. Pure. */
 import { Books } from '#control-plane/reconcilers/books.ts';
 import { decideService } from '#control-plane/reconcilers/decide-service.ts';
-import { differences } from '#control-plane/reconcilers/same.ts';
-import { applyService, removeService, type WishContext } from '#control-plane/reconcilers/service-changes.ts';
 import { type Explanation, explain } from '#control-plane/scheduler/explain.ts';
 import { requestOf } from '#control-plane/scheduler/filters.ts';
 import { Ledger } from '#control-plane/scheduler/ledger.ts';
 import { keyOf, LiveSnapshot, type Snapshot } from '#control-plane/store/snapshot.ts';
 import type { Applied, Change, Table } from '#control-plane/store/store.ts';
 import { describe, isFault } from '#proto/kernel/errors.ts';
-import { type NodeId, qualifiedName, type ServiceId, taskName } from '#proto/model/ids.ts';
-import type { Service, ServiceSpec } from '#proto/model/service.ts';
+import { type NodeId, type ServiceId, taskName } from '#proto/model/ids.ts';
 import { isActive, isTerminal, type Task } from '#proto/model/task.ts';
 
 /** As `PlannedTask` of the operator's protocol. */
@@ -22,56 +19,9 @@ export interface PlannedTask {
   readonly reason: string;
 }
 
-/** As `PlannedChange` of the operator's protocol, with the edits that would make it so. */
-export interface PlannedService {
-  readonly action: 'create' | 'update' | 'remove' | 'unchanged';
-  readonly serviceId: ServiceId;
-  /** project/service */
-  readonly name: string;
-  /** What differs: `template.container.image: web:1 → web:2`. */
-  readonly details: readonly string[];
-  readonly tasks: readonly PlannedTask[];
-  readonly changes: readonly Change[];
-}
-
 const tables: readonly Table[] = ['service', 'revision', 'task', 'node', 'cluster'];
 /** Looks until everything has settled: stop, start, finish, and some to spare. */
 const mostRounds = 12;
-
-/**
- * What applying `specs` and removing `remove` would do, in that order; nothing is committed. `now`: wall clock ms.
- * Faults as `applyService` and `removeService`.
- */
-export function planChanges(
-  snapshot: Snapshot,
-  specs: readonly ServiceSpec[],
-  now: number,
-  options: { readonly remove?: readonly ServiceId[]; readonly newId?: () => string } = {},
-): PlannedService[] {
-  const context: WishContext = { snapshot, now, newId: options.newId ?? countedIds() };
-  const wishes = [
-    ...specs.map((spec) => ({ spec, changes: applyService(context, spec) })),
-    ...(options.remove ?? []).map((id) => ({ spec: snapshot.service(id)!.spec, changes: removeService(context, id) })),
-  ];
-  const scratch = new Scratch(snapshot, now);
-  for (const { changes } of wishes) scratch.apply(changes);
-  const ids = wishes.map(({ spec }) => scratch.snapshot.serviceNamed(spec.project, spec.name)!.id);
-  const tasks = scratch.settle(ids.filter((_, at) => wishes[at]!.changes.length > 0));
-  return wishes.map(({ spec, changes }, at): PlannedService => {
-    const id = ids[at]!;
-    const before = snapshot.service(id);
-    const removed = changes.some((change) => change.table === 'service' && change.value?.removing);
-    const action = changes.length === 0 ? 'unchanged' : before ? (removed ? 'remove' : 'update') : 'create';
-    return {
-      action,
-      serviceId: id,
-      name: qualifiedName(spec.project, spec.name),
-      details: before && action === 'update' ? detailsOf(before, spec) : [],
-      tasks: tasks.get(id) ?? [],
-      changes,
-    };
-  });
-}
 
 /** What committing these edits of services would start and stop, by service; nothing is committed. `now`: wall clock ms. */
 export function planTasks(
@@ -201,16 +151,6 @@ class Scratch {
     }
     this.apply(changes);
   }
-}
-
-function detailsOf(before: Service, spec: ServiceSpec): string[] {
-  return differences(before.spec, spec).map((path) => `${path}: ${at(before.spec, path)} → ${at(spec, path)}`);
-}
-
-function at(value: unknown, path: string): string {
-  let found = value;
-  for (const key of path.split('.')) found = (found as Record<string, unknown> | undefined)?.[key];
-  return found === undefined ? 'none' : typeof found === 'string' ? found || '""' : JSON.stringify(found);
 }
 
 /** Ids of the right form for records that are never committed. */

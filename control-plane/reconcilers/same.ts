@@ -13,15 +13,3 @@ export function same(a: unknown, b: unknown): boolean {
   for (const key of Object.keys(right)) if (right[key] !== undefined && left[key] === undefined) return false;
   return true;
 }
-
-/** The paths at which two plain values differ, deepest first difference only: `template.container.image`. */
-export function differences(a: unknown, b: unknown, path = ''): string[] {
-  if (same(a, b)) return [];
-  if (!isRecord(a) || !isRecord(b)) return [path];
-  const keys = [...new Set([...Object.keys(a), ...Object.keys(b)])].sort();
-  return keys.flatMap((key) => differences(a[key], b[key], path ? `${path}.${key}` : key));
-}
-
-function isRecord(value: unknown): value is Record<string, unknown> {
-  return typeof value === 'object' && value !== null && !Array.isArray(value);
-}

@@ -1,6 +1,7 @@
 /** A plan says what an apply would do, and does nothing. */
 import { describe, expect, it } from 'vitest';
-import { explainTask, planChanges } from '#control-plane/controllers/plan.ts';
+import { explainTask, planTasks } from '#control-plane/controllers/plan.ts';
+import { createService, removeService, updateService } from '#control-plane/reconcilers/service-changes.ts';
 import { containerSpec } from '#proto/model/service.ts';
 import { aNode, aService, aSpec, aTemplate } from '#test/support/builders.ts';
 import { DecidedCluster } from '#test/support/decided-cluster.ts';
@@ -17,47 +18,47 @@ function cluster(...services: ReturnType<typeof aService>[]): DecidedCluster {
 describe('a plan', () => {
   it('places the tasks of a new service as the apply then does', () => {
     const made = cluster();
-    const [planned] = planChanges(made.snapshot, [aSpec('web')], made.now);
-    expect(planned).toMatchObject({ action: 'create', name: 'demo/web' });
-    expect(planned!.tasks.map(({ action, slot, node }) => `${action} ${slot} ${node}`)).toEqual([
+    const changes = createService(made.wish, aSpec('web'));
+    const [tasks] = [...planTasks(made.snapshot, changes, made.now).values()];
+    expect(tasks!.map(({ action, slot, node }) => `${action} ${slot} ${node}`)).toEqual([
       'start 1 h1',
       'start 2 h2',
       'start 3 h3',
     ]);
     expect(made.snapshot.count('service')).toBe(0);
+    made.commit(changes);
+    const web = made.snapshot.serviceNamed('demo', 'web')!;
+    made.settle(web);
+    expect(made.active(web).map(({ nodeName }) => nodeName)).toEqual(tasks!.map(({ node }) => node));
   });
 
   it('tells every task that an update would replace, although a rollout does it one by one', () => {
     const web = aService('web');
     const made = cluster(web);
     const spec = { ...web.spec, template: aTemplate({ container: containerSpec('web:2') }) };
-    const [planned] = planChanges(made.snapshot, [spec], made.now);
-    expect(planned!.action).toBe('update');
-    expect(planned!.details).toEqual(['template.container.image: web:1 → web:2']);
-    expect(planned!.tasks.filter(({ action }) => action === 'stop')).toHaveLength(3);
-    expect(planned!.tasks.filter(({ action }) => action === 'start')).toHaveLength(3);
+    const tasks = planTasks(made.snapshot, updateService(made.wish, web.id, spec), made.now).get(web.id)!;
+    expect(tasks.filter(({ action }) => action === 'stop')).toHaveLength(3);
+    expect(tasks.filter(({ action }) => action === 'start')).toHaveLength(3);
     expect(made.service(web).revision).toBe(1);
   });
 
-  it('says unchanged of what does not differ, and what goes with a removed service', () => {
-    const [web, old] = [aService('web'), aService('old', { replicas: 2 })];
-    const made = cluster(web, old);
-    const plan = planChanges(made.snapshot, [structuredClone(web.spec)], made.now, { remove: [old.id] });
-    expect(plan.map(({ action, tasks }) => [action, tasks.length])).toEqual([
-      ['unchanged', 0],
-      ['remove', 2],
+  it('says what stops with a removed service, and nothing where nothing changes', () => {
+    const old = aService('old', { replicas: 2 });
+    const made = cluster(old);
+    const tasks = planTasks(made.snapshot, removeService(made.wish, old.id), made.now).get(old.id)!;
+    expect(tasks.map(({ action, reason }) => `${action}: ${reason}`)).toEqual([
+      'stop: the service was removed',
+      'stop: the service was removed',
     ]);
+    expect(planTasks(made.snapshot, [], made.now).size).toBe(0);
   });
 
   it('gives the reason for a task that no node takes', () => {
     const made = cluster();
-    const spec = aSpec('web', {
-      replicas: 1,
-      placement: { constraints: ['node.labels.gpu == yes'], spread: [], maxReplicasPerNode: 0, platforms: [] },
-    });
-    const [planned] = planChanges(made.snapshot, [spec], made.now);
-    expect(planned!.tasks).toEqual([
-      { action: 'start', slot: 1, node: '', reason: 'no node fits (3 in all): 3 not node.labels.gpu == yes' },
+    const placement = { constraints: ['node.labels.gpu == yes'], spread: [], maxReplicasPerNode: 0, platforms: [] };
+    const changes = createService(made.wish, aSpec('web', { replicas: 1, placement }));
+    expect([...planTasks(made.snapshot, changes, made.now).values()]).toEqual([
+      [{ action: 'start', slot: 1, node: '', reason: 'no node fits (3 in all): 3 not node.labels.gpu == yes' }],
     ]);
   });
 });
