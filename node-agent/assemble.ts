@@ -1,5 +1,5 @@
 /** The only place where the agent's real parts are made and joined: containerd, conmon, the kernel's network, NATS, certificates. */
-import { mkdirSync } from 'node:fs';
+import { existsSync, mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { hostNetwork } from '#net/host-network.ts';
 import type { Clock } from '#proto/kernel/clock.ts';
@@ -8,6 +8,7 @@ import type { Log } from '#proto/kernel/log.ts';
 import type { Random } from '#proto/kernel/random.ts';
 import { retry } from '#proto/kernel/retry.ts';
 import { Scope } from '#proto/kernel/scope.ts';
+import { serveMetrics } from '#proto/metrics-server.ts';
 import { openNats } from '#proto/nats.ts';
 import { type Agent, startAgent } from './agent.ts';
 import type { AgentConfig } from './config.ts';
@@ -15,11 +16,14 @@ import { grpcTransport } from './grpc-transport.ts';
 import { heartbeatThread } from './heartbeat-thread.ts';
 import { enrol, identityPaths, keepRenewed, loadIdentity, type NodeIdentity } from './identity.ts';
 import { containerdImages } from './images/containerd-images.ts';
+import { collectImages, diskUsage } from './images/gc.ts';
+import type { ImageRecords } from './images/images.ts';
 import { parseReference } from './images/reference.ts';
 import { Journal } from './journal.ts';
 import { journalFile } from './journal-file.ts';
 import { natsLogSink } from './logs/nats-log-sink.ts';
-import { describeMachine, machinePlatform, readBootId } from './machine.ts';
+import { agentVersion, describeMachine, machinePlatform, readBootId } from './machine.ts';
+import { agentMetrics } from './metrics.ts';
 import { conmonRuntime } from './runtime/conmon-runtime.ts';
 import { taskLogs } from './task-logs.ts';
 import { taskMounts } from './volumes/task-mounts.ts';
@@ -72,7 +76,6 @@ async function assemble(config: AgentConfig, kernel: Kernel, signal: AbortSignal
   scope.defer(() => images.close());
   const network = await hostNetwork({ clock, log, runDir: config.run });
   scope.defer(() => network.close());
-  network.onRepair(({ message }) => log.warn('network repaired', { why: message }));
   const mounts = taskMounts({
     data: config.data,
     volumes: hostVolumes({ data: config.data, forbidden: [config.data, config.run, config.containerd] }),
@@ -97,16 +100,28 @@ async function assemble(config: AgentConfig, kernel: Kernel, signal: AbortSignal
   const heartbeat = heartbeatThread({ clock, log: log.with('heartbeat'), identity: () => identity });
   scope.defer(() => heartbeat.close());
 
+  const metrics = agentMetrics({
+    clock,
+    statuses: () => journal.statuses(),
+    logs: logs.counts,
+    connected: () => agent?.session.connected ?? false,
+    version: agentVersion,
+  });
+  network.onRepair(({ message }) => {
+    metrics.networkRepaired();
+    log.warn('network repaired', { why: message });
+  });
+  let agent: Agent | undefined;
   const components = { ...(await runtime.versions()), containerd: await images.version() };
   const { name, advertise: address } = config;
   const machine = describeMachine({ name, address, bootId, components });
-  const agent = await startAgent({
+  const running = await startAgent({
     clock,
     random,
     log,
     journal,
     runtime,
-    images,
+    images: metrics.measured(images),
     network,
     mounts,
     logs,
@@ -118,10 +133,20 @@ async function assemble(config: AgentConfig, kernel: Kernel, signal: AbortSignal
     addresses: config.controlPlane,
     describe: () => machine,
   });
-  scope.defer(() => agent.close());
-  scope.defer(renewing(config, kernel, identity, agent, (next) => (identity = next)));
-  log.info('agent is up', { node: identity.nodeId, address, count: agent.worker.running().length });
-  return { agent, close: () => scope.close() };
+  agent = running;
+  scope.defer(() => running.close());
+  const swap = (next: NodeIdentity) => {
+    identity = next;
+  };
+  scope.defer(renewing(config, kernel, identity, running, swap));
+  scope.defer(collecting(kernel, images.records, config.data));
+  if (config.metricsPort > 0) {
+    const ailment = () => (running.session.connected ? undefined : 'no session with the control plane');
+    const server = await serveMetrics({ registry: metrics.registry, ailment, port: config.metricsPort });
+    scope.defer(() => server.close());
+  }
+  log.info('agent is up', { node: identity.nodeId, address, count: running.worker.running().length });
+  return { agent: running, close: () => scope.close() };
 }
 
 /** The one on disk, else a new one for the token. */
@@ -151,6 +176,30 @@ function renewing(
   const parts = { ...kernel, data: config.data };
   void keepRenewed(parts, first, renew, swapped, stop.signal);
   return () => stop.abort();
+}
+
+/** containerd's own, where it is the usual one. */
+const imageDirectory = '/var/lib/containerd';
+const collectEveryMs = 60_000;
+
+/** Keeps the disk of the images below its watermark. */
+function collecting(kernel: Kernel, records: ImageRecords, data: string): () => void {
+  const { clock, log } = kernel;
+  const path = existsSync(imageDirectory) ? imageDirectory : data;
+  const parts = { clock, log: log.with('images'), records, diskUsage: () => diskUsage(path) };
+  const turn = () => {
+    collectImages(parts)
+      .catch((error) => log.warn('images were not collected', { error }))
+      .finally(() => {
+        if (!stopped) timer = clock.after(collectEveryMs, turn);
+      });
+  };
+  let stopped = false;
+  let timer = clock.after(collectEveryMs, turn);
+  return () => {
+    stopped = true;
+    timer.cancel();
+  };
 }
 
 /** containerd may come up after the agent: waits for it, and says so. */

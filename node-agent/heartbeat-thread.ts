@@ -9,15 +9,15 @@ import type { HeartbeatOrder } from './heartbeat-worker.ts';
 /** `identity` is asked at each aim. */
 export function heartbeatThread(parts: { clock: Clock; log: Log; identity: () => TlsIdentity }): Heartbeat {
   const { clock, log } = parts;
-  const loop = new SharedArrayBuffer(8);
-  const turnedAt = new Float64Array(loop);
+  const loop = new SharedArrayBuffer(4);
+  const turns = new Int32Array(loop);
   const url = new URL('./heartbeat-worker.ts', import.meta.url);
   let listener: (() => void) | undefined;
   let target: HeartbeatTarget | undefined;
   let timer: Timer;
   let closed = false;
   const turn = () => {
-    turnedAt[0] = performance.timeOrigin + performance.now();
+    Atomics.add(turns, 0, 1);
     timer = clock.after(loopPeriodMs, turn);
   };
   const order = (): HeartbeatOrder => (target ? { aim: target, identity: parts.identity() } : { aim: undefined });

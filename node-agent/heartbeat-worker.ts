@@ -2,6 +2,7 @@
 import { parentPort, workerData } from 'node:worker_threads';
 import * as grpc from '@grpc/grpc-js';
 import { AgentClient, type Beat, type BeatAck } from '#proto/gen/gantry/v1/agent.ts';
+import { systemClock, type Timer } from '#proto/kernel/clock.ts';
 import { assert } from '#proto/kernel/errors.ts';
 import { ownConnection, type TlsIdentity } from './grpc-transport.ts';
 import { type HeartbeatTarget, loopPeriodMs, silenceMs } from './heartbeat.ts';
@@ -13,9 +14,9 @@ export type HeartbeatOrder =
 
 assert(parentPort, 'this file is a worker thread');
 const port = parentPort;
-/** One number: `performance.timeOrigin` based ms at which the main loop last turned. */
-const loopTurnedAt = new Float64Array((workerData as { loop: SharedArrayBuffer }).loop);
-const nowMs = () => performance.timeOrigin + performance.now();
+/** One number that the main loop counts up each time it turns. */
+const loopTurns = new Int32Array((workerData as { loop: SharedArrayBuffer }).loop);
+const clock = systemClock;
 
 // As in main.ts: grpc-js names the server by its IP address in TLS.
 process.noDeprecation = true;
@@ -36,13 +37,15 @@ function beat(target: HeartbeatTarget, identity: TlsIdentity): () => void {
   const client = new AgentClient(target.address, credentials, ownConnection);
   let call: grpc.ClientDuplexStream<Beat, BeatAck> | undefined;
   let sequence = 0;
-  let ackedAt = nowMs();
+  let ackedAt = clock.monotonic();
+  let turns = -1;
+  let turnedAt = clock.monotonic();
   let told = false;
   const open = () => {
     const next = client.heartbeat();
     call = next;
     next.on('data', () => {
-      ackedAt = nowMs();
+      ackedAt = clock.monotonic();
     });
     // The next beat opens another one.
     const lost = () => {
@@ -53,18 +56,22 @@ function beat(target: HeartbeatTarget, identity: TlsIdentity): () => void {
     return next;
   };
   const turn = () => {
-    const now = nowMs();
-    const loopLagMs = Math.max(0, Math.round(now - loopTurnedAt[0]! - loopPeriodMs));
+    timer = clock.after(target.periodMs, turn);
+    const now = clock.monotonic();
+    const counted = Atomics.load(loopTurns, 0);
+    if (counted !== turns) turnedAt = now;
+    turns = counted;
+    const loopLagMs = Math.max(0, Math.round(now - turnedAt - loopPeriodMs));
     (call ?? open()).write({ sequence: ++sequence, session: target.session, loopLagMs });
     if (now - ackedAt > silenceMs && !told) {
       told = true;
       port.postMessage({ silent: target.session });
     }
   };
-  const timer = setInterval(turn, target.periodMs);
+  let timer: Timer;
   turn();
   return () => {
-    clearInterval(timer);
+    timer.cancel();
     call?.cancel();
     client.close();
   };

@@ -1,5 +1,5 @@
 /** Who this machine is: its key and certificate, won with a join token, kept under the data directory, renewed in time. */
-import { createHash, randomUUID, X509Certificate } from 'node:crypto';
+import { createHash, X509Certificate } from 'node:crypto';
 import { mkdir, readFile, rename, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { connect, type DetailedPeerCertificate } from 'node:tls';
@@ -56,7 +56,7 @@ async function storeIdentity(data: string, identity: NodeIdentity): Promise<void
   const paths = identityPaths(data);
   await mkdir(join(data, 'identity'), { recursive: true, mode: 0o700 });
   const write = async (path: string, text: string) => {
-    const next = `${path}.${randomUUID()}`;
+    const next = `${path}.next`;
     await writeFile(next, text, { mode: 0o600, flush: true });
     await rename(next, path);
   };

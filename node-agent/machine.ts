@@ -6,7 +6,7 @@ import { nodeId } from '#proto/model/ids.ts';
 import type { Node, Platform } from '#proto/model/node.ts';
 
 /** As in package.json. */
-const agentVersion = '0.1.0';
+export const agentVersion = '0.1.0';
 const architectures: Record<string, string> = { x64: 'amd64', arm: 'arm', arm64: 'arm64' };
 
 /** Of this process's machine, in OCI's words. */

@@ -7,8 +7,10 @@ import { Fault } from '#proto/kernel/errors.ts';
 import type { Log } from '#proto/kernel/log.ts';
 import type { Random } from '#proto/kernel/random.ts';
 import type { TaskId } from '#proto/model/ids.ts';
+import type { LogCounts } from './logs/log-shipper.ts';
 import type { LogSink } from './logs/log-sink.ts';
 import { parseStamp } from './logs/parse.ts';
+import type { LogCounts } from './logs/log-shipper.ts';
 import { logShipper } from './logs/ship.ts';
 import type { TaskLogs } from './worker.ts';
 
@@ -26,6 +28,9 @@ export interface TaskLogsParts {
 export type ShippedTaskLogs = TaskLogs & {
   /** The task's lines as conmon wrote them, oldest first, those stamped before `sinceMs` left out. */
   read(task: TaskId, sinceMs: number): AsyncIterable<Uint8Array>;
+  readonly counts: () => LogCounts;
+  /** What went out so far. */
+  readonly counts: LogCounts;
   /** What is not shipped is shipped by the next agent. */
   close(): Promise<void>;
 };
@@ -50,6 +55,7 @@ export async function taskLogs(parts: TaskLogsParts): Promise<ShippedTaskLogs> {
   });
   return {
     path,
+    counts: () => shipper.counts,
     follow({ task }, { node, cluster }) {
       if (cluster.natsUrl === '') return;
       sink ??= parts.open(cluster.natsUrl);
@@ -70,7 +76,7 @@ export async function taskLogs(parts: TaskLogsParts): Promise<ShippedTaskLogs> {
     },
     async *read(task, sinceMs) {
       // What was rotated away is older.
-      for (const file of [`${path(task)}.old`, path(task)]) {
+      for (const file of [`${path(task)}.1`, path(task)]) {
         if (!existsSync(file)) continue;
         yield* since(createReadStream(file), sinceMs * 1_000);
       }

@@ -1,3 +1,4 @@
+/** Holds what each node is sent, and what a change makes stale, to the state law. */
 import { describe, expect, it } from 'vitest';
 import { endpointOf, itemsOf, mark, nothingDirty, registryOf } from '#control-plane/dispatch/assign.ts';
 import { LiveSnapshot } from '#control-plane/store/snapshot.ts';

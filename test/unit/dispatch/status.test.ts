@@ -1,3 +1,4 @@
+/** Holds the writer of reports to one commit a tick, and to losing none. */
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { StatusWriter } from '#control-plane/dispatch/status.ts';
 import { MemoryEtcd, type MemoryStore } from '#control-plane/store/memory-store.ts';

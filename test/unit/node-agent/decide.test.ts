@@ -1,3 +1,4 @@
+/** Holds the next step of a task to its contract, by cases and whatever is seen. */
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import {

@@ -1,3 +1,4 @@
+/** Holds health checks to Docker's rules. */
 import { describe, expect, it } from 'vitest';
 import { commandOf, healthCheckOf, nextHealth, nextProbeMs } from '#node-agent/task/health.ts';
 import { containerSpec } from '#proto/model/service.ts';

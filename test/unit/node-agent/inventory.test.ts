@@ -1,3 +1,4 @@
+/** Holds the assignment set to its generations. */
 import { describe, expect, it } from 'vitest';
 import { Inventory } from '#node-agent/inventory.ts';
 import type { AssignmentSet } from '#proto/gen/gantry/v1/agent.ts';

@@ -1,3 +1,4 @@
+/** Holds the journal to giving back what was written, through torn lines and compaction. */
 import { appendFileSync, mkdtempSync, rmSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
