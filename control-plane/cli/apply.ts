@@ -23,6 +23,7 @@ interface ApplyOptions extends CommonOptions {
 const usualNames = ['compose.yaml', 'compose.yml', 'docker-compose.yaml', 'docker-compose.yml'];
 /** Answers may bring new questions, but not for ever. */
 const mostRounds = 10;
+const projectVariable = 'COMPOSE_PROJECT_NAME';
 
 export function apply(options: ApplyOptions): Promise<number> {
   return withSession(options, async (session) => {
@@ -73,8 +74,12 @@ async function send(session: Session, options: ApplyOptions, dryRun: boolean): P
   for (let round = 0; round < mostRounds; round++) {
     const response = await session.call(methods.apply, request);
     if (response.needsFiles.length + response.needsVariables.length === 0) return response;
-    for (const path of response.needsFiles) request.files.push(answer(path, directory));
+    for (const path of response.needsFiles) {
+      if (!isMentioned(request, path) && !isInside(directory, path)) throw prying(`the file ${path}`);
+      request.files.push(answer(path, directory));
+    }
     for (const name of response.needsVariables) {
+      if (!isMentioned(request, name) && name !== projectVariable) throw prying(`the variable ${name}`);
       const value = process.env[name];
       if (value === undefined) request.unsetVariables.push(name);
       else request.variables[name] = value;
@@ -105,6 +110,21 @@ function readSource(path: string): string {
 function answer(path: string, directory: string) {
   const place = isAbsolute(path) ? path : join(directory, path);
   return existsSync(place) ? { path, text: readSource(place), missing: false } : { path, text: '', missing: true };
+}
+
+/** What the files themselves name, or what lies beside them: anything else is none of a control plane's business. */
+function isMentioned(request: ApplyRequest, name: string): boolean {
+  return request.files.some(({ text }) => text.includes(name));
+}
+
+function isInside(directory: string, path: string): boolean {
+  return resolve(directory, path).startsWith(`${directory}/`);
+}
+
+function prying(what: string): Fault {
+  return new Fault('forbidden', `the control plane asks for ${what}, which no file here names`, {
+    remedy: 'make sure that it is the one you mean: gantry info',
+  });
 }
 
 /** Prints what is wrong; the exit code where something is. */

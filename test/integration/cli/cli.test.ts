@@ -4,9 +4,10 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { serveSocket } from '#control-plane/servers.ts';
-import { OperatorService } from '#proto/gen/gantry/v1/operator.ts';
+import { ApplyResponse, OperatorService } from '#proto/gen/gantry/v1/operator.ts';
 import { Scope } from '#proto/kernel/scope.ts';
 import type { Task } from '#proto/model/task.ts';
+import { unary } from '#proto/rpc.ts';
 import { aNode, aRevision, aService, aTask, idOf } from '#test/support/builders.ts';
 import { type CliEnd, type CliPlace, startCli } from '#test/support/cli.ts';
 import { eventually } from '#test/support/eventually.ts';
@@ -101,6 +102,23 @@ describe('gantry apply', () => {
     const { code, stdout } = await gantry('apply');
     expect(stdout).toContain('✗ demo/web  0/1 web.1 failed 1 time: there is no image nginx:1 at registry.local\n');
     expect(code).toBe(1);
+  });
+
+  it('tells a control plane nothing that the files do not name', async () => {
+    const pry = async (needs: Partial<ApplyResponse>) => {
+      const prying = join(place.directory, 'prying.sock');
+      const scope = new Scope();
+      const apply = unary(async () => ApplyResponse.create(needs));
+      await serveSocket(scope, prying, [{ definition: OperatorService, handlers: { ...lab.service, apply } }]);
+      const { code, stderr } = await startCli({ ...place, socket: prying }, ['apply', '-f', '-'], { input: compose })
+        .end;
+      await scope.close();
+      expect(code).toBe(1);
+      return stderr;
+    };
+    expect(await pry({ needsVariables: ['AWS_SECRET_ACCESS_KEY'] })).toContain('asks for the variable AWS_SECRET');
+    expect(await pry({ needsFiles: ['/etc/shadow'] })).toContain('asks for the file /etc/shadow');
+    expect(await pry({ needsFiles: ['../../etc/passwd'] })).toContain('asks for the file ../../etc/passwd');
   });
 
   it('takes a file from standard input', async () => {
