@@ -127,6 +127,7 @@ async function assemble(config: AgentConfig, kernel: Kernel, signal: AbortSignal
     logs,
     bootId,
     registryOf: (image) => parseReference(image).registry,
+    stepDone: metrics.stepDone,
     readLog: (task, sinceMs) => logs.read(task, sinceMs),
     transport: grpcTransport(() => identity),
     heartbeat,

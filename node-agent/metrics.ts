@@ -5,6 +5,7 @@ import { isFault } from '#proto/kernel/errors.ts';
 import { type TaskStatus, taskStates } from '#proto/model/task.ts';
 import type { Images } from './images/images.ts';
 import type { LogCounts } from './logs/log-shipper.ts';
+import type { Effect } from './task/decide.ts';
 
 export interface AgentMetricsParts {
   readonly clock: Clock;
@@ -21,6 +22,8 @@ export interface AgentMetrics {
   /** The same store of images, measured. */
   measured(images: Images): Images;
   networkRepaired(): void;
+  /** A step of a task has succeeded. */
+  stepDone(step: Effect, durationMs: number): void;
 }
 
 /** Figures are read when they are asked for; only what passes by is counted as it passes. */
@@ -64,9 +67,17 @@ export function agentMetrics(parts: AgentMetricsParts): AgentMetrics {
     buckets: [0.005, 0.05, 0.25, 1, 2.5, 5, 10, 30, 60, 180],
     registers,
   });
+  const steps = new Histogram({
+    name: 'gantry_task_step_seconds',
+    help: 'Time of a successful step of a task.',
+    labelNames: ['step'],
+    buckets: [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 10],
+    registers,
+  });
   return {
     registry,
     networkRepaired: () => repairs.inc(),
+    stepDone: (step, durationMs) => steps.observe({ step }, durationMs / 1000),
     measured: (images) =>
       measuredImages(images, parts.clock, (outcome, seconds) => pulls.observe({ outcome }, seconds)),
   };

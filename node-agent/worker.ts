@@ -15,7 +15,7 @@ import type { Images } from './images/images.ts';
 import { Inventory } from './inventory.ts';
 import type { Journal, Membership } from './journal.ts';
 import type { ContainerState, Runtime } from './runtime/runtime.ts';
-import { TaskRunner } from './task/runner.ts';
+import { type RunnerParts, TaskRunner } from './task/runner.ts';
 import { attachmentOf, type Mounts, removeRemains, type Steps, stepTable } from './task/steps.ts';
 
 /** Where the logs of tasks go. */
@@ -42,6 +42,7 @@ export interface WorkerParts {
   readonly bootId: string;
   /** The registry that an image reference means, as credentials name it. */
   readonly registryOf: (image: string) => string;
+  readonly stepDone?: RunnerParts['stepDone'];
 }
 
 /** Told what happens, set by the session's owner. */
@@ -149,6 +150,7 @@ export class Worker {
           if (this.#membership) this.#parts.logs.follow({ task, template, imageDigest }, this.#membership);
         },
         forgotten: (task) => void this.#forget(task),
+        stepDone: this.#parts.stepDone,
       },
       { ...assignment, removed: false },
       known,

@@ -23,6 +23,8 @@ export interface RunnerParts {
   readonly running: (wanted: TaskWanted) => void;
   /** Nothing of it is left here, and nobody wants it. */
   readonly forgotten: (task: TaskId) => void;
+  /** For metrics. */
+  readonly stepDone?: ((step: Effect, durationMs: number) => void) | undefined;
 }
 
 const backoff: BackoffPolicy = { initialMs: 250, maxMs: 8_000, attempts: 6 };
@@ -248,7 +250,9 @@ export class TaskRunner {
       this.#progress = { ...this.#progress, ...got };
       this.#failures.delete(effect);
       this.#done(effect);
-      log.debug('step done', { task, step: effect, durationMs: clock.monotonic() - startedAt });
+      const durationMs = clock.monotonic() - startedAt;
+      this.#parts.stepDone?.(effect, durationMs);
+      log.debug('step done', { task, step: effect, durationMs });
     } catch (error) {
       if (!this.#closed) this.#failed(effect, error);
     }

@@ -75,6 +75,7 @@ it('the agent tells its tasks, pulls, logs and repairs', async () => {
   registry.failure = new Fault('unauthenticated', 'no');
   await expect(images.ensure({ reference: 'other:1', digest: '', pullPolicy: '' })).rejects.toThrow();
   metrics.networkRepaired();
+  metrics.stepDone('create', 40);
   const text = await metrics.registry.metrics();
   for (const line of [
     'gantry_agent_tasks{state="running"} 2',
@@ -83,6 +84,7 @@ it('the agent tells its tasks, pulls, logs and repairs', async () => {
     'gantry_agent_log_lines_total 7',
     'gantry_agent_logs_followed 3',
     'gantry_agent_network_repairs_total 1',
+    'gantry_task_step_seconds_bucket{le="0.05",step="create"} 1',
     'gantry_agent_image_ensure_seconds_count{outcome="ok"} 1',
     'gantry_agent_image_ensure_seconds_count{outcome="unauthenticated"} 1',
     'gantry_agent_connected 1',
