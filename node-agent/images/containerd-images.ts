@@ -39,7 +39,11 @@ export type ContainerdImages = Images & { readonly records: ImageRecords; close(
 
 const taskLabel = 'gantry.task';
 const imageLabel = 'gantry.image';
+/** On images that came from an archive: nobody could give them again. */
+const importedLabel = 'gantry.imported';
 const parallelDownloads = 6;
+/** From an image's being ensured to its task's layer, at the longest. */
+const onItsWayMs = 120_000;
 
 /** Connects to containerd; Fault `unavailable` where it does not answer. */
 export async function containerdImages(parts: ContainerdImagesParts): Promise<ContainerdImages> {
@@ -62,6 +66,7 @@ class ContainerdImageStore implements Images {
   /** Images known to be whole, by digest. Emptied of one when a task finds its layers gone. */
   readonly #whole = new Map<string, Image>();
   readonly #pulls = new SingleFlight<Image, string>();
+  readonly #ensuredAt = new Map<string, number>();
 
   constructor(parts: ContainerdImagesParts, containerd: Containerd) {
     this.#parts = parts;
@@ -84,6 +89,12 @@ class ContainerdImageStore implements Images {
   }
 
   async ensure(request: ImageRequest): Promise<Image> {
+    const image = await this.#ensure(request);
+    this.#ensuredAt.set(image.digest, this.#parts.clock.monotonic());
+    return image;
+  }
+
+  async #ensure(request: ImageRequest): Promise<Image> {
     const reference = parseReference(request.reference);
     const pinned = request.digest || reference.digest;
     const wanted = pinned === '' ? reference : { ...reference, digest: pinned };
@@ -208,10 +219,10 @@ class ContainerdImageStore implements Images {
     }
   }
 
-  async #name(name: string, target: Descriptor): Promise<void> {
+  async #name(name: string, target: Descriptor, labels: Record<string, string> = {}): Promise<void> {
     const image = {
       name,
-      labels: {},
+      labels,
       target: { ...target, annotations: {} },
       createdAt: undefined,
       updatedAt: undefined,
@@ -290,7 +301,8 @@ class ContainerdImageStore implements Images {
         formatReference({ ...reference, tag: '', digest: root.digest }),
       ]);
       const image = await this.#puller.pull(plan, source, lease);
-      for (const name of names.length > 0 ? names : [root.digest]) await this.#name(name, plan.root);
+      for (const name of names.length > 0 ? names : [root.digest])
+        await this.#name(name, plan.root, { [importedLabel]: 'true' });
       this.#remember(image);
       return whole.length > 0 ? whole.map(formatReference) : [root.digest];
     });
@@ -302,12 +314,19 @@ class ContainerdImageStore implements Images {
 
   readonly records: ImageRecords = {
     list: async () =>
-      (await this.#containerd.call(ImagesService.list, { filters: [] })).images.map(({ name, target, createdAt }) => ({
-        name,
-        digest: target?.digest ?? '',
-        createdAtMs: (createdAt?.seconds ?? 0) * 1000,
-      })),
-    inUse: async () => new Set((await this.#taskSnapshots()).map(({ labels }) => labels[imageLabel]!)),
+      (await this.#containerd.call(ImagesService.list, { filters: [] })).images
+        .filter(({ labels }) => labels[importedLabel] === undefined)
+        .map(({ name, target, createdAt }) => ({
+          name,
+          digest: target?.digest ?? '',
+          createdAtMs: (createdAt?.seconds ?? 0) * 1000,
+        })),
+    inUse: async () => {
+      const since = this.#parts.clock.monotonic() - onItsWayMs;
+      for (const [digest, at] of this.#ensuredAt) if (at < since) this.#ensuredAt.delete(digest);
+      const held = (await this.#taskSnapshots()).map(({ labels }) => labels[imageLabel]!);
+      return new Set([...held, ...this.#ensuredAt.keys()]);
+    },
     remove: async (name) => {
       const digest = await this.#named(name);
       await this.#containerd.call(ImagesService.delete, { name, sync: true });

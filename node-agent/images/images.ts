@@ -46,9 +46,9 @@ export interface Images {
 
 /** What collecting garbage needs beside `Images`. */
 export interface ImageRecords {
-  /** Names of images, with the digest each means. */
+  /** Names of images that a registry can give again, with the digest each means; imported ones are kept. */
   list(): Promise<readonly { readonly name: string; readonly digest: string; readonly createdAtMs: number }[]>;
-  /** Digests that tasks' layers stand on. */
+  /** Digests that tasks' layers stand on, or were asked for a moment ago: their task is on its way. */
   inUse(): Promise<ReadonlySet<string>>;
   /** Forgets a name; containerd then frees what nothing else refers to. */
   remove(name: string): Promise<void>;

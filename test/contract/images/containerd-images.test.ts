@@ -210,21 +210,34 @@ it("containerd's own collector leaves a named image and a task's layer, and take
   fresh.close();
 });
 
-it('above the high watermark, images that no task uses go, oldest first, until it is below the low one', async () => {
+it('above the high watermark, images that no task uses go, oldest first; those asked for just now and imported ones stay', async () => {
+  for (const name of ['idle-1', 'idle-2']) {
+    await pushImage(await sampleImage({ files: { name } }), registry.host, name, '1');
+    await ensure(`${registry.host}/${name}:1`);
+  }
+  // Another agent: it has not asked for those.
+  const fresh = await openStore();
   const used = await ensure(`${registry.host}/kept:1`);
-  let usage = 0.95;
-  const removed = await collectImages(
-    { records: store.records, diskUsage: async () => usage, clock: systemClock, log: silentLog },
-    { high: 0.85, low: 0.8, minAgeMs: 0 },
+  const asked = await fresh.ensure({ reference: `${registry.host}/config:1`, digest: '', pullPolicy: '' });
+  const imported = await fresh.ensure({ reference: 'archived:2', digest: '', pullPolicy: 'never' });
+  await fresh.prepareRootfs(newTask(), used);
+  let usage = 0.5;
+  const parts = {
+    records: fresh.records,
+    diskUsage: async () => usage,
+    clock: systemClock,
+    log: silentLog,
+  };
+  const marks = { high: 0.85, low: 0.8, minAgeMs: 0 };
+  expect(await collectImages(parts, marks)).toEqual([]);
+  usage = 0.95;
+  const removed = await collectImages(parts, marks);
+  for (const name of ['idle-1', 'idle-2']) expect(removed).toContain(`${registry.host}/${name}:1`);
+  const left = new Set((await fresh.records.list()).map(({ digest }) => digest));
+  expect(left).toContain(used.digest);
+  expect(left).toContain(asked.digest);
+  expect((await fresh.ensure({ reference: 'archived:2', digest: '', pullPolicy: 'never' })).digest).toBe(
+    imported.digest,
   );
-  expect(removed.length).toBeGreaterThan(3);
-  const left = await store.records.list();
-  expect(left.some(({ digest }) => digest === used.digest)).toBe(true);
-  usage = 0.5;
-  expect(
-    await collectImages(
-      { records: store.records, diskUsage: async () => usage, clock: systemClock, log: silentLog },
-      { high: 0.85, low: 0.8, minAgeMs: 0 },
-    ),
-  ).toEqual([]);
+  fresh.close();
 });
