@@ -10,7 +10,6 @@ import type { TaskId } from '#proto/model/ids.ts';
 import type { LogCounts } from './logs/log-shipper.ts';
 import type { LogSink } from './logs/log-sink.ts';
 import { parseStamp } from './logs/parse.ts';
-import type { LogCounts } from './logs/log-shipper.ts';
 import { logShipper } from './logs/ship.ts';
 import type { TaskLogs } from './worker.ts';
 
@@ -29,8 +28,6 @@ export type ShippedTaskLogs = TaskLogs & {
   /** The task's lines as conmon wrote them, oldest first, those stamped before `sinceMs` left out. */
   read(task: TaskId, sinceMs: number): AsyncIterable<Uint8Array>;
   readonly counts: () => LogCounts;
-  /** What went out so far. */
-  readonly counts: LogCounts;
   /** What is not shipped is shipped by the next agent. */
   close(): Promise<void>;
 };
