@@ -12,7 +12,3 @@ export const noResources: Resources = { cpuMillis: 0, memoryBytes: 0, pids: 0 };
 export function add(a: Resources, b: Resources): Resources {
   return { cpuMillis: a.cpuMillis + b.cpuMillis, memoryBytes: a.memoryBytes + b.memoryBytes, pids: a.pids + b.pids };
 }
-
-export function subtract(a: Resources, b: Resources): Resources {
-  return { cpuMillis: a.cpuMillis - b.cpuMillis, memoryBytes: a.memoryBytes - b.memoryBytes, pids: a.pids - b.pids };
-}

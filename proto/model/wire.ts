@@ -4,7 +4,7 @@ import type * as types from '../gen/gantry/v1/types.ts';
 import { Fault } from '../kernel/errors.ts';
 import type { AssignmentItem, Backend, Endpoint, Peer, TaskAssignment } from './assignment.ts';
 import { assignmentKey } from './assignment.ts';
-import type { ClusterConfig, Event } from './cluster.ts';
+import type { ClusterConfig } from './cluster.ts';
 import { nodeId, serviceId, taskId } from './ids.ts';
 import type { Node } from './node.ts';
 import { noResources } from './resources.ts';
@@ -12,11 +12,8 @@ import {
   type ContainerSpec,
   containerSpec,
   defaults,
-  idleRollout,
   type Mount,
   type Port,
-  type Revision,
-  type Service,
   type ServiceSpec,
   type TaskTemplate,
 } from './service.ts';
@@ -102,41 +99,6 @@ export function serviceSpecFromWire(spec: types.ServiceSpec): ServiceSpec {
   };
 }
 
-export function serviceFromWire(service: types.Service): Service {
-  const rollout = service.rollout;
-  return {
-    id: serviceId(service.id),
-    spec: serviceSpecFromWire(required('service.spec', service.spec)),
-    revision: service.revision,
-    vip: service.vip,
-    createdAtMs: service.createdAtMs,
-    updatedAtMs: service.updatedAtMs,
-    rollout: rollout
-      ? {
-          ...rollout,
-          state: oneOf(
-            'rollout.state',
-            ['idle', 'updating', 'paused', 'completed', 'rolling-back', 'rolled-back'],
-            rollout.state,
-          ),
-        }
-      : idleRollout,
-    previous: service.previous && serviceSpecFromWire(service.previous),
-    previousRevision: service.previousRevision,
-    removing: service.removing,
-  };
-}
-
-export function revisionFromWire(revision: types.Revision): Revision {
-  return {
-    serviceId: serviceId(revision.serviceId),
-    number: revision.number,
-    template: templateFromWire(required('revision.template', revision.template)),
-    imageDigest: revision.imageDigest,
-    createdAtMs: revision.createdAtMs,
-  };
-}
-
 const healthStates = ['', 'starting', 'healthy', 'unhealthy'] as const;
 
 export function taskFromWire(task: types.Task): Task {
@@ -212,10 +174,6 @@ export function nodeFromWire(node: types.Node): Node {
 export function clusterFromWire(cluster: agent.ClusterConfig): ClusterConfig {
   const { id, network, vipNetwork, natsUrl, domain } = cluster;
   return { id, network, vipNetwork, natsUrl, domain };
-}
-
-export function eventFromWire(event: types.Event): Event {
-  return { ...event, kind: oneOf('event.kind', ['service', 'task', 'node', 'cluster'], event.kind) };
 }
 
 function taskAssignmentFromWire(item: agent.TaskAssignment): TaskAssignment {

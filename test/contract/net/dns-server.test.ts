@@ -1,3 +1,4 @@
+/** The DNS of a node answers over UDP and TCP as resolvers ask. */
 import dgram from 'node:dgram';
 import net from 'node:net';
 import packet from 'dns-packet';

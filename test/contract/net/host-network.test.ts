@@ -1,3 +1,4 @@
+/** The network of real kernels: hosts that are namespaces joined by a switch, and packets that really pass. */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { backend, endpoint } from '#test/support/endpoint.ts';
 import { eventually } from '#test/support/eventually.ts';

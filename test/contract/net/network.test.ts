@@ -1,3 +1,4 @@
+/** What the agent may rely on of any network, held against the fake and the kernel. */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { Attachment, Network } from '#net/network.ts';
 import { newId, systemRandom } from '#proto/kernel/random.ts';

@@ -1,3 +1,4 @@
+/** Whatever the cluster looks like, applying the difference reaches the plan, and again changes nothing. */
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { formatAddress } from '#net/plan/cidr.ts';

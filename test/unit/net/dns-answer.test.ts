@@ -1,3 +1,4 @@
+/** Which names a task may ask for, and what it is told. */
 import { describe, expect, it } from 'vitest';
 import { answer, dnsView } from '#net/dns/answer.ts';
 import { backend, endpoint } from '#test/support/endpoint.ts';

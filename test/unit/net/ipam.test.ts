@@ -1,3 +1,4 @@
+/** Subnets and addresses never collide, and a freed one rests. */
 import { describe, expect, it } from 'vitest';
 import {
   containsAddress,
