@@ -1,7 +1,6 @@
-/** A fresh key and the request to certify it. A file of its own, loaded when needed: the library costs memory that an agent at work does not need. */
-import 'reflect-metadata';
-import { webcrypto } from 'node:crypto';
-import * as x509 from '@peculiar/x509';
+/** A fresh key and the request to certify it, made in a thread that ends with it. */
+import { Worker } from 'node:worker_threads';
+import { Fault } from '#proto/kernel/errors.ts';
 
 export interface CertificateRequest {
   /** PKCS#8, PEM. */
@@ -11,19 +10,12 @@ export interface CertificateRequest {
 }
 
 /** ECDSA P-256. The authority decides the subject; `name` is for people. */
-export async function certificateRequest(name: string): Promise<CertificateRequest> {
-  x509.cryptoProvider.set(webcrypto);
-  const algorithm = { name: 'ECDSA', namedCurve: 'P-256', hash: 'SHA-256' };
-  const keys = await webcrypto.subtle.generateKey(algorithm, true, ['sign', 'verify']);
-  const request = await x509.Pkcs10CertificateRequestGenerator.create({
-    name: `CN=${name}`,
-    keys,
-    signingAlgorithm: algorithm,
+export function certificateRequest(name: string): Promise<CertificateRequest> {
+  const url = new URL('./certificate-request-worker.ts', import.meta.url);
+  return new Promise((resolve, reject) => {
+    const thread = new Worker(url, { workerData: { name }, execArgv: [] });
+    thread.once('message', resolve);
+    thread.once('error', reject);
+    thread.once('exit', () => reject(new Fault('internal', 'no certificate request was made')));
   });
-  const pkcs8 = new Uint8Array(await webcrypto.subtle.exportKey('pkcs8', keys.privateKey));
-  return {
-    keyPem: x509.PemConverter.encode(pkcs8, 'PRIVATE KEY'),
-    csrPem: request.toString('pem'),
-    csrDer: new Uint8Array(request.rawData),
-  };
 }

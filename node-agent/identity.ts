@@ -14,6 +14,7 @@ import { type BackoffPolicy, backoffMs, retry } from '#proto/kernel/retry.ts';
 import { type NodeId, nodeId } from '#proto/model/ids.ts';
 import { type JoinToken, parseToken } from '#proto/model/token.ts';
 import { call, channelOptions } from '#proto/rpc.ts';
+import { certificateRequest } from './certificate-request.ts';
 import type { TlsIdentity } from './grpc-transport.ts';
 
 export interface NodeIdentity extends TlsIdentity {
@@ -90,7 +91,6 @@ const enrolBackoff: BackoffPolicy = { initialMs: 200, maxMs: 2_000 };
  */
 export async function enrol(parts: EnrolParts): Promise<NodeIdentity> {
   const token = parseToken(parts.token);
-  const { certificateRequest } = await import('./certificate-request.ts');
   const request = await certificateRequest(parts.name);
   const proof = enrolmentProof(tokenSecretHash(token.secret), request.csrDer);
   const attempt = async (number: number): Promise<EnrolResponse> => {
@@ -212,7 +212,6 @@ export async function keepRenewed(
     }
     if (clock.now() < due) continue;
     try {
-      const { certificateRequest } = await import('./certificate-request.ts');
       const request = await certificateRequest(identity.nodeId);
       const { certificatePem, caPem } = await renew(request.csrPem);
       identity = { nodeId: identity.nodeId, keyPem: request.keyPem, certificatePem, caPem };
