@@ -29,7 +29,7 @@ function explained(snapshot: Snapshot, task: Task): ExplainResponse {
 function explainNode(snapshot: Snapshot, node: Node): ExplainResponse {
   const tasks = [...snapshot.tasksOnNode(node.id)].filter(isActive);
   return {
-    summary: `Node ${node.name} is ${node.state} and ${node.availability}${node.message ? `: ${node.message}` : ''}. It has ${tasks.length} tasks.`,
+    summary: `Node ${node.name} is ${node.state}${node.message ? `: ${node.message}` : ''}; availability ${node.availability}. It has ${tasks.length} tasks.`,
     rules: [],
     nodes: [],
     history: tasks
