@@ -45,8 +45,8 @@ describe('a task on a node', () => {
     expect(task.pid).toBe(host.runtime.containers.get(id)!.state.pid);
     expect(task.startedAtMs).toBeGreaterThan(0);
     expect(task.imageDigest).toMatch(/^sha256:/);
-    expect(host.network.namespaces.has(id)).toBe(true);
-    expect(host.runtime.containers.get(id)!.request!.netnsPath).toBe(`/netns/${id}`);
+    expect(host.network.attachments.has(id)).toBe(true);
+    expect(host.runtime.containers.get(id)!.request!.netnsPath).toBe(`/run/gantry/netns/${id}`);
     // Later tasks of the revision use what the tag meant to the first.
     await eventually(() => lab.store.snapshot.revisionOf(task.serviceId, 1)!.imageDigest === task.imageDigest);
   });
@@ -68,7 +68,7 @@ describe('a task on a node', () => {
     await lab.edit(id, { wanted: 'shutdown' });
     await reaches(id, 'shutdown');
     expect(host.runtime.signals).toEqual([{ id, signal: 'SIGQUIT' }]);
-    await eventually(() => host.runtime.containers.size === 0 && host.network.namespaces.size === 0);
+    await eventually(() => host.runtime.containers.size === 0 && host.network.attachments.size === 0);
     expect(await host.images.rootfs()).toEqual([]);
     // Its record goes too: it is terminal in the store, so no longer assigned.
     await eventually(() => host.agent!.worker.statuses().length === 0);
@@ -273,14 +273,14 @@ describe('an agent that restarts', () => {
     const host = lab.hosts[0]!;
     const stray = taskId(idOf('stray'));
     host.runtime.stray(stray);
-    host.network.namespaces.add(stray);
+    host.network.attachments.set(stray, { taskId: stray, address: '10.192.1.99', hostPorts: [] });
     lab.net.serve('m1:7400', undefined);
     const dials = countDials(host);
     await host.start(dials);
     await eventually(() => dials.count() > 1);
     expect(host.runtime.containers.has(stray)).toBe(true);
     lab.net.serve('m1:7400', lab.dispatches[0]);
-    await eventually(() => host.runtime.containers.size === 0 && host.network.namespaces.size === 0);
+    await eventually(() => host.runtime.containers.size === 0 && host.network.attachments.size === 0);
   });
 
   it('stops a task that was taken from it while it was away', async () => {

@@ -4,7 +4,6 @@ import { PassThrough } from 'node:stream';
 import { Dispatch } from '#control-plane/dispatch/dispatch.ts';
 import { MemoryEtcd, type MemoryStore } from '#control-plane/store/memory-store.ts';
 import type { Change, Store } from '#control-plane/store/store.ts';
-import type { Attachment, Network, NetworkWanted } from '#net/network.ts';
 import { type Agent, startAgent } from '#node-agent/agent.ts';
 import type { Heartbeat } from '#node-agent/heartbeat.ts';
 import { parseReference } from '#node-agent/images/reference.ts';
@@ -30,6 +29,7 @@ import type { Service, TaskTemplate } from '#proto/model/service.ts';
 import type { Task } from '#proto/model/task.ts';
 import { aNode, aRevision, aService, aTask, aTemplate } from './builders.ts';
 import { FakeImages, type FakeRegistry, fakeRegistry } from './fake-images.ts';
+import { FakeNetwork } from './fake-network.ts';
 import { MemoryNetwork } from './memory-transport.ts';
 
 /** Containers of one machine, in memory: they outlive agents, as real ones do, until `reboot`. */
@@ -123,30 +123,6 @@ export class LabRuntime implements Runtime {
   async close(): Promise<void> {}
 }
 
-/** The network of one machine, in memory. */
-export class LabNetwork implements Network {
-  readonly namespaces = new Set<TaskId>();
-  wanted: NetworkWanted | undefined;
-
-  async apply(wanted: NetworkWanted): Promise<void> {
-    this.wanted = wanted;
-  }
-  async attach(attachment: Attachment): Promise<{ netnsPath: string; gateway: string; dns: string }> {
-    this.namespaces.add(attachment.taskId);
-    return { netnsPath: `/netns/${attachment.taskId}`, gateway: '', dns: '' };
-  }
-  async detach(task: TaskId): Promise<void> {
-    this.namespaces.delete(task);
-  }
-  async attached(): Promise<TaskId[]> {
-    return [...this.namespaces];
-  }
-  onRepair(): () => void {
-    return () => {};
-  }
-  async close(): Promise<void> {}
-}
-
 const noMounts: Mounts = { prepare: async () => [], release: async () => {}, held: async () => [] };
 
 /** The journal's lines, kept as a disk would keep them. */
@@ -168,7 +144,7 @@ export class LabHost {
   readonly id: NodeId;
   readonly node: Node;
   readonly runtime = new LabRuntime();
-  readonly network = new LabNetwork();
+  readonly network = new FakeNetwork();
   readonly images: FakeImages;
   readonly disk = new LabDisk();
   bootId = 'boot-1';
@@ -226,7 +202,7 @@ export class LabHost {
       const exit: ContainerExit = { exitCode: 255, oomKilled: false, atMs: 0, lost: true };
       this.runtime.containers.set(id, { ...held, state: { ...held.state, status: 'lost', pid: 0, exit } });
     }
-    this.network.namespaces.clear();
+    this.network.attachments.clear();
   }
 }
 
