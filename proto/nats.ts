@@ -3,7 +3,7 @@ import { connect, ErrorCode, Events, type NatsConnection, NatsError, type TlsOpt
 import { describe, Fault } from './kernel/errors.ts';
 
 export interface NatsParts {
-  /** tls://HOST:PORT, several by commas. */
+  /** tls://HOST:PORT, several by commas; nats:// is plain TCP, for where somebody asked for that. */
   readonly url: string;
   /** Shown by the server's monitoring. */
   readonly name: string;
@@ -31,7 +31,7 @@ export function openNats(parts: NatsParts): Nats {
   const dialled = connect({
     servers,
     name: parts.name,
-    ...(parts.tls && { tls: parts.tls }),
+    ...(parts.url.startsWith('tls:') && { tls: parts.tls ?? {} }),
     waitOnFirstConnect: true,
     maxReconnectAttempts: -1,
     reconnectTimeWait: 250,

@@ -1,4 +1,4 @@
-/** What tasks printed, kept after they and their nodes are gone. Implementations: nats-log-store, fake-log-store (tests). */
+/** What tasks printed, kept after they and their nodes are gone. Implementation: nats-log-store. */
 
 /** `tail` counts lines over all tasks of the query, after merging. */
 export interface LogQuery {

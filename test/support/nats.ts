@@ -44,7 +44,7 @@ export async function startNats(args: readonly string[] = []): Promise<TestNats>
   };
   await start();
   return {
-    url: `nats://127.0.0.1:${port}`,
+    url: `${args.includes('--tlsverify') ? 'tls' : 'nats'}://127.0.0.1:${port}`,
     start,
     async kill() {
       running?.kill('SIGKILL');
