@@ -32,8 +32,10 @@ export class NodeSession {
   readonly #stream: MessageStream<AgentMessage, ControlMessage>;
   /** greeting → live: nothing is sent before the Hello was taken. */
   #live = false;
-  /** The node reads too slowly: what changes meanwhile is not queued, it gets a full set once it has caught up. */
-  #behind = false;
+  /** The stream takes nothing more at the moment: the node reads too slowly. What changes meanwhile is not queued. */
+  #choked = false;
+  /** Something changed while it was choked: the node gets a full set once it has caught up. */
+  #missed = false;
   #registries = new Set<string>();
 
   constructor(
@@ -80,7 +82,7 @@ export class NodeSession {
   }
 
   #send(body: NonNullable<ControlMessage['body']>): void {
-    if (!this.#stream.send({ body })) this.#behind = true;
+    if (!this.#stream.send({ body })) this.#choked = true;
   }
 
   #take(message: AgentMessage): void {
@@ -174,7 +176,7 @@ export class NodeSession {
     if (epoch === undefined) return;
     const items = itemsOf(snapshot, this.node, this.#parts.unseal);
     this.#registries = registriesOf(snapshot, this.node);
-    this.#behind = false;
+    this.#missed = false;
     for (let start = 0; start === 0 || start < items.length; start += partSize) {
       const put = items.slice(start, start + partSize).map(assignmentToWire);
       const more = start + partSize < items.length;
@@ -187,7 +189,7 @@ export class NodeSession {
 
   /** What changed for this node alone. */
   sendOwn(dirty: Dirty): void {
-    if (!this.#live || this.#behind) return;
+    if (!this.#live || this.#misses()) return;
     const { snapshot } = this.#parts.store;
     const put: AssignmentItem[] = [];
     const remove: string[] = [];
@@ -217,7 +219,7 @@ export class NodeSession {
 
   /** An increment; a message made once for many sessions is encoded once (see server.ts). */
   sendShared(message: ControlMessage): void {
-    if (this.#live && !this.#behind && !this.#stream.send(message)) this.#behind = true;
+    if (this.#live && !this.#misses() && !this.#stream.send(message)) this.#choked = true;
   }
 
   sendSet(put: AssignmentSet['put'], remove: string[]): void {
@@ -227,9 +229,15 @@ export class NodeSession {
     this.#send({ $case: 'assignments', value: { epoch, revision, full: false, more: false, put, remove } });
   }
 
+  /** True, and noted, where an increment cannot go out now. */
+  #misses(): boolean {
+    if (this.#choked) this.#missed = true;
+    return this.#choked;
+  }
+
   #caughtUp(): void {
-    if (!this.#behind || !this.#live) return;
-    this.#behind = false;
+    this.#choked = false;
+    if (!this.#missed || !this.#live) return;
     this.#parts.log.info('node had fallen behind, sending it the full set', { node: this.node });
     this.sendAll();
   }
