@@ -218,6 +218,29 @@ it('while NATS is down lines wait in their file, and go out when it is back', as
   expect(texts(await eventually(() => read()))).toEqual(numbered(400));
 });
 
+it('a follower goes on when NATS comes back', async () => {
+  const of = source();
+  const writer = write(of);
+  const shipper = await ship();
+  shipper.follow(of);
+  writer.lines(10);
+  await eventually(() => shipper.counts.lines === 10);
+  const stop = new AbortController();
+  const seen: string[] = [];
+  const following = (async () => {
+    const query = { project: 'demo', service, follow: true, signal: stop.signal };
+    for await (const line of store.read(query)) seen.push(line.text.toString());
+  })();
+  await eventually(() => seen.length === 10);
+  await server.kill();
+  writer.lines(10);
+  await server.start();
+  await eventually(() => seen.length === 20, { timeoutMs: 25_000 });
+  stop.abort();
+  await following;
+  expect(seen).toEqual(numbered(20));
+});
+
 it('a spool that is full drops its oldest file and marks the gap', async () => {
   const of = source();
   const writer = write(of);
