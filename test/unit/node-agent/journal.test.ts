@@ -2,7 +2,7 @@
 import { appendFileSync, mkdtempSync, rmSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterEach, describe, expect, it } from 'vitest';
+import { afterAll, afterEach, describe, expect, it } from 'vitest';
 import { Journal } from '#node-agent/journal.ts';
 import { journalFile } from '#node-agent/journal-file.ts';
 import { taskId } from '#proto/model/ids.ts';
@@ -12,6 +12,7 @@ import { aTask, aTemplate, idOf } from '#test/support/builders.ts';
 const directory = mkdtempSync(join(tmpdir(), 'gantry-journal-'));
 const path = join(directory, 'journal');
 afterEach(() => rmSync(path, { force: true }));
+afterAll(() => rmSync(directory, { recursive: true, force: true }));
 
 function status(name: string, message: string): TaskStatus {
   return {
