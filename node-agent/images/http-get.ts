@@ -227,8 +227,11 @@ async function* bodyOf(
 
 /** Nobody answered in time: waiting as long again would try the patience of people. */
 export class Silence extends Fault {
-  constructor(message: string) {
-    super('unavailable', message, { remedy: 'check that this node can reach it' });
+  constructor(
+    message: string,
+    options: { readonly cause?: unknown; readonly remedy: string } = { remedy: 'check that this node can reach it' },
+  ) {
+    super('unavailable', message, options);
   }
 }
 
@@ -268,12 +271,9 @@ const reasons: Readonly<Record<string, string>> = {
 function faultOf(error: unknown, url: URL): Fault {
   if (error instanceof Fault) return error;
   const code = (error as NodeJS.ErrnoException).code ?? '';
-  return new Fault(
-    'unavailable',
-    `the registry ${url.host} is not reached: ${reasons[code] ?? (code || String(error))}`,
-    {
-      cause: error,
-      remedy: 'check its name, and that this node can reach it',
-    },
-  );
+  const message = `the registry ${url.host} is not reached: ${reasons[code] ?? (code || String(error))}`;
+  const options = { cause: error, remedy: 'check its name, and that this node can reach it' };
+  // The kernel has tried for seconds before it says so.
+  if (code === 'EHOSTUNREACH' || code === 'ETIMEDOUT') return new Silence(message, options);
+  return new Fault('unavailable', message, options);
 }

@@ -178,7 +178,7 @@ export class Puller {
     return { digest: plan.root.digest, config: plan.config.config, chainId: chainIdOf(plan.config.diffIds) };
   }
 
-  #fetch(
+  async #fetch(
     layer: Descriptor,
     source: BlobSource,
     lease: string,
@@ -186,19 +186,26 @@ export class Puller {
     onNote: (bytes: number) => void,
   ): Promise<void> {
     const { content, downloads } = this.#parts;
-    const job = (signal: AbortSignal, notify: (bytes: number) => void) =>
-      downloads.run(async () => {
-        signal.throwIfAborted();
-        await content.write({
-          descriptor: layer,
-          labels: source.labels,
-          lease,
-          read: (offset) => source.blob(layer, offset, signal),
-          signal,
-          onBytes: notify,
-        });
+    const write = (signal: AbortSignal | undefined, onBytes?: (bytes: number) => void) =>
+      content.write({
+        descriptor: layer,
+        labels: source.labels,
+        lease,
+        read: (offset) => source.blob(layer, offset, signal ?? new AbortController().signal),
+        signal,
+        ...(onBytes && { onBytes }),
       });
-    return this.#blobs.run(layer.digest, job, { signal, onNote });
+    let own = false;
+    const job = (signal: AbortSignal, notify: (bytes: number) => void) => {
+      own = true;
+      return downloads.run(async () => {
+        signal.throwIfAborted();
+        await write(signal, notify);
+      });
+    };
+    await this.#blobs.run(layer.digest, job, { signal, onNote });
+    // Another image's pull fetched it, under its own lease: ours takes it too.
+    if (!own) await write(signal);
   }
 
   #write(descriptor: Descriptor, bytes: Buffer, labels: Record<string, string>, lease: string): Promise<void> {

@@ -82,6 +82,15 @@ it.each(forms)('an image in the form of %s is unpacked with its files', async (n
   expect(await readdir(join(bottom, 'bin'))).toContain('busybox');
 });
 
+it('images that share layers, pulled at once, all arrive', async () => {
+  const names = ['shared-1', 'shared-2', 'shared-3'];
+  const pushed = await Promise.all(names.map((name) => sampleImage({ layers: 3, files: { name } })));
+  for (const [index, name] of names.entries()) await pushImage(pushed[index]!, registry.host, name, '1');
+  const found = await Promise.all(names.map((name) => ensure(`${registry.host}/${name}:1`)));
+  expect(found.map(({ digest }) => digest)).toEqual(pushed.map(({ root }) => root.digest));
+  for (const image of found) expect((await store.prepareRootfs(newTask(), image))[0]!.type).toBe('overlay');
+});
+
 it('a config keeps what running needs: entry point, user, volumes, health check', async () => {
   const image = await sampleImage({
     config: {
