@@ -4,7 +4,7 @@ import { satisfies } from '#control-plane/scheduler/constraint.ts';
 import { requestOf } from '#control-plane/scheduler/filters.ts';
 import type { Snapshot } from '#control-plane/store/snapshot.ts';
 import type { ServiceProgress } from '#proto/gen/gantry/v1/operator.ts';
-import { type ServiceId, taskName } from '#proto/model/ids.ts';
+import { type ServiceId, type TaskId, taskName } from '#proto/model/ids.ts';
 import type { Service } from '#proto/model/service.ts';
 import { isActive, isTerminal, occupiesNode, type Task } from '#proto/model/task.ts';
 import { nameOfService } from './names.ts';
@@ -13,6 +13,8 @@ import { nameOfService } from './names.ts';
 const failuresToGiveUp = 3;
 /** A task that no node may take for so long will not be taken by itself. */
 const pendingToGiveUpMs = 8_000;
+/** A task whose node tries in vain for so long is worth no more waiting, though the node goes on trying. */
+const stuckToGiveUpMs = 5_000;
 
 export interface AssessOptions {
   readonly now: number;
@@ -20,6 +22,8 @@ export interface AssessOptions {
   readonly sinceMs: number;
   /** A rollback is what was asked for. */
   readonly rollback: boolean;
+  /** Since when an active task has been seen with an error; empty where nobody watches. */
+  readonly stuckSinceMs?: ReadonlyMap<TaskId, number>;
 }
 
 /** `name`: how the service was called, for when it is gone. */
@@ -53,7 +57,7 @@ export function assess(snapshot: Snapshot, id: ServiceId, name: string, options:
   const surplus = current.filter((task) => isActive(task)).length - wanted;
   const rolling = rollout.state === 'updating' || rollout.state === 'rolling-back';
   if (done.length >= wanted && extra === 0 && surplus <= 0 && !rolling) return outcome('converged', '');
-  const hopeless = failing(service, current, options.sinceMs) ?? pendingTooLong(current, options.now);
+  const hopeless = failing(service, current, options.sinceMs) ?? stuckTooLong(current, options);
   if (hopeless) return outcome('failed', hopeless);
   if (done.length < wanted) return outcome('progressing', waitingFor(service, current, wanted, extra));
   if (extra > 0) return outcome('progressing', `replacing ${extra} of the revision before`);
@@ -112,13 +116,22 @@ function failing(service: Service, current: readonly Task[], sinceMs: number): s
   );
 }
 
-function pendingTooLong(current: readonly Task[], now: number): string | undefined {
+/** Why nothing goes on: all that is waited for fits no node, or its nodes cannot make it. */
+function stuckTooLong(current: readonly Task[], { now, stuckSinceMs }: AssessOptions): string | undefined {
   const waiting = current.filter((task) => isActive(task) && !isReady(task));
-  const pending = waiting.filter(
-    (task) => task.state === 'pending' && reasonOf(task) !== '' && now - task.createdAtMs >= pendingToGiveUpMs,
-  );
-  const [first] = pending;
-  return first && pending.length === waiting.length ? `${taskName(first)} is pending: ${reasonOf(first)}` : undefined;
+  const isStuck = (task: Task) =>
+    task.state === 'pending'
+      ? reasonOf(task) !== '' && now - task.createdAtMs >= pendingToGiveUpMs
+      : isTroubled(task) && now - (stuckSinceMs?.get(task.id) ?? now) >= stuckToGiveUpMs;
+  const [first] = waiting;
+  if (!first || !waiting.every(isStuck)) return undefined;
+  const reason = `${taskName(first)} is ${first.state}: ${reasonOf(first)}`;
+  return first.state === 'pending' ? reason : `${reason}; ${first.nodeName} goes on trying`;
+}
+
+/** It is on its way, and its node says what is in that way. */
+export function isTroubled(task: Task): boolean {
+  return isActive(task) && !isReady(task) && task.state !== 'pending' && task.error !== '';
 }
 
 function waitingFor(service: Service, current: readonly Task[], wanted: number, extra: number): string {
@@ -132,8 +145,12 @@ function waitingFor(service: Service, current: readonly Task[], wanted: number, 
   const unhealthy = active.find((task) => task.state === 'running' && !isReady(task));
   if (unhealthy?.health === 'unhealthy') return `${taskName(unhealthy)} runs, and its health check fails`;
   if (unhealthy) return `${taskName(unhealthy)} runs; waiting for its health check`;
-  const slowest = active.filter((task) => task.state !== 'running')[0];
-  if (slowest) return `${taskName(slowest)} is ${slowest.state}${slowest.message ? `: ${slowest.message}` : ''}`;
+  const slow = active.filter((task) => task.state !== 'running');
+  const slowest = slow.find(isTroubled) ?? slow[0];
+  if (slowest) {
+    const reason = slowest.error ? `${slowest.error}; trying again` : slowest.message;
+    return `${taskName(slowest)} is ${slowest.state}${reason && reason !== slowest.state ? `: ${reason}` : ''}`;
+  }
   if (extra > 0) return `replacing ${extra} of the revision before`;
   return `waiting for ${wanted - active.length} tasks of ${nameOfService(service)}`;
 }

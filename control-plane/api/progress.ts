@@ -2,8 +2,8 @@
 import type { Delta } from '#control-plane/store/store.ts';
 import type { ProgressRequest, ProgressUpdate, ServiceProgress } from '#proto/gen/gantry/v1/operator.ts';
 import { Fault } from '#proto/kernel/errors.ts';
-import { type ServiceId, serviceId } from '#proto/model/ids.ts';
-import { assess } from './assess.ts';
+import { type ServiceId, serviceId, type TaskId } from '#proto/model/ids.ts';
+import { assess, isTroubled } from './assess.ts';
 import { nameOfService } from './names.ts';
 import type { OperatorParts } from './parts.ts';
 
@@ -25,8 +25,12 @@ export async function* progress(
   const since = new Map<ServiceId, number>();
   /** Rollouts that had ended before anybody asked: a rollback of long ago is no failure of this wish. */
   const stale = new Map<ServiceId, number>();
-  const look = (): ServiceProgress[] =>
-    ids.map((id) => {
+  let stuckSinceMs = new Map<TaskId, number>();
+  const look = (): ServiceProgress[] => {
+    const now = clock.now();
+    const stuck = ids.flatMap((id) => [...store.snapshot.tasksOfService(id)].filter(isTroubled));
+    stuckSinceMs = new Map(stuck.map(({ id }) => [id, stuckSinceMs.get(id) ?? now]));
+    return ids.map((id) => {
       const service = store.snapshot.service(id);
       if (service) {
         names.set(id, nameOfService(service));
@@ -34,9 +38,10 @@ export async function* progress(
         if (!stale.has(id)) stale.set(id, service.rollout.finishedAtMs);
       }
       const rollback = request.rollback || service?.rollout.finishedAtMs === stale.get(id);
-      const options = { now: clock.now(), sinceMs: since.get(id) ?? 0, rollback };
+      const options = { now, sinceMs: since.get(id) ?? 0, rollback, stuckSinceMs };
       return assess(store.snapshot, id, names.get(id) ?? id, options);
     });
+  };
   const changed = changeSignal(parts, new Set(ids));
   try {
     for (let told = ''; !signal.aborted; ) {

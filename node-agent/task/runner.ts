@@ -38,7 +38,8 @@ export class TaskRunner {
   #progress: Progress = {};
   #exit: ContainerExit | undefined;
   readonly #busy = new Set<Effect>();
-  readonly #failures = new Map<Effect, number>();
+  /** Of effects that have not succeeded since. */
+  readonly #failures = new Map<Effect, { readonly attempts: number; readonly error: string }>();
   #retryAtMs = 0;
   #verdict: TaskSeen['verdict'];
   #unhealthy: string | undefined;
@@ -248,7 +249,7 @@ export class TaskRunner {
     try {
       const got = await steps[effect](input);
       this.#progress = { ...this.#progress, ...got };
-      this.#failures.delete(effect);
+      this.#recovered(effect);
       this.#done(effect);
       const durationMs = clock.monotonic() - startedAt;
       this.#parts.stepDone?.(effect, durationMs);
@@ -266,17 +267,24 @@ export class TaskRunner {
     else if (effect === 'cleanup') this.#cleaned = true;
   }
 
+  /** What it does now, and why it has not got further yet. */
   #say(message: string): void {
-    if (isTerminal(this.#status.state) || this.#status.message === message) return;
-    this.#tell({ message });
+    const error = this.#failures.values().next().value?.error ?? '';
+    if (isTerminal(this.#status.state) || (this.#status.message === message && this.#status.error === error)) return;
+    this.#tell({ message, error });
+  }
+
+  #recovered(effect: Effect): void {
+    if (this.#failures.delete(effect)) this.#say(this.#failures.size > 0 ? this.#status.message : this.#status.state);
   }
 
   #failed(effect: Effect, error: unknown): void {
     const { clock, random, log } = this.#parts;
     const task = this.#wanted.task.id;
     if (stopReason(this.#wanted) && isFault(error, 'cancelled')) return;
-    const attempt = (this.#failures.get(effect) ?? 0) + 1;
-    this.#failures.set(effect, attempt);
+    const attempt = (this.#failures.get(effect)?.attempts ?? 0) + 1;
+    const reason = `${words[effect]}: ${describe(error)}`;
+    this.#failures.set(effect, { attempts: attempt, error: reason });
     const ending = effect === 'cleanup' || effect === 'signal' || effect === 'kill';
     const policy = ending ? cleanupBackoff : backoff;
     log.warn('step failed', { task, step: effect, attempt, error });
@@ -285,13 +293,10 @@ export class TaskRunner {
     if (ending || (isTransient(error) && attempt < backoff.attempts!)) {
       const waitMs = backoffMs(policy, attempt, random);
       this.#retryAtMs = clock.monotonic() + waitMs;
-      if (!ending) this.#say(`${effect} failed, trying again: ${describe(error)}`);
+      if (!ending) this.#say(`trying again after ${attempt} ${attempt === 1 ? 'failure' : 'failures'}`);
       return;
     }
-    this.#verdict = {
-      state: effect === 'start' ? 'failed' : 'rejected',
-      error: `${words[effect]}: ${describe(error)}`,
-    };
+    this.#verdict = { state: effect === 'start' ? 'failed' : 'rejected', error: reason };
   }
 }
 

@@ -1,6 +1,8 @@
 /** Bad input and a bad world get their reason in words at the CLI, within seconds, and nothing is half applied. */
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { pushSampleImage } from '#node-agent/sandbox/sample-image.ts';
 import { type Cluster, startCluster } from '#test/support/cluster.ts';
+import { holdDown } from '#test/support/hold-down.ts';
 
 let cluster: Cluster;
 beforeAll(async () => {
@@ -77,8 +79,30 @@ describe('a world that does not have it', () => {
     );
   });
 
-  test('a registry that is not reached', async () => {
-    expect(await fails('name: c\nservices: { c: { image: "10.90.0.77:5000/x:1" } }\n')).toContain('10.90.0.77');
+  test('a registry at an address where nobody is', { timeout: 20_000 }, async () => {
+    const said = await fails('name: c\nservices: { c: { image: "10.90.0.77:5000/x:1" } }\n');
+    expect(said).toMatch(/image not available: the registry 10\.90\.0\.77:5000 is not reached/);
+  });
+
+  test('a registry that is down, until it is back', { timeout: 40_000 }, async () => {
+    await pushSampleImage(cluster.sandbox, 'hello:late');
+    const registry = await holdDown(cluster.sandbox, 'm1', 'docker-registry');
+    const text = 'name: late\nservices: { late: { image: "registry:5000/hello:late" } }\n';
+    expect(await fails(text)).toMatch(/registry:5000 is not reached: nothing listens there.*trying/s);
+    const [waiting] = await cluster.tasks('late');
+    expect(waiting?.error).toContain('registry:5000');
+    await registry.release();
+    const [task] = await cluster.settled('late', 1);
+    expect(task?.error).toBe('');
+    expect((await cluster.gantry('rm', 'late')).code).toBe(0);
+  });
+
+  test('the registry is not asked for an image that is here', async () => {
+    await cluster.apply('name: first\nservices: { first: { image: "registry:5000/hello:1" } }\n');
+    const registry = await holdDown(cluster.sandbox, 'm1', 'docker-registry');
+    await cluster.apply('name: again\nservices: { again: { image: "registry:5000/hello:1", command: ["x"] } }\n');
+    await registry.release();
+    expect((await cluster.gantry('rm', 'first', 'again')).code).toBe(0);
   });
 
   test('a command that is not in the image', async () => {

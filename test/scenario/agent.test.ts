@@ -134,10 +134,11 @@ describe('a task on a node', () => {
     const host = lab.hosts[0]!;
     await host.start();
     const id = await lab.assign(host, 't1');
-    await eventually(() => /trying again: registry r:5000/.test(lab.task(id).message));
-    expect(lab.task(id).state).toBe('preparing');
+    await eventually(() => /registry r:5000/.test(lab.task(id).error));
+    expect(lab.task(id)).toMatchObject({ state: 'preparing', message: expect.stringMatching(/trying again/) });
     lab.registry.failure = undefined;
     await reaches(id, 'running');
+    expect(lab.task(id).error).toBe('');
   });
 
   it('that cannot be started is failed with the words of the runtime', async () => {

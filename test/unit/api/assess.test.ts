@@ -6,6 +6,7 @@ import { keyOf, LiveSnapshot } from '#control-plane/store/snapshot.ts';
 import type { Service } from '#proto/model/service.ts';
 import type { Task } from '#proto/model/task.ts';
 import { aNode, aService, aTask, idOf } from '#test/support/builders.ts';
+import { FakeClock } from '#test/support/fake-clock.ts';
 import { operatorLab } from '#test/support/operator.ts';
 
 function judged(service: Service, tasks: readonly Task[], options: Partial<AssessOptions> = {}) {
@@ -113,6 +114,20 @@ describe('a service', () => {
     expect(judged(two, [task(1), pending(99_000)])).toMatchObject({ outcome: 'progressing', message });
     expect(judged(two, [task(1), pending(80_000)])).toMatchObject({ outcome: 'failed', message });
   });
+  it('says why a node cannot make a task, and gives up when all that is waited for is stuck for a while', () => {
+    const error = 'image not available: registry r:5000 is not reached';
+    const stuck = task(2, { state: 'preparing', message: 'asking r:5000', error });
+    const since = (ms: number) => ({ stuckSinceMs: new Map([[stuck.id, ms]]) });
+    const trying = { outcome: 'progressing', message: `web.2 is preparing: ${error}; trying again` };
+    expect(judged(two, [task(1), stuck], since(99_000))).toMatchObject(trying);
+    expect(judged(two, [task(1), stuck])).toMatchObject(trying);
+    expect(judged(two, [task(1), stuck], since(95_000))).toMatchObject({
+      outcome: 'failed',
+      message: `web.2 is preparing: ${error}; h1 goes on trying`,
+    });
+    const other = task(1, { state: 'preparing', message: 'pulling' });
+    expect(judged(two, [other, stuck], since(1))).toMatchObject(trying);
+  });
   it('wants one task for each node in global mode', () => {
     expect(judged(aService('web', { mode: 'global', replicas: 0 }), [])).toMatchObject({
       outcome: 'progressing',
@@ -168,6 +183,31 @@ describe('progress', () => {
     await during.next();
     await lab.put('service', { ...rolledBack, rollout: { ...rolledBack.rollout, finishedAtMs: 4 } });
     expect((await during.next()).value).toMatchObject({ done: true, services: [{ outcome: 'failed' }] });
+  });
+  it('gives a stuck task seconds from its first error on, and no more', async () => {
+    const clock = new FakeClock();
+    const lab = operatorLab({ clock });
+    await lab.put('service', two);
+    const on = (fields: Partial<Task>) => ({ ...task(2), state: 'preparing' as const, ...fields });
+    await lab.put('task', task(1), on({}));
+    const updates = progress(
+      lab.parts,
+      { services: [two.id], revision: 0, rollback: false },
+      new AbortController().signal,
+    );
+    await updates.next();
+    // Long preparations are none of its troubles.
+    await clock.pass(60_000);
+    const first = updates.next();
+    await lab.put('task', on({ error: 'no registry' }));
+    await clock.pass(1_000);
+    expect((await first).value).toMatchObject({
+      done: false,
+      services: [{ message: expect.stringMatching(/no registry; trying again/) }],
+    });
+    const last = updates.next();
+    await clock.pass(6_000);
+    expect((await last).value).toMatchObject({ done: true, services: [{ outcome: 'failed' }] });
   });
   it('ends when nobody listens any more', async () => {
     const lab = operatorLab();

@@ -1,0 +1,15 @@
+/** Ends a service of a sandbox's host and keeps it from being started again, for stories of parts that are away. */
+import type { Sandbox } from '#node-agent/sandbox/sandbox.ts';
+import { eventually } from './eventually.ts';
+
+/** `program`: the name of its process. `release` lets the host start it again. */
+export async function holdDown(sandbox: Sandbox, host: string, program: string): Promise<{ release(): Promise<void> }> {
+  const find = `pid=$(pgrep -o -x ${program}) && keeper=$(ps -o ppid= -p $pid)`;
+  const hold = `${find} && kill -STOP $keeper && kill -9 $pid && echo $keeper`;
+  const keeper = await eventually(async () => (await sandbox.run(host, ['sh', '-c', hold])).trim());
+  return {
+    async release() {
+      await sandbox.run(host, ['kill', '-CONT', keeper]);
+    },
+  };
+}
