@@ -1,0 +1,105 @@
+/** `npm run bench`: every figure of a promise beside what the machine can do without us. `npm run bench -- a c --false-alarms 10`. */
+import { mkdirSync, writeFileSync } from 'node:fs';
+import { cpus, loadavg, release, totalmem } from 'node:os';
+import { join } from 'node:path';
+import { parseArgs } from 'node:util';
+import { BenchCluster } from './bench-cluster.ts';
+import { burst } from './burst.ts';
+import { type Figure, met, ratio, table } from './figure.ts';
+import { Floor } from './floor.ts';
+import { memory } from './memory.ts';
+import { oneService } from './one-service.ts';
+import { placement } from './placement.ts';
+import { falseAlarms, powerOff } from './power-off.ts';
+import { replacement } from './replacement.ts';
+
+const { values, positionals } = parseArgs({
+  allowPositionals: true,
+  options: { 'false-alarms': { type: 'string' } },
+});
+const minutes = Number(values['false-alarms'] ?? 0);
+const sections = positionals.length > 0 ? positionals : ['a', 'b', 'c', 'd', 'e', 'f'];
+
+interface Lab {
+  readonly bench: BenchCluster;
+  readonly floor: Floor;
+}
+
+const actions: Readonly<Record<string, (lab: Lab) => Promise<Figure[]>>> = {
+  a: ({ bench, floor }) => oneService(bench, floor),
+  b: ({ bench, floor }) => burst(bench, floor),
+  c: ({ bench, floor }) => replacement(bench, floor),
+  d: async ({ bench }) => [...(await powerOff(bench)), ...(minutes > 0 ? await falseAlarms(bench, minutes) : [])],
+  f: ({ bench }) => memory(bench),
+};
+
+/** Memory before power-off: hosts that have just booted are no idle hosts. */
+const order = ['a', 'c', 'b', 'f', 'd'];
+const unknown = sections.filter((section) => section !== 'e' && !(section in actions));
+if (unknown.length > 0) {
+  process.stderr.write(`bench: there is no section ${unknown.join(', ')}; there are a to f\n`);
+  process.exit(2);
+}
+
+const closers: (() => Promise<void>)[] = [];
+const close = async () => {
+  for (let closer = closers.pop(); closer; closer = closers.pop())
+    await closer().catch((error: unknown) => process.stderr.write(`bench: left something behind: ${error}\n`));
+};
+for (const signal of ['SIGINT', 'SIGTERM'] as const)
+  process.once(signal, () => void close().then(() => process.exit(130)));
+
+const figures: Figure[] = [];
+const loads: Record<string, number> = {};
+const beganAt = Date.now();
+let failed = false;
+async function run(section: string, action: () => Promise<Figure[]>): Promise<void> {
+  process.stderr.write(`bench: ${section} …\n`);
+  try {
+    figures.push(...(await action()));
+  } catch (error) {
+    failed = true;
+    process.stderr.write(`bench: section ${section} failed: ${(error as Error).stack}\n`);
+  }
+  loads[section] = loadavg()[0]!;
+}
+
+try {
+  if (sections.includes('e')) await run('e', placement);
+  if (sections.some((section) => section !== 'e')) {
+    const floor = await Floor.start();
+    closers.push(() => floor.close());
+    const bench = await BenchCluster.start();
+    closers.push(() => bench.close());
+    for (const section of order)
+      if (sections.includes(section)) await run(section, () => actions[section]!({ bench, floor }));
+  }
+} finally {
+  await close();
+}
+
+figures.sort((a, b) => (a.section < b.section ? -1 : a.section > b.section ? 1 : 0));
+const seconds = Math.round((Date.now() - beganAt) / 1_000);
+const result = {
+  at: new Date(beganAt).toISOString(),
+  seconds,
+  machine: {
+    cores: cpus().length,
+    model: cpus()[0]?.model,
+    memoryBytes: totalmem(),
+    kernel: release(),
+    node: process.version,
+  },
+  loadAverages: loads,
+  figures: figures.map((figure) => ({ ...figure, ratio: ratio(figure), met: met(figure) })),
+};
+const directory = join(import.meta.dirname, 'out');
+mkdirSync(directory, { recursive: true });
+const path = join(directory, `${result.at.replaceAll(':', '').slice(0, 17)}.json`);
+writeFileSync(path, `${JSON.stringify(result, undefined, 2)}\n`);
+const missed = figures.filter((figure) => met(figure) === false).length;
+const load = Object.entries(loads).map(([section, value]) => `${section} ${value.toFixed(1)}`);
+process.stdout.write(
+  `${table(figures)}\n\n${failed ? 'a section failed' : missed === 0 ? 'every target met' : `${missed} targets missed`} in ${seconds} s; load average after ${load.join(', ')}\n${path}\n`,
+);
+process.exitCode = failed ? 1 : 0;
