@@ -59,7 +59,11 @@ async function assemble(config: AgentConfig, kernel: Kernel, signal: AbortSignal
   let identity = await ownIdentity(config, kernel, signal);
   const file = journalFile(join(config.data, 'journal'));
   scope.defer(() => file.close());
-  const journal = new Journal(file);
+  const journal = new Journal(file, (health) =>
+    health.onDisk
+      ? log.info('the journal is on disk again')
+      : log.error('the journal cannot be written: it goes on in memory', { error: health.error }),
+  );
 
   const runtime = await conmonRuntime({ clock, log: log.with('runtime'), root: config.data, run: config.run });
   scope.defer(() => runtime.close());

@@ -1,5 +1,5 @@
 /** The journal's lines in a file: appended, and replaced by rename. */
-import { closeSync, mkdirSync, openSync, readFileSync, renameSync, writeFileSync, writeSync } from 'node:fs';
+import { closeSync, mkdirSync, openSync, readFileSync, renameSync, rmSync, writeFileSync, writeSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { Fault } from '#proto/kernel/errors.ts';
 import type { JournalFile } from './journal.ts';
@@ -25,11 +25,21 @@ export function journalFile(path: string): JournalFile & { close(): void } {
       if (text !== '' && !text.endsWith('\n')) writeSync(descriptor, '\n');
       return text;
     },
-    append: (text) => void guarded(() => writeSync(descriptor, text)),
+    append: (text) =>
+      guarded(() => {
+        const bytes = Buffer.from(text);
+        const written = writeSync(descriptor, bytes);
+        if (written < bytes.length) throw new Error(`only ${written} of ${bytes.length} bytes could be written`);
+      }),
     replace: (text) =>
       guarded(() => {
         const next = `${path}.next`;
-        writeFileSync(next, text, { mode: 0o600 });
+        try {
+          writeFileSync(next, text, { mode: 0o600 });
+        } catch (error) {
+          rmSync(next, { force: true });
+          throw error;
+        }
         renameSync(next, path);
         closeSync(descriptor);
         descriptor = openSync(path, 'a', 0o600);

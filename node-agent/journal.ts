@@ -1,4 +1,5 @@
 /** What the agent must know after its own restart: what it was given, and what it last said. One line on disk for each change. */
+import { isFault } from '#proto/kernel/errors.ts';
 import type { AssignmentItem } from '#proto/model/assignment.ts';
 import { assignmentKey } from '#proto/model/assignment.ts';
 import type { ClusterConfig } from '#proto/model/cluster.ts';
@@ -10,10 +11,14 @@ import type { TaskStatus } from '#proto/model/task.ts';
 export interface JournalFile {
   /** All of it; empty where there is none yet. */
   read(): string;
+  /** Fault `exhausted`: it may have been written in part. */
   append(text: string): void;
-  /** Atomically. */
+  /** Atomically. Fault `exhausted`. */
   replace(text: string): void;
 }
+
+/** Whether what the journal holds is on disk: told at each turn from the one to the other. */
+export type JournalHealth = { readonly onDisk: true } | { readonly onDisk: false; readonly error: unknown };
 
 /** Where the node stands in its cluster, as the control plane last said. */
 export interface Membership {
@@ -35,14 +40,17 @@ const compactAboveBytes = 1 << 20;
 
 export class Journal {
   readonly #file: JournalFile;
+  readonly #healthChanged: (health: JournalHealth) => void;
+  #onDisk = true;
   readonly #records = new Map<string, unknown>();
   readonly #statuses = new Map<TaskId, TaskStatus>();
   #fileBytes = 0;
   #liveBytes = 0;
   readonly #sizes = new Map<string, number>();
 
-  constructor(file: JournalFile) {
+  constructor(file: JournalFile, healthChanged: (health: JournalHealth) => void = () => {}) {
     this.#file = file;
+    this.#healthChanged = healthChanged;
     const text = file.read();
     this.#fileBytes = text.length;
     for (const line of text.split('\n')) this.#load(line);
@@ -133,8 +141,24 @@ export class Journal {
     }
     if (text === '') return;
     this.#fileBytes += text.length;
-    if (this.#fileBytes > compactAboveBytes && this.#fileBytes > 4 * this.#liveBytes) this.#compact();
-    else this.#file.append(text);
+    const long = this.#fileBytes > compactAboveBytes && this.#fileBytes > 4 * this.#liveBytes;
+    this.#save(long || !this.#onDisk ? () => this.#compact() : () => this.#file.append(text));
+  }
+
+  /**
+   * A full disk must not end the tasks of a node, nor its word about them: the journal goes on in memory, and all of it is
+   * written with the next change. Until then the agent must not restart, or it relies on the control plane and the runtime.
+   */
+  #save(write: () => void): void {
+    try {
+      write();
+      if (!this.#onDisk) this.#healthChanged({ onDisk: true });
+      this.#onDisk = true;
+    } catch (error) {
+      if (!isFault(error, 'exhausted')) throw error;
+      if (this.#onDisk) this.#healthChanged({ onDisk: false, error });
+      this.#onDisk = false;
+    }
   }
 
   #compact(): void {

@@ -1,6 +1,7 @@
 /** What each effect of a task does, over the parts of the node: the table that the runner executes from. */
 
 import type { Attachment, Network } from '#net/network.ts';
+import { Fault } from '#proto/kernel/errors.ts';
 import type { Credential } from '#proto/model/cluster.ts';
 import type { TaskId } from '#proto/model/ids.ts';
 import type { Image, Images } from '../images/images.ts';
@@ -61,7 +62,7 @@ export interface StepParts {
 
 export function stepTable(parts: StepParts): Steps {
   const { images, runtime, network } = parts;
-  return {
+  return onFullDisk({
     'ensure-image': async ({ wanted, signal, say }) => {
       const { image: reference, pullPolicy } = wanted.template.container;
       const image = await images.ensure({
@@ -126,7 +127,23 @@ export function stepTable(parts: StepParts): Steps {
       await removeRemains(parts, wanted.task.id);
       return {};
     },
-  };
+  });
+}
+
+/** Any step may be the first to meet a full disk: its fault says so in words. */
+function onFullDisk(steps: Steps): Steps {
+  const guarded = Object.entries(steps).map(([effect, step]): [string, Steps[Effect]] => [
+    effect,
+    (input) =>
+      step(input).catch((error: NodeJS.ErrnoException) => {
+        if (error.code !== 'ENOSPC' && error.code !== 'EDQUOT') throw error;
+        throw new Fault('exhausted', `a disk of this node is full: ${error.message}`, {
+          cause: error,
+          remedy: 'free space there',
+        });
+      }),
+  ]);
+  return Object.fromEntries(guarded) as unknown as Steps;
 }
 
 /** Removes all that a task may have left on this node; safe for a task of which nothing is left, or nothing is known. */

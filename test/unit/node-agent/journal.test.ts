@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { afterAll, afterEach, describe, expect, it } from 'vitest';
 import { Journal } from '#node-agent/journal.ts';
 import { journalFile } from '#node-agent/journal-file.ts';
+import { Fault } from '#proto/kernel/errors.ts';
 import { taskId } from '#proto/model/ids.ts';
 import type { TaskStatus } from '#proto/model/task.ts';
 import { aTask, aTemplate, idOf } from '#test/support/builders.ts';
@@ -57,6 +58,34 @@ describe('the journal', () => {
     expect(journal.statuses()).toEqual([status('t1', 'whole')]);
     journal.setStatus(status('t2', 'after'));
     expect(new Journal(journalFile(path)).statuses()).toHaveLength(2);
+  });
+
+  it('goes on in memory while its disk is full, and is whole when there is space again', () => {
+    const file = journalFile(path);
+    let full = false;
+    const guarded = (write: (text: string) => void) => (text: string) => {
+      if (!full) return write(text);
+      // As much as the disk still takes.
+      appendFileSync(path, text.slice(0, 9));
+      throw new Fault('exhausted', 'no space left on device');
+    };
+    const told: boolean[] = [];
+    const journal = new Journal(
+      { read: file.read, append: guarded(file.append), replace: guarded(file.replace) },
+      ({ onDisk }) => told.push(onDisk),
+    );
+    journal.setStatus(status('t1', 'before'));
+    full = true;
+    journal.setStatus(status('t2', 'unsaved'));
+    journal.setItems([item('t3')], []);
+    expect(journal.statuses()).toHaveLength(2);
+    full = false;
+    journal.setStatus(status('t1', 'after'));
+    expect(told).toEqual([false, true]);
+    const again = new Journal(journalFile(path));
+    expect(again.statuses()).toEqual([status('t1', 'after'), status('t2', 'unsaved')]);
+    expect(again.items()).toEqual([item('t3')]);
+    file.close();
   });
 
   it('stays small however often a task speaks, and loses nothing by it', () => {
