@@ -40,6 +40,7 @@ export interface Draft {
   readonly constraints: Said<string>[];
   endpointMode?: 'vip' | 'dnsrr';
   runtime?: string;
+  volumeLoss?: Said<'wait' | 'recreate'>;
 }
 
 export function emptyDraft(findings: Findings, name: string, place: Place): Draft {

@@ -11,7 +11,7 @@ export function isNull(tree: Tree): boolean {
 /** What a key means to `target`. */
 export type KeyReader<Target> = (target: Target, value: Tree, entry: Entry) => void;
 
-/** A map whose keys are known: those of `readers` are read, those of `later` refused with a remedy, others with a guess. */
+/** A map whose keys are known: those of `readers` are read, those of `later` refused with a remedy, others with a guess; other `x-` keys are ignored. */
 export function readKeys<Target>(
   findings: Findings,
   tree: Tree,
@@ -26,12 +26,12 @@ export function readKeys<Target>(
     return;
   }
   for (const [key, entry] of tree.entries) {
-    if (key.startsWith('x-')) continue;
     const reader = Object.hasOwn(readers, key) ? readers[key] : undefined;
     if (reader) {
       if (!isNull(entry.value)) reader(target, entry.value, entry);
       continue;
     }
+    if (key.startsWith('x-')) continue;
     const place = { at: entry.keyAt, path: tree.path ? `${tree.path}.${key}` : key };
     if (Object.hasOwn(later, key)) refuse(findings, place, `"${key}" is not supported by Gantry yet`, later[key]);
     else {

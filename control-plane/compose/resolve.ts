@@ -289,6 +289,13 @@ function finish(draft: Draft, project: string, env: readonly string[], root: str
       'a global service has one task on each node, not replicas',
       'remove replicas, or use mode: replicated',
     );
+  if (mode === 'global' && draft.volumeLoss)
+    refuse(
+      findings,
+      draft.volumeLoss.place,
+      'a global service has a volume of its own on each node: none moves',
+      'remove x-volume-loss',
+    );
   if (!draft.image) return refuse(findings, place, `service ${draft.name} has no image`, 'add image:');
   const mounts = draft.mounts.map(({ value, place }) => {
     if (value.type !== 'bind' || value.source.startsWith('/')) return value;
@@ -317,6 +324,7 @@ function finish(draft: Draft, project: string, env: readonly string[], root: str
     placement: { ...placement, constraints: draft.constraints.map((constraint) => constraint.value) },
     endpointMode: draft.endpointMode ?? 'vip',
     aliases: [],
+    volumeLoss: draft.volumeLoss?.value ?? 'wait',
   };
   for (const { field, message, remedy } of specProblems(spec)) refuse(findings, placeOf(draft, field), message, remedy);
   if (findings.errors.length > before) return undefined;

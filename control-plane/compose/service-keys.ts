@@ -134,6 +134,10 @@ export function serviceKeys(findings: Findings, context: MountContext): Readonly
     pids_limit: (draft, value) => sayAmount(draft, draft.limits, 'pids', readInteger(findings, value, 1), value),
     deploy: readDeploy,
     scale: sayReplicas,
+    'x-volume-loss': (draft, value) => {
+      const loss = readOneOf(findings, value, ['wait', 'recreate']);
+      if (loss) draft.volumeLoss = { value: loss, place: value };
+    },
   };
 }
 

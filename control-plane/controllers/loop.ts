@@ -129,6 +129,7 @@ class Controllers {
       if (change.table === 'task') freed = this.#onTask(change.before, change.after) || freed;
       else if (change.table === 'service') this.#onService(change);
       else if (change.table === 'node') freed = this.#onNode(change.before, change.after) || freed;
+      else if (change.table === 'volume') freed ||= change.before !== undefined;
     }
     if (freed) for (const id of this.#unplaced) this.#dirty.add(id);
     this.#takeTurn();
@@ -213,7 +214,12 @@ class Controllers {
       if (!decision || decision.changes.length === 0) continue;
       this.#busy.add(id);
       batch.services.set(id, decision);
-      for (const change of decision.changes) batch.changes.push(change);
+      for (const change of decision.changes) {
+        // Services that share a new volume each write it down.
+        const twice =
+          change.table === 'volume' && batch.changes.some((one) => one.table === 'volume' && one.key === change.key);
+        if (!twice) batch.changes.push(change);
+      }
       if (failing || batch.changes.length >= mostChanges / 2) break;
     }
     return batch;

@@ -1,6 +1,7 @@
 /** What would happen: the same deciders on a copy of the snapshot, with agents that do at once what they are told. Pure. */
 import { Books } from '#control-plane/reconcilers/books.ts';
 import { decideService } from '#control-plane/reconcilers/decide-service.ts';
+import { stayingOf } from '#control-plane/reconcilers/seats.ts';
 import { type Explanation, explain } from '#control-plane/scheduler/explain.ts';
 import { requestOf } from '#control-plane/scheduler/filters.ts';
 import { Ledger } from '#control-plane/scheduler/ledger.ts';
@@ -19,7 +20,7 @@ export interface PlannedTask {
   readonly reason: string;
 }
 
-const tables: readonly Table[] = ['service', 'revision', 'task', 'node', 'cluster'];
+const tables: readonly Table[] = ['service', 'revision', 'task', 'node', 'volume', 'cluster'];
 /** Looks until everything has settled: stop, start, finish, and some to spare. */
 const mostRounds = 12;
 
@@ -46,7 +47,9 @@ export function explainTask(snapshot: Snapshot, task: Task): Explanation {
   ledger.setTask(task.id, undefined);
   try {
     const only = service.spec.mode === 'global' ? onlyNode(snapshot, task) : undefined;
-    const request = requestOf(service.id, service.spec, revision.template, only ? { only } : {});
+    const others = [...snapshot.tasksOfService(service.id)].filter((other) => other.id !== task.id);
+    const staying = stayingOf(others, task.revision);
+    const request = requestOf(service.id, service.spec, revision.template, { only, staying });
     const table = explain(ledger, request, task.nodeId);
     return { ...table, summary: summaryOf(task, table.summary) };
   } catch (error) {

@@ -4,6 +4,7 @@ import { qualifiedName, taskName } from '#proto/model/ids.ts';
 import type { Node } from '#proto/model/node.ts';
 import type { Service } from '#proto/model/service.ts';
 import type { Task, TaskState } from '#proto/model/task.ts';
+import type { Volume } from '#proto/model/volume.ts';
 import type { Applied, Delta } from '../store/store.ts';
 
 type Said = Omit<Event, 'revision' | 'atMs'>;
@@ -24,6 +25,8 @@ function said(change: Applied): readonly Said[] {
       return ofTask(change.before, change.after);
     case 'node':
       return ofNode(change.before, change.after);
+    case 'volume':
+      return ofVolume(change.before, change.after);
     case 'token':
       if (change.before && change.after) return [];
       return [clusterEvent(change.after ? 'token-created' : 'token-revoked', change.key, `join token ${change.key}`)];
@@ -128,6 +131,14 @@ function ofNode(before: Node | undefined, after: Node | undefined): readonly Sai
   const labels = changedLabels(before.labels, after.labels);
   if (labels.length > 0) events.push(event('labelled', labels.join(', ')));
   return events;
+}
+
+function ofVolume(before: Volume | undefined, after: Volume | undefined): readonly Said[] {
+  const { name } = (after ?? before)!;
+  if (!after) return [clusterEvent('volume-forgotten', name, `volume ${name} was on ${before!.nodeName}`)];
+  if (!before) return [clusterEvent('volume-placed', name, `volume ${name} is on ${after.nodeName}`)];
+  const words = `volume ${name} begins empty on ${after.nodeName}: ${before.nodeName}, which had it, is lost`;
+  return before.nodeId === after.nodeId ? [] : [clusterEvent('volume-recreated', name, words)];
 }
 
 function changedLabels(

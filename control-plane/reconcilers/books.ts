@@ -1,4 +1,4 @@
-/** What the deciders keep in mind between two looks: usage of nodes and addresses, both following the snapshot and a step ahead of it. */
+/** What the deciders keep in mind between two looks: usage of nodes, homes of volumes and addresses, both following the snapshot and a step ahead of it. */
 
 import { Ledger } from '#control-plane/scheduler/ledger.ts';
 import { Scheduler } from '#control-plane/scheduler/place.ts';
@@ -52,6 +52,8 @@ export class Books {
         if (task?.address === (change.value?.address ?? '')) continue;
         if (!unsure) this.addresses.forgetPlanned(id);
         this.addresses.setTask(id, task, now);
+      } else if (change.table === 'volume') {
+        this.ledger.setVolume(change.key, snapshot.get('volume', change.key)?.value);
       } else if (change.table === 'service') {
         this.addresses.setService(change.key as ServiceId, snapshot.service(change.key as ServiceId), now);
       }

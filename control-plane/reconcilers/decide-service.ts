@@ -1,11 +1,12 @@
 /** Everything about one service, decided in one look and committed in one transaction: seats, rollout, restarts, places, addresses, history. */
 
-import { hostPortsOf, type Request, requestOf, suits } from '#control-plane/scheduler/filters.ts';
+import { homeOf, hostPortsOf, type Request, requestOf, suits } from '#control-plane/scheduler/filters.ts';
 import { whyNowhere } from '#control-plane/scheduler/place.ts';
 import { revisionKey, type Snapshot } from '#control-plane/store/snapshot.ts';
 import type { Change, Table, Tables } from '#control-plane/store/store.ts';
 import { describe, isFault } from '#proto/kernel/errors.ts';
 import { type NodeId, type ServiceId, type TaskId, taskId } from '#proto/model/ids.ts';
+import type { Node } from '#proto/model/node.ts';
 import { noResources } from '#proto/model/resources.ts';
 import type { Service } from '#proto/model/service.ts';
 import { isActive, occupiesNode, type Task } from '#proto/model/task.ts';
@@ -18,7 +19,7 @@ import { replicated, type Seating } from './replicated.ts';
 import { endedQuickly } from './restart.ts';
 import { isRolling, rollout } from './rollout.ts';
 import { decideSeat } from './seat.ts';
-import { hasFailed, latestOf, never, type Opinion, type Seat, seatsOf } from './seats.ts';
+import { hasFailed, latestOf, never, type Opinion, type Seat, seatsOf, stayingOf } from './seats.ts';
 import { rollback } from './service-changes.ts';
 
 export interface DecisionContext {
@@ -63,6 +64,7 @@ class ServiceDecision {
   readonly #context: DecisionContext;
   readonly #tasks = new Map<TaskId, Task>();
   readonly #touched = new Set<TaskId>();
+  readonly #volumes: Change[] = [];
   readonly #others: Change[] = [];
   readonly #opinions: Opinion[] = [];
   readonly #before: Service;
@@ -248,7 +250,7 @@ class ServiceDecision {
   #placeGroup(tasks: readonly Task[]): void {
     const { books, now } = this.#context;
     const request = this.#groupRequest(tasks[0]!);
-    const places = typeof request === 'string' ? undefined : books.scheduler.open(request);
+    let places = typeof request === 'string' ? undefined : books.scheduler.open(request);
     let nowhere = typeof request === 'string' ? request : '';
     for (const task of tasks) {
       const usage = nowhere === '' ? places?.pick() : undefined;
@@ -258,12 +260,33 @@ class ServiceDecision {
         const assigned: Task = { ...task, state: 'assigned', nodeId, nodeName, address, message: '', stateAtMs: now };
         this.#put(assigned);
         books.plan(assigned, now);
+        // Where the first task goes, the volumes are, and the others after it.
+        if (typeof request !== 'string' && this.#claim(request, usage.node)) places = books.scheduler.open(request);
         continue;
       }
       nowhere ||= typeof request === 'string' ? request : whyNowhere(books.ledger, request);
       this.#unplaced++;
       if (task.message !== nowhere) this.#put({ ...task, message: nowhere });
     }
+  }
+
+  /**
+   * Writes down that the request's volumes are on the node, where that is news; true where it is. What another decision is
+   * about to write is written here too: whichever is committed, the record is there with the first task that relies on it.
+   */
+  #claim(request: Request, node: Node): boolean {
+    const { books, snapshot, now } = this.#context;
+    let news = false;
+    for (const name of request.volumes) {
+      if (!homeOf(request, name, books.ledger)) {
+        books.ledger.setVolume(name, { name, nodeId: node.id, nodeName: node.name, createdAtMs: now });
+        news = true;
+      }
+      if (snapshot.get('volume', name)?.value.nodeId === node.id) continue;
+      if (this.#volumes.some(({ key }) => key === name)) continue;
+      this.#volumes.push(this.#change('volume', name, books.ledger.volume(name)));
+    }
+    return news;
   }
 
   /** What tasks like this one ask, or why nothing can meet it. */
@@ -275,7 +298,8 @@ class ServiceDecision {
     const only = spec.mode === 'global' ? this.#nodeIdOf(task.nodeName) : undefined;
     if (spec.mode === 'global' && only === undefined) return `node ${task.nodeName} is gone`;
     try {
-      return requestOf(id, spec, record.template, { ...(only ? { only } : {}), shunned: this.#shunned() });
+      const staying = stayingOf(this.#tasks.values(), task.revision);
+      return requestOf(id, spec, record.template, { only, shunned: this.#shunned(), staying });
     } catch (error) {
       if (isFault(error)) return describe(error);
       throw error;
@@ -352,7 +376,7 @@ class ServiceDecision {
   }
 
   #result(): Decision {
-    const changes: Change[] = [];
+    const changes: Change[] = [...this.#volumes];
     for (const id of this.#touched) {
       const value = this.#tasks.get(id);
       if (value || this.#context.snapshot.task(id)) changes.push(this.#change('task', id, value));

@@ -110,3 +110,15 @@ export function endOf(task: Task): string {
   if (task.state === 'complete') return 'completed';
   return task.state === 'failed' ? `exit code ${task.exitCode}` : task.message || task.state;
 }
+
+/** Active tasks of the revision by node; undefined where there are no others, that are to go in the end. */
+export function stayingOf(tasks: Iterable<Task>, revision: number): ReadonlyMap<NodeId, number> | undefined {
+  const staying = new Map<NodeId, number>();
+  let others = false;
+  for (const task of tasks) {
+    if (task.nodeId === '' || !isActive(task)) continue;
+    if (task.revision === revision) staying.set(task.nodeId, (staying.get(task.nodeId) ?? 0) + 1);
+    else others = true;
+  }
+  return others ? staying : undefined;
+}

@@ -6,6 +6,7 @@ import { type NodeId, qualifiedName, type ServiceId, serviceId } from '#proto/mo
 import type { Node } from '#proto/model/node.ts';
 import { idleRollout, type Revision, type Rollout, type Service, type ServiceSpec } from '#proto/model/service.ts';
 import { occupiesNode } from '#proto/model/task.ts';
+import { pinnedVolumes } from '#proto/model/volume.ts';
 import { same } from './same.ts';
 
 /** What every wish is decided on: one snapshot, the wall clock in ms, and a source of fresh ids. */
@@ -167,7 +168,8 @@ export function setNodeLabels(
 
 /**
  * The node leaves the cluster; its tasks are replaced elsewhere. Without `force` only a node that is down, or drained and
- * empty, may go. Faults: `not-found`, `precondition`.
+ * empty, may go, and none that has volumes. With it, volumes that no service mounts are forgotten; the others are
+ * remembered, so that their services can say what they miss. Faults: `not-found`, `precondition`.
  */
 export function removeNode(context: WishContext, id: NodeId, force = false): Change[] {
   const node = existingNode(context, id);
@@ -177,7 +179,18 @@ export function removeNode(context: WishContext, id: NodeId, force = false): Cha
       remedy: `drain it first: gantry drain ${node.name}, or use --force`,
     });
   }
-  return [remove(context, 'node', id)];
+  const volumes = [...context.snapshot.all('volume')].filter((volume) => volume.nodeId === id);
+  if (!force && volumes.length > 0) {
+    const names = volumes.map(({ name }) => name).sort();
+    throw new Fault('precondition', `node ${node.name} has the data of volume ${names.join(', ')}`, {
+      remedy: 'save it first; --force gives it up',
+    });
+  }
+  const mounted = new Set(
+    [...context.snapshot.all('service')].flatMap(({ spec }) => pinnedVolumes(spec.mode, spec.template)),
+  );
+  const forgotten = volumes.filter(({ name }) => !mounted.has(name));
+  return [...forgotten.map(({ name }) => remove(context, 'volume', name)), remove(context, 'node', id)];
 }
 
 function standing(context: WishContext, id: ServiceId): Service {

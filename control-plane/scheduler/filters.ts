@@ -3,6 +3,7 @@ import type { NodeId, ServiceId } from '#proto/model/ids.ts';
 import type { Node } from '#proto/model/node.ts';
 import type { Resources } from '#proto/model/resources.ts';
 import type { Port, ServiceSpec, TaskTemplate } from '#proto/model/service.ts';
+import { pinnedVolumes, type Volume } from '#proto/model/volume.ts';
 import {
   type Attribute,
   architecture,
@@ -23,10 +24,16 @@ export interface Request {
   readonly spread: readonly Attribute[];
   readonly platforms: readonly string[];
   readonly maxReplicasPerNode: number;
+  /** Named volumes: only where each of them is, or is nowhere yet. */
+  readonly volumes: readonly string[];
+  /** A volume whose node is lost may begin anew elsewhere. */
+  readonly recreate: boolean;
   /** Only this node; for services that run on every node. */
   readonly only: NodeId | undefined;
   /** Nodes to take last: tasks of this service kept failing there. */
   readonly shunned: ReadonlySet<NodeId>;
+  /** Tasks of the service that stay, by node; undefined: all that are there do. */
+  readonly staying: ReadonlyMap<NodeId, number> | undefined;
   /** Equal for requests that the same nodes can serve by their records alone. */
   readonly nodeKey: string;
 }
@@ -38,7 +45,7 @@ export function requestOf(
   serviceId: ServiceId,
   spec: ServiceSpec,
   template: TaskTemplate,
-  options: { readonly only?: NodeId; readonly shunned?: ReadonlySet<NodeId> } = {},
+  options: Partial<Pick<Request, 'only' | 'shunned' | 'staying'>> = {},
 ): Request {
   const { placement } = spec;
   const runtime = template.runtime || 'runc';
@@ -53,6 +60,9 @@ export function requestOf(
     maxReplicasPerNode: placement.maxReplicasPerNode,
     only: options.only,
     shunned: options.shunned ?? none,
+    staying: options.staying,
+    volumes: pinnedVolumes(spec.mode, template),
+    recreate: spec.volumeLoss === 'recreate',
     nodeKey: JSON.stringify([placement.constraints, placement.platforms, runtime]),
   };
 }
@@ -70,6 +80,8 @@ export interface Filter {
   refusal(request: Request, usage: Usage, ledger: Ledger): string;
   /** What is wrong with nodes that this rule refuses, without figures that change all the time. */
   gist(request: Request): string;
+  /** What it refuses it goes on refusing until somebody acts: no use waiting for seconds. */
+  readonly lasting: boolean;
 }
 
 const ready: Filter = {
@@ -78,6 +90,7 @@ const ready: Filter = {
   refusal: (_, { node }) =>
     node.state !== 'ready' ? `is ${node.state}` : node.availability === 'drain' ? 'is drained' : 'takes no new tasks',
   gist: () => 'not ready for tasks',
+  lasting: false,
 };
 
 const platform: Filter = {
@@ -86,6 +99,7 @@ const platform: Filter = {
   refusal: ({ platforms }, { node }) =>
     `is ${node.platform.os}/${node.platform.architecture}, not ${platforms.join(' or ')}`,
   gist: ({ platforms }) => `not ${platforms.join(' or ')}`,
+  lasting: true,
 };
 
 const runtime: Filter = {
@@ -94,6 +108,7 @@ const runtime: Filter = {
     node.runtimes.includes(runtime) || (node.runtimes.length === 0 && runtime === 'runc'),
   refusal: ({ runtime }, { node }) => `has ${node.runtimes.join(', ') || 'no runtime listed'}, not ${runtime}`,
   gist: ({ runtime }) => `without the runtime ${runtime}`,
+  lasting: true,
 };
 
 const constraints: Filter = {
@@ -105,6 +120,7 @@ const constraints: Filter = {
       .map(({ text }) => text)
       .join(', ')}`,
   gist: ({ constraints }) => `not ${constraints.map(({ text }) => text).join(', ')}`,
+  lasting: true,
 };
 
 const resources: Filter = {
@@ -119,6 +135,7 @@ const resources: Filter = {
     ];
     return `without room for ${parts.filter(Boolean).join(' and ')}`;
   },
+  lasting: true,
 };
 
 const ports: Filter = {
@@ -130,6 +147,7 @@ const ports: Filter = {
       .filter((key) => usage.hostPorts.has(key))
       .join(', ')} is taken`,
   gist: ({ hostPorts }) => `with host port ${hostPorts.map(portKey).join(' or ')} taken`,
+  lasting: false,
 };
 
 const replicas: Filter = {
@@ -139,6 +157,28 @@ const replicas: Filter = {
   refusal: ({ maxReplicasPerNode: most, serviceId }, { node }, ledger) =>
     `has ${ledger.serviceOn(serviceId, node.id).occupying} of at most ${most} replicas`,
   gist: ({ maxReplicasPerNode: most }) => `with ${most} replicas, the most allowed`,
+  lasting: false,
+};
+
+const volumes: Filter = {
+  rule: 'volumes',
+  fits: (request, { node }, ledger) =>
+    request.volumes.every((name) => {
+      const home = homeOf(request, name, ledger);
+      return !home || home.nodeId === node.id;
+    }),
+  refusal: (request, { node }, ledger) =>
+    request.volumes
+      .flatMap((name) => homeOf(request, name, ledger) ?? [])
+      .filter(({ nodeId }) => nodeId !== node.id)
+      .map(({ name, nodeId, nodeName }) =>
+        ledger.usageOf(nodeId)
+          ? `volume ${name} is on ${nodeName}`
+          : `volume ${name} was on ${nodeName}, which is no longer a member`,
+      )
+      .join(', '),
+  gist: ({ volumes }) => `without volume ${volumes.join(' and ')}`,
+  lasting: true,
 };
 
 const network: Filter = {
@@ -147,12 +187,13 @@ const network: Filter = {
   refusal: (_, { node, addresses }) =>
     node.subnet === '' ? 'has no subnet yet' : `all ${addresses} addresses of ${node.subnet} are taken`,
   gist: () => 'without an address for it',
+  lasting: false,
 };
 
 /** By a node's record alone: the same for every task of a request, whatever has been placed. */
 export const nodeFilters: readonly Filter[] = [ready, platform, runtime, constraints];
 /** By what the node has given away. */
-export const usageFilters: readonly Filter[] = [resources, ports, replicas, network];
+export const usageFilters: readonly Filter[] = [volumes, resources, ports, replicas, network];
 /** All of them, in the order of the table's columns. */
 export const filters: readonly Filter[] = [...nodeFilters, ...usageFilters];
 
@@ -170,6 +211,14 @@ export function suits(request: Request, usage: Usage, ledger: Ledger): boolean {
     runtime.fits(request, usage, ledger) &&
     constraints.fits(request, usage, ledger)
   );
+}
+
+/** Where a volume binds the request's tasks to; undefined: nowhere yet, or no longer. */
+export function homeOf(request: Request, name: string, ledger: Ledger): Volume | undefined {
+  const home = ledger.volume(name);
+  if (!home || !request.recreate) return home;
+  const usage = ledger.usageOf(home.nodeId);
+  return usage && usage.node.state !== 'down' ? home : undefined;
 }
 
 function runsOn(wanted: string, node: Node): boolean {

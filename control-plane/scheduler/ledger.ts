@@ -6,6 +6,7 @@ import type { NodeId, ServiceId, TaskId } from '#proto/model/ids.ts';
 import type { Node } from '#proto/model/node.ts';
 import type { Port } from '#proto/model/service.ts';
 import { isActive, occupiesNode, type Task } from '#proto/model/task.ts';
+import type { Volume } from '#proto/model/volume.ts';
 
 /** One node and what its tasks hold of it. Only the ledger writes to it. */
 export interface Usage {
@@ -49,12 +50,14 @@ export class Ledger {
   readonly #ghosts = new Map<NodeId, Account>();
   readonly #tasks = new Map<TaskId, Task>();
   readonly #services = new Map<ServiceId, Map<NodeId, Mutable<ServiceUsage>>>();
+  readonly #volumes = new Map<string, Volume>();
   #sorted: Account[] | undefined;
 
   static of(snapshot: Snapshot): Ledger {
     const ledger = new Ledger();
     for (const node of snapshot.all('node')) ledger.setNode(node.id, node);
     for (const task of snapshot.all('task')) ledger.setTask(task.id, task);
+    for (const volume of snapshot.all('volume')) ledger.setVolume(volume.name, volume);
     return ledger;
   }
 
@@ -62,6 +65,7 @@ export class Ledger {
     for (const change of delta.changes) {
       if (change.table === 'task') this.setTask(change.key as TaskId, change.after);
       else if (change.table === 'node') this.setNode(change.key as NodeId, change.after);
+      else if (change.table === 'volume') this.setVolume(change.key, change.after);
     }
   }
 
@@ -90,6 +94,16 @@ export class Ledger {
       this.#tasks.set(id, task);
       this.#count(task, 1);
     } else if (before) this.#tasks.delete(id);
+  }
+
+  /** Where the volume is, or is about to be; undefined: nowhere. */
+  setVolume(name: string, volume: Volume | undefined): void {
+    if (volume) this.#volumes.set(name, volume);
+    else this.#volumes.delete(name);
+  }
+
+  volume(name: string): Volume | undefined {
+    return this.#volumes.get(name);
   }
 
   /** All nodes, by name. */

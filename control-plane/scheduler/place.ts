@@ -1,6 +1,6 @@
 /** Where tasks go: filtered once for all tasks of a request, then picked one by one from a ranking. */
 import type { NodeId } from '#proto/model/ids.ts';
-import { type Filter, filters, nodeFilters, type Request, usageFilters } from './filters.ts';
+import { type Filter, filters, homeOf, nodeFilters, type Request, usageFilters } from './filters.ts';
 import type { Ledger, Usage } from './ledger.ts';
 import { type Candidate, candidateOf, Ranking, shareOf } from './rank.ts';
 
@@ -70,6 +70,7 @@ export class Places {
       this.#ranking.drop();
       return;
     }
+    given.staying++;
     given.own++;
     given.share = shareOf(given.usage);
     given.tasks = given.usage.tasks;
@@ -81,6 +82,8 @@ export class Places {
 export function whyNowhere(ledger: Ledger, request: Request): string {
   const nodes = nodesConsidered(ledger, request);
   if (nodes.length === 0) return request.only ? 'its node is gone' : 'there is no node';
+  const bound = whyBound(ledger, request);
+  if (bound !== '') return bound;
   const counts = new Map<Filter, number>();
   for (const usage of nodes) {
     const refusing = filters.find((filter) => !filter.fits(request, usage, ledger));
@@ -91,6 +94,33 @@ export function whyNowhere(ledger: Ledger, request: Request): string {
     return count === undefined ? [] : [`${count} ${filter.gist(request)}`];
   });
   return `no node fits (${nodes.length} in all): ${parts.join(', ')}`;
+}
+
+/** Where volumes leave only one node, what is the matter with that one; empty where they leave more. */
+function whyBound(ledger: Ledger, request: Request): string {
+  const homes = request.volumes.flatMap((name) => homeOf(request, name, ledger) ?? []);
+  const lost = homes.find(({ nodeId }) => !ledger.usageOf(nodeId));
+  if (lost)
+    return `volume ${lost.name} was on ${lost.nodeName}, which is no longer a member: x-volume-loss: recreate begins with an empty one`;
+  const [home] = homes;
+  if (!home) return '';
+  const other = homes.find(({ nodeId }) => nodeId !== home.nodeId);
+  if (other)
+    return `volume ${home.name} is on ${home.nodeName} and volume ${other.name} on ${other.nodeName}: no node has both`;
+  const usage = ledger.usageOf(home.nodeId)!;
+  const refusing = filters.find((filter) => !filter.fits(request, usage, ledger));
+  if (!refusing) return '';
+  const matter = refusing.rule === 'ready' ? refusing.refusal(request, usage, ledger) : `is ${refusing.gist(request)}`;
+  return `volume ${home.name} is on ${home.nodeName}, which ${matter}`;
+}
+
+/** Every node is refused for a reason that will last until somebody acts. */
+export function isLasting(ledger: Ledger, request: Request): boolean {
+  const nodes = nodesConsidered(ledger, request);
+  return (
+    nodes.length > 0 &&
+    nodes.every((usage) => filters.some((filter) => filter.lasting && !filter.fits(request, usage, ledger)))
+  );
 }
 
 export function nodesConsidered(ledger: Ledger, request: Request): readonly Usage[] {

@@ -4,17 +4,19 @@ import { type Attribute, attributeOf } from './constraint.ts';
 import type { Request } from './filters.ts';
 import type { Ledger, Usage } from './ledger.ts';
 
-/** A node that fits, and what it is ranked by, best first: not shunned, fewest of this service, least reserved, fewest tasks, name. */
+/** A node that fits, and what it is ranked by, best first: not shunned, fewest of this service that stay, fewest of it, least reserved, fewest tasks, name. */
 export interface Candidate {
   readonly usage: Usage;
   readonly shunned: boolean;
+  staying: number;
   own: number;
   share: number;
   tasks: number;
 }
 
 interface Branch {
-  /** Seats of the service on all nodes below, whether they fit or not. */
+  /** Seats of the service that stay, and all of them, on all nodes below, whether they fit or not. */
+  staying: number;
   seats: number;
   /** Of branches at inner levels, else empty. */
   readonly branches: Branch[];
@@ -33,13 +35,23 @@ export function shareOf(usage: Usage): number {
 
 export function candidateOf(request: Request, usage: Usage, ledger: Ledger): Candidate {
   const own = ledger.serviceOn(request.serviceId, usage.node.id).active;
-  return { usage, shunned: request.shunned.has(usage.node.id), own, share: shareOf(usage), tasks: usage.tasks };
+  const staying = request.staying ? (request.staying.get(usage.node.id) ?? 0) : own;
+  return {
+    usage,
+    shunned: request.shunned.has(usage.node.id),
+    staying,
+    own,
+    share: shareOf(usage),
+    tasks: usage.tasks,
+  };
 }
 
 /** Negative when `a` is the better node. Total: no two nodes are equal. */
 export function compareCandidates(a: Candidate, b: Candidate): number {
   if (a.shunned !== b.shunned) return a.shunned ? 1 : -1;
-  return a.own - b.own || a.share - b.share || a.tasks - b.tasks || a.usage.order - b.usage.order;
+  return (
+    a.staying - b.staying || a.own - b.own || a.share - b.share || a.tasks - b.tasks || a.usage.order - b.usage.order
+  );
 }
 
 /** The nodes that fit, best first. `best` stays valid until `replace` or `drop` is called for it. */
@@ -55,7 +67,12 @@ export class Ranking {
     }
     for (const [id, { active }] of ledger.nodesOf(request.serviceId)) {
       const usage = ledger.usageOf(id);
-      if (usage) for (const branch of this.#path(usage.node, false)) branch.seats += active;
+      if (!usage) continue;
+      const staying = request.staying ? (request.staying.get(id) ?? 0) : active;
+      for (const branch of this.#path(usage.node, false)) {
+        branch.staying += staying;
+        branch.seats += active;
+      }
     }
     order(this.#root);
   }
@@ -75,6 +92,7 @@ export class Ranking {
   }
 
   #settle(branch: Branch, drop: boolean): void {
+    branch.staying++;
     branch.seats++;
     if (branch.branches.length > 0) {
       const child = branch.branches[0]!;
@@ -106,7 +124,7 @@ export class Ranking {
 }
 
 function newBranch(): Branch {
-  return { seats: 0, branches: [], byValue: new Map(), candidates: [] };
+  return { staying: 0, seats: 0, branches: [], byValue: new Map(), candidates: [] };
 }
 
 function bestOf(branch: Branch): Candidate | undefined {
@@ -115,11 +133,11 @@ function bestOf(branch: Branch): Candidate | undefined {
   return at?.candidates[0];
 }
 
-/** A branch whose best node is shunned comes last, then fewest seats, then the better node. */
+/** A branch whose best node is shunned comes last, then fewest seats that stay, fewest seats, then the better node. */
 function compareBranches(a: Branch, b: Branch): number {
   const [left, right] = [bestOf(a)!, bestOf(b)!];
   if (left.shunned !== right.shunned) return left.shunned ? 1 : -1;
-  return a.seats - b.seats || compareCandidates(left, right);
+  return a.staying - b.staying || a.seats - b.seats || compareCandidates(left, right);
 }
 
 function order(branch: Branch): void {

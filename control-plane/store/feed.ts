@@ -125,4 +125,4 @@ export class Feed {
   }
 }
 
-const tables: readonly Table[] = ['service', 'revision', 'task', 'node', 'token', 'credential', 'cluster'];
+const tables: readonly Table[] = ['service', 'revision', 'task', 'node', 'volume', 'token', 'credential', 'cluster'];

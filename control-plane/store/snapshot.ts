@@ -33,6 +33,7 @@ export class LiveSnapshot implements Snapshot {
     revision: new Map(),
     task: new Map(),
     node: new Map(),
+    volume: new Map(),
     token: new Map(),
     credential: new Map(),
     cluster: new Map(),
@@ -138,6 +139,8 @@ export function keyOf<T extends Table>(table: T, value: Tables[T]): string {
       const revision = value as Revision;
       return revisionKey(revision.serviceId, revision.number);
     }
+    case 'volume':
+      return (value as Tables['volume']).name;
     case 'credential':
       return (value as Tables['credential']).registry;
     case 'cluster':

@@ -3,14 +3,19 @@ import type { ClusterConfig, Credential, Leadership, Token } from '#proto/model/
 import type { Node } from '#proto/model/node.ts';
 import type { Revision, Service } from '#proto/model/service.ts';
 import type { Task } from '#proto/model/task.ts';
+import type { Volume } from '#proto/model/volume.ts';
 import type { Snapshot } from './snapshot.ts';
 
-/** What each table holds. Keys: ids; `SERVICE-ID/NUMBER` for revisions; the registry for credentials; `config` for the cluster. */
+/**
+ * What each table holds. Keys: ids; `SERVICE-ID/NUMBER` for revisions; the name for volumes; the registry for credentials;
+ * `config` for the cluster.
+ */
 export interface Tables {
   readonly service: Service;
   readonly revision: Revision;
   readonly task: Task;
   readonly node: Node;
+  readonly volume: Volume;
   readonly token: Token;
   readonly credential: Credential;
   readonly cluster: ClusterConfig;

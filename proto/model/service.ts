@@ -113,6 +113,8 @@ export interface ServiceSpec {
   readonly placement: Placement;
   readonly endpointMode: 'vip' | 'dnsrr';
   readonly aliases: readonly string[];
+  /** When the node that has its named volumes is lost: wait for it, or begin elsewhere with empty ones. */
+  readonly volumeLoss: 'wait' | 'recreate';
 }
 
 export interface Rollout {

@@ -96,6 +96,7 @@ export function serviceSpecFromWire(spec: types.ServiceSpec): ServiceSpec {
     placement: placement ?? defaults.placement,
     endpointMode: oneOf('endpoint_mode', ['vip', 'dnsrr'], spec.endpointMode || 'vip'),
     aliases: spec.aliases,
+    volumeLoss: oneOf('volume_loss', ['wait', 'recreate'], spec.volumeLoss || 'wait'),
   };
 }
 

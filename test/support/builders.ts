@@ -66,6 +66,7 @@ export function aSpec(name: string, fields: Partial<ServiceSpec> = {}): ServiceS
     placement: defaults.placement,
     endpointMode: 'vip',
     aliases: [],
+    volumeLoss: 'wait',
     ...fields,
   };
 }

@@ -45,9 +45,14 @@ export class DecidedCluster {
     this.#books.apply({ revision: this.#revision, changes: applied }, this.now);
   }
 
+  /** One decision about the service; the books know of it, the snapshot does not. */
+  consider(service: Service): Decision {
+    return decideService({ ...this.wish, books: this.#books }, service.id);
+  }
+
   /** One decision about the service, committed. */
   decide(service: Service): Decision {
-    const decision = decideService({ ...this.wish, books: this.#books }, service.id);
+    const decision = this.consider(service);
     this.commit(decision.changes);
     return decision;
   }

@@ -54,6 +54,7 @@ export function aService(fields: Partial<Service> = {}): Service {
       placement: defaults.placement,
       endpointMode: 'vip',
       aliases: [],
+      volumeLoss: 'wait',
     },
     revision: 1,
     vip: '',

@@ -1,13 +1,15 @@
 /** The scheduler against an oracle that counts everything anew for every task: equal feasibility, equal choice, equal table. */
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
+import { emptyMount } from '#control-plane/compose/mounts.ts';
+import { stayingOf } from '#control-plane/reconcilers/seats.ts';
 import { explain } from '#control-plane/scheduler/explain.ts';
 import { filters, type Request, requestOf } from '#control-plane/scheduler/filters.ts';
 import { Ledger } from '#control-plane/scheduler/ledger.ts';
 import { Scheduler } from '#control-plane/scheduler/place.ts';
 import { nodeId, serviceId, taskId } from '#proto/model/ids.ts';
 import type { Node } from '#proto/model/node.ts';
-import type { Port } from '#proto/model/service.ts';
+import { containerSpec, type Port } from '#proto/model/service.ts';
 import { isActive, occupiesNode, type Task, taskStates, wantedStates } from '#proto/model/task.ts';
 import { aNode, aSpec, aTask, aTemplate, idOf } from '#test/support/builders.ts';
 
@@ -50,10 +52,13 @@ const service = fc.record({
   spread: fc.constantFrom<string[]>([], ['node.labels.zone'], ['node.labels.zone', 'node.labels.rack']),
   platforms: fc.constantFrom<string[]>([], ['linux/amd64'], ['linux/arm64', 'linux/amd64']),
   maxReplicasPerNode: fc.constantFrom(0, 0, 1, 2),
+  volumes: fc.subarray(['x', 'y']),
+  recreate: fc.boolean(),
 });
 const history = fc.record({
   service: fc.constantFrom('web', 'api'),
   node: fc.nat(7),
+  revision: fc.constantFrom(1, 2),
   state: fc.constantFrom(...taskStates),
   wanted: fc.constantFrom(...wantedStates),
   reservations: resources,
@@ -63,6 +68,9 @@ const cluster = fc.record({
   nodes: fc.array(node, { minLength: 1, maxLength: 8 }),
   service,
   tasks: fc.array(history, { maxLength: 12 }),
+  /** Where x and y are: nowhere, on a node, or on one that is gone. */
+  homes: fc.record({ x: fc.constantFrom(-1, -1, 0, 1, 9), y: fc.constantFrom(-1, -1, 0, 1, 9) }),
+  rolling: fc.boolean(),
   count: fc.integer({ min: 1, max: 12 }),
 });
 type Cluster = typeof cluster extends fc.Arbitrary<infer T> ? T : never;
@@ -80,16 +88,24 @@ function tasksOf(made: Cluster, nodes: readonly Node[]): Task[] {
   });
 }
 
-function requestFor({ service }: Cluster): Request {
-  const { name, reservations, ports, runtime, ...placement } = service;
-  const template = aTemplate({ reservations, runtime });
-  return requestOf(serviceId(idOf(name)), aSpec(name, { ports, placement, template }), template);
+function requestFor({ service, rolling }: Cluster, tasks: readonly Task[]): Request {
+  const { name, reservations, ports, runtime, volumes, recreate, ...placement } = service;
+  const mounts = volumes.map((source) => emptyMount('volume', source, `/${source}`));
+  const template = aTemplate({ reservations, runtime, container: containerSpec('web:1', { mounts }) });
+  const spec = aSpec(name, { ports, placement, template, volumeLoss: recreate ? 'recreate' : 'wait' });
+  const own = tasks.filter((task) => task.serviceId === idOf(name));
+  return requestOf(serviceId(idOf(name)), spec, template, { staying: rolling ? stayingOf(own, 1) : undefined });
 }
 
 const sum = (tasks: readonly Task[], of: (task: Task) => number) => tasks.reduce((total, task) => total + of(task), 0);
 
 /** The verdict of each rule in the order of the columns, by the words of the issue and without the ledger. */
-function oracleVerdicts({ service }: Cluster, node: Node, tasks: readonly Task[]): boolean[] {
+function oracleVerdicts(
+  { service, homes }: Cluster,
+  node: Node,
+  nodes: readonly Node[],
+  tasks: readonly Task[],
+): boolean[] {
   const on = tasks.filter((task) => task.nodeId === node.id && occupiesNode(task));
   const { cpuMillis, memoryBytes, pids } = service.reservations;
   const arch = node.platform.architecture === 'x86_64' ? 'amd64' : node.platform.architecture;
@@ -101,6 +117,11 @@ function oracleVerdicts({ service }: Cluster, node: Node, tasks: readonly Task[]
     service.runtime === 'crun' ? node.runtimes.includes('crun') : true,
     service.constraints.length === 0 ||
       (service.constraints.length === 1 ? zone === 'a' : zone !== 'b' && arch === 'amd64'),
+    (['x', 'y'] as const).every((name) => {
+      const at = homes[name];
+      const isLost = at >= nodes.length || nodes[at]?.state === 'down';
+      return !service.volumes.includes(name) || at < 0 || (isLost && service.recreate) || nodes[at] === node;
+    }),
     (cpuMillis === 0 || sum(on, (task) => task.reservations.cpuMillis) + cpuMillis <= node.capacity.cpuMillis) &&
       (memoryBytes === 0 ||
         sum(on, (task) => task.reservations.memoryBytes) + memoryBytes <= node.capacity.memoryBytes) &&
@@ -114,18 +135,18 @@ function oracleVerdicts({ service }: Cluster, node: Node, tasks: readonly Task[]
   ];
 }
 
-/** The node that comes first: at each level the value with the fewest seats, then fewest seats, least reserved, fewest tasks, name. */
+/** The node that comes first: at each level the value with the fewest seats that stay, then fewest seats, then the node by the same, least reserved, fewest tasks, name. */
 function oracleChoice(made: Cluster, nodes: readonly Node[], tasks: readonly Task[]): string | undefined {
-  const seats = (on: readonly Node[]) =>
-    tasks.filter(
-      (task) => isActive(task) && task.serviceId === idOf(made.service.name) && on.some(({ id }) => id === task.nodeId),
-    ).length;
+  const active = tasks.filter((task) => isActive(task) && task.serviceId === idOf(made.service.name));
+  const seats = (on: readonly Node[]) => active.filter((task) => on.some(({ id }) => id === task.nodeId)).length;
+  const staying = (on: readonly Node[]) =>
+    active.filter((task) => (!made.rolling || task.revision === 1) && on.some(({ id }) => id === task.nodeId)).length;
   const key = (node: Node): number[] => {
     const on = tasks.filter((task) => task.nodeId === node.id && occupiesNode(task));
     const { cpuMillis, memoryBytes } = node.capacity;
     const cpu = cpuMillis > 0 ? sum(on, (task) => task.reservations.cpuMillis) / cpuMillis : 0;
     const memory = memoryBytes > 0 ? sum(on, (task) => task.reservations.memoryBytes) / memoryBytes : 0;
-    return [seats([node]), Math.max(cpu, memory), on.length, nodes.indexOf(node)];
+    return [staying([node]), seats([node]), Math.max(cpu, memory), on.length, nodes.indexOf(node)];
   };
   const best = (among: readonly Node[], all: readonly Node[], levels: readonly string[]): Node => {
     const [level, ...deeper] = levels;
@@ -134,6 +155,7 @@ function oracleChoice(made: Cluster, nodes: readonly Node[], tasks: readonly Tas
     const groups = [...new Set(among.map(value))].map((one) => {
       const inGroup = all.filter((node) => value(node) === one);
       return {
+        staying: staying(inGroup),
         seats: seats(inGroup),
         first: best(
           among.filter((node) => value(node) === one),
@@ -142,9 +164,10 @@ function oracleChoice(made: Cluster, nodes: readonly Node[], tasks: readonly Tas
         ),
       };
     });
-    return groups.sort((a, b) => a.seats - b.seats || compare(key(a.first), key(b.first)))[0]!.first;
+    return groups.sort((a, b) => a.staying - b.staying || a.seats - b.seats || compare(key(a.first), key(b.first)))[0]!
+      .first;
   };
-  const fitting = nodes.filter((node) => oracleVerdicts(made, node, tasks).every(Boolean));
+  const fitting = nodes.filter((node) => oracleVerdicts(made, node, nodes, tasks).every(Boolean));
   return fitting.length === 0 ? undefined : best(fitting, nodes, made.service.spread).id;
 }
 
@@ -153,8 +176,12 @@ function compare(a: readonly number[], b: readonly number[]): number {
   return 0;
 }
 
-function ledgerOf(nodes: readonly Node[], tasks: readonly Task[]): Ledger {
+function ledgerOf(nodes: readonly Node[], tasks: readonly Task[], homes: Partial<Cluster['homes']> = {}): Ledger {
   const ledger = new Ledger();
+  for (const [name, at] of Object.entries(homes)) {
+    const { id = nodeId('gone'), name: nodeName = 'gone' } = nodes[at] ?? {};
+    if (at >= 0) ledger.setVolume(name, { name, nodeId: id, nodeName, createdAtMs: 0 });
+  }
   for (const task of tasks) ledger.setTask(task.id, task);
   for (const node of nodes) ledger.setNode(node.id, node);
   return ledger;
@@ -178,8 +205,8 @@ describe('the scheduler', () => {
       fc.property(cluster, (made) => {
         const nodes = nodesOf(made);
         const tasks = tasksOf(made, nodes);
-        const ledger = ledgerOf(nodes, tasks);
-        const places = new Scheduler(ledger).open(requestFor(made));
+        const ledger = ledgerOf(nodes, tasks, made.homes);
+        const places = new Scheduler(ledger).open(requestFor(made, tasks));
         for (let index = 0; index < made.count; index++) {
           const usage = places.pick();
           expect(usage?.node.id).toBe(oracleChoice(made, nodes, tasks));
@@ -198,11 +225,11 @@ describe('the scheduler', () => {
       fc.property(cluster, (made) => {
         const nodes = nodesOf(made);
         const tasks = tasksOf(made, nodes);
-        const table = explain(ledgerOf(nodes, tasks), requestFor(made));
+        const table = explain(ledgerOf(nodes, tasks, made.homes), requestFor(made, tasks));
         expect(table.rules).toEqual(filters.map(({ rule }) => rule));
         expect(table.rows.map(({ nodeId }) => nodeId)).toEqual(nodes.map(({ id }) => id));
         for (const [at, row] of table.rows.entries()) {
-          expect(row.verdicts.map((verdict) => verdict === '')).toEqual(oracleVerdicts(made, nodes[at]!, tasks));
+          expect(row.verdicts.map((verdict) => verdict === '')).toEqual(oracleVerdicts(made, nodes[at]!, nodes, tasks));
         }
       }),
       { numRuns: 400 },

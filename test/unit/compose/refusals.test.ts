@@ -30,6 +30,14 @@ describe('bad input is refused at its place', () => {
       '4:39 services.web.deploy.replicas: a global service has one task on each node, not replicas → remove replicas, or use mode: replicated',
     ],
     [
+      'x-volume-loss: forget',
+      '4:20 services.web.x-volume-loss: "forget" is not one of wait, recreate → write one of wait, recreate',
+    ],
+    [
+      'deploy: { mode: global }\nx-volume-loss: recreate',
+      '5:20 services.web.x-volume-loss: a global service has a volume of its own on each node: none moves → remove x-volume-loss',
+    ],
+    [
       'scale: 2\ndeploy: { replicas: 3 }',
       '5:25 services.web.deploy.replicas: this contradicts services.web.scale → keep one of the two',
     ],

@@ -216,6 +216,11 @@ healthcheck: { test: "curl -f localhost", interval: 5s, retries: 2 }`).template;
   it('ignores x- keys wherever they stand', () => {
     expect(web('x-note: [1, 2]\ndeploy: { x-more: 1 }').name).toBe('web');
   });
+
+  it('hears what is to be done when the node of its volumes is lost: wait, unless it says recreate', () => {
+    expect(web('').volumeLoss).toBe('wait');
+    expect(web('x-volume-loss: recreate').volumeLoss).toBe('recreate');
+  });
 });
 
 describe('what the client has to tell', () => {

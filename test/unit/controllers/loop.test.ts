@@ -1,5 +1,6 @@
 /** The loop: at once, in one commit, each service by itself, and only while its epoch leads. */
 import { afterEach, describe, expect, it } from 'vitest';
+import { emptyMount } from '#control-plane/compose/mounts.ts';
 import { runControllers } from '#control-plane/controllers/loop.ts';
 import { BeatLiveness } from '#control-plane/dispatch/liveness.ts';
 import { createService, scaleService } from '#control-plane/reconcilers/service-changes.ts';
@@ -9,8 +10,9 @@ import { Fault } from '#proto/kernel/errors.ts';
 import { silentLog } from '#proto/kernel/log.ts';
 import { newId, seededRandom } from '#proto/kernel/random.ts';
 import { Scope } from '#proto/kernel/scope.ts';
+import { containerSpec } from '#proto/model/service.ts';
 import { isActive, type Task } from '#proto/model/task.ts';
-import { aNode, aSpec } from '#test/support/builders.ts';
+import { aNode, aSpec, aTemplate } from '#test/support/builders.ts';
 import { FakeClock } from '#test/support/fake-clock.ts';
 
 const scopes: Scope[] = [];
@@ -62,6 +64,19 @@ describe('the controllers', () => {
     expect(active().map(({ state }: Task) => state)).toEqual(['assigned', 'assigned', 'assigned']);
     expect(etcd.revision - before).toBe(2);
     await clock.pass(60_000);
+    expect(etcd.revision - before).toBe(2);
+  });
+
+  it('bring two new services that share a new volume to one node, in one commit that names it once', async () => {
+    const { clock, etcd, store, wish, active } = await controllers();
+    await clock.pass(1_000);
+    const before = etcd.revision;
+    const mounts = [emptyMount('volume', 'demo_data', '/data')];
+    const spec = { replicas: 2, template: aTemplate({ container: containerSpec('db:1', { mounts }) }) };
+    void store.commit(['db', 'backup'].flatMap((name) => createService(wish, aSpec(name, spec))));
+    await clock.pass(20);
+    expect(active().map(({ nodeName }) => nodeName)).toEqual(['h1', 'h1', 'h1', 'h1']);
+    expect(store.snapshot.get('volume', 'demo_data')?.value.nodeName).toBe('h1');
     expect(etcd.revision - before).toBe(2);
   });
 

@@ -203,6 +203,8 @@ export interface ServiceSpec {
   /** vip | dnsrr */
   endpointMode: string;
   aliases: string[];
+  /** when the node that has its named volumes is lost: wait (default) | recreate (empty, elsewhere) */
+  volumeLoss: string;
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
@@ -2206,6 +2208,7 @@ function createBaseServiceSpec(): ServiceSpec {
     placement: undefined,
     endpointMode: "",
     aliases: [],
+    volumeLoss: "",
     _unknownFields: {},
   };
 }
@@ -2247,6 +2250,9 @@ export const ServiceSpec: MessageFns<ServiceSpec> = {
     }
     for (const v of message.aliases) {
       writer.uint32(98).string(v!);
+    }
+    if (message.volumeLoss !== "") {
+      writer.uint32(106).string(message.volumeLoss);
     }
     if (message._unknownFields !== undefined) {
       for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
@@ -2371,6 +2377,14 @@ export const ServiceSpec: MessageFns<ServiceSpec> = {
             message.aliases.push(reader.string());
             continue;
           }
+          case 13: {
+            if (tag !== 106) {
+              break;
+            }
+
+            message.volumeLoss = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -2424,6 +2438,7 @@ export const ServiceSpec: MessageFns<ServiceSpec> = {
       : undefined;
     message.endpointMode = object.endpointMode ?? "";
     message.aliases = object.aliases?.map((e) => e) || [];
+    message.volumeLoss = object.volumeLoss ?? "";
     return message;
   },
 };

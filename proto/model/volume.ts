@@ -1,0 +1,23 @@
+/** Where the data of a named volume is: a local volume lives on one node, and what mounts it runs there. */
+import type { NodeId } from './ids.ts';
+import type { ServiceSpec, TaskTemplate } from './service.ts';
+
+export interface Volume {
+  /** As the nodes call it: `project_name`, or what the file says. */
+  readonly name: string;
+  readonly nodeId: NodeId;
+  readonly nodeName: string;
+  readonly createdAtMs: number;
+}
+
+/**
+ * The named volumes that bind a service's tasks to a node, each once. None of a global service's: it has one of its own on
+ * every node. Anonymous ones belong to their task.
+ */
+export function pinnedVolumes(mode: ServiceSpec['mode'], template: TaskTemplate): readonly string[] {
+  if (mode === 'global') return [];
+  const names = template.container.mounts.flatMap(({ type, source }) =>
+    type === 'volume' && source !== '' ? [source] : [],
+  );
+  return [...new Set(names)];
+}
