@@ -86,7 +86,7 @@ describe('a world that does not have it', () => {
 
   test('a registry that is down, until it is back', { timeout: 40_000 }, async () => {
     await pushSampleImage(cluster.sandbox, 'hello:late');
-    const registry = await holdDown(cluster.sandbox, 'm1', 'docker-registry');
+    const registry = await holdDown(cluster.sandbox, 'm1', '-x docker-registry');
     const text = 'name: late\nservices: { late: { image: "registry:5000/hello:late" } }\n';
     expect(await fails(text)).toMatch(/registry:5000 is not reached: nothing listens there.*trying/s);
     const [waiting] = await cluster.tasks('late');
@@ -99,7 +99,7 @@ describe('a world that does not have it', () => {
 
   test('the registry is not asked for an image that is here', async () => {
     await cluster.apply('name: first\nservices: { first: { image: "registry:5000/hello:1" } }\n');
-    const registry = await holdDown(cluster.sandbox, 'm1', 'docker-registry');
+    const registry = await holdDown(cluster.sandbox, 'm1', '-x docker-registry');
     await cluster.apply('name: again\nservices: { again: { image: "registry:5000/hello:1", command: ["x"] } }\n');
     await registry.release();
     expect((await cluster.gantry('rm', 'first', 'again')).code).toBe(0);

@@ -2,9 +2,9 @@
 import type { Sandbox } from '#node-agent/sandbox/sandbox.ts';
 import { eventually } from './eventually.ts';
 
-/** `program`: the name of its process. `release` lets the host start it again. */
-export async function holdDown(sandbox: Sandbox, host: string, program: string): Promise<{ release(): Promise<void> }> {
-  const find = `pid=$(pgrep -o -x ${program}) && keeper=$(ps -o ppid= -p $pid)`;
+/** `pattern`: pgrep's words for its process. `release` lets the host start it again. */
+export async function holdDown(sandbox: Sandbox, host: string, pattern: string): Promise<{ release(): Promise<void> }> {
+  const find = `pid=$(pgrep -o ${pattern}) && keeper=$(ps -o ppid= -p $pid)`;
   const hold = `${find} && kill -STOP $keeper && kill -9 $pid && echo $keeper`;
   const keeper = await eventually(async () => (await sandbox.run(host, ['sh', '-c', hold])).trim());
   return {
