@@ -164,7 +164,8 @@ class EtcdStore implements Store {
       deletes: [],
     });
     if (outcome.kind === 'refused') return false;
-    this.#feed.lead({ value: next, modRevision: outcome.revision });
+    // The watch may be behind the call: who leads on an old snapshot tells nodes to stop what others have started since.
+    await this.seen(outcome.revision);
     return true;
   }
 

@@ -121,6 +121,7 @@ export class MemoryStore implements Store {
   readonly #failures: InjectedFailure[] = [];
   readonly #unwatch: () => void;
   #connected = true;
+  #watching = true;
   #delivering = false;
   #closed = false;
 
@@ -145,6 +146,12 @@ export class MemoryStore implements Store {
   setConnected(connected: boolean): void {
     this.#connected = connected;
     if (connected) this.#deliverSoon();
+  }
+
+  /** Holds back what the watch would tell, or lets it catch up; commits go on. */
+  setWatching(watching: boolean): void {
+    this.#watching = watching;
+    if (watching) this.#deliverSoon();
   }
 
   async commit(changes: readonly Change[], options: { readonly epoch?: number } = {}): Promise<number> {
@@ -181,7 +188,7 @@ export class MemoryStore implements Store {
     await this.#turn();
     const revision = this.#etcd.takeLeadership(known?.modRevision ?? 0, { ...next });
     if (revision === undefined) return false;
-    this.#feed.lead({ value: { ...next }, modRevision: revision });
+    await this.seen(revision);
     return true;
   }
 
@@ -214,7 +221,7 @@ export class MemoryStore implements Store {
   }
 
   #deliver(): void {
-    if (this.#closed || !this.#connected) return;
+    if (this.#closed || !this.#connected || !this.#watching) return;
     const steps = this.#etcd.since(this.snapshot.revision);
     if (!steps) this.#feed.resync(this.#etcd.revision, [...this.#etcd.records], this.#etcd.leadership);
     for (const { revision, events, leadership } of steps ?? []) this.#feed.step(revision, events, leadership);

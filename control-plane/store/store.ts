@@ -72,7 +72,7 @@ export interface Store {
   /** Who leads now, as last heard; undefined before the first leader. */
   readonly leadership: Leadership | undefined;
   onLeadership(listener: (leadership: Leadership | undefined) => void): () => void;
-  /** Takes the lead: writes `next` if `expected` still stands. False when another was first. */
+  /** Takes the lead: writes `next` if `expected` still stands. The snapshot then has all that was committed before. False when another was first. */
   takeLeadership(expected: Leadership | undefined, next: Leadership): Promise<boolean>;
   /** Asks the store itself, not the snapshot, who leads: a leader that cannot ask must doubt itself. Faults: `unavailable`, `timeout`. */
   readLeadership(): Promise<Leadership | undefined>;

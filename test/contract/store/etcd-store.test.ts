@@ -1,7 +1,13 @@
 /** The store on a real etcd keeps the promises of a store, also while etcd crashes, freezes, forgets and comes back. */
+import { mkdtemp, rm } from 'node:fs/promises';
+import { type AddressInfo, connect, createServer, type Socket } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { Etcd3 } from 'etcd3';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { initPki, pkiPaths } from '#control-plane/security/pki.ts';
 import { noSealer, type Sealer } from '#control-plane/store/codec.ts';
+import type { EtcdAddress } from '#control-plane/store/etcd-client.ts';
 import { openEtcdStore } from '#control-plane/store/etcd-store.ts';
 import type { Store } from '#control-plane/store/store.ts';
 import { systemClock } from '#proto/kernel/clock.ts';
@@ -15,7 +21,29 @@ import { put, storeContract } from './store-contract.ts';
 let etcd: TestEtcd;
 const faultOf = (code: string) => expect.objectContaining({ name: 'Fault', code });
 
+/** A way to etcd whose connections can be held up one by one, on the way back. */
+async function holdableLine(port: string): Promise<{ url: string; connections: Socket[]; close(): Promise<void> }> {
+  const connections: Socket[] = [];
+  const server = createServer((client) => {
+    const upstream = connect(Number(port), '127.0.0.1');
+    connections.push(upstream);
+    client.pipe(upstream);
+    upstream.on('data', (bytes) => client.write(bytes));
+    upstream.on('close', () => client.destroy());
+    client.on('close', () => upstream.destroy());
+    for (const socket of [client, upstream]) socket.on('error', () => {});
+  });
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  return {
+    url: `https://127.0.0.1:${(server.address() as AddressInfo).port}`,
+    connections,
+    close: () => new Promise((resolve) => server.close(() => resolve())),
+  };
+}
+
 interface OpenOptions {
+  readonly hosts?: readonly string[];
+  readonly tls?: NonNullable<EtcdAddress['tls']>;
   readonly sealer?: Sealer;
   readonly resolveMs?: number;
   readonly callTimeoutMs?: number;
@@ -26,6 +54,7 @@ interface OpenOptions {
 
 function open(options: OpenOptions = {}): Promise<Store> {
   const {
+    hosts = [etcd.url],
     sealer = noSealer,
     resolveMs = 6_000,
     callTimeoutMs = 3_000,
@@ -33,7 +62,7 @@ function open(options: OpenOptions = {}): Promise<Store> {
     log = silentLog,
   } = options;
   return openEtcdStore({
-    address: { hosts: [etcd.url], callTimeoutMs },
+    address: { hosts, callTimeoutMs, ...(options.tls && { tls: options.tls }) },
     clock: systemClock,
     random,
     log,
@@ -153,6 +182,38 @@ describe('the store on etcd', () => {
     await watcher.seen(await store.commit([put(task, 0)]));
     expect(watcher.snapshot.task(task.id)).toEqual(task);
     await watcher.close();
+  });
+
+  test('who takes the lead while its watch hangs does not lead before it has caught up', async () => {
+    const dataDir = await mkdtemp(join(tmpdir(), 'gantry-pki-'));
+    const pki = await initPki({ dataDir, name: 'm1', advertise: '127.0.0.1' });
+    const [server, client] = [pkiPaths(dataDir, 'etcd'), pkiPaths(dataDir, 'client')];
+    const secure = await startEtcd({ tls: { ...server, clientCert: client.cert, clientKey: client.key } });
+    const pair = pki.pair('client');
+    const tls = {
+      ca: Buffer.from(pki.authority.certificate),
+      cert: Buffer.from(pair.certificate),
+      key: Buffer.from(pair.key),
+    };
+    const line = await holdableLine(new URL(secure.url).port);
+    const [ahead, behind] = [await open({ hosts: [secure.url], tls }), await open({ hosts: [line.url], tls })];
+    // The first connection is for calls, the second for the watch.
+    await eventually(() => line.connections.length === 2);
+    line.connections[1]!.pause();
+    const task = aTask();
+    await ahead.commit([put(task, 0)]);
+    const taking = behind.takeLeadership(undefined, { epoch: 1, replica: 'm2', address: '' });
+    await eventually(() => ahead.leadership);
+    // The call has been answered by now or is about to be: one more round on the same connection says so.
+    await behind.commit([put(aTask(), 0)]);
+    expect(behind.leadership).toBeUndefined();
+    line.connections[1]!.resume();
+    expect(await taking).toBe(true);
+    expect(behind.snapshot.task(task.id)).toEqual(task);
+    expect(behind.leadership?.epoch).toBe(1);
+    await Promise.all([ahead.close(), behind.close()]);
+    await Promise.all([line.close(), secure.close()]);
+    await rm(dataDir, { recursive: true });
   });
 
   test('a watch from a revision that was compacted away begins anew with a list', async () => {

@@ -222,6 +222,20 @@ export function storeContract(name: string, setUp: () => Promise<StoreHarness>):
         await other.close();
       });
 
+      test('has seen all that was committed before it: nothing is decided on what has passed', async () => {
+        const other = await harness.open();
+        const task = aTask();
+        await other.commit([put(task, 0)]);
+        let whenTold = false;
+        store.onLeadership(() => {
+          whenTold = store.snapshot.task(task.id) !== undefined;
+        });
+        expect(await store.takeLeadership(undefined, first)).toBe(true);
+        expect(store.snapshot.task(task.id)).toEqual(task);
+        expect(whenTold).toBe(true);
+        await other.close();
+      });
+
       test('a commit of the epoch that leads goes through, one of another is refused', async () => {
         await store.takeLeadership(undefined, first);
         await store.commit([put(aTask(), 0)], { epoch: 1 });
