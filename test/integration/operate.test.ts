@@ -67,8 +67,6 @@ services:
         '-q',
         '-O',
         '-',
-        '-T',
-        '2',
         `http://${name}:8080/`,
       );
       if (code !== 0) throw new Error(stderr);
@@ -234,7 +232,8 @@ volumes: { data: {} }
     await cluster.apply(spec('cat /data/note'));
     await eventually(async () => {
       const { stdout } = await cluster.gantry('logs', 'keep');
-      if (!stdout.includes('kept')) throw new Error(stdout);
+      if (!stdout.includes('kept')) throw new Error(`the logs are ${JSON.stringify(stdout)}`);
+      return true;
     });
     expect((await cluster.gantry('rm', 'keep')).code).toBe(0);
   });
