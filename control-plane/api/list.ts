@@ -74,24 +74,17 @@ function servicesOf(snapshot: Snapshot, request: ListRequest): ServiceSummary[] 
     });
 }
 
-/** Without `all`: tasks that are wanted, and the last word about seats whose task has ended for good. */
+/** Without `all`: the wanted tasks, and of a seat that has none its last one where that ended by itself. */
 function tasksOf(snapshot: Snapshot, request: ListRequest): Task[] {
   const node = request.node === '' ? undefined : findNode(snapshot, request.node).id;
   const tasks =
     request.service === ''
       ? [...snapshot.all('task')]
       : [...snapshot.tasksOfService(findService(snapshot, request.service).id)];
-  return tasks
+  return (request.all ? tasks : wantedOf(snapshot, tasks))
     .filter(
       (task) =>
         (node === undefined || task.nodeId === node) && (request.project === '' || task.project === request.project),
-    )
-    .filter(
-      (task) =>
-        request.all ||
-        isActive(task) ||
-        occupiesNode(task) ||
-        (isTerminal(task.state) && task.wanted === 'running' && holdsSeat(snapshot, task, tasks)),
     )
     .sort(
       (a, b) =>
@@ -103,16 +96,25 @@ function tasksOf(snapshot: Snapshot, request: ListRequest): Task[] {
     );
 }
 
-function holdsSeat(snapshot: Snapshot, task: Task, tasks: readonly Task[]): boolean {
-  const service = snapshot.service(task.serviceId);
-  if (!service || service.removing || task.slot > service.spec.replicas) return false;
-  return !tasks.some(
-    (other) =>
-      other.serviceId === task.serviceId &&
-      other.slot === task.slot &&
-      (task.slot > 0 || other.nodeId === task.nodeId) &&
-      other.createdAtMs > task.createdAtMs,
-  );
+/** `tasks`: all of the services they belong to. */
+function wantedOf(snapshot: Snapshot, tasks: readonly Task[]): Task[] {
+  const held = new Set(tasks.filter(isActive).map(seatOf));
+  const last = new Map<string, Task>();
+  for (const task of tasks) {
+    const seat = seatOf(task);
+    const newest = last.get(seat);
+    if (!held.has(seat) && (!newest || newest.createdAtMs < task.createdAtMs)) last.set(seat, task);
+  }
+  const isLastWord = (task: Task) => {
+    const service = snapshot.service(task.serviceId);
+    const isSeat = service !== undefined && !service.removing && task.slot <= service.spec.replicas;
+    return isSeat && isTerminal(task.state) && task.wanted === 'running' && last.get(seatOf(task)) === task;
+  };
+  return tasks.filter((task) => isActive(task) || isLastWord(task));
+}
+
+function seatOf({ serviceId, slot, nodeName }: Task): string {
+  return `${serviceId}/${slot > 0 ? slot : nodeName}`;
 }
 
 function nodeSummary(snapshot: Snapshot, node: Node): NodeSummary {
