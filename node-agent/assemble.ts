@@ -11,7 +11,7 @@ import { Scope } from '#proto/kernel/scope.ts';
 import { serveMetrics } from '#proto/metrics-server.ts';
 import { openNats } from '#proto/nats.ts';
 import { type Agent, startAgent } from './agent.ts';
-import type { AgentConfig } from './config.ts';
+import type { AgentConfig, ImportConfig } from './config.ts';
 import { grpcTransport } from './grpc-transport.ts';
 import { heartbeatThread } from './heartbeat-thread.ts';
 import { enrol, identityPaths, keepRenewed, loadIdentity, type NodeIdentity } from './identity.ts';
@@ -49,6 +49,18 @@ export async function assembleAgent(config: AgentConfig, kernel: Kernel, signal:
   } catch (error) {
     await scope.close();
     throw error;
+  }
+}
+
+/** Takes the images of archives to this node; the names that tasks may call them by. Faults: `invalid`, `corrupt`, `unavailable` (no containerd). */
+export async function importArchives({ files, containerd }: ImportConfig, kernel: Kernel): Promise<readonly string[]> {
+  const images = await containerdImages({ socket: containerd, platform: machinePlatform(), ...kernel });
+  try {
+    const names: string[] = [];
+    for (const file of files) names.push(...(await images.importArchive(file)));
+    return names;
+  } finally {
+    images.close();
   }
 }
 

@@ -6,6 +6,7 @@ import { parseArgs } from 'node:util';
 import { Fault } from '#proto/kernel/errors.ts';
 import type { LogLevel } from '#proto/kernel/log.ts';
 import { namePattern } from '#proto/model/ids.ts';
+import { insecureRegistries } from './images/insecure-registries.ts';
 
 export interface AgentConfig {
   /** Identity, journal, containers, volumes, logs. */
@@ -24,7 +25,7 @@ export interface AgentConfig {
   readonly containerd: string;
   /** On loopback; 0: none. */
   readonly metricsPort: number;
-  /** HOST:PORT of registries that are spoken to in plain HTTP. */
+  /** HOST:PORT of registries, or networks of them, that are spoken to in plain HTTP. */
   readonly insecureRegistries: readonly string[];
   readonly bootIdFile: string;
   readonly logLevel: LogLevel;
@@ -46,7 +47,11 @@ const options = {
   help: { type: 'boolean', default: false },
 } as const;
 
-export const usage = `Usage: node node-agent/main.ts --advertise ADDRESS --control-plane ADDRESS:7400[,…] [options]
+export const usage = `Usage: gantry agent --advertise ADDRESS --control-plane ADDRESS:7400[,…] [options]
+       gantry agent import FILE [--containerd SOCKET]
+
+The agent of a node. "import" takes the images of an archive (docker save, or an OCI layout in a tar) to this node,
+where tasks then need no registry for them; it prints their names.
 
   --data DIR                  identity, journal, containers, volumes, logs (${options.data.default})
   --run DIR                   what is lost at reboot (${options.run.default})
@@ -57,7 +62,7 @@ export const usage = `Usage: node node-agent/main.ts --advertise ADDRESS --contr
   --token TOKEN               join token, for a machine that is no member yet
   --containerd SOCKET         (${options.containerd.default})
   --metrics-port PORT         /metrics on loopback; 0: none (${options['metrics-port'].default})
-  --insecure-registry HOST:PORT  a registry without TLS; may be repeated
+  --insecure-registry WHICH   a registry (HOST:PORT), or a network of them (10.0.0.0/24), without TLS; may be repeated
   --boot-id-file FILE         (${options['boot-id-file'].default})
   --log-level LEVEL           debug, info, warn or error
 `;
@@ -74,14 +79,35 @@ function hostPort(flag: string, text: string): string {
   return text;
 }
 
-/** `args` without program and script; undefined where help was asked for. Faults: `invalid`. */
-export function readConfig(args: readonly string[]): AgentConfig | undefined {
-  let values: ReturnType<typeof parseArgs<{ options: typeof options }>>['values'];
+/** What `gantry agent import` is told. */
+export interface ImportConfig {
+  readonly files: readonly string[];
+  readonly containerd: string;
+}
+
+/** `args` after the word `import`; undefined where help was asked for. Faults: `invalid`. */
+export function readImportConfig(args: readonly string[]): ImportConfig | undefined {
+  const { containerd, help } = options;
+  const { values, positionals } = parsed(() =>
+    parseArgs({ args: [...args], options: { containerd, help }, strict: true, allowPositionals: true }),
+  );
+  if (values.help) return undefined;
+  if (positionals.length === 0)
+    throw new Fault('invalid', 'there is nothing to import', { remedy: 'name an archive: gantry agent import FILE' });
+  return { files: positionals.map((file) => resolve(file)), containerd: resolve(values.containerd) };
+}
+
+function parsed<T>(parse: () => T): T {
   try {
-    ({ values } = parseArgs({ args: [...args], options, strict: true, allowPositionals: false }));
+    return parse();
   } catch (error) {
     throw new Fault('invalid', (error as Error).message, { remedy: '--help shows all flags' });
   }
+}
+
+/** `args` without program and script; undefined where help was asked for. Faults: `invalid`. */
+export function readConfig(args: readonly string[]): AgentConfig | undefined {
+  const { values } = parsed(() => parseArgs({ args: [...args], options, strict: true, allowPositionals: false }));
   if (values.help) return undefined;
   const name = values.name || hostname().split('.')[0]!.toLowerCase();
   if (!namePattern.test(name)) refuse('name', `"${name}" is not a name`, 'use lower-case letters, digits, - and _');
@@ -101,6 +127,8 @@ export function readConfig(args: readonly string[]): AgentConfig | undefined {
   }
   const logLevel = (['debug', 'info', 'warn', 'error'] as const).find((level) => level === values['log-level']);
   if (!logLevel) refuse('log-level', `"${values['log-level']}" is no level`, 'use debug, info, warn or error');
+  const insecure = values['insecure-registry'].filter((one) => one !== '');
+  insecureRegistries(insecure);
   return {
     data: resolve(values.data),
     run: resolve(values.run),
@@ -111,7 +139,7 @@ export function readConfig(args: readonly string[]): AgentConfig | undefined {
     token: values.token,
     containerd: resolve(values.containerd),
     metricsPort,
-    insecureRegistries: values['insecure-registry'].filter((one) => one !== ''),
+    insecureRegistries: insecure,
     bootIdFile: resolve(values['boot-id-file']),
     logLevel,
   };

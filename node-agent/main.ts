@@ -3,7 +3,7 @@ import { systemClock } from '#proto/kernel/clock.ts';
 import { describe, isFault } from '#proto/kernel/errors.ts';
 import { jsonLog } from '#proto/kernel/log.ts';
 import { systemRandom } from '#proto/kernel/random.ts';
-import { type AgentConfig, readConfig, usage } from './config.ts';
+import { type AgentConfig, type ImportConfig, readConfig, readImportConfig, usage } from './config.ts';
 
 async function run(config: AgentConfig): Promise<void> {
   const log = jsonLog((line) => process.stderr.write(line), systemClock.now, config.logLevel, 'agent');
@@ -32,13 +32,22 @@ async function run(config: AgentConfig): Promise<void> {
   close = () => running.close();
 }
 
+async function runImport(config: ImportConfig): Promise<void> {
+  const log = jsonLog((line) => process.stderr.write(line), systemClock.now, 'warn', 'import');
+  const { importArchives } = await import('./assemble.ts');
+  const names = await importArchives(config, { clock: systemClock, random: systemRandom, log });
+  process.stdout.write(names.map((name) => `${name}\n`).join(''));
+}
+
 // grpc-js names the server it dials by its IP address in TLS; Node warns about it at every start (DEP0123).
 process.noDeprecation = true;
 
 try {
-  const config = readConfig(process.argv.slice(2));
-  if (config) await run(config);
-  else process.stdout.write(usage);
+  const [command, ...rest] = process.argv.slice(2);
+  const config = command === 'import' ? readImportConfig(rest) : readConfig(process.argv.slice(2));
+  if (!config) process.stdout.write(usage);
+  else if ('files' in config) await runImport(config);
+  else await run(config);
 } catch (error) {
   process.stderr.write(`node-agent: ${describe(error)}\n`);
   if (!isFault(error)) throw error;

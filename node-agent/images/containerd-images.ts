@@ -29,7 +29,7 @@ export interface ContainerdImagesParts {
   readonly clock: Clock;
   readonly random: Random;
   readonly log: Log;
-  /** HOST:PORT that are spoken to in plain HTTP. */
+  /** HOST:PORT or networks that are spoken to in plain HTTP. */
   readonly insecureRegistries?: readonly string[];
   readonly authHosts?: Readonly<Record<string, string>>;
   readonly stallMs?: number;

@@ -5,11 +5,12 @@ import https from 'node:https';
 import { BlockList, isIP, type LookupFunction } from 'node:net';
 import type { Clock } from '#proto/kernel/clock.ts';
 import { Fault } from '#proto/kernel/errors.ts';
+import type { InsecureRegistries } from './insecure-registries.ts';
 
 export interface HttpGetParts {
   readonly clock: Clock;
-  /** HOST:PORT that are spoken to in plain HTTP. */
-  readonly insecure: ReadonlySet<string>;
+  /** Spoken to in plain HTTP. */
+  readonly insecure: InsecureRegistries;
   readonly connectTimeoutMs: number;
   /** The longest wait for an answer's head or for the next piece of its body. */
   readonly stallMs: number;

@@ -7,13 +7,14 @@ import type { Random } from '#proto/kernel/random.ts';
 import { backoffMs } from '#proto/kernel/retry.ts';
 import type { Credential } from '#proto/model/cluster.ts';
 import { checkStep, type GetResponse, type HttpGetParts, httpGet, type Origin, Silence } from './http-get.ts';
+import { insecureRegistries } from './insecure-registries.ts';
 import { type Descriptor, digestOf, limits, mediaTypes, parseJson } from './oci.ts';
 import { apiHost, formatReference, isDigest, type Reference } from './reference.ts';
 
 export interface RegistryParts {
   readonly clock: Clock;
   readonly random: Random;
-  /** HOST:PORT that are spoken to in plain HTTP. */
+  /** HOST:PORT or networks that are spoken to in plain HTTP. */
   readonly insecureRegistries?: readonly string[];
   /** Hosts that may be sent a registry's login because they sign its tokens, beside the registry itself. */
   readonly authHosts?: Readonly<Record<string, string>>;
@@ -58,7 +59,7 @@ const maxRetryAfterMs = 30_000;
 export function registryClient(parts: RegistryParts): Registry {
   const get: HttpGetParts = {
     clock: parts.clock,
-    insecure: new Set(parts.insecureRegistries ?? []),
+    insecure: insecureRegistries(parts.insecureRegistries ?? []),
     connectTimeoutMs: parts.connectTimeoutMs ?? 5_000,
     stallMs: parts.stallMs ?? 10_000,
     secureAgent: new https.Agent({ keepAlive: true, maxSockets: 8, scheduling: 'lifo' }),
@@ -202,8 +203,14 @@ class AuthSession {
     response.discard();
     const fresh = await this.#answer(challenge, url, reference, credential, origin, access.signal);
     if (!fresh) throw needsLogin(reference, credential);
+    const answer = await send(fresh.value);
+    if (answer.status === 401) {
+      answer.discard();
+      this.#headers.delete(key);
+      throw needsLogin(reference, credential);
+    }
     this.#headers.set(key, fresh);
-    return send(fresh.value);
+    return answer;
   }
 
   async #answer(

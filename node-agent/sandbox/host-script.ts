@@ -1,6 +1,14 @@
 /** What a host runs, as text: the script that makes its namespaces a host, and the one that keeps its services running. Pure. */
 import type { Hierarchy } from './cgroups.ts';
-import { addressOf, type HostLayout, managerAddress, type Role, registryName, worldAddress } from './layout.ts';
+import {
+  addressOf,
+  type HostLayout,
+  managerAddress,
+  type Role,
+  registryName,
+  switchNetwork,
+  worldAddress,
+} from './layout.ts';
 
 /** Everything the scripts need to know. */
 export interface HostPlan {
@@ -79,7 +87,7 @@ agent() {
   fi
   ${quote(plan.nodeProgram)} ${quote(`${plan.codeDir}/node-agent/main.ts`)} --data /var/lib/gantry/agent --run /run/gantry \\
     --name ${plan.name} --advertise ${addressOf(plan.name)} --control-plane ${managerAddress}:7400 --enrol ${managerAddress}:7401 \\
-    --containerd /run/containerd/containerd.sock --insecure-registry ${registryName} "$@"
+    --containerd /run/containerd/containerd.sock --insecure-registry ${registryName} --insecure-registry ${switchNetwork} "$@"
 }
 mkdir -p -m 0700 /run/gantry
 keep agent agent &`;

@@ -34,7 +34,8 @@ export interface HostLayout {
 
 export type Role = 'manager' | 'worker';
 
-/** The addresses on the virtual switch, 10.90.0.0/24; every sandbox has a switch of its own, so all use the same. */
+/** The addresses on the virtual switch; every sandbox has a switch of its own, so all use the same. */
+export const switchNetwork = '10.90.0.0/24';
 export const managerAddress = '10.90.0.250';
 export const worldAddress = '10.90.0.254';
 /** An address beyond the switch that answers HTTP with the address of who asks. */

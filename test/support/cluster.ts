@@ -48,6 +48,8 @@ export interface Cluster {
   readonly sandbox: Sandbox;
   /** Runs the CLI to its end. */
   gantry(...args: string[]): Promise<Ran>;
+  /** Runs the CLI with that standard input. */
+  feed(input: string, ...args: string[]): Promise<Ran>;
   /** Runs the CLI, which must succeed; its standard output as JSON. */
   json<T>(...args: string[]): Promise<T>;
   /** Writes a Compose file into the lab's directory; its path. */
@@ -81,6 +83,7 @@ export async function startCluster(hosts = 3): Promise<Cluster> {
     sandbox,
     cli: { line, env: { ...env, GANTRY_SOCKET: join(sandbox.layout.dir, 'm1/run/gantry/control-plane.sock') } },
     gantry,
+    feed: (input, ...args) => run([...line, ...withSandbox(args, name)], env, input),
     async json<T>(...args: string[]) {
       const { code, stdout, stderr } = await gantry(...args, '--json');
       if (code !== 0) throw new Error(`gantry ${args.join(' ')} ended with ${code}: ${stderr}${stdout}`);
@@ -156,10 +159,12 @@ function withSandbox(args: readonly string[], name: string): string[] {
   return [...head, '--sandbox', name, ...[command, ...rest].slice(words)];
 }
 
-function run(line: readonly string[], env: NodeJS.ProcessEnv): Promise<Ran> {
+function run(line: readonly string[], env: NodeJS.ProcessEnv, input = ''): Promise<Ran> {
   const [program = '', ...args] = line;
   return new Promise((resolve, reject) => {
-    const child = spawn(program, args, { env, stdio: ['ignore', 'pipe', 'pipe'] });
+    const child = spawn(program, args, { env, stdio: 'pipe' });
+    child.stdin.on('error', () => {}); // It may end without reading.
+    child.stdin.end(input);
     let stdout = '';
     let stderr = '';
     child.stdout.setEncoding('utf8').on('data', (text: string) => {
