@@ -162,5 +162,9 @@ function rest(pool: Pool, address: string, freeAtMs: number): void {
 export function subnetFor(snapshot: Snapshot, given: readonly string[] = []): string | undefined {
   const used = [...given];
   for (const { subnet } of snapshot.all('node')) if (subnet !== '') used.push(subnet);
+  // A node that was removed may still run its tasks, and their addresses rest as others do: as long as they are remembered.
+  for (const { nodeId, address } of snapshot.all('task')) {
+    if (nodeId !== '' && address !== '' && !snapshot.node(nodeId)) used.push(`${address}/32`);
+  }
   return nextSubnet(used, snapshot.cluster?.network || defaultNetwork, subnetPrefix);
 }

@@ -78,6 +78,9 @@ export interface Decision {
 /** The remains of an ended task wait this long, so that its replacement, which somebody waits for, comes first. */
 export const cleanupDelayMs = 250;
 
+/** A task that must wait is prepared so long before its start, and no sooner: where preparing itself fails, the wait must hold it back. */
+const prepareAheadMs = 1_000;
+
 const nothing: Decision = { steps: [] };
 
 export function decide(wanted: TaskWanted, seen: TaskSeen, now: Now): Decision {
@@ -106,6 +109,8 @@ export function stopReason(wanted: TaskWanted): string | undefined {
 
 function preparing(wanted: TaskWanted, seen: TaskSeen, now: Now): Decision {
   if (seen.retryAtMs > now.monotonicMs) return { steps: [], againInMs: seen.retryAtMs - now.monotonicMs };
+  const earlyMs = wanted.task.startAfterMs - prepareAheadMs - now.wallMs;
+  if (earlyMs > 0 && seen.container === 'none') return { steps: [], againInMs: earlyMs };
   const steps: Step[] = [];
   const want = (effect: Effect, why: string) => {
     if (!seen.busy.has(effect)) steps.push({ do: 'effect', effect, why });

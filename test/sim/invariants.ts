@@ -1,60 +1,375 @@
-/** What must hold at every step of the store, whatever goes wrong. */
+/** What must hold whatever goes wrong: small objects, each with a name, asked at every step of the store, every look at the hosts, and when all is quiet. */
+import { itemsOf } from '#control-plane/dispatch/assign.ts';
 import type { Snapshot } from '#control-plane/store/snapshot.ts';
-import type { Delta } from '#control-plane/store/store.ts';
+import type { Change, Delta } from '#control-plane/store/store.ts';
 import { containsAddress } from '#net/plan/cidr.ts';
 import { assert } from '#proto/kernel/errors.ts';
-import { mayAdvance, mayWant, occupiesNode, type Task } from '#proto/model/task.ts';
+import type { NodeId, TaskId } from '#proto/model/ids.ts';
+import { isServing, isTerminal, mayAdvance, mayWant, occupiesNode, type Task } from '#proto/model/task.ts';
+import type { Host } from './host.ts';
+import type { World } from './world.ts';
 
-/** Throws where a step broke the law of states, gave away more than a node has, or an address twice. */
-export function checkStep(snapshot: Snapshot, delta: Delta): void {
-  const nodes = new Set<string>();
-  for (const change of delta.changes) {
-    if (change.table !== 'task') continue;
-    if (change.before && change.after) checkLaw(change.before, change.after);
-    if (change.after?.nodeId) nodes.add(change.after.nodeId);
-  }
-  for (const id of nodes) checkNode(snapshot, id);
-  checkVips(snapshot);
+/** A commit that the store took. */
+export interface Committed {
+  readonly replica: string;
+  readonly epoch: number | undefined;
+  readonly changes: readonly Change[];
+  readonly revision: number;
 }
 
-function checkLaw(before: Task, after: Task): void {
-  const name = `task ${before.serviceName}.${before.slot} ${before.id}`;
-  assert(
-    before.state === after.state || mayAdvance(before.state, after.state),
-    `${name} went from ${before.state} to ${after.state}`,
-  );
-  assert(
-    before.wanted === after.wanted || mayWant(before.wanted, after.wanted),
-    `${name} was wanted ${before.wanted}, then ${after.wanted}`,
-  );
-  assert(before.nodeId === '' || before.nodeId === after.nodeId, `${name} moved`);
-  assert(before.address === '' || before.address === after.address, `${name} changed its address`);
+/** Each throws where it finds itself broken. */
+export interface Invariant {
+  readonly name: string;
+  /** After each step of the store. */
+  step?(delta: Delta, world: World): void;
+  committed?(commit: Committed, world: World): void;
+  /** A process has been started on a host. */
+  started?(host: Host, task: TaskId, world: World): void;
+  /** Every 50 ms. */
+  look?(world: World): void;
+  /** Nothing has gone wrong for a while, but not all need be settled. */
+  calm?(world: World): void;
 }
 
-function checkNode(snapshot: Snapshot, id: string): void {
-  const node = snapshot.node(id as never);
-  if (!node) return;
-  let cpuMillis = 0;
-  let memoryBytes = 0;
-  const addresses = new Map<string, Task>();
-  for (const task of snapshot.tasksOnNode(node.id)) {
-    if (!occupiesNode(task)) continue;
-    cpuMillis += task.reservations.cpuMillis;
-    memoryBytes += task.reservations.memoryBytes;
-    const other = addresses.get(task.address);
-    assert(!other, `${task.address} is held by ${other?.id} and ${task.id}`);
-    assert(containsAddress(node.subnet, task.address), `${task.address} of ${task.id} is outside ${node.subnet}`);
-    addresses.set(task.address, task);
-  }
-  assert(cpuMillis <= node.capacity.cpuMillis, `${node.name} has given away ${cpuMillis} millicores`);
-  assert(memoryBytes <= node.capacity.memoryBytes, `${node.name} has given away ${memoryBytes} bytes`);
+/** Fresh ones for one world: some remember. */
+export function invariants(): readonly Invariant[] {
+  return [
+    statesGoForward,
+    nodesHoldWhatTheyHave,
+    addressesAreUnique,
+    addressesRest(),
+    vipsAreUnique,
+    noTaskIsLost,
+    epochsGoForward(),
+    onlyTheLeaderWrites,
+    agentsObeyNoOlderEpoch(),
+    oneTaskOneHost,
+    endedTasksStayEnded,
+    processesHaveTheirAddress,
+    onlyWhatIsAssignedRuns(),
+    viewsAreCurrent(),
+  ];
 }
 
-function checkVips(snapshot: Snapshot): void {
-  const vips = new Set<string>();
-  for (const { vip, id } of snapshot.all('service')) {
-    if (vip === '') continue;
-    assert(!vips.has(vip), `${vip} is the address of ${id} and another service`);
-    vips.add(vip);
+const statesGoForward: Invariant = {
+  name: 'states only go forward, and tasks do not move',
+  step({ changes }) {
+    for (const change of changes) {
+      if (change.table !== 'task' || !change.before || !change.after) continue;
+      const { before, after } = change;
+      const name = nameOf(before);
+      const advanced = before.state === after.state || mayAdvance(before.state, after.state);
+      assert(advanced, `${name} went from ${before.state} to ${after.state}`);
+      const wanted = before.wanted === after.wanted || mayWant(before.wanted, after.wanted);
+      assert(wanted, `${name} was wanted ${before.wanted}, then ${after.wanted}`);
+      assert(before.nodeId === '' || before.nodeId === after.nodeId, `${name} moved`);
+      assert(before.address === '' || before.address === after.address, `${name} changed its address`);
+    }
+  },
+};
+
+const nodesHoldWhatTheyHave: Invariant = {
+  name: 'reservations fit their node',
+  step(delta, { truth }) {
+    for (const id of nodesOf(delta)) {
+      const node = truth.node(id);
+      if (!node) continue;
+      let cpuMillis = 0;
+      let memoryBytes = 0;
+      for (const task of truth.tasksOnNode(id)) {
+        if (!occupiesNode(task)) continue;
+        cpuMillis += task.reservations.cpuMillis;
+        memoryBytes += task.reservations.memoryBytes;
+      }
+      assert(cpuMillis <= node.capacity.cpuMillis, `${node.name} has given away ${cpuMillis} millicores`);
+      assert(memoryBytes <= node.capacity.memoryBytes, `${node.name} has given away ${memoryBytes} bytes`);
+    }
+  },
+};
+
+const addressesAreUnique: Invariant = {
+  name: 'no address means two tasks, and each is of its node',
+  step(delta, { truth }) {
+    for (const id of nodesOf(delta)) {
+      const node = truth.node(id);
+      if (!node) continue;
+      const holders = new Map<string, Task>();
+      for (const task of truth.tasksOnNode(id)) {
+        if (!occupiesNode(task)) continue;
+        const other = holders.get(task.address);
+        assert(!other, `${task.address} is held by ${other?.id} and ${task.id}`);
+        const inside = containsAddress(node.subnet, task.address);
+        assert(inside, `${task.address} of ${nameOf(task)} is outside ${node.subnet}`);
+        holders.set(task.address, task);
+      }
+    }
+  },
+};
+
+/** As far as one leader can know. */
+function addressesRest(): Invariant {
+  const freed = new Map<string, { readonly atMs: number; readonly epoch: number }>();
+  return {
+    name: 'a freed address means nobody for a minute',
+    step({ changes }, { clock, epoch, truth }) {
+      const now = clock.now();
+      for (const change of changes) {
+        if (change.table !== 'task') continue;
+        const before = change.before && occupiesNode(change.before) ? change.before : undefined;
+        const after = change.after && occupiesNode(change.after) ? change.after : undefined;
+        if (before && !after) freed.set(before.address, { atMs: now, epoch });
+        // What nobody has written down of a node that is no member any more, nobody can know.
+        if (change.before && !change.after && !truth.node(change.before.nodeId as NodeId))
+          freed.delete(change.before.address);
+        if (before || !after) continue;
+        const free = freed.get(after.address);
+        if (free?.epoch !== epoch) continue;
+        assert(now - free.atMs >= 59_000, `${after.address} rested only ${now - free.atMs} ms`);
+      }
+    },
+  };
+}
+
+const vipsAreUnique: Invariant = {
+  name: 'no VIP means two services',
+  step({ changes }, { truth }) {
+    if (!changes.some(({ table }) => table === 'service')) return;
+    const vips = new Set<string>();
+    for (const { vip, id } of truth.all('service')) {
+      assert(vip === '' || !vips.has(vip), `${vip} is the address of ${id} and another service`);
+      vips.add(vip);
+    }
+  },
+};
+
+const noTaskIsLost: Invariant = {
+  name: 'a record is deleted only of a task that has ended, or whose node is away',
+  step({ changes }, { truth }) {
+    for (const change of changes) {
+      if (change.table !== 'task' || !change.before || change.after) continue;
+      const { before } = change;
+      const ended = isTerminal(before.state) || before.nodeId === '' || truth.node(before.nodeId)?.state !== 'ready';
+      assert(ended, `${nameOf(before)} was deleted while ${before.state} on ${before.nodeName}`);
+    }
+  },
+};
+
+function epochsGoForward(): Invariant {
+  let epoch = 0;
+  return {
+    name: 'each leadership has an epoch of its own, one more than the last',
+    step(_, world) {
+      const next = world.epoch;
+      assert(next === epoch || next > epoch, `epoch ${next} came after ${epoch}`);
+      epoch = next;
+    },
+  };
+}
+
+const onlyTheLeaderWrites: Invariant = {
+  name: 'no commit of a deposed leader lands',
+  committed({ replica, epoch, revision, changes }, world) {
+    // The record of the whole cluster is made before there is a leader.
+    if (changes.every(({ table }) => table === 'cluster')) return;
+    const leader = world.leaderAt(revision);
+    const what = changes.map(({ table, key }) => `${table}/${key}`).join(' ');
+    assert(
+      leader?.replica === replica && leader.epoch === epoch,
+      `${replica} wrote ${what} with epoch ${epoch} while ${leader?.replica} led with ${leader?.epoch}`,
+    );
+  },
+};
+
+function agentsObeyNoOlderEpoch(): Invariant {
+  const newest = new Map<NodeId, number>();
+  return {
+    name: 'no agent goes back to an older epoch',
+    look({ hosts }) {
+      for (const { id, name, journal, process, torn } of hosts) {
+        if (!process || !journal || torn) continue;
+        const before = newest.get(id) ?? 0;
+        assert(journal.epoch >= before, `${name} obeyed epoch ${before}, then ${journal.epoch}`);
+        newest.set(id, journal.epoch);
+      }
+    },
+  };
+}
+
+const oneTaskOneHost: Invariant = {
+  name: 'a task runs on no other host than its own',
+  started(host, id, { etcd }) {
+    const task = etcd.get('task', id)?.value;
+    assert(!task || task.nodeId === host.id, `${task && nameOf(task)} was started on ${host.name}`);
+  },
+};
+
+const endedTasksStayEnded: Invariant = {
+  name: 'what was said to have ended is not started again',
+  started(host, id, { etcd }) {
+    const task = etcd.get('task', id)?.value;
+    const ended = task && isTerminal(task.state) && task.state !== 'orphaned';
+    assert(!ended, `${host.name} started ${task && nameOf(task)}, which is ${task?.state}`);
+  },
+};
+
+const processesHaveTheirAddress: Invariant = {
+  name: 'every process has an address, and no two of a host the same',
+  look({ hosts }) {
+    for (const host of hosts) {
+      const holders = new Map<string, TaskId>();
+      for (const { id, address } of host.live()) {
+        assert(address !== '', `${id} runs on ${host.name} without a network`);
+        assert(!holders.has(address), `${address} is that of ${id} and ${holders.get(address)} on ${host.name}`);
+        holders.set(address, id);
+      }
+    }
+  },
+};
+
+/** The grace period of a stop, and some more. */
+const unwantedMs = 15_000;
+
+function onlyWhatIsAssignedRuns(): Invariant {
+  const since = new Map<string, number>();
+  return {
+    name: 'a connected node runs nothing that is not assigned to it',
+    look({ hosts, truth, clock, tied }) {
+      const now = clock.monotonic();
+      const seen = new Set<string>();
+      for (const host of hosts) {
+        if (!tied(host)) continue;
+        for (const { id } of host.live()) {
+          const task = truth.task(id);
+          if (task && occupiesNode(task) && task.nodeId === host.id && task.wanted === 'running') continue;
+          const key = `${host.name}/${id}`;
+          seen.add(key);
+          if (!since.has(key)) since.set(key, now);
+          const forMs = now - since.get(key)!;
+          assert(
+            forMs <= unwantedMs,
+            `${host.name} has run ${id} (${task?.state ?? 'no record'}) ${forMs} ms too long`,
+          );
+        }
+      }
+      for (const key of since.keys()) if (!seen.has(key)) since.delete(key);
+    },
+  };
+}
+
+/** News reach every kernel within so long where nothing is broken. */
+const newsMs = 2_000;
+
+function viewsAreCurrent(): Invariant {
+  const stoppedServing = new Map<TaskId, number>();
+  return {
+    name: 'no connected node balances to a task that no longer serves',
+    step({ changes }, { clock }) {
+      for (const change of changes) {
+        if (change.table !== 'task') continue;
+        if (change.after && isServing(change.after)) stoppedServing.delete(change.after.id);
+        else if (change.before && isServing(change.before)) stoppedServing.set(change.before.id, clock.monotonic());
+      }
+    },
+    calm({ hosts, truth, clock, tied }) {
+      for (const host of hosts) {
+        if (!tied(host)) continue;
+        for (const { name, backends } of host.boot?.network.wanted?.endpoints ?? []) {
+          for (const { serving, taskId } of backends) {
+            const task = truth.task(taskId);
+            if (!serving || (task && isServing(task))) continue;
+            const atMs = stoppedServing.get(taskId);
+            assert(atMs !== undefined, `${host.name} balances ${name} to ${taskId}, which never served`);
+            const forMs = clock.monotonic() - atMs;
+            assert(forMs <= newsMs, `${host.name} balances ${name} to ${taskId}, which has not served for ${forMs} ms`);
+          }
+        }
+      }
+    },
+  };
+}
+
+/** Why the cluster is not yet as it is wanted; empty when it is. */
+export async function unsettled(world: World): Promise<string> {
+  return ledBadly(world) || nodesAway(world) || servicesUnlikeWanted(world.truth) || (await hostsUnlikeStore(world));
+}
+
+function ledBadly({ replicas }: World): string {
+  const leaders = replicas.filter(({ epoch }) => epoch !== undefined).map(({ name }) => name);
+  return leaders.length === 1 ? '' : `${leaders.join(' and ') || 'nobody'} leads`;
+}
+
+function nodesAway({ truth }: World): string {
+  const away = [...truth.all('node')].find((node) => node.state !== 'ready');
+  return away ? `${away.name} is ${away.state}: ${away.message}` : '';
+}
+
+function servicesUnlikeWanted(truth: Snapshot): string {
+  const nodes = truth.count('node');
+  for (const service of truth.all('service')) {
+    const { spec, revision, rollout, removing } = service;
+    if (removing) return `${spec.name} is still being removed`;
+    const active = [...truth.tasksOfService(service.id)].filter(
+      (task) => !isTerminal(task.state) && (task.wanted === 'running' || task.wanted === 'ready'),
+    );
+    // Start-first needs room for two, a global service on its one node: without it they wait, as they say.
+    const full = active.some((task) => task.state === 'pending' && task.message.includes('without room'));
+    if (full && (spec.mode === 'global' || spec.update.order === 'start-first')) continue;
+    if (rollout.state === 'updating' || rollout.state === 'rolling-back') return `${spec.name} is ${rollout.state}`;
+    const wanted = spec.mode === 'global' ? nodes : spec.replicas;
+    if (active.length !== wanted) return `${spec.name} has ${active.length} of ${wanted} tasks`;
+    const slots = new Set(active.map((task) => (spec.mode === 'global' ? task.nodeId : task.slot)));
+    if (slots.size !== wanted) return `${spec.name} has two tasks in one seat`;
+    const late = active.find((task) => task.state !== 'running');
+    if (late) return `${nameOf(late)} is ${late.state}: ${late.message}`;
+    const stale = active.find((task) => task.revision !== revision && rollout.state !== 'paused');
+    if (stale) return `${nameOf(stale)} is of revision ${stale.revision}, not ${revision}`;
   }
+  return '';
+}
+
+/** Processes, namespaces and layers are those of the tasks, and every kernel balances as the store says: nothing more, nothing less. */
+async function hostsUnlikeStore({ hosts, truth }: World): Promise<string> {
+  for (const host of hosts) {
+    if (!host.boot || !host.connected) return `${host.name} has no session`;
+    const tasks = [...truth.tasksOnNode(host.id)].filter(occupiesNode).map(({ id }) => id);
+    const expected = tasks.sort().join(' ');
+    const live = host.live().map(({ id }) => id);
+    if (live.sort().join(' ') !== expected) return `${host.name} runs [${live}], not [${expected}]`;
+    for (const [kind, found] of Object.entries(await host.remains())) {
+      if ([...found].sort().join(' ') !== expected) return `${host.name} has ${kind} [${found}], not [${expected}]`;
+    }
+    const items = itemsOf(truth, host.id, (credential) => credential);
+    const view = host.boot.network.wanted;
+    for (const kind of ['endpoint', 'peer'] as const) {
+      const should = items.filter((item) => item.kind === kind);
+      const held = (kind === 'endpoint' ? view?.endpoints : view?.peers) ?? [];
+      const [is, shall] = [linesOf(held), linesOf(should)];
+      if (is !== shall) return `${host.name} has the ${kind}s\n${is}\nnot\n${shall}`;
+    }
+  }
+  return '';
+}
+
+function linesOf(items: readonly object[]): string {
+  return items
+    .map((item) => JSON.stringify({ ...item, kind: '' }, sortedKeys))
+    .sort()
+    .join('\n');
+}
+
+function sortedKeys(_: string, value: unknown): unknown {
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) return value;
+  // What the wire adds of its own is no part of the item.
+  const fields = Object.entries(value).filter(([key]) => !key.startsWith('_'));
+  return Object.fromEntries(fields.sort(([a], [b]) => (a < b ? -1 : 1)));
+}
+
+function nodesOf({ changes }: Delta): Set<NodeId> {
+  const nodes = new Set<NodeId>();
+  for (const change of changes) if (change.table === 'task' && change.after?.nodeId) nodes.add(change.after.nodeId);
+  return nodes;
+}
+
+function nameOf(task: Task): string {
+  return `${task.serviceName}.${task.slot} ${task.id}`;
 }

@@ -217,7 +217,7 @@ export class MemoryNetwork {
 const keep = (message: unknown) => ({ finish: () => message });
 const kept = (message: unknown) => message;
 
-class MemoryHeartbeat implements Heartbeat {
+export class MemoryHeartbeat implements Heartbeat {
   readonly #clock: Clock;
   readonly #dial: (target: HeartbeatTarget) => MessageStream<BeatAck, Beat>;
   #silent: () => void = () => {};

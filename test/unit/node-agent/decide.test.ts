@@ -74,6 +74,12 @@ describe('a task to be run', () => {
     });
   });
 
+  it('is not prepared long before its delay is over: a failing preparation must wait too', () => {
+    const far = decide(wanted({ startAfterMs: now.wallMs + 5_000 }), seen(), now);
+    expect(far).toEqual({ steps: [], againInMs: 4_000 });
+    expect(short(decide(wanted({ startAfterMs: now.wallMs + 900 }), seen(), now))[0]).toBe('→preparing');
+  });
+
   it('starts when created, or waits as ready for its turn or its delay', () => {
     const created = seen({ ...prepared, container: 'created' });
     expect(short(decide(wanted(), created, now))).toEqual(['→starting', 'start']);

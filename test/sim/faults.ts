@@ -1,0 +1,253 @@
+/** All that can go wrong, one named thing each: it strikes now and ends by itself, or when the world is mended. */
+import { Fault } from '#proto/kernel/errors.ts';
+import type { Host } from './host.ts';
+import type { Replica } from './replica.ts';
+import type { World } from './world.ts';
+
+export interface SimFault {
+  readonly name: string;
+  /** What was struck, for the trace; undefined where there was nothing to strike. */
+  strike(world: World): string | undefined;
+}
+
+export const faults: readonly SimFault[] = [
+  {
+    name: 'power off',
+    strike(world) {
+      const host = aHost(world);
+      if (!host?.boot) return undefined;
+      host.powerOff();
+      // What was written last may still have been in the cache.
+      const torn = world.random.int(3) === 0 ? world.random.int(600) : 0;
+      if (torn > 0) host.tearDisk(torn);
+      world.during(200 + world.random.int(10_000), () => host.powerOn());
+      return `${host.name}${torn > 0 ? `, whose journal loses ${torn} bytes` : ''}`;
+    },
+  },
+  {
+    name: 'agent killed',
+    strike(world) {
+      const host = aHost(world);
+      if (!host?.process) return undefined;
+      host.crashAgent();
+      world.during(world.random.int(5_000), () => host.startAgent());
+      return host.name;
+    },
+  },
+  {
+    name: 'agent stopped',
+    strike(world) {
+      const host = aHost(world);
+      const process = host?.process;
+      if (!host || !process) return undefined;
+      process.pause();
+      world.during(200 + world.random.int(6_000), () => process.resume());
+      return host.name;
+    },
+  },
+  {
+    name: 'cable cut',
+    strike: (world) => cut(world, aHost(world), world.replicas, ['up', 'down']),
+  },
+  {
+    name: 'nothing gets from the host',
+    strike: (world) => cut(world, aHost(world), world.replicas, ['up']),
+  },
+  {
+    name: 'nothing gets to the host',
+    strike: (world) => cut(world, aHost(world), world.replicas, ['down']),
+  },
+  {
+    name: 'host and one replica do not hear each other',
+    strike: (world) => cut(world, aHost(world), [aReplica(world)], ['up', 'down']),
+  },
+  {
+    name: 'replica alone',
+    strike(world) {
+      const one = aReplica(world);
+      const others = [...world.replicas.filter((other) => other !== one), ...world.hosts];
+      const mends = others.flatMap(({ name }) => [
+        world.network.cut(one.name, name),
+        world.network.cut(name, one.name),
+      ]);
+      world.during(100 + world.random.int(8_000), () => {
+        for (const mend of mends) mend();
+      });
+      return one.name;
+    },
+  },
+  {
+    name: 'slow line',
+    strike(world) {
+      const { name } = world.random.int(3) === 0 ? aReplica(world) : aHost(world)!;
+      world.network.slow(name, 20 + world.random.int(600));
+      world.during(3_000, () => world.network.slow(name, 0));
+      return name;
+    },
+  },
+  {
+    name: 'connections reset',
+    strike(world) {
+      const { name } = world.random.int(3) === 0 ? aReplica(world) : aHost(world)!;
+      world.network.reset(name);
+      return name;
+    },
+  },
+  {
+    name: 'process killed',
+    strike(world) {
+      const host = aHost(world);
+      const live = host?.live() ?? [];
+      const victim = live[world.random.int(Math.max(1, live.length))];
+      if (!victim) return undefined;
+      host!.boot!.containers.end(victim.id, 137);
+      return `${victim.id} on ${host!.name}`;
+    },
+  },
+  {
+    name: 'replica killed',
+    strike(world) {
+      const replica = aReplica(world);
+      if (!replica.run) return undefined;
+      replica.crash();
+      world.during(100 + world.random.int(8_000), () => replica.start());
+      return replica.name;
+    },
+  },
+  {
+    name: 'leader killed',
+    strike(world) {
+      const replica = world.leader;
+      if (!replica) return undefined;
+      replica.crash();
+      world.during(100 + world.random.int(8_000), () => replica.start());
+      return replica.name;
+    },
+  },
+  {
+    name: 'replica stopped',
+    strike(world) {
+      const { name, run } = aReplica(world);
+      if (!run) return undefined;
+      run.process.pause();
+      run.store.setConnected(false);
+      world.during(200 + world.random.int(5_000), () => {
+        run.process.resume();
+        run.store.setConnected(true);
+      });
+      return name;
+    },
+  },
+  {
+    name: 'replica without etcd',
+    strike(world) {
+      const { name, run } = aReplica(world);
+      if (!run) return undefined;
+      run.store.setConnected(false);
+      const compacted = world.random.int(2) === 0;
+      world.during(200 + world.random.int(6_000), () => {
+        if (compacted) world.etcd.compact();
+        run.store.setConnected(true);
+      });
+      return `${name}${compacted ? ', and etcd compacts meanwhile' : ''}`;
+    },
+  },
+  {
+    name: 'watch stalls',
+    strike(world) {
+      const { name, run } = aReplica(world);
+      if (!run) return undefined;
+      run.store.setWatching(false);
+      world.during(100 + world.random.int(3_000), () => run.store.setWatching(true));
+      return name;
+    },
+  },
+  {
+    name: 'commit fails',
+    strike(world) {
+      const { name, run } = world.leader ?? aReplica(world);
+      if (!run) return undefined;
+      const code = (['conflict', 'unavailable', 'timeout'] as const)[world.random.int(3)]!;
+      const applied = code === 'timeout' && world.random.int(2) === 0;
+      run.store.failNext({ fault: new Fault(code, 'injected'), applied });
+      return `${name}: ${code}${applied ? ', but it was applied' : ''}`;
+    },
+  },
+  {
+    name: 'slow etcd',
+    strike(world) {
+      const { etcd, random } = world;
+      const usualMs = etcd.commitMs;
+      if (usualMs > 10) return undefined;
+      etcd.commitMs = 50 + random.int(600);
+      world.during(500 + random.int(4_000), () => {
+        etcd.commitMs = usualMs;
+      });
+      return `${etcd.commitMs} ms`;
+    },
+  },
+  {
+    name: 'registry fails',
+    strike(world) {
+      const { registry, random } = world;
+      const code = (['unavailable', 'not-found'] as const)[random.int(2)]!;
+      registry.failure = new Fault(code, 'the registry is not itself');
+      world.during(300 + random.int(5_000), () => {
+        registry.failure = undefined;
+      });
+      return code;
+    },
+  },
+  {
+    name: 'kernel refuses network',
+    strike(world) {
+      const host = aHost(world);
+      const network = host?.boot?.network;
+      if (!host || !network) return undefined;
+      network.fail(new Fault('unavailable', 'no buffer space available'));
+      world.during(100 + world.random.int(3_000), () => network.fail(undefined));
+      return host.name;
+    },
+  },
+  {
+    name: 'clock jumps',
+    strike(world) {
+      const host = aHost(world);
+      if (!host) return undefined;
+      const set = (ms: number) => {
+        host.skewMs = ms;
+        if (host.process) host.process.skewMs = ms;
+      };
+      set(world.random.int(20_000) - 10_000);
+      world.during(1_000 + world.random.int(8_000), () => set(0));
+      return `${host.name} by ${host.skewMs} ms`;
+    },
+  },
+];
+
+function aHost({ hosts, random }: World): Host | undefined {
+  return hosts[random.int(hosts.length)];
+}
+
+function aReplica({ replicas, random }: World): Replica {
+  return replicas[random.int(replicas.length)]!;
+}
+
+function cut(
+  world: World,
+  host: Host | undefined,
+  replicas: readonly Replica[],
+  directions: readonly ('up' | 'down')[],
+): string | undefined {
+  if (!host) return undefined;
+  const { network, random } = world;
+  const mends = replicas.flatMap((replica) =>
+    directions.map((way) =>
+      way === 'up' ? network.cut(host.name, replica.name) : network.cut(replica.name, host.name),
+    ),
+  );
+  world.during(100 + random.int(8_000), () => {
+    for (const mend of mends) mend();
+  });
+  return `${host.name} and ${replicas.map(({ name }) => name).join(' ')}`;
+}

@@ -1,0 +1,228 @@
+/** One machine of the cluster: containers, layers, network and disk are fakes, the agent on it is the production agent. */
+import { registryOf } from '#control-plane/dispatch/assign.ts';
+import { type Agent, startAgent } from '#node-agent/agent.ts';
+import { Journal, type JournalFile } from '#node-agent/journal.ts';
+import type { ContainerRequest } from '#node-agent/runtime/runtime.ts';
+import { Fault } from '#proto/kernel/errors.ts';
+import { type Random, seededRandom } from '#proto/kernel/random.ts';
+import type { NodeId, TaskId } from '#proto/model/ids.ts';
+import type { Node } from '#proto/model/node.ts';
+import { FakeImages } from '#test/support/fake-images.ts';
+import { FakeNetwork } from '#test/support/fake-network.ts';
+import { type FakeBehaviour, FakeContainerHost, FakeRuntime } from '#test/support/fake-runtime.ts';
+import { Process } from './process.ts';
+import type { World } from './world.ts';
+
+/** How often, in percent, a container goes wrong in each way. */
+export interface Mischief {
+  refused: number;
+  failsAtStart: number;
+  diesLater: number;
+  stubborn: number;
+  unhealthy: number;
+}
+
+/** A machine between power on and power off. */
+interface Boot {
+  readonly id: string;
+  readonly machine: Process;
+  readonly containers: FakeContainerHost;
+  readonly network: FakeNetwork;
+}
+
+/** What an agent leaves on its machine. */
+export interface Remains {
+  readonly containers: readonly TaskId[];
+  readonly namespaces: readonly TaskId[];
+  readonly layers: readonly TaskId[];
+}
+
+export class Host {
+  readonly name: string;
+  readonly images: FakeImages;
+  /** The record it has, or had, in the cluster. */
+  node: Node;
+  boot: Boot | undefined;
+  agent: Agent | undefined;
+  process: Process | undefined;
+  journal: Journal | undefined;
+  readonly #world: World;
+  readonly #random: Random;
+  #disk = '';
+  #boots = 0;
+  #starts = 0;
+  /** Of its wall clock. */
+  skewMs = 0;
+  /** Its journal once lost lines. */
+  torn = false;
+  #lost: FakeContainerHost['containers'] = new Map();
+
+  constructor(world: World, node: Node, seed: number) {
+    this.#world = world;
+    this.#random = seededRandom(seed);
+    this.name = node.name;
+    this.node = node;
+    this.images = new FakeImages(world.clock, world.registry, 20);
+  }
+
+  get id(): NodeId {
+    return this.node.id;
+  }
+  /** Its agent has a session with a leader. */
+  get connected(): boolean {
+    return this.process?.running === true && this.agent?.session.connected === true;
+  }
+
+  /** Tasks with a live process here, and the address that each answers at. */
+  live(): { readonly id: TaskId; readonly address: string }[] {
+    if (!this.boot) return [];
+    const { containers, network } = this.boot;
+    const live = [...containers.containers.values()].filter(({ started, exit }) => started && !exit);
+    return live.map(({ request: { id } }) => ({ id, address: network.attachments.get(id)?.address ?? '' }));
+  }
+
+  async remains(): Promise<Remains> {
+    const { containers, network } = this.boot!;
+    return {
+      containers: [...containers.containers.keys()],
+      namespaces: [...network.attachments.keys()],
+      layers: [...(await this.images.rootfs())],
+    };
+  }
+
+  powerOn(): void {
+    if (this.boot) return;
+    const { clock, network } = this.#world;
+    const machine = new Process(clock);
+    const host = this;
+    const containers = new (class extends FakeContainerHost {
+      override start(container: Parameters<FakeContainerHost['start']>[0]): void {
+        super.start(container);
+        host.#world.started(host, container.request.id);
+      }
+    })(machine);
+    for (const [id, lost] of this.#lost) containers.containers.set(id, lost);
+    this.boot = { id: `${this.name}-boot-${++this.#boots}`, machine, containers, network: new FakeNetwork() };
+    network.reset(this.name);
+    this.startAgent();
+  }
+
+  /** The plug is pulled. What lay in the disk's cache is lost with it. */
+  powerOff(): void {
+    if (!this.boot?.machine.alive) return;
+    const { machine, containers } = this.boot;
+    if (this.process) this.#world.network.vanished(this.process);
+    this.#endProcess();
+    machine.kill();
+    containers.reboot();
+    this.#lost = containers.containers;
+    this.boot = undefined;
+  }
+
+  /** The agent's process is killed; its containers live on. */
+  crashAgent(): void {
+    if (this.process) this.#world.network.ended(this.process);
+    this.#endProcess();
+  }
+
+  #endProcess(): void {
+    this.process?.kill();
+    this.process = undefined;
+    this.agent = undefined;
+  }
+
+  startAgent(): void {
+    if (!this.boot || this.process) return;
+    const { clock, network, trace } = this.#world;
+    const boot = this.boot;
+    const process = new Process(clock);
+    process.skewMs = this.skewMs;
+    this.process = process;
+    const party = { machine: this.name, process };
+    const runtime = new FakeRuntime({
+      clock: boot.machine,
+      host: boot.containers,
+      behaviour: (request) => this.#behaviour(request),
+    });
+    const journal = new Journal(this.#file());
+    this.journal = journal;
+    const { node } = this;
+    const starting = startAgent({
+      clock: process,
+      random: seededRandom(this.#random.int(2 ** 31)),
+      log: trace.log(`${this.name}.${++this.#starts}`),
+      journal,
+      runtime: process.hold(runtime),
+      images: process.hold(this.images),
+      network: process.hold(boot.network),
+      mounts: { prepare: async () => [], release: async () => {}, held: async () => [] },
+      logs: { path: (task) => `/logs/${task}`, follow() {}, drop: async () => {} },
+      bootId: boot.id,
+      registryOf,
+      transport: network.transport(party, node.id),
+      heartbeat: network.heartbeat(party, node.id),
+      addresses: this.#world.addresses,
+      describe: () => ({ ...node, bootId: boot.id }),
+      // biome-ignore lint/correctness/useYield: nobody reads logs in a simulation.
+      readLog: async function* () {
+        throw new Fault('unsupported', 'there are no logs in a simulation');
+      },
+    });
+    starting.then(
+      (agent) => {
+        if (process.alive) this.agent = agent;
+      },
+      (error) => this.#world.fail(error),
+    );
+  }
+
+  /** A new member: the machine keeps what runs on it, but its agent knows nothing any more. */
+  joinAs(node: Node): void {
+    this.crashAgent();
+    this.node = node;
+    this.#disk = '';
+    this.torn = false;
+    this.startAgent();
+  }
+
+  #file(): JournalFile {
+    return {
+      read: () => this.#disk,
+      append: (text) => {
+        this.#disk += text;
+      },
+      replace: (text) => {
+        this.#disk = text;
+      },
+    };
+  }
+
+  /** The last lines of the journal did not reach the disk; the last of them perhaps in part. */
+  tearDisk(bytes: number): void {
+    this.torn = true;
+    this.#disk = this.#disk.slice(0, Math.max(0, this.#disk.length - bytes));
+  }
+
+  #behaviour(request: ContainerRequest): FakeBehaviour {
+    const random = this.#random;
+    const { mischief } = this.#world;
+    const happens = (percent: number) => random.int(100) < percent;
+    const times: FakeBehaviour = {
+      createMs: 20 + random.int(200),
+      startMs: 1 + random.int(50),
+      stopMs: 1 + random.int(400),
+      ignoresSignals: happens(mischief.stubborn),
+      exec: () => ({ exitCode: happens(mischief.unhealthy) ? 1 : 0 }),
+    };
+    if (happens(mischief.refused)) {
+      const code = (['invalid', 'unavailable', 'exhausted'] as const)[random.int(3)]!;
+      return { ...times, createFault: new Fault(code, `no container for ${request.id}`) };
+    }
+    if (happens(mischief.failsAtStart)) {
+      if (happens(30)) return { ...times, startFault: new Fault('invalid', 'no such command') };
+      return { ...times, exitAfterMs: 1 + random.int(20), exitCode: 1 };
+    }
+    if (!happens(mischief.diesLater)) return times;
+    return { ...times, exitAfterMs: 100 + random.int(8_000), exitCode: random.int(3) > 0 ? 2 : 0 };
+  }
+}

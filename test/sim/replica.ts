@@ -1,0 +1,132 @@
+/** One replica of the control plane: the production parts as `assemble` joins them, over a memory etcd and the simulated line. */
+import { foundCluster } from '#control-plane/controllers/found-cluster.ts';
+import { runControllers } from '#control-plane/controllers/loop.ts';
+import { Dispatch } from '#control-plane/dispatch/dispatch.ts';
+import { Leader } from '#control-plane/leader.ts';
+import type { MemoryStore } from '#control-plane/store/memory-store.ts';
+import type { Store } from '#control-plane/store/store.ts';
+import { Fault } from '#proto/kernel/errors.ts';
+import { type Random, seededRandom } from '#proto/kernel/random.ts';
+import { Process } from './process.ts';
+import type { World } from './world.ts';
+
+const foundation = { network: '10.192.0.0/11', vipNetwork: '10.224.0.0/14', domain: 'gantry.internal', nats: '' };
+
+/** A replica between its start and its crash. */
+interface Run {
+  readonly process: Process;
+  /** Without the process around it: for what the world does to its line. */
+  readonly store: MemoryStore;
+  leader: Leader | undefined;
+}
+
+export class Replica {
+  readonly name: string;
+  readonly address: string;
+  run: Run | undefined;
+  readonly #world: World;
+  readonly #random: Random;
+  #starts = 0;
+
+  constructor(world: World, name: string, seed: number) {
+    this.#world = world;
+    this.#random = seededRandom(seed);
+    this.name = name;
+    this.address = `${name}:7400`;
+  }
+
+  /** The epoch it says to lead with; undefined while it does not. */
+  get epoch(): number | undefined {
+    return this.run?.leader?.epoch;
+  }
+
+  start(): void {
+    if (this.run) return;
+    const { clock, etcd } = this.#world;
+    const run: Run = { process: new Process(clock), store: etcd.open(), leader: undefined };
+    this.run = run;
+    this.#assemble(run).catch((error) => {
+      // etcd was not to be reached: as a supervisor would, try again.
+      if (!(error instanceof Fault)) this.#world.fail(error);
+      else if (this.run === run) {
+        this.crash();
+        clock.after(1_000, () => this.start());
+      }
+    });
+  }
+
+  /** Its process is killed. */
+  crash(): void {
+    const { run } = this;
+    if (!run) return;
+    this.#world.network.ended(run.process);
+    run.process.kill();
+    this.run = undefined;
+    void run.store.close();
+  }
+
+  async #assemble(run: Run): Promise<void> {
+    const { network, trace } = this.#world;
+    const { process } = run;
+    const random = seededRandom(this.#random.int(2 ** 31));
+    const log = trace.log(`${this.name}.${++this.#starts}`);
+    const store = this.#checked(process.hold<Store>(run.store));
+    await foundCluster(store, foundation, { random, log });
+    const dispatch = new Dispatch({
+      store,
+      clock: process,
+      random,
+      log,
+      replica: this.name,
+      unseal: (credential) => credential,
+    });
+    network.listen(this.address, { machine: this.name, process, dispatch });
+    const { liveness } = dispatch;
+    const leader = new Leader({
+      store,
+      clock: process,
+      log,
+      self: { replica: this.name, address: this.address },
+      probe: (address) => this.#probe(process, address),
+      onLead: (epoch, term) => {
+        trace.note(`${this.name} leads with epoch ${epoch}`);
+        runControllers({ store, clock: process, random, log, liveness }, epoch, term).catch((error) =>
+          this.#world.fail(error),
+        );
+      },
+    });
+    run.leader = leader;
+    await leader.start();
+  }
+
+  /** Tells the world of every commit that succeeded, and on whose word it was made. */
+  #checked(store: Store): Store {
+    return new Proxy(store, {
+      get: (target, name) => {
+        if (name !== 'commit') return Reflect.get(target, name);
+        const commit: Store['commit'] = async (changes, options) => {
+          const revision = await target.commit(changes, options);
+          if (changes.length > 0) this.#world.committed(this.name, options?.epoch, changes, revision);
+          return revision;
+        };
+        return commit;
+      },
+    });
+  }
+
+  #probe(process: Process, address: string): Promise<number | undefined> {
+    const { network, replicas } = this.#world;
+    const target = replicas.find((replica) => replica.address === address)!;
+    return new Promise((resolve, reject) => {
+      const answer = async () => {
+        await network.hop(this.name, target.name);
+        const run = target.run;
+        if (run?.process.alive) await new Promise<void>((go) => run.process.do(go));
+        const epoch = run?.process.alive ? run.leader?.epoch : undefined;
+        await network.hop(target.name, this.name);
+        process.do(() => (run ? resolve(epoch) : reject(new Fault('unavailable', `${target.name} is not there`))));
+      };
+      void answer();
+    });
+  }
+}

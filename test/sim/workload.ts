@@ -1,0 +1,165 @@
+/** What operators do meanwhile: named wishes, drawn at random, decided by the production rules. */
+import {
+  createService,
+  removeNode,
+  removeService,
+  restartService,
+  rollbackService,
+  scaleService,
+  setAvailability,
+  setNodeLabels,
+  updateService,
+} from '#control-plane/reconcilers/service-changes.ts';
+import { containerSpec, type HealthCheck, type Service, type ServiceSpec } from '#proto/model/service.ts';
+import { aSpec, aTemplate } from '#test/support/builders.ts';
+import type { Host } from './host.ts';
+import type { World } from './world.ts';
+
+export interface Wish {
+  readonly name: string;
+  make(world: World): void;
+}
+
+export const wishes: readonly Wish[] = [
+  {
+    name: 'scale',
+    make: (world) =>
+      withService(world, ({ id, spec }) => {
+        const replicas = world.random.int(8);
+        world.wish(`scale ${spec.name} to ${replicas}`, (context) => scaleService(context, id, replicas));
+      }),
+  },
+  {
+    name: 'update',
+    make: (world) =>
+      withService(world, ({ id, spec }) => {
+        const next = { ...spec, template: randomTemplate(world) };
+        world.wish(`update ${spec.name}`, (context) => updateService(context, id, next));
+      }),
+  },
+  {
+    name: 'rollback',
+    make: (world) =>
+      withService(world, ({ id, spec }) =>
+        world.wish(`rollback ${spec.name}`, (context) => rollbackService(context, id)),
+      ),
+  },
+  {
+    name: 'restart',
+    make: (world) =>
+      withService(world, ({ id, spec }) =>
+        world.wish(`restart ${spec.name}`, (context) => restartService(context, id)),
+      ),
+  },
+  {
+    name: 'remove and apply again',
+    make: (world) =>
+      withService(world, ({ id, spec }) => {
+        world.wish(`rm ${spec.name}`, (context) => removeService(context, id));
+        const again = randomSpec(world, spec.name);
+        world.clock.after(5_000, () => world.wish(`apply ${spec.name}`, (context) => createService(context, again)));
+      }),
+  },
+  {
+    name: 'availability',
+    make(world) {
+      const { id, name } = aHost(world);
+      const availability = (['active', 'drain', 'pause'] as const)[world.random.int(3)]!;
+      world.wish(`${availability} ${name}`, (context) => setAvailability(context, id, availability));
+    },
+  },
+  {
+    name: 'label',
+    make(world) {
+      const { id, name } = aHost(world);
+      const zone = 'abc'[world.random.int(3)]!;
+      world.wish(`label ${name} zone=${zone}`, (context) => setNodeLabels(context, id, { zone }));
+    },
+  },
+  {
+    name: 'remove a node, and join it again',
+    make(world) {
+      const host = aHost(world);
+      const force = world.random.int(2) === 0;
+      world.wish(`node rm ${host.name}${force ? ' --force' : ''}`, (context) => removeNode(context, host.id, force));
+      world.during(2_000 + world.random.int(6_000), () => rejoin(world, host));
+    },
+  },
+];
+
+/** Joins the host again where it is no member any more. */
+export function rejoin(world: World, host: Host): void {
+  if (world.etcd.get('node', host.id)) return;
+  world.trace.note(`${host.name} joins again`);
+  host.joinAs(world.member(host.name));
+}
+
+/** The services a story begins with. */
+export function begin(world: World): void {
+  for (let index = 1; index <= 4; index++) {
+    const spec = randomSpec(world, `s${index}`);
+    world.wish(`apply ${spec.name}`, (context) => createService(context, spec));
+  }
+}
+
+/** Puts the nodes back into service, so that everything wanted has a place. */
+export function tidyUp(world: World): void {
+  for (const host of world.hosts) {
+    rejoin(world, host);
+    const { id, name } = host;
+    world.wish(`activate ${name}`, (context) => setAvailability(context, id, 'active'));
+    world.wish(`label ${name} zone=a`, (context) => setNodeLabels(context, id, { zone: 'a' }));
+  }
+}
+
+function randomSpec(world: World, name: string): ServiceSpec {
+  const { random } = world;
+  const global = random.int(4) === 0;
+  return aSpec(name, {
+    mode: global ? 'global' : 'replicated',
+    replicas: global ? 0 : 1 + random.int(6),
+    template: randomTemplate(world),
+    update: {
+      parallelism: random.int(3),
+      delayMs: random.int(2) * 300,
+      order: random.int(2) === 0 ? 'stop-first' : 'start-first',
+      monitorMs: random.int(2_000),
+      failureAction: (['pause', 'continue', 'rollback'] as const)[random.int(3)]!,
+      maxFailureRatio: random.int(2) * 0.3,
+    },
+    placement: {
+      constraints: random.int(4) === 0 ? ['node.labels.zone != c'] : [],
+      spread: random.int(2) === 0 ? ['node.labels.zone'] : [],
+      maxReplicasPerNode: 0,
+      platforms: [],
+    },
+    endpointMode: random.int(3) === 0 ? 'dnsrr' : 'vip',
+  });
+}
+
+const healthCheck: HealthCheck = {
+  test: ['CMD', 'check'],
+  intervalMs: 2_000,
+  timeoutMs: 1_000,
+  startPeriodMs: 0,
+  startIntervalMs: 500,
+  retries: 2,
+};
+
+function randomTemplate({ random }: World) {
+  const checked = random.int(4) === 0;
+  return aTemplate({
+    container: containerSpec(`web:${random.int(1_000)}`, checked ? { healthCheck } : {}),
+    reservations: { cpuMillis: 100 * random.int(5), memoryBytes: 2 ** 26 * random.int(4), pids: 0 },
+  });
+}
+
+function aHost({ hosts, random }: World): Host {
+  return hosts[random.int(hosts.length)]!;
+}
+
+function withService(world: World, act: (service: Service) => void): void {
+  const services = [...world.truth.all('service')].sort((a, b) => (a.spec.name < b.spec.name ? -1 : 1));
+  const service = services[world.random.int(Math.max(1, services.length))];
+  if (service && !service.removing) act(service);
+}
