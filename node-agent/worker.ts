@@ -270,9 +270,12 @@ export class Worker {
     }
     await this.#networkStands;
     for (const [id, runner] of this.#runners) {
-      if (id !== by && runner.remains && !runner.networked && runner.wanted.task.address === address) {
-        await this.#parts.network.detach(id);
+      if (id === by || runner.wanted.task.address !== address) continue;
+      if (runner.networked) {
+        // A leader that never heard of the other task, for its record is gone, may give its address away before it has ended.
+        throw new Fault('unavailable', `address ${address} is still that of task ${id}, which has not ended`);
       }
+      if (runner.remains) await this.#parts.network.detach(id);
     }
   }
 
