@@ -14,7 +14,7 @@ import { clusterFromWire, nodeFromWire } from '#proto/model/wire.ts';
 import type { Images } from './images/images.ts';
 import { Inventory } from './inventory.ts';
 import type { Journal, Membership } from './journal.ts';
-import type { ContainerState, Runtime } from './runtime/runtime.ts';
+import type { ContainerExit, ContainerState, Runtime } from './runtime/runtime.ts';
 import { type RunnerParts, TaskRunner } from './task/runner.ts';
 import { attachmentOf, type Mounts, removeRemains, type Steps, stepTable } from './task/steps.ts';
 
@@ -58,6 +58,8 @@ export class Worker {
   readonly #events: WorkerEvents;
   readonly #inventory: Inventory;
   readonly #runners = new Map<TaskId, TaskRunner>();
+  /** Containers that the journal does not know: those of tasks that are still assigned are adopted when that is heard. */
+  readonly #unknown = new Map<TaskId, ContainerState>();
   readonly #steps: Steps;
   #membership: Membership | undefined;
   #networkDirty = false;
@@ -83,7 +85,7 @@ export class Worker {
       mounts: parts.mounts,
       credential: (image) => this.#credential(image),
       logPath: (task) => parts.logs.path(task),
-      addressFree: (address, by) => this.#addressFree(address, by),
+      addressFree: (address, by, signal) => this.#addressFree(address, by, signal),
       gateway: () => gatewayOf(this.#membership!.node.subnet),
     });
   }
@@ -96,9 +98,16 @@ export class Worker {
     for (const container of await runtime.list()) containers.set(container.id, container);
     const assigned = new Map(this.#inventory.tasks().map((assignment) => [assignment.task.id, assignment]));
     for (const assignment of assigned.values()) this.#adopt(assignment, containers.get(assignment.task.id));
+    for (const [id, container] of containers) if (!assigned.has(id)) this.#unknown.set(id, container);
     // Exits from before this listener are delivered to it too.
-    this.#unsubscribe.push(runtime.onExit((id, exit) => this.#runners.get(id)?.exited(exit)));
+    this.#unsubscribe.push(runtime.onExit((id, exit) => this.#exited(id, exit)));
     this.#networkChanged();
+  }
+
+  #exited(id: TaskId, exit: ContainerExit): void {
+    const unknown = this.#unknown.get(id);
+    if (unknown) this.#unknown.set(id, { ...unknown, status: exit.lost ? 'lost' : 'exited', exit });
+    this.#runners.get(id)?.exited(exit);
   }
 
   /** Every task of the boot before has ended with it. */
@@ -212,7 +221,10 @@ export class Worker {
       if (key.startsWith('task/')) this.#unassign(taskId(key.slice('task/'.length)));
       network = true;
     }
-    if (change.full) this.#unassignStrays();
+    if (change.full) {
+      this.#unassignStrays();
+      this.#unknown.clear();
+    }
     if (network) this.#networkChanged();
     if (change.full && !this.#swept) {
       this.#swept = true;
@@ -221,7 +233,9 @@ export class Worker {
   }
 
   #assign(assignment: TaskAssignment): void {
-    const runner = this.#runners.get(assignment.task.id) ?? this.#runner(assignment);
+    const { id } = assignment.task;
+    const runner = this.#runners.get(id) ?? this.#runner(assignment, { container: this.#unknown.get(id) });
+    this.#unknown.delete(id);
     const { task, template, imageDigest } = assignment;
     runner.update({ task, template, imageDigest, removed: false });
   }
@@ -262,13 +276,13 @@ export class Worker {
     return this.#inventory.credential(this.#parts.registryOf(image));
   }
 
-  async #addressFree(address: string, by: TaskId): Promise<void> {
+  async #addressFree(address: string, by: TaskId, signal: AbortSignal): Promise<void> {
     if (address === '') {
       throw new Fault('unavailable', 'the task has no address on the cluster network yet', {
         remedy: 'the control plane gives it one when the node has a subnet',
       });
     }
-    await this.#networkStands;
+    await unlessAborted(this.#networkStands, signal);
     for (const [id, runner] of this.#runners) {
       if (id === by || runner.wanted.task.address !== address) continue;
       if (runner.networked) {
@@ -342,4 +356,17 @@ export class Worker {
     for (const unsubscribe of this.#unsubscribe) unsubscribe();
     for (const runner of this.#runners.values()) runner.close();
   }
+}
+
+/** The promise, or the signal's reason, whichever is first. */
+function unlessAborted(promise: Promise<void>, signal: AbortSignal): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const abort = () => reject(signal.reason);
+    if (signal.aborted) return abort();
+    signal.addEventListener('abort', abort, { once: true });
+    promise.then(() => {
+      signal.removeEventListener('abort', abort);
+      resolve();
+    }, reject);
+  });
 }

@@ -317,6 +317,7 @@ function isTransient(error: unknown): boolean {
   return !isFault(error) || isFault(error, 'unavailable', 'timeout', 'exhausted', 'conflict', 'internal', 'cancelled');
 }
 
+/** Of a task nothing is remembered of: what the cluster knows of its start says whether it is new, or has lost its memory here. */
 function firstStatus(wanted: TaskWanted, nowMs: number): TaskStatus {
   const { task } = wanted;
   return {
@@ -325,7 +326,7 @@ function firstStatus(wanted: TaskWanted, nowMs: number): TaskStatus {
     message: '',
     error: '',
     atMs: nowMs,
-    startedAtMs: 0,
+    startedAtMs: task.startedAtMs,
     finishedAtMs: 0,
     exitCode: 0,
     oomKilled: false,

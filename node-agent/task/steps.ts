@@ -55,7 +55,7 @@ export interface StepParts {
   /** Where conmon writes the task's log. */
   readonly logPath: (task: TaskId) => string;
   /** Resolves when the node's network stands, and the remains of no ended task hold the address any more. */
-  readonly addressFree: (address: string, by: TaskId) => Promise<void>;
+  readonly addressFree: (address: string, by: TaskId, signal: AbortSignal) => Promise<void>;
   /** Gateway and name server of this node's tasks. */
   readonly gateway: () => string;
 }
@@ -85,8 +85,8 @@ export function stepTable(parts: StepParts): Steps {
         hostname: hostnameOf(wanted),
       }),
     }),
-    'attach-network': async ({ wanted }) => {
-      await parts.addressFree(wanted.task.address, wanted.task.id);
+    'attach-network': async ({ wanted, signal }) => {
+      await parts.addressFree(wanted.task.address, wanted.task.id, signal);
       return { network: await network.attach(attachmentOf(wanted)) };
     },
     create: async ({ wanted, got }) => {
