@@ -18,7 +18,7 @@ export interface Dirty {
   readonly peers: Set<NodeId>;
   /** Registries whose login changed. */
   readonly credentials: Set<string>;
-  /** Nodes whose own record changed in what their agent acts on. */
+  /** Nodes whose own record changed in what their agent acts on, or has gone. */
   readonly records: Set<NodeId>;
 }
 
@@ -71,7 +71,7 @@ export function mark(dirty: Dirty, delta: Delta): void {
       case 'node': {
         const id = (change.after ?? change.before)!.id;
         if (!same(change.before && peerOf(change.before), change.after && peerOf(change.after))) dirty.peers.add(id);
-        if (change.before && change.after && !sameRecord(change.before, change.after)) dirty.records.add(id);
+        if (change.before && !(change.after && sameRecord(change.before, change.after))) dirty.records.add(id);
         break;
       }
       case 'credential':

@@ -17,7 +17,7 @@ import type { Delta, Store } from '../store/store.ts';
 import { type Dirty, endpointOf, mark, nothingDirty, peerOf, type Unseal } from './assign.ts';
 import { BeatLiveness } from './liveness.ts';
 import { RelayDesk } from './relay.ts';
-import { NodeSession } from './session.ts';
+import { NodeSession, notMember } from './session.ts';
 import { StatusWriter } from './status.ts';
 
 export interface DispatchParts {
@@ -85,6 +85,7 @@ export class Dispatch {
       stream,
       {
         store: this.#parts.store,
+        clock: this.#parts.clock,
         log: this.#parts.log,
         writer: this.#writer,
         unseal: this.#parts.unseal,
@@ -113,6 +114,10 @@ export class Dispatch {
         const epoch = this.epoch;
         if (epoch === undefined) {
           stream.close(new Fault('unavailable', 'this replica does not lead'));
+          return;
+        }
+        if (!this.#parts.store.snapshot.node(node)) {
+          stream.close(notMember(node));
           return;
         }
         this.liveness.beat(node);
@@ -155,7 +160,13 @@ export class Dispatch {
     }
     for (const node of dirty.records) {
       const session = this.#sessions.get(node);
-      if (session?.live) session.welcome();
+      if (this.#parts.store.snapshot.node(node)) {
+        if (session?.live) session.welcome();
+      } else {
+        this.#sessions.delete(node);
+        session?.expel();
+        this.liveness.forget(node);
+      }
     }
     dirty.records.clear();
     if (dirty.credentials.size > 0) {
@@ -189,8 +200,9 @@ export class Dispatch {
       else remove.push(`peer/${id}`);
     }
     const { revision } = snapshot;
+    const sentAtMs = this.#parts.clock.now();
     const message: ControlMessage = {
-      body: { $case: 'assignments', value: { epoch, revision, full: false, more: false, put, remove } },
+      body: { $case: 'assignments', value: { epoch, revision, full: false, more: false, put, remove, sentAtMs } },
     };
     for (const session of this.#sessions.values()) session.sendShared(message);
   }

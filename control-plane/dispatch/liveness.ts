@@ -36,6 +36,11 @@ export class BeatLiveness implements Liveness {
     this.#tell(node);
   }
 
+  /** It is no member any more. */
+  forget(node: NodeId): void {
+    this.#last.delete(node);
+  }
+
   /** A new leadership begins: every node gets its full grace again. */
   reset(): void {
     this.#last.clear();

@@ -1,5 +1,6 @@
 /** One node's session: greets it, takes its reports, and keeps it told what it should hold. */
 import type { AgentMessage, AssignmentSet, ControlMessage, Hello, OpenRelay } from '#proto/gen/gantry/v1/agent.ts';
+import type { Clock } from '#proto/kernel/clock.ts';
 import { describe, Fault } from '#proto/kernel/errors.ts';
 import type { Log } from '#proto/kernel/log.ts';
 import type { AssignmentItem } from '#proto/model/assignment.ts';
@@ -12,6 +13,7 @@ import type { StatusWriter } from './status.ts';
 
 export interface SessionParts {
   readonly store: Store;
+  readonly clock: Clock;
   readonly log: Log;
   readonly writer: StatusWriter;
   readonly unseal: Unseal;
@@ -75,6 +77,17 @@ export class NodeSession {
     this.close(leadership ? undefined : new Fault('unavailable', 'no control plane replica leads at the moment'));
   }
 
+  /** The node was removed: it is told to hold nothing any more, and not listened to. */
+  expel(): void {
+    const epoch = this.#parts.epoch();
+    const { revision } = this.#parts.store.snapshot;
+    const sentAtMs = this.#parts.clock.now();
+    const nothing = { put: [], remove: [] };
+    if (this.#live && epoch !== undefined)
+      this.#send({ $case: 'assignments', value: { epoch, revision, full: true, more: false, ...nothing, sentAtMs } });
+    this.close(notMember(this.node));
+  }
+
   openRelay(request: OpenRelay): boolean {
     if (!this.#live) return false;
     this.#send({ $case: 'openRelay', value: request });
@@ -110,10 +123,7 @@ export class NodeSession {
     if (hello.epoch > epoch) {
       return new Fault('unavailable', `this replica leads epoch ${epoch}, the node has seen ${hello.epoch}`);
     }
-    if (this.#parts.store.snapshot.node(this.node)) return undefined;
-    return new Fault('not-found', `node ${this.node} is not a member of this cluster`, {
-      remedy: 'it was removed, or joined another cluster: join it again with a new token',
-    });
+    return this.#parts.store.snapshot.node(this.node) ? undefined : notMember(this.node);
   }
 
   #greet(hello: Hello): void {
@@ -171,9 +181,11 @@ export class NodeSession {
 
   /** The full set, in parts. */
   sendAll(): void {
-    const { snapshot } = this.#parts.store;
+    const { store, clock } = this.#parts;
+    const { snapshot } = store;
     const epoch = this.#parts.epoch();
     if (epoch === undefined) return;
+    const sentAtMs = clock.now();
     const items = itemsOf(snapshot, this.node, this.#parts.unseal);
     this.#registries = registriesOf(snapshot, this.node);
     this.#missed = false;
@@ -182,7 +194,7 @@ export class NodeSession {
       const more = start + partSize < items.length;
       this.#send({
         $case: 'assignments',
-        value: { epoch, revision: snapshot.revision, full: true, more, put, remove: [] },
+        value: { epoch, revision: snapshot.revision, full: true, more, put, remove: [], sentAtMs },
       });
     }
   }
@@ -225,8 +237,10 @@ export class NodeSession {
   sendSet(put: AssignmentSet['put'], remove: string[]): void {
     const epoch = this.#parts.epoch();
     if (epoch === undefined) return;
-    const { revision } = this.#parts.store.snapshot;
-    this.#send({ $case: 'assignments', value: { epoch, revision, full: false, more: false, put, remove } });
+    const { store, clock } = this.#parts;
+    const { revision } = store.snapshot;
+    const sentAtMs = clock.now();
+    this.#send({ $case: 'assignments', value: { epoch, revision, full: false, more: false, put, remove, sentAtMs } });
   }
 
   /** True, and noted, where an increment cannot go out now. */
@@ -241,4 +255,11 @@ export class NodeSession {
     this.#parts.log.info('node had fallen behind, sending it the full set', { node: this.node });
     this.sendAll();
   }
+}
+
+/** The answer to a node that has no record. */
+export function notMember(node: NodeId): Fault {
+  return new Fault('not-found', `node ${node} is not a member of this cluster`, {
+    remedy: 'it was removed, or joined another cluster: join it again with a new token',
+  });
 }
