@@ -1,5 +1,12 @@
 /** The agent's tie to the control plane: dials the leader, says what is, is told what should be, and dials again whenever that breaks. */
-import type { AgentMessage, AssignmentSet, ControlMessage, OpenRelay, Welcome } from '#proto/gen/gantry/v1/agent.ts';
+import type {
+  AgentMessage,
+  Assignment,
+  AssignmentSet,
+  ControlMessage,
+  OpenRelay,
+  Welcome,
+} from '#proto/gen/gantry/v1/agent.ts';
 import type { Clock, Timer } from '#proto/kernel/clock.ts';
 import type { Fault } from '#proto/kernel/errors.ts';
 import type { Log } from '#proto/kernel/log.ts';
@@ -151,7 +158,7 @@ export class Session {
         this.#welcome(body.value);
         break;
       case 'assignments':
-        if (this.#welcomed && this.#obeys(body.value.epoch)) this.#parts.assigned(body.value);
+        if (this.#welcomed && this.#obeys(body.value.epoch)) this.#assigned(body.value);
         break;
       case 'openRelay':
         if (this.#welcomed && this.#connection) this.#parts.relay(body.value, this.#connection);
@@ -160,6 +167,20 @@ export class Session {
         this.#redirect(body.value.address);
         break;
     }
+  }
+
+  /** Instants in it are the leader's: what a task is to wait counts from when we hear of it, however our clocks differ. */
+  #assigned(set: AssignmentSet): void {
+    const aheadMs = this.#parts.clock.now() - set.sentAtMs;
+    const put = set.put.map((assignment): Assignment => {
+      const { item } = assignment;
+      const task = item?.$case === 'task' ? item.value.task : undefined;
+      if (item?.$case !== 'task' || !task || task.startAfterMs === 0) return assignment;
+      const isDue = task.startAfterMs <= set.sentAtMs;
+      const later = { ...task, startAfterMs: isDue ? 0 : task.startAfterMs + aheadMs };
+      return { ...assignment, item: { $case: 'task', value: { ...item.value, task: later } } };
+    });
+    this.#parts.assigned({ ...set, put });
   }
 
   /** False, and the connection is dropped, where the epoch is older than one already obeyed. */

@@ -76,14 +76,14 @@ export class StatusWriter {
       return;
     }
     this.#writing = true;
-    const { store, log } = this.#parts;
+    const { store, clock, log } = this.#parts;
     // One after the other once commits keep failing, so that one contested record does not hold up the others.
     const limit = this.#failures > 2 ? 1 : commitLimit;
     const nodes = take(this.#nodes, limit);
     const statuses = take(this.#statuses, limit);
     let again = 0;
     try {
-      const changes = changesOf(store.snapshot, nodes, statuses);
+      const changes = changesOf(store.snapshot, nodes, statuses, clock.now());
       if (changes.length > 0) await store.seen(await store.commit(changes, { epoch }));
       this.#failures = 0;
     } catch (error) {
@@ -116,11 +116,12 @@ function take<K, V>(map: Map<K, V>, limit: number): Map<K, V> {
   return taken;
 }
 
-/** The edits that reports make to the records of this snapshot; reports about other nodes' tasks make none. Pure. */
+/** The edits that reports make to the records of this snapshot at `now` (wall clock ms); reports about other nodes' tasks make none. Pure. */
 export function changesOf(
   snapshot: Snapshot,
   nodes: ReadonlyMap<NodeId, NodeDescription>,
   statuses: ReadonlyMap<TaskId, { readonly node: NodeId; readonly status: TaskStatus }>,
+  now: number,
 ): Change[] {
   const changes: Change[] = [];
   for (const [id, description] of nodes) {
@@ -134,7 +135,7 @@ export function changesOf(
   for (const [id, { node, status }] of statuses) {
     const held = snapshot.get('task', id);
     if (!held || held.value.nodeId !== node) continue;
-    const value = withStatus(held.value, status);
+    const value = withStatus(held.value, status, now);
     if (value === held.value) continue;
     changes.push({ table: 'task', key: id, value, expect: held.modRevision });
     const key = revisionKey(value.serviceId, value.revision);

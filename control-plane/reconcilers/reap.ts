@@ -22,7 +22,7 @@ export function reapTasks(service: Service, seats: Iterable<Seat>, wanted: Reado
     const ended = seat.tasks.filter((task) => isTerminal(task.state));
     const surplus = isWanted ? ended.slice(0, Math.max(0, ended.length - keep)) : ended;
     for (const task of surplus) {
-      const dueAtMs = endedAtMs(task) + (isWanted ? restMs : formerSeatMs);
+      const dueAtMs = task.stateAtMs + (isWanted ? restMs : formerSeatMs);
       if (dueAtMs <= now) opinions.push({ kind: 'forget', task, why: 'old history' });
       else wakeAtMs = Math.min(wakeAtMs, dueAtMs);
     }
@@ -44,8 +44,4 @@ export function reapRevisions(service: Service, revisions: Iterable<Revision>, t
     .sort((a, b) => b.number - a.number)
     .slice(keptRevisions)
     .filter((revision) => !used.has(revision.number));
-}
-
-function endedAtMs(task: Task): number {
-  return Math.max(task.finishedAtMs, task.stateAtMs);
 }

@@ -1,7 +1,7 @@
 /** What follows when a task has ended by itself: another one at once, later, or none. */
 import type { RestartPolicy } from '#proto/model/service.ts';
 import type { Task } from '#proto/model/task.ts';
-import { called, endedByItself, endOf, hasFailed, type Seat } from './seats.ts';
+import { called, endedByItself, endOf, hasFailed, ranForMs, type Seat } from './seats.ts';
 
 /** A task that ran this long was well: what follows is no crash loop. */
 export const stableMs = 5_000;
@@ -56,5 +56,5 @@ function waitBefore(ended: readonly Task[], delayMs: number): number {
 
 /** It never ran, or not for long. */
 export function endedQuickly(task: Task): boolean {
-  return task.startedAtMs === 0 || (task.finishedAtMs || task.stateAtMs) - task.startedAtMs < stableMs;
+  return ranForMs(task) < stableMs;
 }

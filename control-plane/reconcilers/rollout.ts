@@ -2,7 +2,18 @@
 import type { Rollout, Service } from '#proto/model/service.ts';
 import { isTerminal, type Task } from '#proto/model/task.ts';
 import { restart } from './restart.ts';
-import { activeOf, called, endedByItself, endOf, hasFailed, isUp, latestOf, never, type Seat } from './seats.ts';
+import {
+  activeOf,
+  called,
+  endedByItself,
+  endOf,
+  hasFailed,
+  isUp,
+  latestOf,
+  never,
+  ranForMs,
+  type Seat,
+} from './seats.ts';
 
 export interface RolloutAdvice {
   /** Seats that may go over to the new revision now. */
@@ -63,7 +74,7 @@ function stageOf(service: Service, seat: Seat): Stage {
   const active = activeOf(seat);
   const current = active.filter((task) => task.revision === service.revision);
   const up = current.find(isUp);
-  if (up) return { at: 'new', settledAtMs: up.startedAtMs + service.spec.update.monitorMs };
+  if (up) return { at: 'new', settledAtMs: up.stateAtMs + service.spec.update.monitorMs };
   const latest = latestOf(seat);
   if (current.length === 0 && latest && latest.revision === service.revision && isTerminal(latest.state)) {
     if (latest.state === 'complete') return { at: 'new', settledAtMs: 0 };
@@ -89,9 +100,7 @@ function failureOf(service: Service, seat: Seat): Task | undefined {
       task.revision === service.revision &&
       task.createdAtMs >= startedAtMs &&
       (hasFailed(task) || (task.state === 'running' && task.health === 'unhealthy')) &&
-      (task.startedAtMs === 0 ||
-        (task.finishedAtMs || task.stateAtMs) - task.startedAtMs <= service.spec.update.monitorMs ||
-        task.health === 'unhealthy'),
+      (ranForMs(task) <= service.spec.update.monitorMs || task.health === 'unhealthy'),
   );
 }
 

@@ -122,3 +122,8 @@ export function stayingOf(tasks: Iterable<Task>, revision: number): ReadonlyMap<
   }
   return others ? staying : undefined;
 }
+
+/** How long it ran, by its node's clock alone; 0 where it never did. */
+export function ranForMs(task: Task): number {
+  return task.startedAtMs > 0 && task.finishedAtMs > 0 ? task.finishedAtMs - task.startedAtMs : 0;
+}

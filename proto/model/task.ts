@@ -50,6 +50,7 @@ export interface Task {
   readonly why: string;
   readonly address: string;
   readonly createdAtMs: number;
+  /** By the leader's clock, as all instants here but the next two, which are by the node's. */
   readonly stateAtMs: number;
   readonly startedAtMs: number;
   readonly finishedAtMs: number;
@@ -123,8 +124,11 @@ export function compareStates(a: TaskState, b: TaskState): number {
   return rank.get(a)! - rank.get(b)!;
 }
 
-/** The task with an agent's word about it taken in; the task itself where the word is old, repeated or against the law. */
-export function withStatus(task: Task, status: TaskStatus): Task {
+/**
+ * The task with an agent's word about it taken in; the task itself where the word is old, repeated or against the law.
+ * `heardAtMs`: by the clock of who takes it in, for what others are to wait for; started and finished are by the agent's.
+ */
+export function withStatus(task: Task, status: TaskStatus, heardAtMs: number): Task {
   if (isTerminal(task.state)) return task;
   if (status.state !== task.state && !mayAdvance(task.state, status.state)) return task;
   const next: Task = {
@@ -132,7 +136,7 @@ export function withStatus(task: Task, status: TaskStatus): Task {
     state: status.state,
     message: status.message,
     error: status.error,
-    stateAtMs: status.state === task.state ? task.stateAtMs : status.atMs,
+    stateAtMs: status.state === task.state ? task.stateAtMs : heardAtMs,
     startedAtMs: status.startedAtMs,
     finishedAtMs: status.finishedAtMs,
     exitCode: status.exitCode,

@@ -148,6 +148,8 @@ export class LabHost {
   readonly images: FakeImages;
   readonly disk = new LabDisk();
   bootId = 'boot-1';
+  /** What its wall clock is ahead of the others'. */
+  skewMs = 0;
   agent: Agent | undefined;
   readonly #lab: AgentLab;
   #heartbeat: Heartbeat | undefined;
@@ -162,7 +164,8 @@ export class LabHost {
   async start(
     options: { transport?: Transport; heartbeat?: Heartbeat; addresses?: readonly string[] } = {},
   ): Promise<Agent> {
-    const { clock, net } = this.#lab;
+    const { net } = this.#lab;
+    const clock: Clock = { ...this.#lab.clock, now: () => this.#lab.clock.now() + this.skewMs };
     this.#heartbeat = options.heartbeat ?? net.heartbeatOf(this.id);
     this.agent = await startAgent({
       clock,

@@ -14,6 +14,7 @@ const set = (fields: Partial<AssignmentSet>): AssignmentSet => ({
   more: false,
   put: [],
   remove: [],
+  sentAtMs: 0,
   ...fields,
 });
 const names = (inventory: Inventory) => inventory.tasks().map((one) => one.task.id);

@@ -156,6 +156,8 @@ export interface AssignmentSet {
   put: Assignment[];
   /** keys */
   remove: string[];
+  /** by the clock that the instants in it were taken from, for nodes whose own clock is off */
+  sentAtMs: number;
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
@@ -270,6 +272,9 @@ export interface RelayFrame {
     | { $case: "stdinClosed"; value: boolean }
     | { $case: "signal"; value: string }
     | { $case: "stats"; value: TaskStats }
+    | //
+    /** the user leaves, the command goes on */
+    { $case: "detach"; value: boolean }
     | undefined;
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
@@ -1713,7 +1718,7 @@ export const ClusterConfig: MessageFns<ClusterConfig> = {
 };
 
 function createBaseAssignmentSet(): AssignmentSet {
-  return { epoch: 0, revision: 0, full: false, more: false, put: [], remove: [], _unknownFields: {} };
+  return { epoch: 0, revision: 0, full: false, more: false, put: [], remove: [], sentAtMs: 0, _unknownFields: {} };
 }
 
 export const AssignmentSet: MessageFns<AssignmentSet> = {
@@ -1735,6 +1740,9 @@ export const AssignmentSet: MessageFns<AssignmentSet> = {
     }
     for (const v of message.remove) {
       writer.uint32(50).string(v!);
+    }
+    if (message.sentAtMs !== 0) {
+      writer.uint32(56).int64(message.sentAtMs);
     }
     if (message._unknownFields !== undefined) {
       for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
@@ -1808,6 +1816,14 @@ export const AssignmentSet: MessageFns<AssignmentSet> = {
             message.remove.push(reader.string());
             continue;
           }
+          case 7: {
+            if (tag !== 56) {
+              break;
+            }
+
+            message.sentAtMs = longToNumber(reader.int64());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1839,6 +1855,7 @@ export const AssignmentSet: MessageFns<AssignmentSet> = {
     message.more = object.more ?? false;
     message.put = object.put?.map((e) => Assignment.fromPartial(e)) || [];
     message.remove = object.remove?.map((e) => e) || [];
+    message.sentAtMs = object.sentAtMs ?? 0;
     return message;
   },
 };
@@ -3076,6 +3093,9 @@ export const RelayFrame: MessageFns<RelayFrame> = {
       case "stats":
         TaskStats.encode(message.body.value, writer.uint32(82).fork()).join();
         break;
+      case "detach":
+        writer.uint32(88).bool(message.body.value);
+        break;
     }
     if (message._unknownFields !== undefined) {
       for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
@@ -3181,6 +3201,14 @@ export const RelayFrame: MessageFns<RelayFrame> = {
             message.body = { $case: "stats", value: TaskStats.decode(reader, reader.uint32()) };
             continue;
           }
+          case 11: {
+            if (tag !== 88) {
+              break;
+            }
+
+            message.body = { $case: "detach", value: reader.bool() };
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -3264,6 +3292,12 @@ export const RelayFrame: MessageFns<RelayFrame> = {
       case "stats": {
         if (object.body?.value !== undefined && object.body?.value !== null) {
           message.body = { $case: "stats", value: TaskStats.fromPartial(object.body.value) };
+        }
+        break;
+      }
+      case "detach": {
+        if (object.body?.value !== undefined && object.body?.value !== null) {
+          message.body = { $case: "detach", value: object.body.value };
         }
         break;
       }
