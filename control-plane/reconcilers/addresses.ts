@@ -137,7 +137,7 @@ export class Addresses {
       pool.taken.add(task.address);
       return;
     }
-    const endedAtMs = Math.max(task.finishedAtMs, task.stateAtMs, task.state === 'orphaned' ? node.stateAtMs : 0);
+    const endedAtMs = Math.max(task.stateAtMs, task.state === 'orphaned' ? node.stateAtMs : 0);
     if (endedAtMs + addressRestMs > now) rest(pool, task.address, endedAtMs + addressRestMs);
   }
 
