@@ -2,6 +2,8 @@
 
 import { satisfies } from '#control-plane/scheduler/constraint.ts';
 import { requestOf } from '#control-plane/scheduler/filters.ts';
+import { Ledger } from '#control-plane/scheduler/ledger.ts';
+import { isLasting } from '#control-plane/scheduler/place.ts';
 import type { Snapshot } from '#control-plane/store/snapshot.ts';
 import type { ServiceProgress } from '#proto/gen/gantry/v1/operator.ts';
 import { type ServiceId, type TaskId, taskName } from '#proto/model/ids.ts';
@@ -13,6 +15,8 @@ import { nameOfService } from './names.ts';
 const failuresToGiveUp = 3;
 /** A task that no node may take for so long will not be taken by itself. */
 const pendingToGiveUpMs = 8_000;
+/** And so long where every node refuses it for a reason that only people change. */
+const refusedToGiveUpMs = 5_000;
 /** A task whose node tries in vain for so long is worth no more waiting, though the node goes on trying. */
 const stuckToGiveUpMs = 5_000;
 
@@ -57,7 +61,7 @@ export function assess(snapshot: Snapshot, id: ServiceId, name: string, options:
   const surplus = current.filter((task) => isActive(task)).length - wanted;
   const rolling = rollout.state === 'updating' || rollout.state === 'rolling-back';
   if (done.length >= wanted && extra === 0 && surplus <= 0 && !rolling) return outcome('converged', '');
-  const hopeless = failing(service, current, options.sinceMs) ?? stuckTooLong(current, options);
+  const hopeless = failing(service, current, options.sinceMs) ?? stuckTooLong(snapshot, service, current, options);
   if (hopeless) return outcome('failed', hopeless);
   if (done.length < wanted) return outcome('progressing', waitingFor(service, current, wanted, extra));
   if (extra > 0) return outcome('progressing', `replacing ${extra} of the revision before`);
@@ -117,16 +121,34 @@ function failing(service: Service, current: readonly Task[], sinceMs: number): s
 }
 
 /** Why nothing goes on: all that is waited for fits no node, or its nodes cannot make it. */
-function stuckTooLong(current: readonly Task[], { now, stuckSinceMs }: AssessOptions): string | undefined {
+function stuckTooLong(
+  snapshot: Snapshot,
+  service: Service,
+  current: readonly Task[],
+  { now, sinceMs, stuckSinceMs }: AssessOptions,
+): string | undefined {
   const waiting = current.filter((task) => isActive(task) && !isReady(task));
+  const isPendingTooLong = (task: Task) => {
+    const forMs = now - Math.max(task.createdAtMs, sinceMs);
+    if (reasonOf(task) === '' || forMs < refusedToGiveUpMs) return false;
+    return forMs >= pendingToGiveUpMs || isRefused(snapshot, service, task);
+  };
   const isStuck = (task: Task) =>
     task.state === 'pending'
-      ? reasonOf(task) !== '' && now - task.createdAtMs >= pendingToGiveUpMs
+      ? isPendingTooLong(task)
       : isTroubled(task) && now - (stuckSinceMs?.get(task.id) ?? now) >= stuckToGiveUpMs;
   const [first] = waiting;
   if (!first || !waiting.every(isStuck)) return undefined;
   const reason = `${taskName(first)} is ${first.state}: ${reasonOf(first)}`;
   return first.state === 'pending' ? reason : `${reason}; ${first.nodeName} goes on trying`;
+}
+
+/** Every node that it may be on refuses it for as long as nobody acts. */
+function isRefused(snapshot: Snapshot, service: Service, task: Task): boolean {
+  const { spec } = service;
+  const template = snapshot.revisionOf(service.id, task.revision)?.template ?? spec.template;
+  const only = [...snapshot.all('node')].find(({ name }) => spec.mode === 'global' && name === task.nodeName)?.id;
+  return isLasting(Ledger.of(snapshot), requestOf(service.id, spec, template, { only }));
 }
 
 /** It is on its way, and its node says what is in that way. */

@@ -128,6 +128,21 @@ describe('a service', () => {
     const other = task(1, { state: 'preparing', message: 'pulling' });
     expect(judged(two, [other, stuck], since(1))).toMatchObject(trying);
   });
+  it('gives up sooner where every node refuses for a reason that only people change', () => {
+    const service = aService('web', {
+      replicas: 2,
+      placement: { constraints: ['node.labels.gpu == yes'], spread: [], maxReplicasPerNode: 0, platforms: [] },
+    });
+    const pending = (at: Service, createdAtMs: number) =>
+      judged(at, [task(1), task(2, { state: 'pending', message: 'no node fits', createdAtMs })], { sinceMs: 1 });
+    expect(pending(service, 94_000)).toMatchObject({ outcome: 'failed', message: 'web.2 is pending: no node fits' });
+    expect(pending(service, 96_000)).toMatchObject({ outcome: 'progressing' });
+    expect(pending(two, 94_000)).toMatchObject({ outcome: 'progressing' });
+  });
+  it('gives a changed spec its time, however long a task has been pending before', () => {
+    const pending = task(2, { state: 'pending', message: 'no node fits', createdAtMs: 5 });
+    expect(judged(two, [task(1), pending], { sinceMs: 99_000 })).toMatchObject({ outcome: 'progressing' });
+  });
   it('wants one task for each node in global mode', () => {
     expect(judged(aService('web', { mode: 'global', replicas: 0 }), [])).toMatchObject({
       outcome: 'progressing',

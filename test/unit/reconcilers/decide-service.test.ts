@@ -273,6 +273,22 @@ describe('a rollout', () => {
     expect(cluster.service(web).rollout).toMatchObject({ state: 'completed', message: 'revision 1 to 2' });
   });
 
+  it('watches a new task by our own clock, whatever its node says when it began', () => {
+    const { cluster, web } = running({ update: update() });
+    changeImage(cluster, web, 'web:2');
+    cluster.decide(web);
+    cluster.obey(web);
+    cluster.decide(web);
+    const next = cluster.active(web).find(({ revision }) => revision === 2)!;
+    cluster.report(next, { state: 'running', startedAtMs: cluster.now - 3_600_000 });
+    const moved = () => cluster.active(web).filter(({ revision }) => revision === 1).length;
+    cluster.settle(web);
+    expect(moved()).toBe(2);
+    cluster.now += 1_000;
+    cluster.settle(web);
+    expect(moved()).toBe(1);
+  });
+
   it('waits for a health check before it goes on', () => {
     const { cluster, web } = running({ update: update({ order: 'start-first' }) });
     changeImage(cluster, web, 'web:2');
