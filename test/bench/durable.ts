@@ -3,6 +3,7 @@ import { Etcd3 } from 'etcd3';
 import { runControllers } from '#control-plane/controllers/loop.ts';
 import { recordKey } from '#control-plane/store/codec.ts';
 import { openEtcdStore } from '#control-plane/store/etcd-store.ts';
+import { revisionKey } from '#control-plane/store/snapshot.ts';
 import type { Change } from '#control-plane/store/store.ts';
 import { systemClock } from '#proto/kernel/clock.ts';
 import { silentLog } from '#proto/kernel/log.ts';
@@ -39,7 +40,7 @@ function serviceRecords(): Change[] {
     const revision = aRevision(service);
     return [
       { table: 'service', key: service.id, value: service, expect: 0 },
-      { table: 'revision', key: `${service.id}.${revision.number}`, value: revision, expect: 0 },
+      { table: 'revision', key: revisionKey(service.id, revision.number), value: revision, expect: 0 },
     ];
   }).flat();
 }
@@ -92,7 +93,7 @@ async function floor(): Promise<number> {
       client.kv.txn({
         compare: [],
         success: Array.from({ length: batch }, (_, index) => ({
-          request_put: { key: Buffer.from(`/floor/${recordKey('task', idOf(`t${round}x${index}`))}`), value: bytes },
+          request_put: { key: Buffer.from(`/floor/${recordKey('task', idOf(`t${round}x${index}x`))}`), value: bytes },
         })),
         failure: [],
       }),

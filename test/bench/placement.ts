@@ -4,6 +4,8 @@ import { join } from 'node:path';
 import { promisify } from 'node:util';
 import type { Figure } from './figure.ts';
 
+const timeoutMs = 90_000;
+
 /** Processes of their own: their heaps are nobody's business. */
 export async function placement(): Promise<Figure[]> {
   const memory = await run('scheduler.ts');
@@ -29,6 +31,6 @@ export async function placement(): Promise<Figure[]> {
 
 async function run(script: string): Promise<Readonly<Record<string, number>>> {
   const line = ['--max-old-space-size=4096', join(import.meta.dirname, script)];
-  const { stdout } = await promisify(execFile)(process.execPath, line, { maxBuffer: 1 << 24 });
+  const { stdout } = await promisify(execFile)(process.execPath, line, { maxBuffer: 1 << 24, timeout: timeoutMs });
   return JSON.parse(stdout.trim().split('\n').at(-1)!) as Record<string, number>;
 }
