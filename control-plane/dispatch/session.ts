@@ -1,4 +1,5 @@
 /** One node's session: greets it, takes its reports, and keeps it told what it should hold. */
+import { tryAddress } from '#net/plan/cidr.ts';
 import type { AgentMessage, AssignmentSet, ControlMessage, Hello, OpenRelay } from '#proto/gen/gantry/v1/agent.ts';
 import type { Clock } from '#proto/kernel/clock.ts';
 import { describe, Fault } from '#proto/kernel/errors.ts';
@@ -9,7 +10,7 @@ import { assignmentToWire, nodeFromWire, taskStatusFromWire, toWire } from '#pro
 import type { MessageStream } from '#proto/stream.ts';
 import type { Store } from '../store/store.ts';
 import { credentialItem, type Dirty, itemsOf, registriesOf, registryOf, taskItem, type Unseal } from './assign.ts';
-import type { StatusWriter } from './status.ts';
+import type { NodeDescription, StatusWriter } from './status.ts';
 
 export interface SessionParts {
   readonly store: Store;
@@ -142,16 +143,9 @@ export class NodeSession {
       const { platform, capacity, address, bootId, agentVersion, kernel, components, runtimes } = nodeFromWire(
         hello.node,
       );
-      writer.describe(this.node, {
-        platform,
-        capacity,
-        address,
-        bootId,
-        agentVersion,
-        kernel,
-        components,
-        runtimes,
-      });
+      const description = { platform, capacity, address, bootId, agentVersion, kernel, components, runtimes };
+      assertSound(description);
+      writer.describe(this.node, description);
     }
     writer.report(this.node, hello.tasks.map(taskStatusFromWire));
     this.#live = true;
@@ -255,6 +249,19 @@ export class NodeSession {
     this.#parts.log.info('node had fallen behind, sending it the full set', { node: this.node });
     this.sendAll();
   }
+}
+
+/** Longest description of a machine, as JSON. */
+const descriptionChars = 16_384;
+
+/** What a node says of itself goes into the store and to all other nodes, whose kernels act on it. Faults: `invalid`. */
+function assertSound(description: NodeDescription): void {
+  if (description.address !== '' && tryAddress(description.address) === undefined)
+    throw new Fault('invalid', `"${description.address.slice(0, 50)}" is not an IPv4 address`, {
+      remedy: 'start the agent with --advertise ADDRESS',
+    });
+  if (JSON.stringify(description).length > descriptionChars)
+    throw new Fault('invalid', `the node describes itself in more than ${descriptionChars} characters`);
 }
 
 /** The answer to a node that has no record. */

@@ -2,7 +2,7 @@
 import type { Endpoint, Peer } from '#proto/model/assignment.ts';
 import type { Port } from '#proto/model/service.ts';
 import { balanceEndpoint, type Elements, type Group, portKey, publishOnHost } from './balance.ts';
-import { gatewayOf, parseAddress, prefixOf } from './cidr.ts';
+import { gatewayOf, parseAddress, prefixOf, tryAddress } from './cidr.ts';
 import { type Route, routesOf } from './routes.ts';
 import { type Declarations, declarationsOf } from './rules.ts';
 
@@ -145,7 +145,8 @@ export function flatten(groups: ReadonlyMap<string, Group>): Elements {
 function hostsOf(input: PlanInput): Elements {
   const elements = new Map<string, string>();
   for (const address of [input.address, ...input.peers.map((peer) => peer.address)]) {
-    if (address !== '') elements.set(`hosts ${address}`, '');
+    // A node's own word, and this text is a command: what is no address stays out.
+    if (tryAddress(address) !== undefined) elements.set(`hosts ${address}`, '');
   }
   return elements;
 }

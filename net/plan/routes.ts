@@ -1,6 +1,6 @@
 /** Which routes a node needs to reach every task of the cluster. */
 import type { Peer } from '#proto/model/assignment.ts';
-import { formatCidr, parseCidr } from './cidr.ts';
+import { formatCidr, parseCidr, tryAddress } from './cidr.ts';
 
 /** The routing protocol number that marks a route as ours (rtm_protocol; 'G'). Routes of other numbers are never touched. */
 export const routeProtocol = 0x47;
@@ -31,7 +31,7 @@ export function routesOf(wanted: {
   add({ type: 'link', destination: formatCidr(parseCidr(wanted.vipNetwork)), link: wanted.bridge });
   const own = formatCidr(parseCidr(wanted.subnet));
   for (const peer of wanted.peers) {
-    if (peer.nodeId === wanted.nodeId || peer.subnet === '' || peer.address === '') continue;
+    if (peer.nodeId === wanted.nodeId || peer.subnet === '' || tryAddress(peer.address) === undefined) continue;
     const destination = formatCidr(parseCidr(peer.subnet));
     if (destination !== own) add({ type: 'via', destination, gateway: peer.address });
   }

@@ -1,0 +1,52 @@
+/** What a node says of itself is looked at before anybody acts on it. */
+import { afterEach, expect, it } from 'vitest';
+import type { Fault } from '#proto/kernel/errors.ts';
+import type { Node } from '#proto/model/node.ts';
+import { toWire } from '#proto/model/wire.ts';
+import { AgentLab } from '#test/support/agent-lab.ts';
+import { eventually } from '#test/support/eventually.ts';
+
+let lab: AgentLab;
+afterEach(() => lab.close());
+
+/** How the session of a node that says this of itself ends; undefined while it stands. */
+async function greet(fields: Partial<Node>): Promise<{ fault: Fault | undefined }> {
+  lab = await AgentLab.start(['h1']);
+  const host = lab.hosts[0]!;
+  const answer: { fault: Fault | undefined } = { fault: undefined };
+  const stream = lab.net.transportOf(host.id).connect('m1:7400').session();
+  let heard = false;
+  stream.listen({
+    message: () => {
+      heard = true;
+    },
+    closed: (fault) => {
+      answer.fault = fault;
+      heard = true;
+    },
+  });
+  const node = toWire({ ...host.node, ...fields });
+  stream.send({ body: { $case: 'hello', value: { node, epoch: 0, tasks: [] } } });
+  await eventually(() => heard);
+  return answer;
+}
+
+it.each(['10.0.0.3 }\nflush ruleset', 'h1.example', '10.0.0', '10.0.0.3/8'])(
+  'refuses a node at "%s", which is no address',
+  async (address) => {
+    const { fault } = await greet({ address });
+    expect(fault).toMatchObject({ code: 'invalid' });
+    expect(lab.store.snapshot.node(lab.hosts[0]!.id)!.address).not.toBe(address);
+  },
+);
+
+it('refuses a node that says more of itself than a record may hold', async () => {
+  const { fault } = await greet({ components: { runc: 'x'.repeat(100_000) } });
+  expect(fault).toMatchObject({ code: 'invalid' });
+});
+
+it('takes a node that says what it should', async () => {
+  const { fault } = await greet({ address: '10.0.0.9' });
+  expect(fault).toBeUndefined();
+  await eventually(() => lab.store.snapshot.node(lab.hosts[0]!.id)!.address === '10.0.0.9');
+});

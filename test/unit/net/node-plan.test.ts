@@ -1,0 +1,33 @@
+/** What a node says of itself reaches the kernels of all others: words that are no address must not. */
+import { expect, it } from 'vitest';
+import { flatten, planNode } from '#net/plan/node-plan.ts';
+import { replaceTable } from '#net/plan/rules.ts';
+import { nodeId } from '#proto/model/ids.ts';
+import { idOf } from '#test/support/builders.ts';
+
+it('leaves out a peer whose address is none, and takes the others', () => {
+  const peer = (name: string, address: string, subnet: string) => ({
+    nodeId: nodeId(idOf(name)),
+    name,
+    address,
+    subnet,
+  });
+  const evil = '10.0.0.3 }\nflush ruleset\nadd element ip gantry hosts { 10.0.0.3';
+  const { plan } = planNode(
+    {
+      nodeId: idOf('h1'),
+      address: '10.0.0.1',
+      subnet: '10.192.1.0/24',
+      network: '10.192.0.0/11',
+      vipNetwork: '10.224.0.0/14',
+      peers: [peer('h2', '10.0.0.2', '10.192.2.0/24'), peer('h3', evil, '10.192.3.0/24')],
+      endpoints: [],
+      attachments: [],
+    },
+    new Set(),
+  );
+  expect(replaceTable(plan.firewall.declarations, flatten(plan.firewall.groups))).not.toContain('flush');
+  const ways = [...plan.routes.values()].flatMap((route) => (route.type === 'via' ? [route.gateway] : []));
+  expect(ways).toEqual(['10.0.0.2']);
+  expect([...flatten(plan.firewall.groups).keys()]).toContain('hosts 10.0.0.2');
+});
