@@ -67,6 +67,15 @@ describe('reports of agents', () => {
     expect(store.snapshot.task(id('t1'))!.wanted).toBe('shutdown');
   });
 
+  it('are stamped with our own clock, whatever theirs says', async () => {
+    const before = systemClock.now();
+    writer.report(node, [{ ...word('t1', 'running'), atMs: 5, startedAtMs: 5 }]);
+    await eventually(() => stateOf('t1') === 'running');
+    const { stateAtMs, startedAtMs } = store.snapshot.task(id('t1'))!;
+    expect(stateAtMs).toBeGreaterThanOrEqual(before);
+    expect(startedAtMs).toBe(5);
+  });
+
   it('outlive an etcd that does not answer for a while', async () => {
     const fault = new Fault('unavailable', 'no etcd');
     store.failNext({ fault, applied: false }, { fault, applied: false });
