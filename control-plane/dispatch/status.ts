@@ -33,9 +33,11 @@ export class StatusWriter {
     this.#parts = parts;
   }
 
-  /** The newest word of a task wins, but one that ends it is never replaced by one that does not. */
+  /** Words about other nodes' tasks are dropped. The newest word of a task wins, but one that ends it is never replaced by one that does not. */
   report(node: NodeId, statuses: readonly TaskStatus[]): void {
-    for (const status of statuses) {
+    const { snapshot } = this.#parts.store;
+    for (const status of statuses.map(bounded)) {
+      if (snapshot.task(status.taskId)?.nodeId !== node) continue;
       const held = this.#statuses.get(status.taskId);
       if (held && held.node === node && isTerminal(held.status.state)) continue;
       this.#statuses.set(status.taskId, { node, status });
@@ -103,6 +105,22 @@ export class StatusWriter {
     this.#writing = false;
     if (this.#statuses.size + this.#nodes.size > 0) this.#schedule(again);
   }
+}
+
+/** Longest text of a report that is kept, in characters. */
+const textChars = 4_000;
+
+/** A report as the store takes it, whatever an agent puts into it: every record goes to memory and disk of every replica. */
+function bounded(status: TaskStatus): TaskStatus {
+  const { message, error, imageDigest } = status;
+  const isDigest = /^sha\d+:[0-9a-f]{32,128}$/.test(imageDigest);
+  if (message.length <= textChars && error.length <= textChars && (isDigest || imageDigest === '')) return status;
+  return {
+    ...status,
+    message: message.slice(0, textChars),
+    error: error.slice(0, textChars),
+    imageDigest: isDigest ? imageDigest : '',
+  };
 }
 
 /** Removes up to `limit` entries, oldest first, and returns them. */

@@ -94,6 +94,21 @@ describe('reports of agents', () => {
     expect(stateOf('t1')).toBe('failed');
   });
 
+  it('do not displace what the node of a task says of it at the same moment', async () => {
+    writer.report(node, [word('t1', 'failed')]);
+    writer.report(nodeId(idOf('h2')), [word('t1', 'running')]);
+    await eventually(() => stateOf('t1') === 'failed');
+  });
+
+  it('are kept short, and name images only by a digest', async () => {
+    const long = 'x'.repeat(100_000);
+    writer.report(node, [{ ...word('t1', 'failed', long), error: long, imageDigest: 'evil/image:latest' }]);
+    await eventually(() => stateOf('t1') === 'failed');
+    const task = store.snapshot.task(id('t1'))!;
+    expect(task.message.length + task.error.length).toBeLessThan(10_000);
+    expect(task.imageDigest).toBe('');
+  });
+
   it('are left to the next leader where this replica does not lead any more', async () => {
     await store.takeLeadership(store.leadership, { epoch: 2, replica: 'm2', address: '' });
     const deposed = new StatusWriter({ store, clock: systemClock, log: silentLog, epoch: () => 1 });
