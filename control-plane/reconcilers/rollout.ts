@@ -65,7 +65,7 @@ export function rollout(service: Service, seats: readonly Seat[], now: number): 
     const room = update.parallelism === 0 ? old.length : Math.max(0, update.parallelism - inFlight);
     return { ...still, move: new Set([...old.slice(0, room), ...retrying]), wakeAtMs };
   }
-  const moving = stages.some((stage) => stage.at === 'moving');
+  const moving = stages.some((stage) => stage.at === 'moving') || seats.some((seat) => isHandingOver(service, seat));
   if (moving || unsettled > 0) return { ...still, wakeAtMs };
   return { ...still, rollout: finished(service, failures, now) };
 }
@@ -77,11 +77,18 @@ function stageOf(service: Service, seat: Seat): Stage {
   if (up) return { at: 'new', settledAtMs: up.stateAtMs + service.spec.update.monitorMs };
   const latest = latestOf(seat);
   if (current.length === 0 && latest && latest.revision === service.revision && isTerminal(latest.state)) {
-    if (latest.state === 'complete') return { at: 'new', settledAtMs: 0 };
+    // A successor that has ended well does not hold the seat that its forerunner still holds.
+    if (latest.state === 'complete') return active.length > 0 ? { at: 'failed' } : { at: 'new', settledAtMs: 0 };
   }
   if (failureOf(service, seat)) return { at: 'failed' };
   if (current.length > 0) return { at: 'moving' };
   return active.length > 0 ? { at: 'old' } : { at: 'moving' };
+}
+
+/** Tasks of both revisions hold the seat: who went over may itself be leaving, and only while the rollout goes on must the older one go. */
+function isHandingOver(service: Service, seat: Seat): boolean {
+  const revisions = new Set(activeOf(seat).map(({ revision }) => revision));
+  return revisions.size > 1 && revisions.has(service.revision);
 }
 
 /** An older task still holds the seat, and the restart policy has not given up its successor. */

@@ -35,6 +35,19 @@ export const faults: readonly SimFault[] = [
     },
   },
   {
+    name: 'agent dies as it starts a container',
+    strike(world) {
+      const host = aHost(world);
+      if (!host?.process) return undefined;
+      host.doomed = true;
+      world.during(4_000, () => {
+        host.doomed = false;
+        host.startAgent();
+      });
+      return host.name;
+    },
+  },
+  {
     name: 'agent stopped',
     strike(world) {
       const host = aHost(world);
@@ -125,6 +138,20 @@ export const faults: readonly SimFault[] = [
     },
   },
   {
+    name: 'leader dies with its next commit',
+    strike(world) {
+      const replica = world.leader;
+      const run = replica?.run;
+      if (!replica || !run) return undefined;
+      run.doomed = true;
+      world.during(1_000 + world.random.int(5_000), () => {
+        run.doomed = false;
+        replica.start();
+      });
+      return replica.name;
+    },
+  },
+  {
     name: 'replica stopped',
     strike(world) {
       const { name, run } = aReplica(world);
@@ -167,7 +194,7 @@ export const faults: readonly SimFault[] = [
     strike(world) {
       const { name, run } = world.leader ?? aReplica(world);
       if (!run) return undefined;
-      const code = (['conflict', 'unavailable', 'timeout'] as const)[world.random.int(3)]!;
+      const code = (['conflict', 'unavailable', 'exhausted', 'timeout'] as const)[world.random.int(4)]!;
       const applied = code === 'timeout' && world.random.int(2) === 0;
       run.store.failNext({ fault: new Fault(code, 'injected'), applied });
       return `${name}: ${code}${applied ? ', but it was applied' : ''}`;
@@ -210,7 +237,19 @@ export const faults: readonly SimFault[] = [
     },
   },
   {
-    name: 'clock jumps',
+    name: "a replica's clock jumps",
+    strike(world) {
+      const { name, run } = aReplica(world);
+      if (!run) return undefined;
+      run.process.skewMs = world.random.int(3_000) - 1_500;
+      world.during(1_000 + world.random.int(8_000), () => {
+        run.process.skewMs = 0;
+      });
+      return `${name} by ${run.process.skewMs} ms`;
+    },
+  },
+  {
+    name: "a host's clock jumps",
     strike(world) {
       const host = aHost(world);
       if (!host) return undefined;

@@ -50,9 +50,12 @@ export class Host {
   readonly #random: Random;
   #disk = '';
   #boots = 0;
-  #starts = 0;
+  /** Of its agent. */
+  starts = 0;
   /** Of its wall clock. */
   skewMs = 0;
+  /** Its agent dies with the next container it starts. */
+  doomed = false;
   /** Its journal once lost lines. */
   torn = false;
   #lost: FakeContainerHost['containers'] = new Map();
@@ -99,6 +102,7 @@ export class Host {
       override start(container: Parameters<FakeContainerHost['start']>[0]): void {
         super.start(container);
         host.#world.started(host, container.request.id);
+        if (host.doomed) host.crashAgent();
       }
     })(machine);
     for (const [id, lost] of this.#lost) containers.containers.set(id, lost);
@@ -121,6 +125,7 @@ export class Host {
 
   /** The agent's process is killed; its containers live on. */
   crashAgent(): void {
+    this.doomed = false;
     if (this.process) this.#world.network.ended(this.process);
     this.#endProcess();
   }
@@ -150,7 +155,7 @@ export class Host {
     const starting = startAgent({
       clock: process,
       random: seededRandom(this.#random.int(2 ** 31)),
-      log: trace.log(`${this.name}.${++this.#starts}`),
+      log: trace.log(`${this.name}.${++this.starts}`),
       journal,
       runtime: process.hold(runtime),
       images: process.hold(this.images),

@@ -39,7 +39,7 @@ export function invariants(): readonly Invariant[] {
     addressesAreUnique,
     addressesRest(),
     vipsAreUnique,
-    noTaskIsLost,
+    noTaskIsLost(),
     epochsGoForward(),
     onlyTheLeaderWrites,
     agentsObeyNoOlderEpoch(),
@@ -106,29 +106,37 @@ const addressesAreUnique: Invariant = {
   },
 };
 
-/** As far as one leader can know. */
+/** As far as one leader can know: what nobody has written down of a node that is no member any more is not known. */
 function addressesRest(): Invariant {
-  const freed = new Map<string, { readonly atMs: number; readonly epoch: number }>();
+  const freed = new Map<string, { readonly atMs: number; readonly epoch: number; readonly by: TaskId }>();
   return {
     name: 'a freed address means nobody for a minute',
     step({ changes }, { clock, epoch, truth }) {
       const now = clock.now();
       for (const change of changes) {
+        if (change.table === 'node' && !change.after) {
+          for (const [address, { by }] of freed) {
+            if (containsAddress(change.before!.subnet, address) && !truth.task(by)) freed.delete(address);
+          }
+        }
         if (change.table !== 'task') continue;
         const before = change.before && occupiesNode(change.before) ? change.before : undefined;
         const after = change.after && occupiesNode(change.after) ? change.after : undefined;
-        if (before && !after) freed.set(before.address, { atMs: now, epoch });
-        // What nobody has written down of a node that is no member any more, nobody can know.
-        if (change.before && !change.after && !truth.node(change.before.nodeId as NodeId))
+        if (before && !after) freed.set(before.address, { atMs: now, epoch, by: before.id });
+        if (change.before && !change.after && !truth.node(change.before.nodeId as NodeId)) {
           freed.delete(change.before.address);
+        }
         if (before || !after) continue;
         const free = freed.get(after.address);
         if (free?.epoch !== epoch) continue;
-        assert(now - free.atMs >= 59_000, `${after.address} rested only ${now - free.atMs} ms`);
+        assert(now - free.atMs >= restMs, `${after.address} rested only ${now - free.atMs} ms`);
       }
     },
   };
 }
+
+/** A minute, less what the leader's clock may have jumped. */
+const restMs = 56_000;
 
 const vipsAreUnique: Invariant = {
   name: 'no VIP means two services',
@@ -142,17 +150,26 @@ const vipsAreUnique: Invariant = {
   },
 };
 
-const noTaskIsLost: Invariant = {
-  name: 'a record is deleted only of a task that has ended, or whose node is away',
-  step({ changes }, { truth }) {
-    for (const change of changes) {
-      if (change.table !== 'task' || !change.before || change.after) continue;
-      const { before } = change;
-      const ended = isTerminal(before.state) || before.nodeId === '' || truth.node(before.nodeId)?.state !== 'ready';
-      assert(ended, `${nameOf(before)} was deleted while ${before.state} on ${before.nodeName}`);
-    }
-  },
-};
+/** A decision about a node that was away may land a moment after it came back. */
+const awayMs = 5_000;
+
+function noTaskIsLost(): Invariant {
+  const awayAt = new Map<string, number>();
+  return {
+    name: 'a record is deleted only of a task that has ended, or whose node was away',
+    step({ changes }, { truth, clock }) {
+      const now = clock.monotonic();
+      for (const change of changes) {
+        if (change.table === 'node' && change.before && change.before.state !== 'ready') awayAt.set(change.key, now);
+        if (change.table !== 'task' || !change.before || change.after) continue;
+        const { before } = change;
+        if (isTerminal(before.state) || before.nodeId === '' || truth.node(before.nodeId)?.state !== 'ready') continue;
+        const sinceMs = now - (awayAt.get(before.nodeId) ?? Number.NEGATIVE_INFINITY);
+        assert(sinceMs < awayMs, `${nameOf(before)} was deleted while ${before.state} on ${before.nodeName}`);
+      }
+    },
+  };
+}
 
 function epochsGoForward(): Invariant {
   let epoch = 0;
@@ -226,7 +243,7 @@ const processesHaveTheirAddress: Invariant = {
   },
 };
 
-/** The grace period of a stop, and some more. */
+/** The grace period of a stop, and some more. An agent that is started again begins it again. */
 const unwantedMs = 15_000;
 
 function onlyWhatIsAssignedRuns(): Invariant {
@@ -241,7 +258,7 @@ function onlyWhatIsAssignedRuns(): Invariant {
         for (const { id } of host.live()) {
           const task = truth.task(id);
           if (task && occupiesNode(task) && task.nodeId === host.id && task.wanted === 'running') continue;
-          const key = `${host.name}/${id}`;
+          const key = `${host.name}.${host.starts}/${id}`;
           seen.add(key);
           if (!since.has(key)) since.set(key, now);
           const forMs = now - since.get(key)!;
@@ -290,12 +307,29 @@ function viewsAreCurrent(): Invariant {
 
 /** Why the cluster is not yet as it is wanted; empty when it is. */
 export async function unsettled(world: World): Promise<string> {
-  return ledBadly(world) || nodesAway(world) || servicesUnlikeWanted(world.truth) || (await hostsUnlikeStore(world));
+  return (
+    ledBadly(world) ||
+    viewsApart(world) ||
+    nodesAway(world) ||
+    servicesUnlikeWanted(world.truth) ||
+    (await hostsUnlikeStore(world))
+  );
 }
 
 function ledBadly({ replicas }: World): string {
   const leaders = replicas.filter(({ epoch }) => epoch !== undefined).map(({ name }) => name);
   return leaders.length === 1 ? '' : `${leaders.join(' and ') || 'nobody'} leads`;
+}
+
+/** Every replica sees what etcd holds. */
+function viewsApart({ replicas, etcd }: World): string {
+  for (const { name, run } of replicas) {
+    for (const { table, key, modRevision } of etcd.records) {
+      const seen = run?.store.snapshot.get(table, key)?.modRevision;
+      if (seen !== modRevision) return `${name} has ${table}/${key} of revision ${seen}, not ${modRevision}`;
+    }
+  }
+  return '';
 }
 
 function nodesAway({ truth }: World): string {

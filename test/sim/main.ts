@@ -1,13 +1,14 @@
-/** `npm run sim -- --seed N`: one story, twice; `--count M`: as many seeds from N on; `--verbose`: with every line of the trace. */
+/** `npm run sim -- --seed N`: one story, twice; `--count M`: as many seeds from N on; `--verbose`: with every line of the trace; `--shrink`: the fewest disturbances that break it. */
 import { parseArgs } from 'node:util';
 import { systemClock } from '#proto/kernel/clock.ts';
-import { tell } from './story.ts';
+import { shrink, tell } from './story.ts';
 
 const { values } = parseArgs({
   options: {
     seed: { type: 'string', default: '1' },
     count: { type: 'string', default: '1' },
     verbose: { type: 'boolean', default: false },
+    shrink: { type: 'boolean', default: false },
   },
 });
 const print = values.verbose ? (line: string) => process.stdout.write(`${line}\n`) : undefined;
@@ -17,8 +18,9 @@ let failed = 0;
 let simulatedMs = 0;
 for (let seed = first; seed < first + Number(values.count); seed++) {
   try {
-    const one = await tell(seed, print);
-    const two = await tell(seed);
+    const without = values.shrink ? await needless(seed) : new Set<number>();
+    const one = await tell(seed, { print, without });
+    const two = await tell(seed, { without });
     simulatedMs += one.lastedMs + two.lastedMs;
     const equal = one.trace === two.trace;
     if (!equal) failed++;
@@ -35,3 +37,11 @@ process.stdout.write(
     `${(hours / minutes).toFixed(2)} hours a minute\n`,
 );
 process.exitCode = failed > 0 ? 1 : 0;
+
+/** All disturbances but those that break the seed; none where it is not broken. */
+async function needless(seed: number): Promise<ReadonlySet<number>> {
+  const needed = await shrink(seed);
+  if (needed.length === 0) return new Set();
+  process.stdout.write(`seed ${seed} is broken by disturbances ${needed.join(', ')}\n`);
+  return new Set(Array.from({ length: 1_000 }, (_, index) => index).filter((index) => !needed.includes(index)));
+}

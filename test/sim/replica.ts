@@ -18,6 +18,8 @@ interface Run {
   /** Without the process around it: for what the world does to its line. */
   readonly store: MemoryStore;
   leader: Leader | undefined;
+  /** Its next commit is the last thing it does. */
+  doomed: boolean;
 }
 
 export class Replica {
@@ -43,7 +45,7 @@ export class Replica {
   start(): void {
     if (this.run) return;
     const { clock, etcd } = this.#world;
-    const run: Run = { process: new Process(clock), store: etcd.open(), leader: undefined };
+    const run: Run = { process: new Process(clock), store: etcd.open(), leader: undefined, doomed: false };
     this.run = run;
     this.#assemble(run).catch((error) => {
       // etcd was not to be reached: as a supervisor would, try again.
@@ -70,7 +72,7 @@ export class Replica {
     const { process } = run;
     const random = seededRandom(this.#random.int(2 ** 31));
     const log = trace.log(`${this.name}.${++this.#starts}`);
-    const store = this.#checked(process.hold<Store>(run.store));
+    const store = process.hold(this.#checked(run));
     await foundCluster(store, foundation, { random, log });
     const dispatch = new Dispatch({
       store,
@@ -100,13 +102,15 @@ export class Replica {
   }
 
   /** Tells the world of every commit that succeeded, and on whose word it was made. */
-  #checked(store: Store): Store {
-    return new Proxy(store, {
+  #checked(run: Run): Store {
+    return new Proxy<Store>(run.store, {
       get: (target, name) => {
-        if (name !== 'commit') return Reflect.get(target, name);
+        const value = Reflect.get(target, name, target);
+        if (name !== 'commit') return typeof value === 'function' ? value.bind(target) : value;
         const commit: Store['commit'] = async (changes, options) => {
           const revision = await target.commit(changes, options);
           if (changes.length > 0) this.#world.committed(this.name, options?.epoch, changes, revision);
+          if (run.doomed && this.run === run) this.crash();
           return revision;
         };
         return commit;

@@ -8,6 +8,8 @@ const found = [
   7, // a task that cannot be prepared was replaced forty times a second: its wait was for the start only
   39, // a leader that never heard of an orphan gave its address away while its process was still ending
   4, // a node took over the subnet, and addresses that had to rest, of one just removed
+  20143, // a successor that completed left its forerunner in its seat for good
+  20212, // a rollout ended by a task that was leaving: the older one stayed
 ];
 const fixed = [...new Set([...found, ...Array.from({ length: 30 }, (_, index) => index + 1)])];
 const fresh = Array.from({ length: 10 }, () => 10_000 + systemRandom.int(1_000_000));

@@ -2,7 +2,7 @@
 import type { WishContext } from '#control-plane/reconcilers/service-changes.ts';
 import { MemoryEtcd, type MemoryStore } from '#control-plane/store/memory-store.ts';
 import type { Snapshot } from '#control-plane/store/snapshot.ts';
-import type { Change, Delta } from '#control-plane/store/store.ts';
+import type { Applied, Change, Delta } from '#control-plane/store/store.ts';
 import { isFault } from '#proto/kernel/errors.ts';
 import { newId, type Random, seededRandom } from '#proto/kernel/random.ts';
 import type { Leadership } from '#proto/model/cluster.ts';
@@ -27,7 +27,7 @@ const lookEveryMs = 50;
 export class World {
   readonly clock = new FakeClock();
   /** For what happens to the world; what runs in it has its own. */
-  readonly random: Random;
+  random: Random;
   readonly trace: Trace;
   readonly etcd: MemoryEtcd;
   readonly network: SimNetwork;
@@ -181,14 +181,8 @@ export class World {
 
   #step(delta: Delta): void {
     for (const change of delta.changes) {
-      const { before, after } = change;
-      const what = (after ?? before) as object as Partial<Record<string, string>>;
-      const words = [what.serviceName ?? what.name, what.slot, what.nodeName, what.wanted, what.state];
-      const shown = words.filter((word) => word !== undefined && word !== '').join(' ');
-      this.trace.note(
-        `store: ${change.table}/${change.key} ${after ? shown : 'deleted'} @${delta.revision}`,
-        JSON.stringify(after),
-      );
+      const shown = change.after ? wordsOf(change) : 'deleted';
+      this.trace.note(`store: ${change.table}/${change.key} ${shown} @${delta.revision}`, JSON.stringify(change.after));
     }
     this.#check((invariant) => invariant.step?.(delta, this));
   }
@@ -209,5 +203,26 @@ export class World {
         this.fail(new Error(`${invariant.name}: ${error instanceof Error ? error.message : error}`, { cause: error }));
       }
     }
+  }
+}
+
+/** What people want to see of a record. */
+function wordsOf(change: Applied): string {
+  switch (change.table) {
+    case 'service': {
+      const { spec, revision, rollout, removing } = change.after!;
+      const { state, message } = rollout;
+      return `${spec.name} x${spec.replicas} revision ${revision} ${state}${message && `: ${message}`}${removing ? ' removing' : ''}`;
+    }
+    case 'task': {
+      const { serviceName, slot, revision, nodeName, wanted, state, health } = change.after!;
+      return `${serviceName}.${slot}/${revision} on ${nodeName} wanted ${wanted}: ${state} ${health}`;
+    }
+    case 'node': {
+      const { name, state, availability, subnet, message } = change.after!;
+      return `${name} ${state} ${availability} ${subnet} ${message}`;
+    }
+    default:
+      return '';
   }
 }
