@@ -200,8 +200,10 @@ export class Follower {
   }
 
   async #read(): Promise<Buffer> {
-    const buffer = Buffer.allocUnsafe(readBytes);
-    const { bytesRead } = await this.#file!.read(buffer, 0, readBytes, this.#offset);
+    const file = this.#file!;
+    // Most files have a line or none: a buffer of full size for each would be most of the agent's memory.
+    const size = Math.min(readBytes, Math.max(0, (await file.stat()).size - this.#offset));
+    const { buffer, bytesRead } = await file.read(Buffer.allocUnsafe(size), 0, size, this.#offset);
     return buffer.subarray(0, bytesRead);
   }
 

@@ -39,7 +39,7 @@ export async function memory(bench: BenchCluster): Promise<Figure[]> {
 }
 
 const isConmon = (pid: number) => commandLine(pid).startsWith('/usr/bin/conmon ');
-const isAgent = (pid: number) => /^\S*node \S*node-agent\/main\.ts /.test(commandLine(pid));
+const isAgent = (pid: number) => /^\S*node (?:-\S+ )*\S*node-agent\/main\.ts /.test(commandLine(pid));
 const isControlPlane = (pid: number) => /^\S*node \S*control-plane\/main\.ts run /.test(commandLine(pid));
 
 /** Megabytes when nothing has happened for a while. */
