@@ -1,5 +1,5 @@
 /** `gantry exec`: this terminal, on a task's. */
-
+import { spawnSync } from 'node:child_process';
 import { ExecStart, type RelayFrame } from '#proto/gen/gantry/v1/agent.ts';
 import type { ExecInput } from '#proto/gen/gantry/v1/operator.ts';
 import { Fault } from '#proto/kernel/errors.ts';
@@ -42,11 +42,13 @@ export function exec(options: ExecOptions, task: string, command: readonly strin
     let detached = false;
     const keys = detachDetector(detach);
     const onInput = (chunk: Buffer) => {
+      // They have left, and nobody has let them go yet.
+      if (detached) return call.cancel();
       const { bytes, detached: leave } = tty ? keys(chunk) : { bytes: chunk, detached: false };
       const room = bytes.length === 0 || frame({ $case: 'stdin', value: bytes });
       if (leave) {
         detached = true;
-        call.cancel();
+        frame({ $case: 'detach', value: true });
       } else if (!room) {
         process.stdin.pause();
         call.once('drain', () => process.stdin.resume());
@@ -58,7 +60,7 @@ export function exec(options: ExecOptions, task: string, command: readonly strin
     const signals = ['SIGINT', 'SIGTERM', 'SIGQUIT'] as const;
     const onSignal = (signal: NodeJS.Signals) => void frame({ $case: 'signal', value: signal });
     if (stdin) {
-      if (tty) process.stdin.setRawMode(true);
+      if (tty) rawTerminal();
       process.stdin.on('data', onInput).on('end', onEnd);
     }
     if (tty) process.stdout.on('resize', onResize);
@@ -92,6 +94,12 @@ export function exec(options: ExecOptions, task: string, command: readonly strin
       });
     return code;
   });
+}
+
+/** Node's raw mode still turns each line feed into two characters, which programs that draw on a terminal do not expect. */
+function rawTerminal(): void {
+  process.stdin.setRawMode(true);
+  spawnSync('stty', ['-opost'], { stdio: ['inherit', 'ignore', 'ignore'] });
 }
 
 async function write(out: NodeJS.WriteStream, bytes: Uint8Array): Promise<void> {

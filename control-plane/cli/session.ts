@@ -73,9 +73,13 @@ export function openSession(options: CommonOptions): Session {
       }
     },
     print,
-    printJson: (value) =>
-      print(JSON.stringify(value, (key, inner) => (key === '_unknownFields' ? undefined : inner), 2)),
+    printJson: (value) => print(jsonText(value, 2)),
   };
+}
+
+/** As scripts read it: what only our decoder keeps is left out. */
+export function jsonText(value: unknown, indent = 0): string {
+  return JSON.stringify(value, (key, inner) => (key === '_unknownFields' ? undefined : inner), indent);
 }
 
 /** Colours only where somebody looks: https://no-color.org. */

@@ -121,7 +121,8 @@ function ofNode(before: Node | undefined, after: Node | undefined): readonly Sai
   const { id, name } = (after ?? before)!;
   const event = (action: string, message: string): Said => ({ kind: 'node', action, id, name, node: name, message });
   if (!after) return [event('removed', 'removed from the cluster')];
-  if (!before) return [event('joined', `${after.address}, ${after.platform.os}/${after.platform.architecture}`)];
+  // Its agent has not described itself yet.
+  if (!before) return [event('joined', after.address)];
   const events: Said[] = [];
   if (after.state !== before.state) events.push(event(after.state, after.message || `${before.state} before`));
   if (after.availability !== before.availability)

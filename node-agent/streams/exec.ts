@@ -8,7 +8,7 @@ import type { RelayStream } from './relay.ts';
 /** After the process ended, its output may take this long to reach its end: a child of it may keep it open for ever. */
 const outputPatienceMs = 500;
 
-/** Resolves when the process has ended and its exit code is sent. Faults are the runtime's. */
+/** Resolves when the process has ended and its exit code is sent, or when the user left it alone. Faults are the runtime's. */
 export async function serveExec(
   parts: { readonly runtime: Runtime; readonly clock: Clock },
   start: ExecStart,
@@ -30,8 +30,12 @@ export async function serveExec(
   });
   const outputs = [pump(session.stdout, 'stdout', stream)];
   if (session.stderr) outputs.push(pump(session.stderr, 'stderr', stream));
+  const detached = Promise.withResolvers<undefined>();
   stream.listen({
-    message: (frame) => takeFrame(session, frame, stream),
+    message: (frame) => {
+      if (frame.body?.$case === 'detach') detached.resolve(undefined);
+      else takeFrame(session, frame, stream);
+    },
     drain: () => outputs.forEach((output) => void output.source.resume()),
     // The user went away: as a hang-up of their terminal.
     closed: () => {
@@ -41,7 +45,9 @@ export async function serveExec(
     },
   });
   stream.resume();
-  const exitCode = await session.exit;
+  const exitCode = await Promise.race([session.exit, detached.promise]);
+  // Its output goes on being read, so that it does not stand still; nobody gets it.
+  if (exitCode === undefined) return;
   const patience = new AbortController();
   await Promise.race([
     Promise.all(outputs.map((output) => output.ended)),
