@@ -6,6 +6,7 @@ import { containsAddress } from '#net/plan/cidr.ts';
 import { assert } from '#proto/kernel/errors.ts';
 import type { NodeId, TaskId } from '#proto/model/ids.ts';
 import { isServing, isTerminal, mayAdvance, mayWant, occupiesNode, type Task } from '#proto/model/task.ts';
+import { pinnedVolumes } from '#proto/model/volume.ts';
 import type { Host } from './host.ts';
 import type { World } from './world.ts';
 
@@ -36,6 +37,7 @@ export function invariants(): readonly Invariant[] {
   return [
     statesGoForward,
     nodesHoldWhatTheyHave,
+    volumesDrawTheirTasks,
     addressesAreUnique,
     addressesRest(),
     vipsAreUnique,
@@ -83,6 +85,23 @@ const nodesHoldWhatTheyHave: Invariant = {
       }
       assert(cpuMillis <= node.capacity.cpuMillis, `${node.name} has given away ${cpuMillis} millicores`);
       assert(memoryBytes <= node.capacity.memoryBytes, `${node.name} has given away ${memoryBytes} bytes`);
+    }
+  },
+};
+
+const volumesDrawTheirTasks: Invariant = {
+  name: 'a task is placed only where the volumes are that it mounts',
+  step({ changes }, { truth }) {
+    for (const change of changes) {
+      if (change.table !== 'task' || !change.after?.nodeId || change.before?.nodeId) continue;
+      const task = change.after;
+      const mode = truth.service(task.serviceId)?.spec.mode;
+      const template = truth.revisionOf(task.serviceId, task.revision)?.template;
+      for (const name of mode && template ? pinnedVolumes(mode, template) : []) {
+        const home = truth.get('volume', name)?.value;
+        const where = home?.nodeName ?? 'no node';
+        assert(home?.nodeId === task.nodeId, `${nameOf(task)} went to ${task.nodeName}, volume ${name} is on ${where}`);
+      }
     }
   },
 };

@@ -1,4 +1,6 @@
 /** What operators do meanwhile: named wishes, drawn at random, decided by the production rules. */
+
+import { emptyMount } from '#control-plane/compose/mounts.ts';
 import {
   createService,
   removeNode,
@@ -10,6 +12,7 @@ import {
   setNodeLabels,
   updateService,
 } from '#control-plane/reconcilers/service-changes.ts';
+import { noResources } from '#proto/model/resources.ts';
 import { containerSpec, type HealthCheck, type Service, type ServiceSpec } from '#proto/model/service.ts';
 import { aSpec, aTemplate } from '#test/support/builders.ts';
 import type { Host } from './host.ts';
@@ -33,7 +36,7 @@ export const wishes: readonly Wish[] = [
     name: 'update',
     make: (world) =>
       withService(world, ({ id, spec }) => {
-        const next = { ...spec, template: randomTemplate(world) };
+        const next = { ...spec, template: randomTemplate(world, spec.name) };
         world.wish(`update ${spec.name}`, (context) => updateService(context, id, next));
       }),
   },
@@ -110,6 +113,15 @@ export function tidyUp(world: World): void {
     world.wish(`activate ${name}`, (context) => setAvailability(context, id, 'active'));
     world.wish(`label ${name} zone=a`, (context) => setNodeLabels(context, id, { zone: 'a' }));
   }
+  // A volume of a node that was removed never comes back.
+  for (const { id, spec } of world.truth.all('service')) {
+    world.wish(`give up lost volumes of ${spec.name}`, (context) => {
+      const service = context.snapshot.service(id);
+      return service && !service.removing
+        ? updateService(context, id, { ...service.spec, volumeLoss: 'recreate' })
+        : [];
+    });
+  }
 }
 
 function randomSpec(world: World, name: string): ServiceSpec {
@@ -118,7 +130,7 @@ function randomSpec(world: World, name: string): ServiceSpec {
   return aSpec(name, {
     mode: global ? 'global' : 'replicated',
     replicas: global ? 0 : 1 + random.int(6),
-    template: randomTemplate(world),
+    template: randomTemplate(world, name),
     update: {
       parallelism: random.int(3),
       delayMs: random.int(2) * 300,
@@ -134,6 +146,7 @@ function randomSpec(world: World, name: string): ServiceSpec {
       platforms: [],
     },
     endpointMode: random.int(3) === 0 ? 'dnsrr' : 'vip',
+    volumeLoss: name === 's1' ? 'wait' : 'recreate',
   });
 }
 
@@ -146,11 +159,16 @@ const healthCheck: HealthCheck = {
   retries: 2,
 };
 
-function randomTemplate({ random }: World) {
+/** Some with a volume, which two services share; those reserve nothing, for all of them must fit one node in the end. */
+function randomTemplate({ random }: World, name: string) {
   const checked = random.int(4) === 0;
+  const number = random.int(1_000);
+  const reservations = { cpuMillis: 100 * random.int(5), memoryBytes: 2 ** 26 * random.int(4), pids: 0 };
+  const volume = name < 's3' ? 'demo_shared' : `demo_${name}`;
+  const mounts = number % 4 === 0 ? [emptyMount('volume', volume, '/data')] : [];
   return aTemplate({
-    container: containerSpec(`web:${random.int(1_000)}`, checked ? { healthCheck } : {}),
-    reservations: { cpuMillis: 100 * random.int(5), memoryBytes: 2 ** 26 * random.int(4), pids: 0 },
+    container: containerSpec(`web:${number}`, { mounts, ...(checked ? { healthCheck } : {}) }),
+    reservations: mounts.length > 0 ? noResources : reservations,
   });
 }
 
