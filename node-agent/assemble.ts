@@ -21,7 +21,7 @@ import type { ImageRecords } from './images/images.ts';
 import { parseReference } from './images/reference.ts';
 import { Journal } from './journal.ts';
 import { journalFile } from './journal-file.ts';
-import { natsLogSink } from './logs/nats-log-sink.ts';
+import { natsLogSink, nodeInbox } from './logs/nats-log-sink.ts';
 import { agentVersion, describeMachine, machinePlatform, readBootId } from './machine.ts';
 import { agentMetrics } from './metrics.ts';
 import { conmonRuntime } from './runtime/conmon-runtime.ts';
@@ -108,7 +108,12 @@ async function assemble(config: AgentConfig, kernel: Kernel, signal: AbortSignal
     data: config.data,
     reopen: (task) => runtime.reopenLog(task),
     open: (url) => {
-      const nats = openNats({ url, name: config.name, tls: { keyFile: key, certFile: cert, caFile: ca } });
+      const nats = openNats({
+        url,
+        name: config.name,
+        inboxPrefix: nodeInbox,
+        tls: { keyFile: key, certFile: cert, caFile: ca },
+      });
       return { ...natsLogSink({ nats }), close: () => nats.close() };
     },
   });

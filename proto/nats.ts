@@ -8,6 +8,8 @@ export interface NatsParts {
   /** Shown by the server's monitoring. */
   readonly name: string;
   /** Files are read again at each dial, so that a renewed certificate is taken up; PEM texts serve for good. */
+  /** Where answers are sent to; `_INBOX` unless told. */
+  readonly inboxPrefix?: string;
   readonly tls?: Pick<TlsOptions, 'caFile' | 'certFile' | 'keyFile' | 'ca' | 'cert' | 'key'>;
 }
 
@@ -31,6 +33,7 @@ export function openNats(parts: NatsParts): Nats {
   const dialled = connect({
     servers,
     name: parts.name,
+    ...(parts.inboxPrefix && { inboxPrefix: parts.inboxPrefix }),
     ...(parts.url.startsWith('tls:') && { tls: parts.tls ?? {} }),
     waitOnFirstConnect: true,
     maxReconnectAttempts: -1,

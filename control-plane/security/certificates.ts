@@ -23,6 +23,11 @@ export interface Authority {
   issue(request: IssueRequest): Promise<string>;
 }
 
+/** The role as NATS reads it, which maps a certificate to a user by the URI in it (systemd/nats.conf). */
+export function roleUri(role: Role): string {
+  return `gantry://${role}`;
+}
+
 export interface IssueRequest {
   readonly csrPem: string;
   /** Replaces whatever subject the request asks for. */
@@ -84,12 +89,13 @@ export async function openAuthority(root: KeyPair, now: () => number, random: Ra
             x509.ExtendedKeyUsage.clientAuth,
             ...(request.server ? [x509.ExtendedKeyUsage.serverAuth] : []),
           ]),
-          new x509.SubjectAlternativeNameExtension(
-            (request.hosts.length > 0 ? request.hosts : [request.commonName]).map((host) => ({
+          new x509.SubjectAlternativeNameExtension([
+            ...(request.hosts.length > 0 ? request.hosts : [request.commonName]).map((host) => ({
               type: isAddress(host) ? ('ip' as const) : ('dns' as const),
               value: host,
             })),
-          ),
+            { type: 'url' as const, value: roleUri(request.role) },
+          ]),
           await x509.AuthorityKeyIdentifierExtension.create(certificate),
         ],
       });

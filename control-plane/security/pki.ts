@@ -15,6 +15,7 @@ import {
   lifeSpent,
   openAuthority,
   type Role,
+  roleUri,
 } from './certificates.ts';
 
 export interface PkiParts {
@@ -39,6 +40,11 @@ export interface Pki {
 }
 
 const lifetimeMs = 365 * dayMs;
+/**
+ * A name in the certificates of the control plane and of etcd itself, and in nobody else's: nodes' and operators' names have
+ * no dots. etcd takes clients of our CA with this name alone (`--client-cert-allowed-hostname`).
+ */
+export const etcdClientName = 'control-plane.gantry';
 const holders: Record<PkiHolder, { readonly role: Role; readonly server: boolean }> = {
   etcd: { role: 'infrastructure', server: true },
   nats: { role: 'infrastructure', server: true },
@@ -65,11 +71,12 @@ export async function initPki(parts: PkiParts): Promise<Pki> {
   await mkdir(dir, { recursive: true, mode: 0o700 });
   const authority = await openAuthority(await rootOf(dir, now(), random), now, random);
   const pairs = new Map<PkiHolder, KeyPair>();
-  const hosts = [...new Set(['127.0.0.1', 'localhost', advertise, name])];
+  const reached = [...new Set(['127.0.0.1', 'localhost', advertise, name])];
   for (const holder of Object.keys(holders) as PkiHolder[]) {
+    const hosts = holder === 'client' || holder === 'etcd' ? [...reached, etcdClientName] : reached;
     const paths = pkiPaths(dataDir, holder);
     let pair = await readPair(paths.cert, paths.key);
-    const wanted = hosts.join(',');
+    const wanted = [...hosts, roleUri(holders[holder].role)].join(',');
     const issuedFor = (await readText(join(dirname(paths.cert), 'hosts')))?.trim();
     if (
       !pair ||
