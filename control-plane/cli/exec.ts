@@ -2,9 +2,13 @@
 import { spawnSync } from 'node:child_process';
 import { ExecStart, type RelayFrame } from '#proto/gen/gantry/v1/agent.ts';
 import type { ExecInput } from '#proto/gen/gantry/v1/operator.ts';
+import { systemClock, type Timer } from '#proto/kernel/clock.ts';
 import { Fault } from '#proto/kernel/errors.ts';
 import { exitCodes } from './failure.ts';
 import { type CommonOptions, withSession } from './session.ts';
+
+/** Who has left does not wait for ever for the node to notice. */
+const detachPatienceMs = 2_000;
 
 interface ExecOptions extends CommonOptions {
   readonly interactive?: true;
@@ -40,15 +44,16 @@ export function exec(options: ExecOptions, task: string, command: readonly strin
     send({ body: { $case: 'open', value: { task, start } } });
 
     let detached = false;
+    let letGo: Timer | undefined;
     const keys = detachDetector(detach);
     const onInput = (chunk: Buffer) => {
-      // They have left, and nobody has let them go yet.
-      if (detached) return call.cancel();
+      if (detached) return;
       const { bytes, detached: leave } = tty ? keys(chunk) : { bytes: chunk, detached: false };
       const room = bytes.length === 0 || frame({ $case: 'stdin', value: bytes });
       if (leave) {
         detached = true;
         frame({ $case: 'detach', value: true });
+        letGo = systemClock.after(detachPatienceMs, () => call.cancel());
       } else if (!room) {
         process.stdin.pause();
         call.once('drain', () => process.stdin.resume());
@@ -79,6 +84,7 @@ export function exec(options: ExecOptions, task: string, command: readonly strin
     } catch (error) {
       if (!detached) throw error;
     } finally {
+      letGo?.cancel();
       if (stdin && tty) process.stdin.setRawMode(false);
       process.stdin.off('data', onInput).off('end', onEnd).pause();
       process.stdout.off('resize', onResize);

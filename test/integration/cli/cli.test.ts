@@ -350,7 +350,8 @@ describe('streams', () => {
       const start = request.$case === 'exec' ? request.value : undefined;
       yield { body: { $case: 'stdout', value: Buffer.from(`tty ${start?.tty} ready`) } };
       for await (const { body } of input)
-        if (body?.$case === 'stdin')
+        if (body?.$case === 'detach') return;
+        else if (body?.$case === 'stdin')
           yield { body: { $case: 'stdout', value: Buffer.from(`<${Buffer.from(body.value)}>`) } };
     };
     const run = startCli(place, ['exec', '-it', 'web.1', 'sh'], { terminal: true });

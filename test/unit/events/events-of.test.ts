@@ -76,7 +76,7 @@ describe('events', () => {
       after: { ...h1, ...after },
     });
     expect(told({ table: 'node', key: h1.id, before: undefined, after: h1 })).toEqual([
-      `node joined h1: ${h1.address}, linux/amd64`,
+      `node joined h1: ${h1.address}`,
     ]);
     expect(told(change({ state: 'down', message: 'silent for 1.5 s' }))).toEqual(['node down h1: silent for 1.5 s']);
     expect(told(change({ availability: 'drain' }))).toEqual(['node drain h1: availability was active']);
