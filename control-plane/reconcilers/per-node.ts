@@ -1,7 +1,8 @@
 /** Which nodes a global service has a seat on: every one that is ready and suits it. */
 import type { Node } from '#proto/model/node.ts';
+import { isActive } from '#proto/model/task.ts';
 import { leave, type Seating } from './replicated.ts';
-import { activeOf, type Seat } from './seats.ts';
+import { activeOf, type Opinion, type Seat } from './seats.ts';
 
 /** `unfit`: why tasks of the service may not be on a node by its record; empty where they may. */
 export function perNode(
@@ -12,6 +13,7 @@ export function perNode(
   const wanted: Seat[] = [];
   const kept = new Set<string>();
   const whys = new Map<string, string>();
+  const waiting: Opinion[] = [];
   for (const node of nodes) {
     const why = unfit(node);
     const seat = seats.get(node.id);
@@ -21,10 +23,17 @@ export function perNode(
     } else if (node.state === 'ready') {
       kept.add(node.id);
       wanted.push({ slot: 0, nodeId: node.id, nodeName: node.name, tasks: seat?.tasks ?? [] });
-    } else kept.add(node.id);
+    } else {
+      kept.add(node.id);
+      // When it is back, it gets what is wanted then.
+      for (const task of seat?.tasks ?? []) {
+        if (isActive(task) && task.nodeId === '')
+          waiting.push({ kind: 'stop', task, why: `node ${node.name} is ${node.state}` });
+      }
+    }
   }
   const opinions = [...seats].flatMap(([key, seat]) =>
     kept.has(key) ? [] : leave(seat, whys.get(key) ?? `node ${seat.nodeName} is gone`),
   );
-  return { wanted: wanted.sort((a, b) => (a.nodeName < b.nodeName ? -1 : 1)), opinions };
+  return { wanted: wanted.sort((a, b) => (a.nodeName < b.nodeName ? -1 : 1)), opinions: [...opinions, ...waiting] };
 }

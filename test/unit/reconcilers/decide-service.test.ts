@@ -247,6 +247,27 @@ describe('a global service', () => {
     cluster.settle(web);
     expect(cluster.active(web)).toHaveLength(3);
   });
+
+  it('keeps no task waiting for a node that is down, so that it comes back to what is wanted then', () => {
+    const { cluster, web } = running({ mode: 'global', update: update({ monitorMs: 0 }) });
+    const h4 = aNode('h4', { subnet: '' });
+    cluster.put('node', h4);
+    cluster.settle(web);
+    expect(cluster.active(web).map(({ state }) => state)).toContain('pending');
+    cluster.put('node', { ...h4, state: 'down' });
+    cluster.settle(web);
+    changeImage(cluster, web, 'web:2');
+    cluster.settle(web);
+    expect(cluster.service(web).rollout.state).toBe('completed');
+    cluster.put('node', aNode('h4'));
+    cluster.settle(web);
+    expect(cluster.active(web).map(({ nodeName, revision }) => `${nodeName} ${revision}`)).toEqual([
+      'h1 2',
+      'h2 2',
+      'h3 2',
+      'h4 2',
+    ]);
+  });
 });
 
 describe('a rollout', () => {
