@@ -1,5 +1,6 @@
 /** The keyed set of what this node should hold: full sets in parts, then increments, never of an older epoch or out of turn. */
 import type { AssignmentSet } from '#proto/gen/gantry/v1/agent.ts';
+import { isFault } from '#proto/kernel/errors.ts';
 import type { AssignmentItem, Endpoint, Peer, TaskAssignment } from '#proto/model/assignment.ts';
 import { assignmentKey } from '#proto/model/assignment.ts';
 import type { Credential } from '#proto/model/cluster.ts';
@@ -11,11 +12,14 @@ export interface InventoryChange {
   readonly put: readonly AssignmentItem[];
   readonly removed: readonly string[];
   readonly full: boolean;
+  /** Keys of items that a newer control plane words in a way this version cannot read: what was held of them stays. */
+  readonly unreadable: readonly string[];
 }
 
 export class Inventory {
   #items = new Map<string, AssignmentItem>();
   #parts: Map<string, AssignmentItem> | undefined;
+  #unreadable: string[] = [];
   #epoch = 0;
   #revision = 0;
   #loaded = false;
@@ -37,10 +41,14 @@ export class Inventory {
   take(set: AssignmentSet): InventoryChange | undefined {
     if (set.epoch < this.#epoch) return undefined;
     if (set.epoch > this.#epoch && !set.full) return undefined;
-    const put = set.put.map(assignmentFromWire).filter((item) => item !== undefined);
+    const put = this.#read(set);
     if (set.full) {
       this.#parts ??= new Map();
       for (const item of put) this.#parts.set(assignmentKey(item), item);
+      for (const key of this.#unreadable) {
+        const held = this.#items.get(key);
+        if (held) this.#parts.set(key, held);
+      }
       if (set.more) return undefined;
       return this.#replace(this.#parts, set);
     }
@@ -48,12 +56,27 @@ export class Inventory {
     this.#revision = set.revision;
     for (const item of put) this.#items.set(assignmentKey(item), item);
     for (const key of set.remove) this.#items.delete(key);
-    return { put, removed: set.remove, full: false };
+    return { put, removed: set.remove, full: false, unreadable: this.#unreadable.splice(0) };
+  }
+
+  #read(set: AssignmentSet): AssignmentItem[] {
+    const read: AssignmentItem[] = [];
+    for (const assignment of set.put) {
+      try {
+        const item = assignmentFromWire(assignment);
+        if (item) read.push(item);
+      } catch (error) {
+        if (!isFault(error)) throw error;
+        this.#unreadable.push(assignment.key);
+      }
+    }
+    return read;
   }
 
   /** A new session begins: what was received of an unfinished full set is not continued by it. */
   restart(): void {
     this.#parts = undefined;
+    this.#unreadable = [];
   }
 
   #replace(next: Map<string, AssignmentItem>, set: AssignmentSet): InventoryChange {
@@ -68,7 +91,7 @@ export class Inventory {
     this.#epoch = set.epoch;
     this.#revision = set.revision;
     this.#loaded = true;
-    return { put, removed, full: true };
+    return { put, removed, full: true, unreadable: this.#unreadable.splice(0) };
   }
 
   tasks(): TaskAssignment[] {

@@ -206,6 +206,11 @@ export class Worker {
   take(set: AssignmentSet): void {
     const change = this.#inventory.take(set);
     if (!change) return;
+    if (change.unreadable.length > 0)
+      this.#parts.log.warn('the control plane says what this version cannot read: upgrade the agent', {
+        why: change.unreadable.slice(0, 5).join(', '),
+        count: change.unreadable.length,
+      });
     // Logins stay off the disk, and an assignment stays on it until its task is forgotten.
     const put = change.put.filter((item) => item.kind !== 'credential');
     this.#parts.journal.setItems(

@@ -31,6 +31,24 @@ describe('the inventory', () => {
     expect(names(inventory)).toEqual([idOf('stays'), idOf('new')]);
   });
 
+  it('passes over what a newer control plane words in a way it cannot read, and keeps what it had of it', () => {
+    const inventory = new Inventory();
+    inventory.take(set({ full: true, put: [task('known')] }));
+    const foreign = (name: string) => {
+      const item = task(name);
+      if (item.item?.$case === 'task') item.item.value.task!.wanted = 'hibernating';
+      return item;
+    };
+    const change = inventory.take(
+      set({ full: true, revision: 2, put: [foreign('known'), foreign('new'), task('t1')] }),
+    )!;
+    expect(names(inventory).sort()).toEqual([idOf('known'), idOf('t1')].sort());
+    expect(change.removed).toEqual([]);
+    expect(change.unreadable).toEqual([`task/${idOf('known')}`, `task/${idOf('new')}`]);
+    expect(inventory.take(set({ revision: 3, put: [foreign('known')] }))!.put).toEqual([]);
+    expect(names(inventory)).toContain(idOf('known'));
+  });
+
   it('does not mix parts of two sessions', () => {
     const inventory = new Inventory();
     inventory.take(set({ full: true, more: true, put: [task('old')] }));
