@@ -175,7 +175,7 @@ export function createProgram(end: (code: number) => void): Command {
     'rm <node>',
     'take a node out of the cluster',
     async (options, name) => (await import('./nodes.ts')).remove(options, name!),
-    (command) => command.option('--force', 'even if it is ready'),
+    (command) => command.option('--force', 'even if it is ready, or has the data of volumes'),
   );
 
   const token = program.command('token').description('tokens for machines that join').exitOverride();
