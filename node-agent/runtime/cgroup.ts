@@ -29,12 +29,17 @@ export interface Cgroups {
   kill(path: string): void;
   /** Removes the group where it is empty; true when nothing is left. */
   remove(path: string): boolean;
-  /** Moves a process into the group, made where it is missing. */
+  /** Moves a process into the group, made where it is missing; not out of a root group, where nothing limits it: a move may hold up every fork of the machine for 15 ms. */
   adopt(path: string, pid: number): Promise<void>;
 }
 
-/** Reads `/proc/self/mountinfo` (its text in `mountinfo`) to find the hierarchies. Fault `precondition` where there is none. */
-export function findCgroups(mountinfo: string = readFileSync('/proc/self/mountinfo', 'utf8')): Cgroups {
+type GroupsOf = (pid: number) => string;
+
+/** Reads `/proc/self/mountinfo` (its text in `mountinfo`) to find the hierarchies; `groupsOf` reads `/proc/PID/cgroup`. Fault `precondition` where there is none. */
+export function findCgroups(
+  mountinfo: string = readFileSync('/proc/self/mountinfo', 'utf8'),
+  groupsOf: GroupsOf = (pid) => readFileSync(`/proc/${pid}/cgroup`, 'utf8'),
+): Cgroups {
   const controllers = new Map<string, string>();
   let unified: string | undefined;
   for (const line of mountinfo.split('\n')) {
@@ -46,13 +51,13 @@ export function findCgroups(mountinfo: string = readFileSync('/proc/self/mountin
     if (type !== 'cgroup') continue;
     for (const option of options.split(',')) if (!controllers.has(option)) controllers.set(option, mountPoint);
   }
-  if (controllers.has('memory') || controllers.has('cpu')) return version1(controllers, unified);
-  if (unified) return version2(unified);
+  if (controllers.has('memory') || controllers.has('cpu')) return version1(controllers, unified, groupsOf);
+  if (unified) return version2(unified, groupsOf);
   throw new Fault('precondition', 'no control groups are mounted here', { remedy: 'mount cgroup2 on /sys/fs/cgroup' });
 }
 
 /** `unified`: where version 2 is mounted beside it; systemd follows processes there. */
-function version1(controllers: ReadonlyMap<string, string>, unified: string | undefined): Cgroups {
+function version1(controllers: ReadonlyMap<string, string>, unified: string | undefined, groupsOf: GroupsOf): Cgroups {
   const at = (controller: string, path: string, file = '') => {
     const root = controllers.get(controller);
     if (!root) throw new Fault('unsupported', `the cgroup controller ${controller} is not mounted here`);
@@ -98,7 +103,8 @@ function version1(controllers: ReadonlyMap<string, string>, unified: string | un
     },
     remove: (path) => hierarchies.map((root) => removeTree(join(root, path))).every((gone) => gone),
     async adopt(path, pid) {
-      for (const root of hierarchies) {
+      const limited = limitedIn(groupsOf(pid)).map((name) => (name === '' ? unified : controllers.get(name)));
+      for (const root of hierarchies.filter((one) => limited.includes(one))) {
         makeGroup(root, path);
         await writeFile(join(root, path, 'cgroup.procs'), String(pid));
       }
@@ -113,7 +119,13 @@ function isController(option: string): boolean {
   );
 }
 
-function version2(root: string): Cgroups {
+/** The controllers in whose trees a process is in a group below the root, out of `/proc/PID/cgroup`; '' for version 2. */
+function limitedIn(groups: string): string[] {
+  const lines = groups.split('\n').map((line) => /^\d+:([^:]*):(.*)$/.exec(line));
+  return lines.flatMap((line) => (line && line[2] !== '/' ? line[1]!.split(',') : []));
+}
+
+function version2(root: string, groupsOf: GroupsOf): Cgroups {
   const at = (path: string, file = '') => join(root, path, file);
   return {
     version: 2,
@@ -145,6 +157,7 @@ function version2(root: string): Cgroups {
     },
     remove: (path) => removeTree(at(path)),
     async adopt(path, pid) {
+      if (!limitedIn(groupsOf(pid)).includes('')) return;
       makeGroup(root, path);
       await writeFile(at(path, 'cgroup.procs'), String(pid));
     },

@@ -20,7 +20,8 @@ const limits = { cpuMillis: 500, memoryBytes: 1 << 20, pids: 7 };
 const none = { cpuMillis: 0, memoryBytes: 0, pids: 0 };
 
 describe('control groups, version 2', () => {
-  const groups = () => findCgroups(`30 1 0:26 / ${root} rw shared:4 - cgroup2 cgroup2 rw,nsdelegate`);
+  const groups = (own = '0::/system.slice/agent') =>
+    findCgroups(`30 1 0:26 / ${root} rw shared:4 - cgroup2 cgroup2 rw,nsdelegate`, () => own);
   beforeEach(() =>
     put('gantry/t', {
       'cgroup.procs': '11\n12\n',
@@ -82,6 +83,11 @@ describe('control groups, version 2', () => {
     await groups().adopt('/gantry/conmon', 99);
     expect(get('gantry/conmon/cgroup.procs')).toBe('99');
   });
+
+  it('leave a process in the root group', async () => {
+    await groups('0::/\n').adopt('/gantry/conmon', 99);
+    expect(() => get('gantry/conmon/cgroup.procs')).toThrow('ENOENT');
+  });
 });
 
 describe('control groups, version 1', () => {
@@ -94,7 +100,8 @@ describe('control groups, version 1', () => {
       `34 30 0:30 / ${root}/systemd rw - cgroup cgroup rw,name=systemd`,
       `35 30 0:31 / ${root}/unified rw - cgroup2 cgroup2 rw`,
     ].join('\n');
-  const groups = () => findCgroups(mountinfo());
+  const groups = (own = '5:cpu,cpuacct:/a\n4:memory:/a\n3:pids:/a\n1:name=systemd:/a\n0::/a') =>
+    findCgroups(mountinfo(), () => own);
   beforeEach(() => {
     put('memory', { 'memory.memsw.limit_in_bytes': '0' });
     put('memory/gantry/t', {
@@ -131,6 +138,13 @@ describe('control groups, version 1', () => {
     await groups().adopt('/gantry/conmon', 99);
     for (const name of ['cpu', 'cpuacct', 'memory', 'pids', 'systemd', 'unified'])
       expect(get(`${name}/gantry/conmon/cgroup.procs`)).toBe('99');
+  });
+
+  it('leave a process where it is in the root group', async () => {
+    await groups('5:cpu,cpuacct:/\n4:memory:/a\n3:pids:/\n1:name=systemd:/\n0::/').adopt('/gantry/conmon', 99);
+    expect(get('memory/gantry/conmon/cgroup.procs')).toBe('99');
+    for (const name of ['cpu', 'pids', 'systemd', 'unified'])
+      expect(() => get(`${name}/gantry/conmon/cgroup.procs`)).toThrow('ENOENT');
   });
 });
 
