@@ -57,6 +57,8 @@ export interface ControlPlane extends Doors {
 }
 
 const { version } = packageJson;
+/** Longest request to join: whoever sends it has proven nothing yet. */
+const enrolmentBytes = 64 * 1024;
 /** How long a start waits for etcd. */
 const etcdPatienceMs = 60_000;
 
@@ -182,7 +184,7 @@ async function openDoors(
   addresses.push(hostPort(config.advertise, agentPort));
   const enrolPort = await serveTcp(
     scope,
-    { address: config.listen, port: config.enrolPort, flag: '--enrol-port' },
+    { address: config.listen, port: config.enrolPort, flag: '--enrol-port', messageBytes: enrolmentBytes },
     certificate.credentials({ clients: false }),
     [{ definition: EnrolmentService, handlers: { enrol: unary((request) => enrolment.enrol(request)) } }],
   );

@@ -13,14 +13,14 @@ export interface Served {
   readonly handlers: grpc.UntypedServiceImplementation;
 }
 
-/** Serves until the scope closes; returns the port. Faults: `unavailable` where the address is taken or not ours. */
+/** Serves until the scope closes; returns the port. `messageBytes`: the longest message taken; 64 MiB unless told. Faults: `unavailable` where the address is taken or not ours. */
 export async function serveTcp(
   scope: Scope,
-  at: { readonly address: string; readonly port: number; readonly flag: string },
+  at: { readonly address: string; readonly port: number; readonly flag: string; readonly messageBytes?: number },
   credentials: grpc.ServerCredentials,
   services: readonly Served[],
 ): Promise<number> {
-  const server = serverOf(services);
+  const server = serverOf(services, at.messageBytes);
   const host = at.address.includes(':') ? `[${at.address}]` : at.address;
   const port = await bind(server, `${host}:${at.port}`, credentials).catch((error) => {
     throw new Fault('unavailable', `cannot listen at ${host}:${at.port}: ${describe(error)}`, {
@@ -60,8 +60,11 @@ export async function serveSocket(scope: Scope, path: string, services: readonly
   });
 }
 
-function serverOf(services: readonly Served[]): grpc.Server {
-  const server = new grpc.Server(channelOptions);
+function serverOf(services: readonly Served[], messageBytes?: number): grpc.Server {
+  const server = new grpc.Server({
+    ...channelOptions,
+    ...(messageBytes && { 'grpc.max_receive_message_length': messageBytes }),
+  });
   for (const { definition, handlers } of services) server.addService(definition, handlers);
   return server;
 }

@@ -97,6 +97,12 @@ describe('the doors of a control plane', () => {
     expect(info.cluster?.network).toBe('10.192.0.0/11');
   });
 
+  test('who has not proven anything cannot make it take in megabytes', async () => {
+    const request = { tokenId: 'x', csrPem: 'x'.repeat(1 << 20), proof: Buffer.alloc(32), name: 'h1' };
+    const answer = call(dial(`127.0.0.1:${controlPlane.enrolPort}`), EnrolmentService.enrol, request);
+    await expect(answer).rejects.toMatchObject({ code: 'exhausted' });
+  });
+
   test('a token lets a machine in as a node with a subnet of its own', async () => {
     const text = await token();
     const [one, two] = await Promise.all([join1('h1', text), join1('h2', text)]);
