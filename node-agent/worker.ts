@@ -6,7 +6,7 @@ import type { Clock } from '#proto/kernel/clock.ts';
 import { Fault } from '#proto/kernel/errors.ts';
 import type { Log } from '#proto/kernel/log.ts';
 import type { Random } from '#proto/kernel/random.ts';
-import type { TaskAssignment } from '#proto/model/assignment.ts';
+import { assignmentKey, type TaskAssignment } from '#proto/model/assignment.ts';
 import type { Credential } from '#proto/model/cluster.ts';
 import { type TaskId, taskId } from '#proto/model/ids.ts';
 import { isTerminal, type TaskStatus } from '#proto/model/task.ts';
@@ -52,6 +52,7 @@ export interface WorkerEvents {
 }
 
 const networkRetryMs = 1_000;
+const sweepRetryMs = 5_000;
 
 export class Worker {
   readonly #parts: WorkerParts;
@@ -73,7 +74,9 @@ export class Worker {
   constructor(parts: WorkerParts, events: WorkerEvents) {
     this.#parts = parts;
     this.#events = events;
-    this.#inventory = new Inventory(parts.journal.items());
+    const { journal, bootId } = parts;
+    if (journal.bootId !== bootId) this.#rebooted(journal.bootId !== undefined);
+    this.#inventory = new Inventory(journal.items());
     this.#membership = parts.journal.membership;
     this.#networkStands = new Promise((resolve) => {
       this.#networkStood = resolve;
@@ -92,8 +95,7 @@ export class Worker {
 
   /** Goes on from the journal and from what the runtime still has; needs no control plane. */
   async start(): Promise<void> {
-    const { journal, runtime, bootId } = this.#parts;
-    if (journal.bootId !== bootId) this.#rebooted(journal.bootId !== undefined);
+    const { runtime } = this.#parts;
     const containers = new Map<TaskId, ContainerState>();
     for (const container of await runtime.list()) containers.set(container.id, container);
     const assigned = new Map(this.#inventory.tasks().map((assignment) => [assignment.task.id, assignment]));
@@ -110,7 +112,10 @@ export class Worker {
     this.#runners.get(id)?.exited(exit);
   }
 
-  /** Every task of the boot before has ended with it. */
+  /**
+   * Every task of the boot before has ended with it. The last lines of the journal may be lost, and with them that a task had
+   * ended long before: one of which nothing was said is begun only when the control plane still assigns it.
+   */
   #rebooted(known: boolean): void {
     const { journal, clock, bootId, log } = this.#parts;
     if (known) log.warn('the machine has been rebooted, its tasks have ended', { count: journal.statuses().length });
@@ -120,6 +125,9 @@ export class Worker {
       const error = 'host rebooted';
       journal.setStatus({ ...status, state: 'failed', message: error, error, pid: 0, atMs: now, finishedAtMs: now });
     }
+    const told = new Set(journal.statuses().map(({ taskId }) => taskId));
+    const silent = journal.items().filter((item) => item.kind === 'task' && !told.has(item.task.id));
+    journal.setItems([], silent.map(assignmentKey));
     journal.setBoot(bootId);
   }
 
@@ -259,7 +267,12 @@ export class Worker {
 
   /** Removes what is here and belongs to no task: only now, with the full set, is that known. */
   async #sweep(): Promise<void> {
-    const { runtime, network, images, mounts, log } = this.#parts;
+    const { clock, runtime, network, images, mounts, log } = this.#parts;
+    let failed = false;
+    const failure = (error: unknown, task?: TaskId) => {
+      failed = true;
+      log.warn('strays were not all removed, trying again', { error, ...(task && { task }) });
+    };
     try {
       const found = new Set<TaskId>((await runtime.list()).map((container) => container.id));
       for (const id of await network.attached()) found.add(id);
@@ -269,12 +282,14 @@ export class Worker {
         if (this.#closed) return;
         if (this.#runners.has(id)) continue;
         log.warn('removing what no assignment names', { task: id });
-        await removeRemains(this.#parts, id);
+        await removeRemains(this.#parts, id).catch((error) => failure(error, id));
       }
     } catch (error) {
-      log.warn('strays were not all removed, trying again with the next full set', { error });
-      this.#swept = false;
+      failure(error);
     }
+    if (!failed) return;
+    await clock.sleep(sweepRetryMs);
+    if (!this.#closed) await this.#sweep();
   }
 
   #credential(image: string): Credential | undefined {
