@@ -6,6 +6,7 @@ import type {
   CreateTokenResponse,
   IssueCertificateRequest,
   IssueCertificateResponse,
+  RemoveCredentialRequest,
   RevokeTokenRequest,
 } from '#proto/gen/gantry/v1/operator.ts';
 import { Fault } from '#proto/kernel/errors.ts';
@@ -49,6 +50,18 @@ export async function putCredential(parts: OperatorParts, request: WireCredentia
       expect: snapshot.get('credential', registry)?.modRevision ?? 0,
     },
   ]);
+}
+
+/** Nodes are no longer given it. Fault: `not-found`. */
+export async function removeCredential(parts: OperatorParts, { registry }: RemoveCredentialRequest): Promise<void> {
+  await commitWish(parts, ({ snapshot }): Change[] => {
+    const held = snapshot.get('credential', registry);
+    if (!held)
+      throw new Fault('not-found', `there is no login for "${registry}"`, {
+        remedy: 'write the registry as it was given to gantry login',
+      });
+    return [{ table: 'credential', key: registry, value: undefined, expect: held.modRevision }];
+  });
 }
 
 /** A certificate of role operator, for a context file. */

@@ -5,7 +5,7 @@ import type { ExecInput, InfoResponse, OperatorServer } from '#proto/gen/gantry/
 import { toWire } from '#proto/model/wire.ts';
 import { serverStream, unary } from '#proto/rpc.ts';
 import { serverSideStream } from '#proto/rpc-stream.ts';
-import { createToken, issueCertificate, putCredential, revokeToken } from './access.ts';
+import { createToken, issueCertificate, putCredential, removeCredential, revokeToken } from './access.ts';
 import { apply } from './apply.ts';
 import { explain } from './explain.ts';
 import { inspect, list } from './list.ts';
@@ -32,6 +32,7 @@ export function operatorService(parts: OperatorParts): OperatorServer {
     createToken: unary((request) => createToken(parts, request)),
     revokeToken: unary((request) => revokeToken(parts, request).then(() => ({}))),
     putCredential: unary((request) => putCredential(parts, request).then(() => ({}))),
+    removeCredential: unary((request) => removeCredential(parts, request).then(() => ({}))),
     issueCertificate: unary((request) => issueCertificate(parts, request)),
     events: serverStream((request, signal) => events(parts, request, signal)),
     logs: serverStream((request, signal) => logs(parts, request, signal)),

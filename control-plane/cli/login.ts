@@ -1,4 +1,4 @@
-/** `gantry login`: a registry's user and password, for the nodes; the password is never an argument. */
+/** `gantry login` and `logout`: a registry's user and password, for the nodes; the password is never an argument. */
 import { createInterface } from 'node:readline/promises';
 import { Writable } from 'node:stream';
 import { Fault } from '#proto/kernel/errors.ts';
@@ -19,6 +19,15 @@ export function login(options: LoginOptions, registry: string): Promise<number> 
     const password = options.passwordStdin ? (await readAll()).replace(/\r?\n$/, '') : await ask('Password: ', true);
     await session.call(methods.putCredential, { registry, username, password });
     if (!session.json) session.print(`the nodes may pull from ${registry} as ${username}`);
+    return 0;
+  });
+}
+
+/** Images that are on nodes already stay there. */
+export function logout(options: CommonOptions, registry: string): Promise<number> {
+  return withSession(options, async (session) => {
+    await session.call(methods.removeCredential, { registry });
+    if (!session.json) session.print(`forgot the login for ${registry}`);
     return 0;
   });
 }

@@ -203,6 +203,9 @@ export function createProgram(end: (code: number) => void): Command {
         .option('-u, --username <name>', 'user name')
         .option('--password-stdin', 'read the password from standard input'),
   );
+  add(program, 'logout <registry>', 'forget that login', async (options, registry) =>
+    (await import('./login.ts')).logout(options, registry!),
+  );
 
   const context = program.command('context').description('control planes to talk to from this machine').exitOverride();
   add(context, 'ls', 'list contexts', async (options) => (await import('./context.ts')).list(options));

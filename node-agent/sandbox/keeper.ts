@@ -187,9 +187,15 @@ class Keeper {
         cable: this.#hosts.get(name)?.isPlugged() === false ? 'cut' : 'plugged',
       })),
       controlPlane: this.#saved.bare ? 'none' : nodes ? 'answering' : 'silent',
-      ready: nodes?.map((node) => node.name) ?? [],
+      // A host without power or cable is no node, whether the cluster has noticed or not.
+      ready: nodes?.map((node) => node.name).filter((name) => this.#isUp(name)) ?? [],
       ports: this.#forwarder.ports(),
     };
+  }
+
+  #isUp(name: string): boolean {
+    const host = this.#hosts.get(name);
+    return host?.isRunning() === true && host.isPlugged();
   }
 
   #joinedFile(name: string): string {

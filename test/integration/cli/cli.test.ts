@@ -266,6 +266,9 @@ describe('wishes', () => {
       username: 'me',
       password: 'secret',
     });
+    expect((await gantry('logout', 'registry.local:5000')).code).toBe(0);
+    expect(lab.store.snapshot.count('credential')).toBe(0);
+    expect((await gantry('logout', 'registry.local:5000')).code).toBe(2);
   });
 
   it('make context files that only their owner may read', async () => {

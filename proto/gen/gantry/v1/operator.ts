@@ -305,6 +305,15 @@ export interface PutCredentialResponse {
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
+export interface RemoveCredentialRequest {
+  registry: string;
+  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
+}
+
+export interface RemoveCredentialResponse {
+  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
+}
+
 export interface IssueCertificateRequest {
   csrPem: string;
   name: string;
@@ -3607,6 +3616,136 @@ export const PutCredentialResponse: MessageFns<PutCredentialResponse> = {
   },
 };
 
+function createBaseRemoveCredentialRequest(): RemoveCredentialRequest {
+  return { registry: "", _unknownFields: {} };
+}
+
+export const RemoveCredentialRequest: MessageFns<RemoveCredentialRequest> = {
+  encode(message: RemoveCredentialRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.registry !== "") {
+      writer.uint32(10).string(message.registry);
+    }
+    if (message._unknownFields !== undefined) {
+      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
+        const tag = parseInt(key, 10);
+        for (const value of values) {
+          writer.uint32(tag).raw(value);
+        }
+      }
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): RemoveCredentialRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseRemoveCredentialRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.registry = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        const buf = reader.skip(tag & 7);
+
+        const list = message._unknownFields![tag];
+
+        if (list === undefined) {
+          message._unknownFields![tag] = [buf];
+        } else {
+          list.push(buf);
+        }
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<RemoveCredentialRequest>, I>>(base?: I): RemoveCredentialRequest {
+    return RemoveCredentialRequest.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<RemoveCredentialRequest>, I>>(object: I): RemoveCredentialRequest {
+    const message = createBaseRemoveCredentialRequest();
+    message.registry = object.registry ?? "";
+    return message;
+  },
+};
+
+function createBaseRemoveCredentialResponse(): RemoveCredentialResponse {
+  return { _unknownFields: {} };
+}
+
+export const RemoveCredentialResponse: MessageFns<RemoveCredentialResponse> = {
+  encode(message: RemoveCredentialResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message._unknownFields !== undefined) {
+      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
+        const tag = parseInt(key, 10);
+        for (const value of values) {
+          writer.uint32(tag).raw(value);
+        }
+      }
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): RemoveCredentialResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseRemoveCredentialResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        const buf = reader.skip(tag & 7);
+
+        const list = message._unknownFields![tag];
+
+        if (list === undefined) {
+          message._unknownFields![tag] = [buf];
+        } else {
+          list.push(buf);
+        }
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<RemoveCredentialResponse>, I>>(base?: I): RemoveCredentialResponse {
+    return RemoveCredentialResponse.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<RemoveCredentialResponse>, I>>(_: I): RemoveCredentialResponse {
+    const message = createBaseRemoveCredentialResponse();
+    return message;
+  },
+};
+
 function createBaseIssueCertificateRequest(): IssueCertificateRequest {
   return { csrPem: "", name: "", _unknownFields: {} };
 }
@@ -4833,6 +4972,17 @@ export const OperatorService = {
       Buffer.from(PutCredentialResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): PutCredentialResponse => PutCredentialResponse.decode(value),
   },
+  removeCredential: {
+    path: "/gantry.v1.Operator/RemoveCredential" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: RemoveCredentialRequest): Buffer =>
+      Buffer.from(RemoveCredentialRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): RemoveCredentialRequest => RemoveCredentialRequest.decode(value),
+    responseSerialize: (value: RemoveCredentialResponse): Buffer =>
+      Buffer.from(RemoveCredentialResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): RemoveCredentialResponse => RemoveCredentialResponse.decode(value),
+  },
   issueCertificate: {
     path: "/gantry.v1.Operator/IssueCertificate" as const,
     requestStream: false as const,
@@ -4908,6 +5058,7 @@ export interface OperatorServer extends UntypedServiceImplementation {
   createToken: handleUnaryCall<CreateTokenRequest, CreateTokenResponse>;
   revokeToken: handleUnaryCall<RevokeTokenRequest, RevokeTokenResponse>;
   putCredential: handleUnaryCall<Credential, PutCredentialResponse>;
+  removeCredential: handleUnaryCall<RemoveCredentialRequest, RemoveCredentialResponse>;
   issueCertificate: handleUnaryCall<IssueCertificateRequest, IssueCertificateResponse>;
   events: handleServerStreamingCall<EventsRequest, Event>;
   logs: handleServerStreamingCall<LogsRequest, LogLine>;
@@ -5116,6 +5267,21 @@ export interface OperatorClient extends Client {
     metadata: Metadata,
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: PutCredentialResponse) => void,
+  ): ClientUnaryCall;
+  removeCredential(
+    request: RemoveCredentialRequest,
+    callback: (error: ServiceError | null, response: RemoveCredentialResponse) => void,
+  ): ClientUnaryCall;
+  removeCredential(
+    request: RemoveCredentialRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: RemoveCredentialResponse) => void,
+  ): ClientUnaryCall;
+  removeCredential(
+    request: RemoveCredentialRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: RemoveCredentialResponse) => void,
   ): ClientUnaryCall;
   issueCertificate(
     request: IssueCertificateRequest,
