@@ -52,7 +52,7 @@ export interface WorkerEvents {
 }
 
 const networkRetryMs = 1_000;
-const sweepRetryMs = 5_000;
+const sweepRetryMs = 1_000;
 
 export class Worker {
   readonly #parts: WorkerParts;

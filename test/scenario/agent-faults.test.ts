@@ -95,3 +95,49 @@ describe('a node that is removed while it is connected', () => {
     expect(dispatch.liveness.lastBeatAt(host.id)).toBeUndefined();
   });
 });
+
+describe('a machine that lost power', () => {
+  it('begins nothing by itself of which its journal has lost the end', async () => {
+    const host = await oneHost();
+    const id = await lab.assign(host, 't1');
+    await reaches(id, 'running');
+    await host.reboot();
+    const kept = host.disk.text.split('\n').filter((line) => !line.startsWith('["status/'));
+    host.disk.text = kept.join('\n');
+    lab.net.serve('m1:7400', undefined);
+    await host.start();
+    expect(host.agent!.worker.statuses()).toEqual([]);
+    lab.net.serve('m1:7400', lab.dispatches[0]);
+    await reaches(id, 'failed');
+  });
+});
+
+describe('what is left of a task', () => {
+  it('is removed as soon as that is possible, if not with the first full set', async () => {
+    lab = await AgentLab.start(['h1']);
+    const host = lab.hosts[0]!;
+    const stray = 'stray' as TaskId;
+    host.runtime.stray(stray);
+    const remove = host.runtime.delete.bind(host.runtime);
+    let refusals = 1;
+    host.runtime.delete = async (id) => {
+      if (refusals-- > 0) throw new Fault('unavailable', 'the runtime is busy');
+      await remove(id);
+    };
+    await host.start();
+    await eventually(() => host.runtime.containers.size === 0);
+    expect(refusals).toBeLessThan(0);
+  });
+
+  it('keeps its address from another task for as long as it runs', async () => {
+    const host = await oneHost();
+    const first = await lab.assign(host, 't1', { address: '10.192.1.77' });
+    await reaches(first, 'running');
+    host.runtime.stubborn.add(first);
+    await lab.edit(first, { wanted: 'shutdown' });
+    const second = await lab.assign(host, 't2', { address: '10.192.1.77' });
+    await eventually(() => lab.task(second).error.includes(`still that of task ${first}`));
+    host.runtime.exit(first, 137);
+    await reaches(second, 'running');
+  });
+});

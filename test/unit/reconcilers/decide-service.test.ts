@@ -324,6 +324,38 @@ describe('a rollout', () => {
     expect(cluster.active(web).filter(({ revision }) => revision === 1)).toHaveLength(2 + 1 - 1);
   });
 
+  it('replaces the old task also where its successor completes before it was healthy', () => {
+    const { cluster, web } = running({ replicas: 1, update: update({ order: 'start-first' }) });
+    changeImage(cluster, web, 'web:2');
+    cluster.decide(web);
+    const next = cluster.active(web).find(({ revision }) => revision === 2)!;
+    cluster.report(next, { state: 'complete', startedAtMs: cluster.now, finishedAtMs: cluster.now });
+    for (let round = 0; round < 6; round++) {
+      cluster.decide(web);
+      cluster.obey(web);
+      cluster.now += 2_000;
+    }
+    expect(cluster.active(web).map(({ revision }) => revision)).toEqual([2]);
+    expect(cluster.service(web).rollout.state).toBe('completed');
+  });
+
+  it('does not end while the new task that is up is leaving and the old one is still there', () => {
+    const { cluster, web } = running({ replicas: 1, update: update({ order: 'start-first' }) });
+    changeImage(cluster, web, 'web:2');
+    cluster.decide(web);
+    const next = cluster.active(web).find(({ revision }) => revision === 2)!;
+    cluster.put('node', { ...cluster.snapshot.node(next.nodeId as never)!, availability: 'drain' });
+    cluster.decide(web);
+    cluster.report(cluster.snapshot.task(next.id)!, { state: 'running', startedAtMs: cluster.now });
+    cluster.now += 5_000;
+    cluster.decide(web);
+    cluster.settle(web);
+    cluster.now += 5_000;
+    cluster.settle(web);
+    expect(cluster.active(web).map(({ revision }) => revision)).toEqual([2]);
+    expect(cluster.service(web).rollout.state).toBe('completed');
+  });
+
   it('pauses with the reason when the new tasks fail, and leaves the others alone', () => {
     const { cluster, web } = running({ update: update() });
     changeImage(cluster, web, 'web:bad');
