@@ -1,5 +1,16 @@
 /** YAML as a plain tree in which every key and value knows its place; anchors and merge keys are already spread out. */
-import { isAlias, isMap, isScalar, isSeq, LineCounter, type Node, parseDocument, type YAMLMap } from 'yaml';
+import {
+  type Alias,
+  isAlias,
+  isMap,
+  isScalar,
+  isSeq,
+  LineCounter,
+  type Node,
+  parseDocument,
+  visit,
+  type YAMLMap,
+} from 'yaml';
 import { type Findings, type Place, type Position, refuse } from './diagnostic.ts';
 
 export type Tree = MapTree | ListTree | ScalarTree;
@@ -43,7 +54,7 @@ export function parseTree(file: string, text: string, findings: Findings): Tree 
     refuse(findings, { at: at(error.pos[0]), path: '' }, message, 'correct the YAML');
   }
   if (document.errors.length > 0 || !document.contents) return undefined;
-  const conversion = { at, findings, document, nodes: 0, open: new Set<Node>() };
+  const conversion = { at, findings, targets: aliasTargets(document), nodes: 0, open: new Set<Node>() };
   try {
     return convert(conversion, document.contents, '');
   } catch (error) {
@@ -60,10 +71,25 @@ export function parseTree(file: string, text: string, findings: Findings): Tree 
 
 class TooLarge extends Error {}
 
+/** What each alias stands for: the last node before it that has its anchor. One walk: asking each alias would be one for each. */
+function aliasTargets(document: ReturnType<typeof parseDocument>): ReadonlyMap<Alias, Node> {
+  const anchored = new Map<string, Node>();
+  const targets = new Map<Alias, Node>();
+  visit(document, {
+    Node(_key, node) {
+      if (isAlias(node)) {
+        const target = anchored.get(node.source);
+        if (target) targets.set(node, target);
+      } else if (node.anchor) anchored.set(node.anchor, node);
+    },
+  });
+  return targets;
+}
+
 interface Conversion {
   readonly at: (offset: number) => Position;
   readonly findings: Findings;
-  readonly document: ReturnType<typeof parseDocument>;
+  readonly targets: ReadonlyMap<Alias, Node>;
   nodes: number;
   readonly open: Set<Node>;
 }
@@ -73,7 +99,7 @@ function convert(conversion: Conversion, node: Node | null, path: string, fallba
   const at = conversion.at(node?.range?.[0] ?? fallback);
   if (node === null) return { kind: 'scalar', at, path, value: null, source: '', tag: '' };
   if (isAlias(node)) {
-    const target = node.resolve(conversion.document);
+    const target = conversion.targets.get(node);
     if (!target || conversion.open.has(target)) {
       refuse(
         conversion.findings,

@@ -167,6 +167,19 @@ describe('bad input is refused at its place', () => {
     expect(errorsOf(text)[0]).toMatch(expected);
   });
 
+  it('an alias bomb in maps included, before anybody waits for it', () => {
+    const lines = ['x-a0: &a0 {k: v}'];
+    for (let level = 1; level < 30; level++) {
+      const nine = Array.from({ length: 9 }, (_, key) => `k${key}: *a${level - 1}`).join(', ');
+      lines.push(`x-a${level}: &a${level} {${nine}}`);
+    }
+    const began = performance.now();
+    const text = `${lines.join('\n')}\nservices:\n  web:\n    image: a\n    labels: *a29\n`;
+    expect(errorsOf(text)[0]).toMatch(/more than 200000 values/);
+    // One event loop serves all nodes: after a second of silence they look for another leader.
+    expect(performance.now() - began).toBeLessThan(2_000);
+  });
+
   it('an alias bomb included', () => {
     let text = 'x0: &a0 [x,x,x,x,x,x,x,x,x]\n';
     for (let i = 1; i < 9; i++)
