@@ -42,14 +42,18 @@ describe('a full disk', () => {
   test.for([
     ['agent', '/var/lib/gantry/agent', 'hello:1'],
     ['containerd', '/var/lib/containerd', 'hello:2'],
-  ] as const)('of the %s is named, and the task runs when there is space', async ([name, directory, image]) => {
-    await cluster.apply(service(`before-${name}`, 'hello:1'));
-    await fill(directory);
-    expect(await fails(`full-${name}`, image)).toMatch(/disk .*full.*no space left on device/);
-    expect((await cluster.nodes())[0]?.state).toBe('ready');
-    await free(directory);
-    await cluster.settled(`full-${name}`, 1);
-    await eventually(async () => (await cluster.running(`before-${name}`)).length === 1);
-    await cluster.apply(service(`after-${name}`, 'hello:1'));
-  });
+  ] as const)(
+    'of the %s is named, and the task runs when there is space',
+    { timeout: 60_000 },
+    async ([name, directory, image]) => {
+      await cluster.apply(service(`before-${name}`, 'hello:1'));
+      await fill(directory);
+      expect(await fails(`full-${name}`, image)).toMatch(/disk .*full.*no space left on device/);
+      expect((await cluster.nodes())[0]?.state).toBe('ready');
+      await free(directory);
+      await cluster.settled(`full-${name}`, 1);
+      await eventually(async () => (await cluster.running(`before-${name}`)).length === 1);
+      await cluster.apply(service(`after-${name}`, 'hello:1'));
+    },
+  );
 });
