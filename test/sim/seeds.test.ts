@@ -3,15 +3,15 @@ import { describe, expect, it } from 'vitest';
 import { systemRandom } from '#proto/kernel/random.ts';
 import { tell } from './story.ts';
 
-/** Seeds that found a bug stay here, with what they found. */
+/** Seeds that break when a bug that was found here is put back. */
 const found = [
-  7, // a task that cannot be prepared was replaced forty times a second: its wait was for the start only
-  39, // a leader that never heard of an orphan gave its address away while its process was still ending
-  4, // a node took over the subnet, and addresses that had to rest, of one just removed
-  20143, // a successor that completed left its forerunner in its seat for good
-  20212, // a rollout ended by a task that was leaving: the older one stayed
+  4, // a task that cannot be prepared was replaced forty times a second: its wait was for the start only
+  5, // a node took over the subnet, and addresses that had to rest, of one just removed
+  131, // a leader that never heard of an orphan gave its address away while its process was still ending
+  201, // a rollout ended by a task that was leaving: the older one stayed
+  482, // a successor that completed left its forerunner in its seat for good
 ];
-const fixed = [...new Set([...found, ...Array.from({ length: 30 }, (_, index) => index + 1)])];
+const fixed = [...new Set([...found, ...Array.from({ length: 27 }, (_, index) => index + 1)])];
 const fresh = Array.from({ length: 10 }, () => 10_000 + systemRandom.int(1_000_000));
 
 describe('a cluster in which everything goes wrong', () => {
