@@ -5,6 +5,7 @@ import type { Floor } from './floor.ts';
 import { median, percentile } from './measure.ts';
 
 const kills = 20;
+const restMs = 1_000;
 
 export async function replacement(bench: BenchCluster, floor: Floor): Promise<Figure[]> {
   const byHand = await floor.steps('runc', 10);
@@ -19,8 +20,8 @@ export async function replacement(bench: BenchCluster, floor: Floor): Promise<Fi
     const killedAt = performance.now();
     process.kill(pid, 'SIGKILL');
     times.push((await again).heardAt - killedAt);
-    // The remains of the dead are removed 250 ms later: not the next one's business.
-    await new Promise((resolve) => setTimeout(resolve, 400));
+    // The remains of the dead are removed 250 ms later, and the kernel takes as long again over their links.
+    await new Promise((resolve) => setTimeout(resolve, restMs));
   }
   await bench.remove(['kill']);
   return [
