@@ -3,6 +3,7 @@ import path from 'node:path';
 import type { Clock } from '#proto/kernel/clock.ts';
 import { Fault, isFault } from '#proto/kernel/errors.ts';
 import type { Log } from '#proto/kernel/log.ts';
+import type { Endpoint } from '#proto/model/assignment.ts';
 import { type TaskId, taskId } from '#proto/model/ids.ts';
 import { dnsView } from './dns/answer.ts';
 import { DnsServer } from './dns/server.ts';
@@ -11,9 +12,10 @@ import type { ForgetScope } from './host/conntrack.ts';
 import { HostKernel } from './host/host-kernel.ts';
 import type { Attachment, Network, NetworkRepair, NetworkWanted } from './network.ts';
 import { departed } from './plan/balance.ts';
-import { containsAddress, gatewayOf } from './plan/cidr.ts';
+import { containsAddress, gatewayOf, tryAddress } from './plan/cidr.ts';
 import type { NetStep } from './plan/diff.ts';
 import { type Planned, portNameOf } from './plan/node-plan.ts';
+import { changesBetween } from './plan/shards.ts';
 import { Reconciler } from './reconcile.ts';
 
 const upstreamTimeoutMs = 2000;
@@ -61,7 +63,10 @@ class HostNetwork implements Network {
     };
     this.#reconciler = new Reconciler(
       { clock: parts.clock, log: this.#log, kernel },
-      () => new Set([...this.#tasks.keys()].map(portNameOf)),
+      (wanted) => ({
+        ports: new Set([...this.#tasks.keys()].map(portNameOf)),
+        macs: this.#kernel.macs(peersOf(wanted)),
+      }),
       (planned, before) => this.#settle(planned, before),
     );
   }
@@ -81,14 +86,13 @@ class HostNetwork implements Network {
 
   /** Flows to backends that are gone would reach nobody, or the next owner of the address, for as long as they go on. */
   #forgetDeparted(planned: Planned, before: Planned): void {
-    const changed = [...before.sources.values()].filter(
-      (source) => planned.sources.get(source.endpoint.serviceId)?.endpoint !== source.endpoint,
-    );
-    if (changed.length === 0) return;
-    const { gone, resting } = departed(
-      changed.map((source) => source.endpoint),
-      changed.flatMap(({ endpoint }) => planned.sources.get(endpoint.serviceId)?.endpoint ?? []),
-    );
+    const then: Endpoint[] = [];
+    const now: Endpoint[] = [];
+    for (const [, group, old] of changesBetween(planned.plan.firewall.endpoints, before.plan.firewall.endpoints)) {
+      if (old) then.push(old.endpoint);
+      if (group) now.push(group.endpoint);
+    }
+    const { gone, resting } = departed(then, now);
     // Nobody waits: new connections go elsewhere already.
     for (const address of gone) void this.#forget(address, 'answered');
     for (const address of resting) void this.#forget(address, 'answered-udp');
@@ -164,4 +168,10 @@ class HostNetwork implements Network {
     await this.#dns.close();
     await this.#kernel.close();
   }
+}
+
+function peersOf(wanted: NetworkWanted): readonly string[] {
+  return wanted.peers.flatMap((peer) =>
+    peer.nodeId === wanted.nodeId || tryAddress(peer.address) === undefined ? [] : [peer.address],
+  );
 }

@@ -4,7 +4,7 @@ import { describe, Fault, isFault } from '#proto/kernel/errors.ts';
 import type { Log } from '#proto/kernel/log.ts';
 import type { NetworkRepair, NetworkWanted } from './network.ts';
 import { diffFirewalls, diffLinks, diffTable, type LinksSeen, type NetStep, type TableSeen } from './plan/diff.ts';
-import { type NodePlan, type Planned, planNode } from './plan/node-plan.ts';
+import { type NodePlan, type Planned, planNode, type Surroundings, sameSet } from './plan/node-plan.ts';
 
 /** How often is asked whether somebody has interfered; each time costs some ten microseconds. */
 const watchEveryMs = 200;
@@ -27,8 +27,8 @@ interface Waiter {
 
 export class Reconciler {
   readonly #parts: { readonly clock: Clock; readonly log: Log; readonly kernel: Kernel };
-  /** Names of the links that tasks have now. */
-  readonly #ports: () => ReadonlySet<string>;
+  /** The node as it is now; equal parts are the same objects. */
+  readonly #around: (wanted: NetworkWanted) => Surroundings;
   /** Runs after the kernel holds a plan: DNS, connections. */
   readonly #settled: (planned: Planned, before: Planned | undefined) => Promise<void>;
   readonly #listeners = new Set<(repair: NetworkRepair) => void>();
@@ -47,11 +47,11 @@ export class Reconciler {
 
   constructor(
     parts: { readonly clock: Clock; readonly log: Log; readonly kernel: Kernel },
-    ports: () => ReadonlySet<string>,
+    around: (wanted: NetworkWanted) => Surroundings,
     settled: (planned: Planned, before: Planned | undefined) => Promise<void>,
   ) {
     this.#parts = parts;
-    this.#ports = ports;
+    this.#around = around;
     this.#settled = settled;
   }
 
@@ -116,17 +116,16 @@ export class Reconciler {
     // What goes wrong below leaves doubt; what others do from here on is noticed after the reading.
     this.#stale = { links: false, table: false };
     try {
+      const around = this.#around(wanted);
       const planned =
-        before?.input === wanted && sameSet(before.plan.ports, this.#ports())
-          ? before
-          : planNode(wanted, new Set(this.#ports()), before);
+        before?.input === wanted && sameAround(before.around, around) ? before : planNode(wanted, around, before);
       const { plan } = planned;
       const table =
         stale.table || !before
           ? diffTable(plan.firewall, await this.#parts.kernel.readTable(plan))
           : diffFirewalls(plan.firewall, before.plan.firewall);
       const links = diffLinks(plan, stale.links || !before ? this.#parts.kernel.readLinks(plan) : before.plan);
-      const fault = await this.#takeAll([...links, ...table], this.#done !== undefined && this.#done.input === wanted);
+      const fault = await this.#takeAll([...links, ...table], this.#done === planned);
       this.#planned = planned;
       if (fault === undefined) {
         await this.#settled(planned, this.#done);
@@ -188,11 +187,13 @@ export class Reconciler {
     } catch (error) {
       this.#failed(error);
     }
+    const { input, around } = this.#planned;
+    const news = this.#around(input as NetworkWanted).macs !== around.macs;
     if (this.#failure !== '' && this.#parts.clock.monotonic() < this.#retryAt) return false;
-    return this.#stale.links || this.#stale.table;
+    return news || this.#stale.links || this.#stale.table;
   }
 }
 
-function sameSet(a: ReadonlySet<string>, b: ReadonlySet<string>): boolean {
-  return a.size === b.size && [...a].every((item) => b.has(item));
+function sameAround(a: Surroundings, b: Surroundings): boolean {
+  return a.macs === b.macs && sameSet(a.ports, b.ports);
 }

@@ -4,9 +4,12 @@ import path from 'node:path';
 import { gatewayOf } from '#net/plan/cidr.ts';
 import type { LinksSeen, NetStep, TableSeen } from '#net/plan/diff.ts';
 import { bridgeName, macOf, type NodePlan, portNameOf } from '#net/plan/node-plan.ts';
+import { describeRule } from '#net/plan/return-path.ts';
+import { routeKey } from '#net/plan/routes.ts';
 import { replaceTable, updateTable } from '#net/plan/rules.ts';
 import { Fault, isFault, unreachable } from '#proto/kernel/errors.ts';
 import { Conntrack, type ForgetScope } from './conntrack.ts';
+import { Neighbours } from './neighbours.ts';
 import { Netlink } from './netlink.ts';
 import { createNetns, isPinned, type OpenNetns, openNetns, removeNetns } from './netns.ts';
 import { NftGeneration } from './nft-generation.ts';
@@ -27,7 +30,8 @@ export class HostKernel {
   readonly #netlink = new Netlink(0);
   /** Deletes links, on a thread of the pool. */
   readonly #deleter = new Netlink(0);
-  readonly #monitor = new rt.RouteMonitor(new Set([this.#netlink.portId, this.#deleter.portId]));
+  readonly #monitor = new rt.Monitor(rt.links, new Set([this.#netlink.portId, this.#deleter.portId]));
+  readonly #neighbours = new Neighbours();
   readonly #nftables = new Nftables();
   readonly #generation = new NftGeneration();
   readonly #conntrack = new Conntrack();
@@ -59,7 +63,8 @@ export class HostKernel {
       ports: new Set(
         links.filter((link) => bridge && link.up && link.master === bridge.index).map((link) => link.name),
       ),
-      routes: new Map(rt.listRoutes(this.#netlink, nameOf).map((route) => [route.destination, route])),
+      routes: new Map(rt.listRoutes(this.#netlink, nameOf).map((route) => [routeKey(route), route])),
+      rules: new Map(rt.listRules(this.#netlink).map((rule) => [describeRule(rule), rule])),
     };
   }
 
@@ -92,6 +97,10 @@ export class HostKernel {
         return this.#netlink.do(rt.replaceRoute(step.route, (name) => this.#indexOf(name)));
       case 'route-remove':
         return ignoring(['not-found'], () => this.#netlink.do(rt.deleteRoute(step.route)));
+      case 'rule':
+        return ignoring(['exists'], () => this.#netlink.do(rt.addRule(step.rule)));
+      case 'rule-remove':
+        return ignoring(['not-found'], () => this.#netlink.do(rt.deleteRule(step.rule)));
       case 'table-replace':
         return this.#transact(replaceTable(step.declarations, step.elements));
       case 'table-update':
@@ -113,6 +122,11 @@ export class HostKernel {
   disturbed(plan: NodePlan): { readonly links: boolean; readonly table: boolean } {
     const links = this.#monitor.disturbed() || [...plan.sysctls].some(([name, value]) => readSysctl(name) !== value);
     return { links, table: this.#generation.read() !== this.#knownGeneration };
+  }
+
+  /** As Neighbours.macs. */
+  macs(addresses: readonly string[]): ReadonlyMap<string, string> {
+    return this.#neighbours.macs(addresses);
   }
 
   #setBridge(mac: string): void {
@@ -241,6 +255,7 @@ export class HostKernel {
   async close(): Promise<void> {
     await this.#nftables.close();
     this.#monitor.close();
+    this.#neighbours.close();
     this.#generation.close();
     await this.#conntrack.close();
     this.#deleter.close();

@@ -88,12 +88,14 @@ function readElements(objects: readonly NftObject[]): Map<string, string> {
 /** nft's language for an expression of its JSON, of those that occur in our elements. */
 function words(expression: unknown): string {
   if (typeof expression !== 'object' || expression === null) return String(expression);
-  const { concat, goto, elem } = expression as {
+  const { concat, goto, elem, prefix } = expression as {
     concat?: readonly unknown[];
+    prefix?: { addr: string; len: number };
     goto?: { target: string };
     elem?: { val: unknown };
   };
   if (concat) return concat.map(words).join(' . ');
+  if (prefix) return `${prefix.addr}/${prefix.len}`;
   if (goto) return `goto ${goto.target}`;
   return elem ? words(elem.val) : JSON.stringify(expression);
 }

@@ -1,8 +1,10 @@
 /** From what the kernel holds to what it should hold: the named steps between them, each with its why. */
 import type { Elements } from './balance.ts';
-import { type Bridge, type Firewall, flatten, isPortName, type NodePlan } from './node-plan.ts';
-import { describeRoute, type Route } from './routes.ts';
+import { type Bridge, elementsOf, type Firewall, isPortName, type NodePlan } from './node-plan.ts';
+import type { Rule } from './return-path.ts';
+import { describeRoute, type Route, routeKey } from './routes.ts';
 import { type Declarations, isDispatchChain } from './rules.ts';
+import { changesBetween } from './shards.ts';
 
 /** Our links, addresses, routes and settings, as read back. */
 export interface LinksSeen {
@@ -10,6 +12,7 @@ export interface LinksSeen {
   readonly bridge: Bridge | undefined;
   readonly ports: ReadonlySet<string>;
   readonly routes: ReadonlyMap<string, Route>;
+  readonly rules: ReadonlyMap<string, Rule>;
 }
 
 /** Our nftables table, as read back. */
@@ -27,6 +30,7 @@ export type NetStep = { readonly why: string } & (
   | { readonly kind: 'port' | 'port-remove'; readonly port: string }
   | { readonly kind: 'route'; readonly route: Route }
   | { readonly kind: 'route-remove'; readonly route: Route }
+  | { readonly kind: 'rule' | 'rule-remove'; readonly rule: Rule }
   | { readonly kind: 'table-replace'; readonly declarations: Declarations; readonly elements: Elements }
   | ({ readonly kind: 'table-update' } & TableChange)
 );
@@ -68,24 +72,36 @@ export function diffLinks(plan: NodePlan, seen: LinksSeen): NetStep[] {
     if (!isPortName(port) || plan.ports.has(port)) continue;
     steps.push({ kind: 'port-remove', port, why: `link ${port} belongs to no task` });
   }
-  steps.push(...diffRoutes(plan.routes, seen));
+  steps.push(...diffRoutes(plan.routes, seen), ...diffRules(plan.rules, seen.rules));
   return steps;
 }
 
 function diffRoutes(routes: ReadonlyMap<string, Route>, seen: LinksSeen): NetStep[] {
   const steps: NetStep[] = [];
   for (const route of seen.routes.values()) {
-    if (!routes.has(route.destination)) {
+    if (!routes.has(routeKey(route))) {
       steps.push({ kind: 'route-remove', route, why: `route ${describeRoute(route)} leads to nobody` });
     }
   }
   for (const route of routes.values()) {
-    const now = seen.routes.get(route.destination);
+    const now = seen.routes.get(routeKey(route));
     // The kernel drops the routes of a link that goes away or down.
     const dropped = route.type === 'link' && !seen.bridge?.up;
-    if (now && !dropped && describeRoute(now) === describeRoute(route)) continue;
+    if (now && !dropped && (now === route || describeRoute(now) === describeRoute(route))) continue;
     const was = now && !dropped ? `was ${describeRoute(now)}` : 'was missing';
     steps.push({ kind: 'route', route, why: `route ${describeRoute(route)} ${was}` });
+  }
+  return steps;
+}
+
+function diffRules(rules: ReadonlyMap<string, Rule>, seen: ReadonlyMap<string, Rule>): NetStep[] {
+  if (rules === seen) return [];
+  const steps: NetStep[] = [];
+  for (const [text, rule] of seen) {
+    if (!rules.has(text)) steps.push({ kind: 'rule-remove', rule, why: `rule ${text} leads to nobody` });
+  }
+  for (const [text, rule] of rules) {
+    if (!seen.has(text)) steps.push({ kind: 'rule', rule, why: `rule ${text} was missing` });
   }
   return steps;
 }
@@ -93,7 +109,7 @@ function diffRoutes(routes: ReadonlyMap<string, Route>, seen: LinksSeen): NetSte
 /** The steps that make the table what is wanted; at most one. */
 export function diffTable(wanted: Firewall, seen: TableSeen | undefined): NetStep[] {
   const replace = (why: string): NetStep[] => [
-    { kind: 'table-replace', declarations: wanted.declarations, elements: flatten(wanted.groups), why },
+    { kind: 'table-replace', declarations: wanted.declarations, elements: elementsOf(wanted), why },
   ];
   if (!seen) return replace('table ip gantry was missing');
   for (const [name, body] of wanted.declarations) {
@@ -105,8 +121,7 @@ export function diffTable(wanted: Firewall, seen: TableSeen | undefined): NetSte
     if (wanted.declarations.has(name) || isDispatchChain(name)) continue;
     return replace(`${name} of table ip gantry is not ours`);
   }
-  const all = flatten(wanted.groups);
-  return update(wanted.declarations, seen.declarations, all, seen.elements);
+  return update(wanted.declarations, seen.declarations, elementsOf(wanted), seen.elements);
 }
 
 /** As diffTable, when the kernel is known to hold `before`: only groups that are other objects are looked at. */
@@ -127,6 +142,10 @@ export function diffFirewalls(wanted: Firewall, before: Firewall): NetStep[] {
     collect(then, old?.elements);
   }
   for (const [key, group] of before.groups) if (!wanted.groups.has(key)) collect(then, group.elements);
+  for (const [, group, old] of changesBetween(wanted.endpoints, before.endpoints)) {
+    collect(now, group?.elements);
+    collect(then, old?.elements);
+  }
   return update(wanted.declarations, before.declarations, now, then);
 }
 

@@ -7,9 +7,9 @@ export const routeProtocol = 0x47;
 /** The metric of our routes: one nobody else uses, so that replacing ours never replaces a foreign one. */
 export const routeMetric = 0x47;
 
-/** One route of the main table, of our protocol number and metric. */
+/** One route of our protocol number and metric; of the main table unless it says another. */
 export type Route =
-  | { readonly type: 'via'; readonly destination: string; readonly gateway: string }
+  | { readonly type: 'via'; readonly destination: string; readonly gateway: string; readonly table?: number }
   | { readonly type: 'link'; readonly destination: string; readonly link: string }
   | { readonly type: 'unreachable'; readonly destination: string };
 
@@ -24,9 +24,9 @@ export function routesOf(wanted: {
   readonly vipNetwork: string;
   readonly peers: readonly Peer[];
   readonly bridge: string;
-}): ReadonlyMap<string, Route> {
-  const routes = new Map<string, Route>();
-  const add = (route: Route) => routes.set(route.destination, route);
+}): readonly Route[] {
+  const routes: Route[] = [];
+  const add = (route: Route) => routes.push(route);
   add({ type: 'unreachable', destination: formatCidr(parseCidr(wanted.network)) });
   add({ type: 'link', destination: formatCidr(parseCidr(wanted.vipNetwork)), link: wanted.bridge });
   const own = formatCidr(parseCidr(wanted.subnet));
@@ -38,11 +38,18 @@ export function routesOf(wanted: {
   return routes;
 }
 
+/** What tells routes apart: there is one of ours to a destination, in a table. */
+export function routeKey(route: Route): string {
+  return route.type === 'via' && route.table !== undefined
+    ? `${route.destination} table ${route.table}`
+    : route.destination;
+}
+
 /** How people write a route. */
 export function describeRoute(route: Route): string {
   switch (route.type) {
     case 'via':
-      return `${route.destination} via ${route.gateway}`;
+      return `${route.destination} via ${route.gateway}${route.table === undefined ? '' : ` table ${route.table}`}`;
     case 'link':
       return `${route.destination} dev ${route.link}`;
     case 'unreachable':

@@ -1,5 +1,6 @@
 /** The text of our nftables table: its maps, its base chains, and one dispatch chain per number of backends. */
 import { gatewayOf } from './cidr.ts';
+import { zones } from './return-path.ts';
 
 /** The one table we own (family ip). Everything outside of it is somebody else's. */
 export const tableName = 'gantry';
@@ -7,7 +8,7 @@ export const tableName = 'gantry';
 /** What a set, map or chain is called, to its body in nft's language. */
 export type Declarations = ReadonlyMap<string, string>;
 
-/** The sets and maps, in an order in which they can be made. Keys and values: net/plan/balance.ts. */
+/** The sets and maps, in an order in which they can be made. Keys and values: net/plan/balance.ts, net/plan/return-path.ts. */
 const sets: Record<string, string> = {
   services: 'map services { type ipv4_addr : verdict; }',
   backends: 'map backends { typeof ip daddr . numgen random mod 65536 : ip daddr; }',
@@ -18,6 +19,10 @@ const sets: Record<string, string> = {
   refused: 'set refused { type inet_proto . inet_service; }',
   hairpin: 'set hairpin { type ipv4_addr . ipv4_addr; }',
   hosts: 'set hosts { type ipv4_addr; }',
+  ingress: 'map ingress { typeof ether saddr : ct original zone; }',
+  reply_marks: 'map reply_marks { typeof ct original zone : meta mark; }',
+  direct: 'set direct { type ipv4_addr; flags interval; }',
+  returning: 'set returning { type ipv4_addr . ipv4_addr; flags interval; }',
 };
 
 /**
@@ -25,7 +30,10 @@ const sets: Record<string, string> = {
  * - a VIP, or a published port of one of the node's own addresses, becomes a backend in prerouting (output for the host's
  *   own); what is still a VIP behind that has no backend and is refused; so are published ports without one;
  * - what tasks send out of the cluster is masqueraded; within the cluster addresses stay as they are;
- * - a published port whose backend is on another node is masqueraded, so that the reply comes back this way;
+ * - a client from outside keeps its address on the way to a backend on another node. That node knows the node it came in
+ *   by from the packet's MAC, gives its connections a conntrack zone of their own (another node may send the same client's
+ *   same port), and marks the replies, which policy routing leads back there. It is masqueraded where that cannot work:
+ *   towards a node that is not known to be on the link, and back to the very host that it came from;
  * - a task that reaches itself by its VIP is masqueraded, or it would take its own packet for a forgery;
  * - tasks are reached from outside by what is published alone: not routed to directly, except by the cluster's hosts.
  */
@@ -43,6 +51,14 @@ export function declarationsOf(
   };
   const published = `fib daddr type local ip daddr != ${gateway} meta l4proto . th dport vmap @published`;
   const refuseVips = [`ip daddr ${vipNetwork} meta l4proto tcp reject with tcp reset`, `ip daddr ${vipNetwork} reject`];
+  chain('incoming', [
+    'type filter hook prerouting priority -300; policy accept',
+    `ip saddr != ${network} ip daddr ${subnet} ct original zone set ether saddr map @ingress`,
+  ]);
+  chain('replies', [
+    'type filter hook prerouting priority -150; policy accept',
+    `iifname ${bridge} ct direction reply meta mark set ct original zone map @reply_marks`,
+  ]);
   chain('prerouting', ['type nat hook prerouting priority -100; policy accept', 'ip daddr vmap @services', published]);
   chain('output', [
     'type nat hook output priority -100; policy accept',
@@ -53,15 +69,17 @@ export function declarationsOf(
     'type nat hook postrouting priority 100; policy accept',
     'ip saddr . ip daddr @hairpin masquerade',
     `ip saddr ${subnet} ip daddr != ${network} oifname != ${bridge} masquerade`,
-    `ct status dnat ip saddr != ${network} ip daddr ${network} oifname != ${bridge} masquerade`,
+    `ct status dnat ip saddr != ${network} ip daddr ${network} oifname != ${bridge} ip daddr != @direct masquerade`,
+    'ct status dnat ip saddr . ip daddr @returning masquerade',
   ]);
   chain('forward', [
     'type filter hook forward priority 0; policy accept',
     'ct state established,related accept',
     ...refuseVips,
     `iifname ${bridge} ip saddr != ${subnet} drop`,
-    `oifname ${bridge} ct status dnat accept`,
-    `oifname ${bridge} ip saddr != ${network} ip saddr != @hosts drop`,
+    'ct status dnat accept',
+    `oifname ${bridge} ct original zone ${zones} accept`,
+    `ip daddr ${network} ip saddr != ${network} ip saddr != @hosts drop`,
   ]);
   chain('input', [
     'type filter hook input priority 0; policy accept',
@@ -72,6 +90,7 @@ export function declarationsOf(
     'type filter hook output priority 0; policy accept',
     ...refuseVips,
     `oifname ${bridge} icmp type redirect drop`,
+    'ct status dnat icmp type redirect drop',
   ]);
   return declarations;
 }

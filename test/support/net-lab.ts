@@ -80,6 +80,22 @@ export class NetLab {
     return () => child.kill('SIGKILL');
   }
 
+  /** A server in the namespace at `netns` that answers every piece of a connection, and every datagram, `<name> <client address>:<port>`. */
+  async serveTalk(netns: string, port: number, name: string): Promise<void> {
+    const program = `const hello = (from) => '${name} ' + from.address + ':' + from.port + '\\n';
+      require('net').createServer((s) => { s.on('error', () => {});
+        s.on('data', () => s.write(hello({ address: s.remoteAddress, port: s.remotePort }))); }).listen(${port}, '0.0.0.0');
+      const u = require('dgram').createSocket('udp4');
+      u.on('message', (_, from) => u.send(hello(from), from.port, from.address)); u.bind(${port});`;
+    this.#children.push(spawn('nsenter', [`--net=${netns}`, process.execPath, '-e', program], { stdio: 'ignore' }));
+    await eventually(async () => (await run(netns, 'ss', '-Hlnut')).split(`:${port} `).length === 3);
+  }
+
+  /** Starts a Node program in the namespace at `netns`; what it prints, once it ends. */
+  program(netns: string, text: string): Promise<string> {
+    return run(netns, process.execPath, '-e', text);
+  }
+
   /** As serve, by UDP: each datagram is answered with the name. */
   async serveUdp(netns: string, port: number, name: string): Promise<void> {
     const program = `const s = require('dgram').createSocket('udp4');

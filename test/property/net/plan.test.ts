@@ -4,7 +4,16 @@ import { describe, expect, it } from 'vitest';
 import { formatAddress } from '#net/plan/cidr.ts';
 import { diffFirewalls, diffLinks, diffTable, type LinksSeen, type NetStep, type TableSeen } from '#net/plan/diff.ts';
 import { nextAddress, nextSubnet } from '#net/plan/ipam.ts';
-import { flatten, type NodePlan, type PlanInput, planNode, portNameOf } from '#net/plan/node-plan.ts';
+import {
+  elementsOf,
+  type NodePlan,
+  type PlanInput,
+  planNode,
+  portNameOf,
+  type Surroundings,
+} from '#net/plan/node-plan.ts';
+import { describeRule } from '#net/plan/return-path.ts';
+import { routeKey } from '#net/plan/routes.ts';
 import { dispatchChain, isDispatchChain } from '#net/plan/rules.ts';
 import { nodeId, taskId } from '#proto/model/ids.ts';
 import { backend, endpoint } from '#test/support/endpoint.ts';
@@ -76,10 +85,16 @@ interface Seen {
   table: TableSeen | undefined;
 }
 const nothing: Seen = {
-  links: { sysctls: new Map(), bridge: undefined, ports: new Set(), routes: new Map() },
+  links: { sysctls: new Map(), bridge: undefined, ports: new Set(), routes: new Map(), rules: new Map() },
   table: undefined,
 };
-const portsOf = (plan: PlanInput) => new Set(plan.attachments.map((task) => portNameOf(task.taskId)));
+/** The node as it is with that plan's tasks, and its peers on the link but for one; two hosts have the same MAC. */
+const around = (plan: PlanInput): Surroundings => ({
+  ports: new Set(plan.attachments.map((task) => portNameOf(task.taskId))),
+  macs: new Map(
+    plan.peers.slice(1).map((peer) => [peer.address, `02:00:00:00:00:0${Math.min(2, Number(peer.address.at(-1)))}`]),
+  ),
+});
 
 /** A kernel in a few lines, which refuses what nftables would refuse. */
 function take(seen: Seen, step: NetStep): Seen {
@@ -106,10 +121,20 @@ function take(seen: Seen, step: NetStep): Seen {
       return { ...seen, links: { ...links, ports } };
     }
     case 'route':
-      return { ...seen, links: { ...links, routes: new Map(links.routes).set(step.route.destination, step.route) } };
+      return { ...seen, links: { ...links, routes: new Map(links.routes).set(routeKey(step.route), step.route) } };
+    case 'rule': {
+      const text = describeRule(step.rule);
+      if (links.rules.has(text)) throw new Error(`there would be two rules ${text}`);
+      return { ...seen, links: { ...links, rules: new Map(links.rules).set(text, step.rule) } };
+    }
+    case 'rule-remove': {
+      const rules = new Map(links.rules);
+      if (!rules.delete(describeRule(step.rule))) throw new Error('no such rule');
+      return { ...seen, links: { ...links, rules } };
+    }
     case 'route-remove': {
       const routes = new Map(links.routes);
-      if (!routes.delete(step.route.destination)) throw new Error('no such route');
+      if (!routes.delete(routeKey(step.route))) throw new Error('no such route');
       return { ...seen, links: { ...links, routes } };
     }
     case 'table-replace':
@@ -141,9 +166,10 @@ function converge(plan: NodePlan, seen: Seen): Seen {
 function expectHeld(plan: NodePlan, seen: Seen) {
   expect([...diffLinks(plan, seen.links), ...diffTable(plan.firewall, seen.table)]).toEqual([]);
   expect(seen.links.routes).toEqual(plan.routes);
+  expect(seen.links.rules).toEqual(plan.rules);
   expect(seen.links.bridge).toEqual(plan.bridge);
   expect(seen.links.ports).toEqual(plan.ports);
-  expect(seen.table?.elements).toEqual(flatten(plan.firewall.groups));
+  expect(seen.table?.elements).toEqual(elementsOf(plan.firewall));
   expect(new Set(seen.table?.declarations.keys())).toEqual(new Set(plan.firewall.declarations.keys()));
 }
 
@@ -151,7 +177,7 @@ describe('the steps of a diff', () => {
   it('lead from nothing to the plan, and from there nowhere', () => {
     fc.assert(
       fc.property(input, (wanted) => {
-        const { plan } = planNode(wanted, portsOf(wanted));
+        const { plan } = planNode(wanted, around(wanted));
         expectHeld(plan, converge(plan, nothing));
       }),
     );
@@ -160,10 +186,10 @@ describe('the steps of a diff', () => {
   it('lead from any plan to any other', () => {
     fc.assert(
       fc.property(input, input, (first, second) => {
-        const before = planNode(first, portsOf(first)).plan;
-        const { plan } = planNode(second, portsOf(second));
+        const before = planNode(first, around(first)).plan;
+        const { plan } = planNode(second, around(second));
         const seen = converge(plan, converge(before, nothing));
-        expect(seen.table?.elements).toEqual(flatten(plan.firewall.groups));
+        expect(seen.table?.elements).toEqual(elementsOf(plan.firewall));
         expect(seen.links.routes).toEqual(plan.routes);
         expect([...diffLinks(plan, seen.links), ...diffTable(plan.firewall, seen.table)]).toEqual([]);
       }),
@@ -180,9 +206,9 @@ describe('the steps of a diff', () => {
           ...first,
           endpoints: [...taken, ...other.endpoints.filter((item) => !ids.has(item.serviceId))],
         };
-        const before = planNode(first, portsOf(first));
-        const after = planNode(second, portsOf(second), before);
-        expect(after.plan).toEqual(planNode(second, portsOf(second)).plan);
+        const before = planNode(first, around(first));
+        const after = planNode(second, around(second), before);
+        expect(after.plan).toEqual(planNode(second, around(second)).plan);
         const held = converge(before.plan, nothing);
         const seen = diffFirewalls(after.plan.firewall, before.plan.firewall).reduce(take, held);
         expectHeld(after.plan, seen);
@@ -193,13 +219,14 @@ describe('the steps of a diff', () => {
   it('put back whatever was taken away', () => {
     fc.assert(
       fc.property(input, fc.nat(), (wanted, which) => {
-        const { plan } = planNode(wanted, portsOf(wanted));
+        const { plan } = planNode(wanted, around(wanted));
         const whole = converge(plan, nothing);
         const table = whole.table as TableSeen;
         const less = <K, V>(map: ReadonlyMap<K, V>) =>
           new Map([...map].filter((_, index) => index !== which % map.size));
         for (const damaged of [
           { ...whole, links: { ...whole.links, routes: less(whole.links.routes) } },
+          ...(plan.rules.size > 0 ? [{ ...whole, links: { ...whole.links, rules: less(whole.links.rules) } }] : []),
           { ...whole, links: { ...whole.links, bridge: undefined, ports: new Set<string>() } },
           { ...whole, table: { ...table, elements: less(table.elements) } },
           {
