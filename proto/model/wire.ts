@@ -11,10 +11,8 @@ import { noResources } from './resources.ts';
 import {
   type ContainerSpec,
   containerSpec,
-  defaults,
   type Mount,
   type Port,
-  type ServiceSpec,
   type TaskTemplate,
 } from './service.ts';
 import { type Task, type TaskStatus, taskStates, wantedStates } from './task.ts';
@@ -70,33 +68,6 @@ export function templateFromWire(template: types.TaskTemplate): TaskTemplate {
     limits: template.limits ?? noResources,
     reservations: template.reservations ?? noResources,
     runtime: template.runtime || 'runc',
-  };
-}
-
-export function serviceSpecFromWire(spec: types.ServiceSpec): ServiceSpec {
-  const { restart, update, placement } = spec;
-  return {
-    project: spec.project,
-    name: spec.name,
-    labels: spec.labels,
-    mode: oneOf('mode', ['replicated', 'global'], spec.mode),
-    replicas: spec.replicas,
-    template: templateFromWire(required('template', spec.template)),
-    ports: spec.ports.map(portFromWire),
-    restart: restart
-      ? { ...restart, condition: oneOf('restart.condition', ['any', 'on-failure', 'none'], restart.condition) }
-      : defaults.restart,
-    update: update
-      ? {
-          ...update,
-          order: oneOf('update.order', ['stop-first', 'start-first'], update.order),
-          failureAction: oneOf('update.failure_action', ['pause', 'continue', 'rollback'], update.failureAction),
-        }
-      : defaults.update,
-    placement: placement ?? defaults.placement,
-    endpointMode: oneOf('endpoint_mode', ['vip', 'dnsrr'], spec.endpointMode || 'vip'),
-    aliases: spec.aliases,
-    volumeLoss: oneOf('volume_loss', ['wait', 'recreate'], spec.volumeLoss || 'wait'),
   };
 }
 
