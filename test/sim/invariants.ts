@@ -133,9 +133,9 @@ function addressesRest(): Invariant {
     step({ changes }, { clock, epoch, truth }) {
       const now = clock.now();
       for (const change of changes) {
-        if (change.table === 'node' && !change.after) {
+        if (change.table === 'node' && !change.after && change.before?.subnet) {
           for (const [address, { by }] of freed) {
-            if (containsAddress(change.before!.subnet, address) && !truth.task(by)) freed.delete(address);
+            if (containsAddress(change.before.subnet, address) && !truth.task(by)) freed.delete(address);
           }
         }
         if (change.table !== 'task') continue;
