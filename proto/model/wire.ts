@@ -8,13 +8,7 @@ import type { ClusterConfig } from './cluster.ts';
 import { nodeId, serviceId, taskId } from './ids.ts';
 import type { Node } from './node.ts';
 import { noResources } from './resources.ts';
-import {
-  type ContainerSpec,
-  containerSpec,
-  type Mount,
-  type Port,
-  type TaskTemplate,
-} from './service.ts';
+import { type ContainerSpec, containerSpec, type Mount, type Port, type TaskTemplate } from './service.ts';
 import { type Task, type TaskStatus, taskStates, wantedStates } from './task.ts';
 
 /** A model type as the generated code writes it: mutable, closed sets and ids as plain strings. */
