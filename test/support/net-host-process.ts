@@ -1,9 +1,11 @@
 /** A process that holds the Network of the namespace it is started in, driven by a test through lines of JSON. */
 import readline from 'node:readline';
 import { hostNetwork } from '#net/host-network.ts';
+import type { NetworkWanted } from '#net/network.ts';
 import { systemClock } from '#proto/kernel/clock.ts';
 import { describe, isFault } from '#proto/kernel/errors.ts';
 import { jsonLog } from '#proto/kernel/log.ts';
+import type { Endpoint } from '#proto/model/assignment.ts';
 
 const [runDir = '', resolvConf = ''] = process.argv.slice(2);
 const say = (line: unknown) => process.stdout.write(`${JSON.stringify(line)}\n`);
@@ -17,20 +19,16 @@ const calls: Record<string, (argument: never) => Promise<unknown>> = {
   detach: (id) => network.detach(id),
   attached: () => network.attached(),
   close: () => network.close(),
-  async timeAttach({ attachments }: { attachments: { taskId: never }[] }) {
+  /** How long each of `endpoints` takes to apply, in the place of the one in `wanted` with its id; ms. */
+  async timeChanges({ wanted, endpoints }: { wanted: NetworkWanted; endpoints: Endpoint[] }) {
+    let now = wanted;
+    await network.apply(now);
     const times = [];
-    for (const attachment of attachments) {
+    for (const endpoint of endpoints) {
+      const same = ({ serviceId }: Endpoint) => serviceId === endpoint.serviceId;
+      now = { ...now, endpoints: now.endpoints.map((item) => (same(item) ? endpoint : item)) };
       const start = performance.now();
-      await network.attach(attachment as never);
-      times.push(performance.now() - start);
-    }
-    return times;
-  },
-  async timeApply({ wanteds }: { wanteds: never[] }) {
-    const times = [];
-    for (const wanted of wanteds) {
-      const start = performance.now();
-      await network.apply(wanted);
+      await network.apply(now);
       times.push(performance.now() - start);
     }
     return times;

@@ -234,6 +234,27 @@ describe('a task that leaves', () => {
   });
 });
 
+describe('a change of one backend', () => {
+  it('costs about the same with ten thousand services as with ten', async () => {
+    const median = async (services: number) => {
+      const made = (number: number, last: number) =>
+        endpoint(`s${number}`, {
+          vip: `10.225.${number >> 8}.${number & 255}`,
+          backends: [2, 3, last].map((byte) => backend(`10.192.2.${byte}`)),
+        });
+      const endpoints = Array.from({ length: services }, (_, number) => made(number, 4));
+      const changes = Array.from({ length: 100 }, (_, round) => made((round * 7) % services, 5 + (round % 200)));
+      const wanted = h1.wanted(hosts, { endpoints, attachments: [a, b] });
+      const times = await h1.call<number[]>('timeChanges', { wanted, endpoints: changes });
+      return times.sort((x, y) => x - y)[50] as number;
+    };
+    const few = await median(10);
+    const many = await median(10_000);
+    expect(many).toBeLessThan(2 * few + 0.5);
+    await h1.apply(hosts, { attachments: [a, b] });
+  });
+});
+
 describe('a restart of the agent', () => {
   it('adopts what is there: nothing is rewritten, namespaces are kept, packets flow throughout', async () => {
     await serviceOf([a.address, c.address]);

@@ -216,6 +216,44 @@ describe('the steps of a diff', () => {
     );
   });
 
+  it('follow any chain of changes, each planned from the plan before as it would be from nothing', () => {
+    const change = fc.record({
+      what: fc.constantFrom('backends', 'backends', 'ports', 'remove', 'add', 'reorder', 'host port' as const),
+      which: fc.nat(20),
+      backends,
+      ports: fc.array(port, { maxLength: 2 }),
+    });
+    fc.assert(
+      fc.property(input, fc.array(change, { maxLength: 8 }), (first, changes) => {
+        let wanted = first;
+        let planned = planNode(wanted, around(wanted));
+        let seen = converge(planned.plan, nothing);
+        for (const { what, which, backends, ports } of changes) {
+          const serving = backends.map(([node, last, on]) => backend(`10.192.${node}.${last}`, { serving: on }));
+          const at = wanted.endpoints[which % (wanted.endpoints.length || 1)];
+          const put = (over: object) =>
+            wanted.endpoints.map((item) => (item === at ? { ...item, backends: serving, ...over } : item));
+          const free = endpoint(`t${which}`, { vip: `10.224.1.${which}`, backends: serving, ports: ports.slice(1) });
+          const others = wanted.endpoints.filter((item) => item.serviceId !== free.serviceId);
+          const next = {
+            backends: () => ({ endpoints: put({}) }),
+            ports: () => ({ endpoints: put({ ports }) }),
+            remove: () => ({ endpoints: wanted.endpoints.filter((item) => item !== at) }),
+            add: () => ({ endpoints: [...others.slice(0, which), free, ...others.slice(which)] }),
+            reorder: () => ({ endpoints: [...wanted.endpoints].reverse() }),
+            'host port': () => ({ attachments: wanted.attachments.map((task) => ({ ...task, hostPorts: ports })) }),
+          }[what]();
+          wanted = { ...wanted, ...next };
+          const after = planNode(wanted, around(wanted), planned);
+          expect(after.plan).toEqual(planNode(wanted, around(wanted)).plan);
+          seen = diffFirewalls(after.plan.firewall, planned.plan.firewall).reduce(take, seen);
+          expectHeld(after.plan, seen);
+          planned = after;
+        }
+      }),
+    );
+  });
+
   it('put back whatever was taken away', () => {
     fc.assert(
       fc.property(input, fc.nat(), (wanted, which) => {
