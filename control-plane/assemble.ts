@@ -27,7 +27,7 @@ import { Leader } from './leader.ts';
 import type { LogStore } from './logs/log-store.ts';
 import { logStore } from './logs/nats-log-store.ts';
 import { type ControlPlaneMetrics, controlPlaneMetrics, measuredStore } from './metrics.ts';
-import { guarded, onlyMembers, onlyOperators, onlyReplicas } from './security/access.ts';
+import { guarded, onlyMembers, onlyNodes, onlyOperators, onlyReplicas } from './security/access.ts';
 import { dayMs } from './security/certificates.ts';
 import { Enrolment } from './security/enrol.ts';
 import { LiveCertificate } from './security/live-certificate.ts';
@@ -173,7 +173,11 @@ async function openDoors(
     { address: config.listen, port: config.agentPort, flag: '--agent-port' },
     certificate.credentials({ clients: true }),
     [
-      { definition: agentServiceDefinition, handlers: guarded(agentServiceDefinition, agent, isMember) },
+      {
+        definition: agentServiceDefinition,
+        // Dispatch tells a node that was removed to hold nothing before it refuses it.
+        handlers: guarded(agentServiceDefinition, agent, isMember, { session: onlyNodes }),
+      },
       { definition: OperatorService, handlers: guarded(OperatorService, operator, onlyOperators) },
       {
         definition: ClusterService,

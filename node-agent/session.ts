@@ -8,7 +8,7 @@ import type {
   Welcome,
 } from '#proto/gen/gantry/v1/agent.ts';
 import type { Clock, Timer } from '#proto/kernel/clock.ts';
-import type { Fault } from '#proto/kernel/errors.ts';
+import { type Fault, isFault } from '#proto/kernel/errors.ts';
 import type { Log } from '#proto/kernel/log.ts';
 import type { TaskId } from '#proto/model/ids.ts';
 import type { Node } from '#proto/model/node.ts';
@@ -40,6 +40,8 @@ export interface SessionParts {
 }
 
 const redialMs = 300;
+/** Where this node is no member any more, each wait is twice the last, up to this: a record may only be late, or be restored. */
+const expelledRedialMs = 30_000;
 /** From the dial to the Welcome. */
 const greetingTimeoutMs = 2_000;
 /** Redirects followed without a pause; replicas may disagree for a moment on who leads. */
@@ -54,6 +56,8 @@ export class Session {
   #address = '';
   #turn = 0;
   #redirects = 0;
+  /** Times in a row that the control plane did not know this node. */
+  #expulsions = 0;
   #welcomed = false;
   #full = false;
   #closed = false;
@@ -158,7 +162,7 @@ export class Session {
         this.#welcome(body.value);
         break;
       case 'assignments':
-        if (this.#welcomed && this.#obeys(body.value.epoch)) this.#assigned(body.value);
+        if ((this.#welcomed || isExpulsion(body.value)) && this.#obeys(body.value.epoch)) this.#assigned(body.value);
         break;
       case 'openRelay':
         if (this.#welcomed && this.#connection) this.#parts.relay(body.value, this.#connection);
@@ -200,6 +204,7 @@ export class Session {
     const first = !this.#welcomed;
     this.#welcomed = true;
     this.#redirects = 0;
+    this.#expulsions = 0;
     this.#lastFailure = '';
     this.#greetingTimer?.cancel();
     this.#parts.welcomed(welcome);
@@ -227,7 +232,8 @@ export class Session {
 
   #lost(fault: Fault | undefined): void {
     this.#complain(fault?.remedy ? `${fault.message} (${fault.remedy})` : (fault?.message ?? 'it was ended'));
-    this.#drop(redialMs);
+    if (!isFault(fault, 'not-found')) this.#drop(redialMs);
+    else this.#drop(Math.min(expelledRedialMs, redialMs * 2 ** this.#expulsions++));
   }
 
   /** Once for each reason, not once for each of three attempts a second. */
@@ -276,4 +282,9 @@ export class Session {
     this.#outbox.clear();
     if (tasks.length > 0) this.#send({ $case: 'status', value: { tasks } });
   }
+}
+
+/** Whoever is not welcomed is told but one thing: that the node is no member any more, and is to hold nothing. */
+function isExpulsion({ full, more, put }: AssignmentSet): boolean {
+  return full && !more && put.length === 0;
 }

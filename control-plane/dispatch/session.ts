@@ -33,7 +33,7 @@ export class NodeSession {
   appliedRevision = 0;
   readonly #parts: SessionParts;
   readonly #stream: MessageStream<AgentMessage, ControlMessage>;
-  /** greeting → live: nothing is sent before the Hello was taken. */
+  /** greeting → live: before the Hello was taken nothing is sent, but to a node that was removed. */
   #live = false;
   /** The stream takes nothing more at the moment: the node reads too slowly. What changes meanwhile is not queued. */
   #choked = false;
@@ -78,13 +78,13 @@ export class NodeSession {
     this.close(leadership ? undefined : new Fault('unavailable', 'no control plane replica leads at the moment'));
   }
 
-  /** The node was removed: it is told to hold nothing any more, and not listened to. */
+  /** The node was removed, now or while it was away: it is told to hold nothing any more, and not listened to. */
   expel(): void {
     const epoch = this.#parts.epoch();
     const { revision } = this.#parts.store.snapshot;
     const sentAtMs = this.#parts.clock.now();
     const nothing = { put: [], remove: [] };
-    if (this.#live && epoch !== undefined)
+    if (epoch !== undefined)
       this.#send({ $case: 'assignments', value: { epoch, revision, full: true, more: false, ...nothing, sentAtMs } });
     this.close(notMember(this.node));
   }
@@ -119,24 +119,19 @@ export class NodeSession {
     }
   }
 
-  /** Why this session cannot be; undefined where it can. */
-  #refusal(hello: Hello, epoch: number): Fault | undefined {
-    if (hello.epoch > epoch) {
-      return new Fault('unavailable', `this replica leads epoch ${epoch}, the node has seen ${hello.epoch}`);
-    }
-    return this.#parts.store.snapshot.node(this.node) ? undefined : notMember(this.node);
-  }
-
   #greet(hello: Hello): void {
-    const { writer, log } = this.#parts;
+    const { store, writer, log } = this.#parts;
     const epoch = this.#parts.epoch();
     if (epoch === undefined) {
       this.redirect();
       return;
     }
-    const refusal = this.#refusal(hello, epoch);
-    if (refusal) {
-      this.close(refusal);
+    if (hello.epoch > epoch) {
+      this.close(new Fault('unavailable', `this replica leads epoch ${epoch}, the node has seen ${hello.epoch}`));
+      return;
+    }
+    if (!store.snapshot.node(this.node)) {
+      this.expel();
       return;
     }
     if (hello.node) {

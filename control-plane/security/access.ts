@@ -37,6 +37,11 @@ export function onlyMembers(isMember: (node: NodeId) => boolean): Rule {
   };
 }
 
+/** Members and those that were: for what looks itself whether it talks to a member. */
+export const onlyNodes: Rule = (identity) => {
+  if (identity.role !== 'node') throw forbidden(identity, 'this is for nodes');
+};
+
 /** Replicas too: they pass on what an operator asked of them. */
 export const onlyOperators: Rule = (identity) => {
   if (identity.role === 'node') throw forbidden(identity, 'this is for operators');
@@ -46,11 +51,12 @@ export const onlyReplicas: Rule = (identity) => {
   if (identity.role !== 'control-plane') throw forbidden(identity, 'this is for the control plane');
 };
 
-/** The same service, each of its methods behind `rule`. */
+/** The same service, each of its methods behind `rule`, or behind its own of `others`. */
 export function guarded<S extends grpc.UntypedServiceImplementation>(
   definition: grpc.ServiceDefinition,
   service: S,
   rule: Rule,
+  others: { readonly [method in keyof S]?: Rule } = {},
 ): S {
   const methods: grpc.UntypedServiceImplementation = {};
   for (const [name, method] of Object.entries(definition)) {
@@ -60,7 +66,7 @@ export function guarded<S extends grpc.UntypedServiceImplementation>(
       callback?: grpc.sendUnaryData<unknown>,
     ) => {
       try {
-        rule(identityOf(call));
+        (others[name] ?? rule)(identityOf(call));
       } catch (error) {
         // Only a call with one response has a callback to refuse it by.
         if (method.responseStream) call.emit('error', statusOf(error));

@@ -383,6 +383,23 @@ describe('a session', () => {
     expect(fault).toMatchObject({ code: 'not-found', remedy: expect.stringContaining('join it again') });
   });
 
+  it('removed while it was away ends what it holds once it is back, and dials less and less', async () => {
+    const host = await oneHost();
+    const id = await lab.assign(host, 't1');
+    await reaches(id, 'running');
+    await host.stop();
+    const held = lab.store.snapshot.get('node', host.id)!;
+    await lab.commit({ table: 'node', key: host.id, value: undefined, expect: held.modRevision });
+    const dials = countDials(host);
+    await host.start(dials);
+    await eventually(() => host.runtime.containers.size === 0 && host.network.attachments.size === 0);
+    expect(host.agent!.session.connected).toBe(false);
+    await eventually(() => dials.count() === 3);
+    const third = lab.clock.monotonic();
+    await eventually(() => dials.count() === 4);
+    expect(lab.clock.monotonic() - third).toBeGreaterThan(900);
+  });
+
   it('takes only the words of a node about its own tasks', async () => {
     lab = await AgentLab.start(['h1', 'h2']);
     const [h1, h2] = lab.hosts as [LabHost, LabHost];

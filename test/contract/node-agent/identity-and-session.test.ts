@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { agentService, agentServiceDefinition } from '#control-plane/dispatch/server.ts';
-import { guarded, onlyMembers } from '#control-plane/security/access.ts';
+import { guarded, onlyMembers, onlyNodes } from '#control-plane/security/access.ts';
 import { createAuthority, openAuthority } from '#control-plane/security/certificates.ts';
 import { Enrolment } from '#control-plane/security/enrol.ts';
 import { LiveCertificate } from '#control-plane/security/live-certificate.ts';
@@ -52,7 +52,8 @@ async function controlPlane(): Promise<void> {
     renew: (node, { csrPem }) => enrolment.renew(node, csrPem),
   });
   const isMember = onlyMembers((node) => store.snapshot.node(node) !== undefined);
-  const served = { definition: agentServiceDefinition, handlers: guarded(agentServiceDefinition, handlers, isMember) };
+  const guardedHandlers = guarded(agentServiceDefinition, handlers, isMember, { session: onlyNodes });
+  const served = { definition: agentServiceDefinition, handlers: guardedHandlers };
   agentAddress = `127.0.0.1:${await serveTcp(scope, at, certificate.credentials({ clients: true }), [served])}`;
   const join1 = { enrol: unary((request: Parameters<Enrolment['enrol']>[0]) => enrolment.enrol(request)) };
   const doors = [{ definition: EnrolmentService, handlers: join1 }];
@@ -222,18 +223,21 @@ describe('a session over gRPC', () => {
     await eventually(() => dispatch.liveness.lastBeatAt(host.id) !== undefined);
   });
 
-  it('is refused to a node that was removed', async () => {
+  it('tells a node that was removed to hold nothing, and refuses it', async () => {
     await controlPlane();
     const identity = await joined('h1');
     const held = lab.store.snapshot.get('node', identity.nodeId)!;
     await lab.commit({ table: 'node', key: identity.nodeId, value: undefined, expect: held.modRevision });
     const connection = grpcTransport(() => identity).connect(agentAddress);
+    const told: unknown[] = [];
     const fault = await new Promise((resolve) => {
       const stream = connection.session();
-      stream.listen({ message() {}, closed: resolve });
+      stream.listen({ message: ({ body }) => told.push(body), closed: resolve });
       stream.send({ body: { $case: 'hello', value: { node: undefined, epoch: 0, tasks: [] } } });
     });
-    expect(fault).toMatchObject({ code: 'unauthenticated', remedy: expect.stringContaining('join it again') });
+    expect(told).toMatchObject([{ $case: 'assignments', value: { epoch: 1, full: true, put: [] } }]);
+    expect(fault).toMatchObject({ code: 'not-found', remedy: expect.stringContaining('join it again') });
+    await expect(connection.renew('')).rejects.toMatchObject({ code: 'unauthenticated' });
     connection.close();
   });
 });
