@@ -58,6 +58,7 @@ class HostNetwork implements Network {
     const kernel = {
       readLinks: this.#kernel.readLinks.bind(this.#kernel),
       readTable: this.#kernel.readTable.bind(this.#kernel),
+      obstacles: this.#kernel.obstacles.bind(this.#kernel),
       disturbed: this.#kernel.disturbed.bind(this.#kernel),
       take: (step: NetStep) => this.#kernel.take(step, (port) => this.#reattach(port)),
     };

@@ -16,6 +16,8 @@ export interface Kernel {
   readLinks(plan: NodePlan): LinksSeen;
   readTable(plan: NodePlan): Promise<TableSeen | undefined>;
   take(step: NetStep): Promise<void>;
+  /** What the operator would have to change for packets to pass. */
+  obstacles(wanted: NetworkWanted): Promise<readonly Fault[]>;
   /** Which of the two somebody else may have changed since they were read. */
   disturbed(plan: NodePlan): { readonly links: boolean; readonly table: boolean };
 }
@@ -43,6 +45,8 @@ export class Reconciler {
   #watch: Timer | undefined;
   #retryAt = 0;
   #failure = '';
+  /** What foreign was in the way when last looked. */
+  #obstacles: readonly string[] = [];
   #closed = false;
 
   constructor(
@@ -127,6 +131,7 @@ export class Reconciler {
       const links = diffLinks(plan, stale.links || !before ? this.#parts.kernel.readLinks(plan) : before.plan);
       const fault = await this.#takeAll([...links, ...table], this.#done === planned);
       this.#planned = planned;
+      if (stale.table || !before) await this.#lookForObstacles(wanted);
       if (fault === undefined) {
         await this.#settled(planned, this.#done);
         this.#done = planned;
@@ -137,6 +142,16 @@ export class Reconciler {
     } catch (error) {
       return this.#failed(error);
     }
+  }
+
+  /** Says once what foreign stands in the way: it is the operator's to change, and no reason to fail. */
+  async #lookForObstacles(wanted: NetworkWanted): Promise<void> {
+    const obstacles = await this.#parts.kernel.obstacles(wanted);
+    for (const error of obstacles) {
+      if (this.#obstacles.includes(error.message)) continue;
+      this.#parts.log.warn('the host is in the way of the network', { error });
+    }
+    this.#obstacles = obstacles.map((obstacle) => obstacle.message);
   }
 
   /** Takes every step, and gives the first failure. `repairing`: nobody wished anything new. */

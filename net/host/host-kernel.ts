@@ -9,6 +9,7 @@ import { routeKey } from '#net/plan/routes.ts';
 import { replaceTable, updateTable } from '#net/plan/rules.ts';
 import { Fault, isFault, unreachable } from '#proto/kernel/errors.ts';
 import { Conntrack, type ForgetScope } from './conntrack.ts';
+import { foreignDrops, strictReversePath } from './foreign.ts';
 import { Neighbours } from './neighbours.ts';
 import { Netlink } from './netlink.ts';
 import { createNetns, isPinned, type OpenNetns, openNetns, removeNetns } from './netns.ts';
@@ -74,6 +75,14 @@ export class HostKernel {
     const seen = await readTable(this.#nftables, plan.firewall.declarations, this.#forms);
     this.#knownGeneration = before;
     return seen;
+  }
+
+  /** What foreign there is in the way of packets. */
+  async obstacles(wanted: { readonly network: string; readonly address: string }): Promise<readonly Fault[]> {
+    return [
+      ...(await foreignDrops(this.#nftables, wanted.network)),
+      ...strictReversePath(this.#netlink, wanted.address),
+    ];
   }
 
   /** Takes one step; `reattach` makes the link of a port that is gone. */

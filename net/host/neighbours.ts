@@ -43,8 +43,8 @@ export class Neighbours {
   /** An answer is heard by the monitor. Where nobody can be asked, nobody is known, which is answer enough. */
   #ask(addresses: readonly string[]): void {
     const requests = addresses.flatMap((address) => {
-      const index = rt.linkTowards(this.#netlink, address);
-      return index === undefined ? [] : [rt.askNeighbour(index, address)];
+      const way = rt.wayTo(this.#netlink, address);
+      return way?.direct ? [rt.askNeighbour(way.link, address)] : [];
     });
     this.#netlink.try(requests);
   }

@@ -380,8 +380,11 @@ export function listRules(netlink: Netlink): Rule[] {
     });
 }
 
-/** The link by which an address is reached without a gateway; undefined where there is none. */
-export function linkTowards(netlink: Netlink, address: string): number | undefined {
+/** Index of the link by which an address is reached, and whether it is on it; undefined where there is no way. */
+export function wayTo(
+  netlink: Netlink,
+  address: string,
+): { readonly link: number; readonly direct: boolean } | undefined {
   const head = Buffer.alloc(12);
   head[0] = AF_INET;
   head[1] = 32;
@@ -389,8 +392,9 @@ export function linkTowards(netlink: Netlink, address: string): number | undefin
   try {
     const answer = netlink.ask({ what: `looking for the way to ${address}`, type: RTM.getRoute, flags: 0, body });
     const attributes = attributesOf(answer.body, 12);
-    if (answer.body[7] !== RTN.unicast || attributes.has(RTA.gateway)) return undefined;
-    return attributes.get(RTA.oif)?.readUInt32LE(0);
+    const link = attributes.get(RTA.oif)?.readUInt32LE(0);
+    if (answer.body[7] !== RTN.unicast || link === undefined) return undefined;
+    return { link, direct: !attributes.has(RTA.gateway) };
   } catch (error) {
     if (isFault(error, 'unavailable', 'forbidden')) return undefined;
     throw error;

@@ -215,6 +215,42 @@ describe('repair', () => {
   });
 });
 
+describe('a host that drops what it forwards', () => {
+  const reached = () => lab.get(a.netns, c.address, 80).catch(() => 'nothing');
+  const said = () => h1.log.split('drops what is forwarded by default').length - 1;
+
+  it('is left as it is, and said once, with a remedy that works', async () => {
+    await serviceOf([c.address]);
+    expect(await reached()).toMatch(/^c /);
+    await h1.run('nft', 'table ip filter { chain FORWARD { type filter hook forward priority 0; policy drop; }; }');
+    await eventually(() => said() === 1, { timeoutMs: 2000 });
+    expect(await reached()).toBe('nothing');
+    expect(h1.log).toContain('iptables -I FORWARD -s 10.192.0.0/11 -j ACCEPT && iptables -I FORWARD -d 10.192.0.0/11');
+    // What the remedy does, by nft: this machine need not have iptables.
+    for (const end of ['saddr', 'daddr']) {
+      await h1.run('nft', 'insert', 'rule', 'ip', 'filter', 'FORWARD', 'ip', end, '10.192.0.0/11', 'accept');
+    }
+    expect(await reached()).toMatch(/^c /);
+    await h1.run('nft', 'delete', 'table', 'ip', 'gantry');
+    await eventually(async () => (await h1.run('nft', 'list', 'tables')).includes('table ip gantry'));
+    expect(said()).toBe(1);
+    expect(await h1.run('nft', 'list', 'chain', 'ip', 'filter', 'FORWARD')).toContain('policy drop');
+    await h1.run('nft', 'delete', 'table', 'ip', 'filter');
+  });
+
+  it('says that strict reverse path filtering is in the way where clients are on another link', async () => {
+    await h1.run('ip', 'link', 'add', 'public0', 'type', 'bridge');
+    await h1.run('ip', 'link', 'set', 'public0', 'up');
+    await h1.run('ip', 'route', 'replace', 'default', 'dev', 'public0');
+    await h1.run('sysctl', '-qw', 'net.ipv4.conf.eth0.rp_filter=1');
+    await h1.run('nft', 'delete', 'table', 'ip', 'gantry');
+    await eventually(() => h1.log.includes('sysctl -w net.ipv4.conf.eth0.rp_filter=2'), { timeoutMs: 2000 });
+    await h1.run('sysctl', '-qw', 'net.ipv4.conf.eth0.rp_filter=0');
+    await h1.run('ip', 'link', 'del', 'public0');
+    await h1.run('ip', 'route', 'add', 'default', 'via', '10.90.0.254');
+  });
+});
+
 describe('a task that leaves', () => {
   it('leaves no link, namespace or connection behind', async () => {
     const d = await h1.attach(9);
