@@ -47,6 +47,8 @@ const debian = {
 };
 
 const killPatienceMs = 10_000;
+/** For one run of an OCI runtime, which takes some ms: a task waits no longer for one that hangs. */
+const toolTimeoutMs = { start: 60_000, delete: 20_000, version: 20_000 };
 
 export class ContainerHost {
   readonly settings: Required<ConmonRuntimeParts>;
@@ -100,8 +102,32 @@ export class ContainerHost {
     });
   }
 
-  oci(runtime: string, command: string, ...args: readonly string[]) {
-    return runTool(this.runtimePath(runtime), ['--root', this.stateRoot(runtime), command, ...args]);
+  /** Fault `timeout`. */
+  oci(runtime: string, command: 'start' | 'delete', ...args: readonly string[]) {
+    const line = ['--root', this.stateRoot(runtime), command, ...args];
+    return runTool(this.runtimePath(runtime), line, this.#deadline(command));
+  }
+
+  #deadline(command: keyof typeof toolTimeoutMs) {
+    return { clock: this.settings.clock, timeoutMs: toolTimeoutMs[command] };
+  }
+
+  /** True where the runtime did it; what it said, or that it never ended, is in the log. */
+  async #deleted(runtime: string, id: TaskId, ...flags: readonly string[]): Promise<boolean> {
+    let why: string;
+    try {
+      const { exitCode, output } = await this.oci(runtime, 'delete', ...flags, id);
+      if (exitCode === 0) return true;
+      why = output;
+    } catch (error) {
+      if (!isFault(error, 'timeout')) throw error;
+      why = error.message;
+    }
+    this.settings.log.warn('the runtime could not delete a container: its remains are removed by hand', {
+      task: id,
+      why,
+    });
+    return false;
   }
 
   /** Faults as `ociSpec`. The root filesystem must be mounted. */
@@ -143,16 +169,9 @@ export class ContainerHost {
   async removeFromRuntime(runtime: string, id: TaskId): Promise<void> {
     const state = join(this.stateRoot(runtime), id);
     const cgroup = this.cgroup(id);
-    if (existsSync(state)) {
-      const { exitCode, output } = await this.oci(runtime, 'delete', id);
-      if (exitCode !== 0) {
-        this.settings.log.warn('the runtime could not delete a container: its remains are removed by hand', {
-          task: id,
-          why: output,
-        });
-        await this.oci(runtime, 'delete', '--force', id);
-        rmSync(state, { recursive: true, force: true });
-      }
+    if (existsSync(state) && !(await this.#deleted(runtime, id))) {
+      await this.#deleted(runtime, id, '--force');
+      rmSync(state, { recursive: true, force: true });
     }
     this.settings.cgroups.kill(cgroup);
     const deadline = this.settings.clock.monotonic() + killPatienceMs;
@@ -208,7 +227,7 @@ export class ContainerHost {
     const tools = { conmon: this.settings.conmonPath, ...this.settings.runtimePaths };
     for (const [name, path] of Object.entries(tools)) {
       if (!existsSync(path)) continue;
-      const { output } = await runTool(path, ['--version']);
+      const { output } = await runTool(path, ['--version'], this.#deadline('version'));
       found[name] = /version:?\s+(\S+)/.exec(output)?.[1] ?? 'unknown';
     }
     return found;

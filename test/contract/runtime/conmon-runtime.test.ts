@@ -15,6 +15,7 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { ContainerRequest, Runtime } from '#node-agent/runtime/runtime.ts';
 import { hostVolumes } from '#node-agent/volumes/volumes.ts';
+import { systemClock } from '#proto/kernel/clock.ts';
 import type { TaskId } from '#proto/model/ids.ts';
 import type { ContainerSpec, Mount } from '#proto/model/service.ts';
 import { type ContainerLab, containerLab, makeRootfs, newTaskId, shellRequest } from '#test/support/container-lab.ts';
@@ -451,5 +452,32 @@ describe('a container of conmon with runc', () => {
         .every((line) => /\/conmon$|^0::/.test(line)),
     );
     await runtime.delete(request.id);
+  });
+});
+
+describe('an OCI runtime that hangs', () => {
+  it('is ended after a while: its container is not started, and goes all the same', async () => {
+    const lab = await containerLab();
+    const runc = join(lab.directory, 'runc');
+    const hangs = 'case "$3" in start|delete) sleep 1000;; esac';
+    writeFileSync(runc, `#!/bin/sh\n${hangs}\nexec /usr/sbin/runc "$@"\n`, { mode: 0o755 });
+    const parts = {
+      runtimePaths: { runc },
+      // Its deadlines of a minute are seconds here.
+      clock: {
+        ...systemClock,
+        after: (ms: number, action: () => void) => systemClock.after(ms < 20_000 ? ms : ms / 20, action),
+      },
+    };
+    const runtime = await lab.open(parts);
+    const request = shellRequest(lab, 'sleep 100');
+    await runtime.create(request);
+    await expect(runtime.start(request.id)).rejects.toMatchObject({
+      code: 'timeout',
+      message: expect.stringMatching(/runc .*start/),
+    });
+    await runtime.delete(request.id);
+    expect(await runtime.list()).toEqual([]);
+    await lab.close(parts);
   });
 });
