@@ -442,7 +442,7 @@ describe('a container of conmon with runc', () => {
     expect(execFileSync('find', ['/sys/fs/cgroup', '-name', request.id], { encoding: 'utf8' })).toBe('');
   });
 
-  it('sits beside conmon, which has a cgroup of its own', async () => {
+  it('sits beside conmon, which is in no group of the agent that could limit it', async () => {
     const request = await run('sleep 1000');
     const conmon = Number(readFileSync(join(lab.directory, 'agent/containers', request.id, 'conmon.pid'), 'utf8'));
     await eventually(() =>
