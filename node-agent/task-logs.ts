@@ -67,7 +67,12 @@ export async function taskLogs(parts: TaskLogsParts): Promise<ShippedTaskLogs> {
       });
     },
     async drop(task) {
-      if (sink) await shipper.ended(task, { signal: stopping.signal });
+      try {
+        if (sink) await shipper.ended(task, { signal: stopping.signal });
+      } catch (error) {
+        stopping.signal.throwIfAborted();
+        parts.log.error('the rest of a log is lost: it could not be read', { task, error });
+      }
       await shipper.forget(task);
       await rm(directory(task), { recursive: true, force: true });
     },

@@ -30,6 +30,8 @@ export interface FollowerParts extends ShipperParts {
 const readBytes = 128 * 1024;
 const maxRecords = 2_000;
 const retryPolicy = { initialMs: 100, maxMs: 2_000 };
+/** Failures in a row after which an ended log is given up. */
+const patience = 6;
 const positionEveryMs = 250;
 /** Added to the position after a loss of unknown size: nothing that comes may look like a repeat. */
 const unknownGapBytes = 2 ** 36;
@@ -50,6 +52,8 @@ export class Follower {
   #abandon = false;
   #ended = false;
   #rotating = false;
+  /** In a row: what is published ends it. */
+  #failures = 0;
   #watcher: FSWatcher | undefined;
   #wake: () => void = () => {};
   #woken = false;
@@ -63,7 +67,7 @@ export class Follower {
     this.#done = this.#run();
   }
 
-  /** Resolves when all of a log that has ended is kept. */
+  /** Resolves when all of a log that has ended is kept; rejects where it cannot be read. */
   end(): Promise<void> {
     this.#ended = true;
     this.#notice();
@@ -118,6 +122,30 @@ export class Follower {
   }
 
   async #run(): Promise<void> {
+    const { clock, log, positions, random } = this.#parts;
+    const { signal } = this.#stopping;
+    const { taskId: task } = this.source;
+    const position = await positions.read(task);
+    this.#saved = position;
+    if (position) ({ base: this.#base, offset: this.#offset, file: this.#fileId } = position);
+    while (!signal.aborted) {
+      try {
+        await this.#follow();
+        return;
+      } catch (error) {
+        if (signal.aborted) return;
+        if (this.#ended && this.#failures >= patience) {
+          this.#drained.reject(error);
+          return;
+        }
+        if (++this.#failures === 1) log.warn('a log cannot be followed, trying again', { error, task });
+        await clock.sleep(backoffMs(retryPolicy, this.#failures, random), signal).catch(() => {});
+      }
+    }
+  }
+
+  /** From where it stopped to the end of the log, or of the shipper. */
+  async #follow(): Promise<void> {
     const { signal } = this.#stopping;
     try {
       await this.#resume();
@@ -127,36 +155,29 @@ export class Follower {
         await this.#save(true);
         await this.#idle();
       }
-      if (!signal.aborted) {
-        await this.#parts.positions.forget(this.source.taskId);
-        this.#fileId = '';
-        this.#drained.resolve();
-      }
-    } catch (error) {
-      if (!signal.aborted) {
-        this.#parts.log.error('a log is not followed any more', { error, task: this.source.taskId });
-        this.#drained.reject(error);
-      }
+      if (signal.aborted) return;
+      await this.#parts.positions.forget(this.source.taskId);
+      this.#fileId = '';
+      this.#drained.resolve();
     } finally {
       this.#watcher?.close();
+      this.#watcher = undefined;
       await this.#file?.close().catch(() => {});
+      this.#file = undefined;
     }
   }
 
-  /** Goes on where the last agent stopped; says what is missing where its file has gone. */
+  /** Goes on where the last agent, or the last attempt, stopped; says what is missing where its file has gone. */
   async #resume(): Promise<void> {
-    const position = await this.#parts.positions.read(this.source.taskId);
-    if (!position) return;
-    this.#saved = position;
-    ({ base: this.#base, offset: this.#offset, file: this.#fileId } = position);
+    if (this.#fileId === '') return;
     for (const path of [this.#oldPath, this.source.path]) {
-      if ((await idOf(path))?.id !== position.file) continue;
-      await this.#open(path, position.offset);
+      if ((await idOf(path))?.id !== this.#fileId) continue;
+      await this.#open(path, this.#offset);
       return;
     }
     if (!(await idOf(this.source.path)) && !(await idOf(this.#oldPath))) return;
     this.#fileId = '';
-    this.#base = position.base + position.offset + unknownGapBytes;
+    this.#base += this.#offset + unknownGapBytes;
     this.#offset = 0;
     await this.#publishGap('some of the log is missing: its file was gone before it could be sent', 0);
   }
@@ -247,6 +268,7 @@ export class Follower {
 
   async #publish(records: readonly FileRecord[], consumed: number): Promise<void> {
     await this.#send(records);
+    this.#failures = 0;
     this.#offset += consumed;
     this.#lastUs = records.at(-1)!.atUs;
     this.#parts.count('lines', records.length);

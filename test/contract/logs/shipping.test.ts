@@ -1,5 +1,5 @@
 /** From a container's log file through NATS to whoever reads: every line once and in order, whatever dies on the way. */
-import { existsSync, statSync } from 'node:fs';
+import { existsSync, statSync, symlinkSync, unlinkSync } from 'node:fs';
 import { mkdtemp, readdir, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -239,6 +239,20 @@ it('a follower goes on when NATS comes back', async () => {
   stop.abort();
   await following;
   expect(seen).toEqual(numbered(20));
+});
+
+it('a log that could not be read for a while is followed on', async () => {
+  const of = source();
+  const shipper = await ship();
+  // A link to itself: whoever opens it gets an error, root too.
+  symlinkSync(of.path, of.path);
+  shipper.follow(of);
+  const waiting = shipper.ended(of.taskId, { signal: AbortSignal.timeout(100) });
+  await expect(waiting).rejects.toMatchObject({ name: 'TimeoutError' });
+  unlinkSync(of.path);
+  write(of).lines(10);
+  await shipper.ended(of.taskId);
+  expect(texts(await read())).toEqual(numbered(10));
 });
 
 it('a spool that is full drops its oldest file and marks the gap', async () => {

@@ -1,0 +1,46 @@
+/** The log files of a node's tasks, from the first line to the deletion of the file. */
+import { existsSync, mkdirSync, mkdtempSync, rmSync, symlinkSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
+import { afterEach, expect, it } from 'vitest';
+import { type ShippedTaskLogs, taskLogs } from '#node-agent/task-logs.ts';
+import { systemClock } from '#proto/kernel/clock.ts';
+import { silentLog } from '#proto/kernel/log.ts';
+import { systemRandom } from '#proto/kernel/random.ts';
+import { aNode, aTask, aTemplate } from '#test/support/builders.ts';
+
+const data = mkdtempSync(join(tmpdir(), 'gantry-task-logs-'));
+let logs: ShippedTaskLogs;
+afterEach(async () => {
+  await logs.close();
+  rmSync(data, { recursive: true, force: true });
+});
+
+const assignment = { task: aTask('t1'), template: aTemplate(), imageDigest: '' };
+const cluster = {
+  id: 'c',
+  network: '10.192.0.0/11',
+  vipNetwork: '10.224.0.0/14',
+  natsUrl: 'tls://127.0.0.1:1',
+  domain: 'gantry.internal',
+};
+const membership = { node: aNode('h1'), cluster };
+
+it('a log that can never be read is deleted with its task all the same', async () => {
+  logs = await taskLogs({
+    // Its waits of seconds are a tenth here.
+    clock: { ...systemClock, sleep: (ms, signal) => systemClock.sleep(ms / 10, signal) },
+    random: systemRandom,
+    log: silentLog,
+    data,
+    reopen: async () => {},
+    open: () => ({ publish: async () => {}, close: async () => {} }),
+  });
+  const { task } = assignment;
+  const path = logs.path(task.id);
+  mkdirSync(dirname(path), { recursive: true });
+  symlinkSync(path, path);
+  logs.follow(assignment, membership);
+  await logs.drop(task.id);
+  expect(existsSync(dirname(path))).toBe(false);
+});
