@@ -85,7 +85,7 @@ agent() {
     until [ -s /run/sandbox/join-token ]; do sleep 0.05; done
     set -- --token "$(cat /run/sandbox/join-token)"
   fi
-  ${leanNode(plan)} ${quote(`${plan.codeDir}/node-agent/main.ts`)} --data /var/lib/gantry/agent --run /run/gantry \\
+  ${leanNode(plan, 2)} ${quote(`${plan.codeDir}/node-agent/main.ts`)} --data /var/lib/gantry/agent --run /run/gantry \\
     --name ${plan.name} --advertise ${addressOf(plan.name)} --control-plane ${managerAddress}:7400 --enrol ${managerAddress}:7401 \\
     --containerd /run/containerd/containerd.sock --insecure-registry ${registryName} --insecure-registry ${switchNetwork} "$@"
 }
@@ -93,15 +93,15 @@ mkdir -p -m 0700 /run/gantry
 keep agent agent &`;
 }
 
-/** As in systemd/gantry-agent.service: after a hundred starts an agent holds 71 MB rather than 117. */
-function leanNode({ nodeProgram }: HostPlan): string {
-  return `MALLOC_ARENA_MAX=1 MALLOC_TRIM_THRESHOLD_=131072 ${quote(nodeProgram)} --max-semi-space-size=2`;
+/** As in the systemd units: after a burst of starts an agent holds 25 to 45 MB less than without. */
+function leanNode({ nodeProgram }: HostPlan, semiSpaceMegabytes: number): string {
+  return `MALLOC_ARENA_MAX=1 MALLOC_TRIM_THRESHOLD_=131072 ${quote(nodeProgram)} --max-semi-space-size=${semiSpaceMegabytes}`;
 }
 
 function managerServices(plan: HostPlan): string {
   const registry = 'keep registry docker-registry serve /run/sandbox/registry.yml &';
   if (plan.bare) return registry;
-  const main = `${quote(plan.nodeProgram)} ${quote(`${plan.codeDir}/control-plane/main.ts`)}`;
+  const main = `${leanNode(plan, 4)} ${quote(`${plan.codeDir}/control-plane/main.ts`)}`;
   const place = `--data /var/lib/gantry/control-plane --name ${plan.name} --advertise ${addressOf(plan.name)}`;
   const pki = '/var/lib/gantry/control-plane/pki';
   return `${registry}
@@ -115,7 +115,7 @@ keep etcd etcd --name ${plan.name} --data-dir /var/lib/gantry/etcd --log-level w
   --max-txn-ops 8192 --max-request-bytes 33554432 --heartbeat-interval 50 --election-timeout 500 --pre-vote \\
   --auto-compaction-mode periodic --auto-compaction-retention 10m --quota-backend-bytes 4294967296 &
 keep nats nats-server --config ${quote(`${plan.codeDir}/control-plane/systemd/nats.conf`)} --addr 0.0.0.0 &
-keep control-plane ${main} run ${place} --etcd https://127.0.0.1:2379 --nats tls://${addressOf(plan.name)}:4222 --socket /run/gantry/control-plane.sock &`;
+keep control-plane env ${main} run ${place} --etcd https://127.0.0.1:2379 --nats tls://${addressOf(plan.name)}:4222 --socket /run/gantry/control-plane.sock &`;
 }
 
 /** Version 1 trees are mounted one by one; of version 2 the host is given controllers to pass on, once the waiting process has left its root. */

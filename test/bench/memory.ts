@@ -8,6 +8,7 @@ import { commandLine, median, privateBytes, sum } from './measure.ts';
 
 const tasks = 300;
 const megabyte = 1e6;
+const restMs = 10_000;
 
 export async function memory(bench: BenchCluster): Promise<Figure[]> {
   await restartAll(bench);
@@ -40,11 +41,11 @@ export async function memory(bench: BenchCluster): Promise<Figure[]> {
 
 const isConmon = (pid: number) => commandLine(pid).startsWith('/usr/bin/conmon ');
 const isAgent = (pid: number) => /^\S*node (?:-\S+ )*\S*node-agent\/main\.ts /.test(commandLine(pid));
-const isControlPlane = (pid: number) => /^\S*node \S*control-plane\/main\.ts run /.test(commandLine(pid));
+const isControlPlane = (pid: number) => /^\S*node (?:-\S+ )*\S*control-plane\/main\.ts run /.test(commandLine(pid));
 
 /** Megabytes when nothing has happened for a while. */
 async function look(bench: BenchCluster): Promise<{ readonly controlPlane: number; readonly agents: number[] }> {
-  await new Promise((resolve) => setTimeout(resolve, 4_000));
+  await new Promise((resolve) => setTimeout(resolve, restMs));
   const own = (host: string, is: (pid: number) => boolean) =>
     sum(bench.processes(host).filter(is).map(privateBytes)) / megabyte;
   return { controlPlane: own('m1', isControlPlane), agents: workers.map((host) => own(host, isAgent)) };
