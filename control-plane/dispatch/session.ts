@@ -1,11 +1,19 @@
 /** One node's session: greets it, takes its reports, and keeps it told what it should hold. */
 import { tryAddress } from '#net/plan/cidr.ts';
-import type { AgentMessage, AssignmentSet, ControlMessage, Hello, OpenRelay } from '#proto/gen/gantry/v1/agent.ts';
+import type {
+  AgentMessage,
+  AssignmentSet,
+  ControlMessage,
+  Hello,
+  OpenRelay,
+  TaskStatus as WireStatus,
+} from '#proto/gen/gantry/v1/agent.ts';
 import type { Clock } from '#proto/kernel/clock.ts';
-import { describe, Fault } from '#proto/kernel/errors.ts';
+import { describe, Fault, isFault } from '#proto/kernel/errors.ts';
 import type { Log } from '#proto/kernel/log.ts';
 import type { AssignmentItem } from '#proto/model/assignment.ts';
 import type { NodeId } from '#proto/model/ids.ts';
+import type { TaskStatus } from '#proto/model/task.ts';
 import { assignmentToWire, nodeFromWire, taskStatusFromWire, toWire } from '#proto/model/wire.ts';
 import type { MessageStream } from '#proto/stream.ts';
 import type { Store } from '../store/store.ts';
@@ -107,7 +115,7 @@ export class NodeSession {
           this.#greet(body.value);
           break;
         case 'status':
-          if (this.#live) this.#parts.writer.report(this.node, body.value.tasks.map(taskStatusFromWire));
+          if (this.#live) this.#report(body.value.tasks);
           break;
         case 'applied':
           this.appliedRevision = body.value.revision;
@@ -117,6 +125,28 @@ export class NodeSession {
       this.#parts.log.warn('session ended: the agent sent what cannot be read', { node: this.node, error });
       this.close(error instanceof Fault ? error : new Fault('invalid', describe(error)));
     }
+  }
+
+  /** What only a newer agent can mean is passed over: its other tasks are told of all the same. */
+  #report(tasks: readonly WireStatus[]): void {
+    const { writer, log } = this.#parts;
+    const statuses: TaskStatus[] = [];
+    const unreadable: string[] = [];
+    for (const task of tasks) {
+      try {
+        statuses.push(taskStatusFromWire(task));
+      } catch (error) {
+        if (!isFault(error, 'invalid')) throw error;
+        unreadable.push(`${task.taskId}: ${error.message}`.slice(0, 200));
+      }
+    }
+    if (unreadable.length > 0)
+      log.warn('a node says what this version cannot read: upgrade the control plane', {
+        node: this.node,
+        why: unreadable.slice(0, 5).join(', '),
+        count: unreadable.length,
+      });
+    writer.report(this.node, statuses);
   }
 
   #greet(hello: Hello): void {
@@ -142,7 +172,7 @@ export class NodeSession {
       assertSound(description);
       writer.describe(this.node, description);
     }
-    writer.report(this.node, hello.tasks.map(taskStatusFromWire));
+    this.#report(hello.tasks);
     this.#live = true;
     log.info('node connected', { node: this.node, epoch, count: hello.tasks.length });
     this.welcome();

@@ -1,5 +1,6 @@
 /** What a node says of itself is looked at before anybody acts on it. */
 import { afterEach, expect, it } from 'vitest';
+import { TaskStatus } from '#proto/gen/gantry/v1/agent.ts';
 import type { Fault } from '#proto/kernel/errors.ts';
 import type { Node } from '#proto/model/node.ts';
 import { toWire } from '#proto/model/wire.ts';
@@ -49,4 +50,27 @@ it('takes a node that says what it should', async () => {
   const { fault } = await greet({ address: '10.0.0.9' });
   expect(fault).toBeUndefined();
   await eventually(() => lab.store.snapshot.node(lab.hosts[0]!.id)!.address === '10.0.0.9');
+});
+
+it('passes over a status that only a newer agent can mean, and takes the others', async () => {
+  lab = await AgentLab.start(['h1']);
+  const host = lab.hosts[0]!;
+  const [t1, t2] = [await lab.assign(host, 't1'), await lab.assign(host, 't2')];
+  const stream = lab.net.transportOf(host.id).connect('m1:7400').session();
+  let fault: Fault | undefined;
+  stream.listen({
+    message() {},
+    closed: (why) => {
+      fault = why;
+    },
+  });
+  const status = { taskId: t1, state: 'hibernating', health: '' };
+  const tasks = [status, { ...status, taskId: t2, state: 'preparing' }].map((one) => TaskStatus.fromPartial(one));
+  stream.send({ body: { $case: 'hello', value: { node: undefined, epoch: 0, tasks } } });
+  await eventually(() => lab.task(t2).state === 'preparing');
+  const later = tasks.map((one) => (one.taskId === t2 ? { ...one, state: 'starting' } : one));
+  stream.send({ body: { $case: 'status', value: { tasks: later } } });
+  await eventually(() => lab.task(t2).state === 'starting');
+  expect(lab.task(t1).state).toBe('assigned');
+  expect(fault).toBeUndefined();
 });
