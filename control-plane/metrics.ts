@@ -4,7 +4,8 @@ import type { Clock } from '#proto/kernel/clock.ts';
 import { isFault } from '#proto/kernel/errors.ts';
 import { taskStates } from '#proto/model/task.ts';
 import type { Liveness } from './controllers/liveness.ts';
-import type { Delta, Store } from './store/store.ts';
+import type { Delta } from './store/records.ts';
+import type { Store } from './store/store.ts';
 
 export interface ControlPlaneMetricsParts {
   readonly clock: Clock;

@@ -1,5 +1,5 @@
 /** What lets others in: join tokens, logins at registries, certificates of operators. */
-import type { Change } from '#control-plane/store/store.ts';
+import type { Change } from '#control-plane/store/records.ts';
 import type { Credential as WireCredential } from '#proto/gen/gantry/v1/agent.ts';
 import type {
   CreateTokenRequest,

@@ -3,8 +3,8 @@ import { type Diagnostic, type Place, refuse } from '#control-plane/compose/diag
 import { type ResolvedService, type ResolveInput, resolve } from '#control-plane/compose/resolve.ts';
 import { applyService, removeService, type WishContext } from '#control-plane/reconcilers/service-changes.ts';
 import { parseConstraint, parseSpread } from '#control-plane/scheduler/constraint.ts';
+import type { Change } from '#control-plane/store/records.ts';
 import type { Snapshot } from '#control-plane/store/snapshot.ts';
-import type { Change } from '#control-plane/store/store.ts';
 import type { ApplyRequest, ApplyResponse, PlannedChange } from '#proto/gen/gantry/v1/operator.ts';
 import { isFault } from '#proto/kernel/errors.ts';
 import { qualifiedName } from '#proto/model/ids.ts';

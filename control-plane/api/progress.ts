@@ -1,5 +1,5 @@
 /** How far services are, as a stream: one update for each step of the snapshot that changes the answer, until it is final. */
-import type { Delta } from '#control-plane/store/store.ts';
+import type { Delta } from '#control-plane/store/records.ts';
 import type { ProgressRequest, ProgressUpdate, ServiceProgress } from '#proto/gen/gantry/v1/operator.ts';
 import { Fault } from '#proto/kernel/errors.ts';
 import { type ServiceId, serviceId, type TaskId } from '#proto/model/ids.ts';

@@ -6,7 +6,7 @@ import {
   scaleService,
   type WishContext,
 } from '#control-plane/reconcilers/service-changes.ts';
-import type { Change } from '#control-plane/store/store.ts';
+import type { Change } from '#control-plane/store/records.ts';
 import type { ChangeResponse, ScaleRequest, ServiceRequest } from '#proto/gen/gantry/v1/operator.ts';
 import { Fault } from '#proto/kernel/errors.ts';
 import type { ServiceId } from '#proto/model/ids.ts';

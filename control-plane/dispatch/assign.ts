@@ -5,8 +5,8 @@ import type { NodeId, ServiceId } from '#proto/model/ids.ts';
 import type { Node } from '#proto/model/node.ts';
 import type { Service } from '#proto/model/service.ts';
 import { isServing, occupiesNode, type Task } from '#proto/model/task.ts';
+import type { Delta } from '../store/records.ts';
 import type { Snapshot } from '../store/snapshot.ts';
-import type { Delta } from '../store/store.ts';
 
 /** What has to be sent because of some steps of the snapshot: names only, the items are read when they are sent. */
 export interface Dirty {

@@ -5,9 +5,10 @@ import type { Log } from '#proto/kernel/log.ts';
 import type { NodeId, TaskId } from '#proto/model/ids.ts';
 import type { Node } from '#proto/model/node.ts';
 import { isTerminal, type TaskStatus, withStatus } from '#proto/model/task.ts';
+import type { Change } from '../store/records.ts';
 import type { Snapshot } from '../store/snapshot.ts';
 import { revisionKey } from '../store/snapshot.ts';
-import type { Change, Store } from '../store/store.ts';
+import type { Store } from '../store/store.ts';
 
 /** What a node says of itself in its Hello. */
 export type NodeDescription = Pick<

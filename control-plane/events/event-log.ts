@@ -1,6 +1,6 @@
 /** What happened in the cluster, in words, for people who watch or look back. Implementation: nats-event-log. */
 import type { Event } from '#proto/model/cluster.ts';
-import type { Delta } from '../store/store.ts';
+import type { Delta } from '../store/records.ts';
 
 export interface EventQuery {
   /** Goes on with what happens from now on, until the signal aborts. */

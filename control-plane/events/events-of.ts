@@ -5,7 +5,7 @@ import type { Node } from '#proto/model/node.ts';
 import type { Service } from '#proto/model/service.ts';
 import type { Task, TaskState } from '#proto/model/task.ts';
 import type { Volume } from '#proto/model/volume.ts';
-import type { Applied, Delta } from '../store/store.ts';
+import type { Applied, Delta } from '../store/records.ts';
 
 type Said = Omit<Event, 'revision' | 'atMs'>;
 

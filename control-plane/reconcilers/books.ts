@@ -2,8 +2,8 @@
 
 import { Ledger } from '#control-plane/scheduler/ledger.ts';
 import { Scheduler } from '#control-plane/scheduler/place.ts';
+import type { Change, Delta } from '#control-plane/store/records.ts';
 import type { Snapshot } from '#control-plane/store/snapshot.ts';
-import type { Change, Delta } from '#control-plane/store/store.ts';
 import type { NodeId, ServiceId, TaskId } from '#proto/model/ids.ts';
 import { occupiesNode, type Task } from '#proto/model/task.ts';
 import { Addresses } from './addresses.ts';

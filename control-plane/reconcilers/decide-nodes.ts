@@ -1,6 +1,7 @@
 /** Everything about nodes: who is down, and which subnet is whose. */
+
+import type { Change } from '#control-plane/store/records.ts';
 import type { Snapshot } from '#control-plane/store/snapshot.ts';
-import type { Change } from '#control-plane/store/store.ts';
 import type { NodeId } from '#proto/model/ids.ts';
 import type { Node } from '#proto/model/node.ts';
 import { subnetFor } from './addresses.ts';

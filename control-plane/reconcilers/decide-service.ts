@@ -2,8 +2,8 @@
 
 import { homeOf, hostPortsOf, type Request, requestOf, suits } from '#control-plane/scheduler/filters.ts';
 import { whyNowhere } from '#control-plane/scheduler/place.ts';
+import type { Change, Table, Tables } from '#control-plane/store/records.ts';
 import { revisionKey, type Snapshot } from '#control-plane/store/snapshot.ts';
-import type { Change, Table, Tables } from '#control-plane/store/store.ts';
 import { describe, isFault } from '#proto/kernel/errors.ts';
 import { type NodeId, type ServiceId, type TaskId, taskId } from '#proto/model/ids.ts';
 import type { Node } from '#proto/model/node.ts';

@@ -1,6 +1,7 @@
 /** What a wish of the operator changes in the store: pure, so that `plan` and `apply` cannot differ. */
+
+import type { Change, Table, Tables } from '#control-plane/store/records.ts';
 import { revisionKey, type Snapshot } from '#control-plane/store/snapshot.ts';
-import type { Change, Table, Tables } from '#control-plane/store/store.ts';
 import { Fault } from '#proto/kernel/errors.ts';
 import { type NodeId, qualifiedName, type ServiceId, serviceId } from '#proto/model/ids.ts';
 import type { Node } from '#proto/model/node.ts';

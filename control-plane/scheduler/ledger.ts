@@ -1,6 +1,7 @@
 /** What each node has given away: kept by every change of a task, never counted anew, so that placing is O(1) per task. */
+
+import type { Delta } from '#control-plane/store/records.ts';
 import type { Snapshot } from '#control-plane/store/snapshot.ts';
-import type { Delta } from '#control-plane/store/store.ts';
 import { prefixOf } from '#net/plan/cidr.ts';
 import type { NodeId, ServiceId, TaskId } from '#proto/model/ids.ts';
 import type { Node } from '#proto/model/node.ts';

@@ -1,7 +1,8 @@
 /** How a machine becomes a member: a join token is proven, a certificate issued, a node record written, all in one commit. */
 import { timingSafeEqual } from 'node:crypto';
 import { subnetFor } from '#control-plane/reconcilers/addresses.ts';
-import type { Change, Store } from '#control-plane/store/store.ts';
+import type { Change } from '#control-plane/store/records.ts';
+import type { Store } from '#control-plane/store/store.ts';
 import { enrolmentProof, tokenSecretHash } from '#proto/enrolment-proof.ts';
 import type { EnrolRequest, EnrolResponse } from '#proto/gen/gantry/v1/agent.ts';
 import type { Clock } from '#proto/kernel/clock.ts';

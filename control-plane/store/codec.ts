@@ -1,6 +1,6 @@
 /** How records lie in etcd: keys under one prefix, values as JSON, and what is secret sealed. */
 import { assert, Fault } from '#proto/kernel/errors.ts';
-import type { Table, Tables } from './store.ts';
+import type { Table, Tables } from './records.ts';
 
 export const prefix = '/gantry/';
 /** The one key that says who leads. */

@@ -20,8 +20,9 @@ import { CommitQueue } from './commit-queue.ts';
 import { type EtcdAddress, type EtcdClient, etcdFault, openEtcd } from './etcd-client.ts';
 import { EtcdWatch, type KeyEvent } from './etcd-watch.ts';
 import { Feed, type LeadershipRecord, type RecordEvent } from './feed.ts';
+import type { Change, Delta } from './records.ts';
 import type { Snapshot } from './snapshot.ts';
-import type { Change, Delta, Store } from './store.ts';
+import type { Store } from './store.ts';
 
 export interface EtcdStoreParts {
   readonly address: EtcdAddress;

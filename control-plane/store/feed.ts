@@ -1,8 +1,8 @@
 /** What every store does alike: owns the snapshot, tells listeners of each step, and keeps those who wait for a revision. */
 import { Fault } from '#proto/kernel/errors.ts';
 import type { Leadership } from '#proto/model/cluster.ts';
+import type { Applied, Delta, Table, Tables } from './records.ts';
 import { LiveSnapshot } from './snapshot.ts';
-import type { Applied, Delta, Table, Tables } from './store.ts';
 
 /** One record at one revision; no value: it is gone. */
 export interface RecordEvent {

@@ -3,8 +3,9 @@ import type { Clock } from '#proto/kernel/clock.ts';
 import { assert, Fault } from '#proto/kernel/errors.ts';
 import type { Leadership } from '#proto/model/cluster.ts';
 import { Feed, type LeadershipRecord, type RecordEvent } from './feed.ts';
+import type { Change, Delta, Table, Tables, Versioned } from './records.ts';
 import type { Snapshot } from './snapshot.ts';
-import type { Change, Delta, Store, Table, Tables, Versioned } from './store.ts';
+import type { Store } from './store.ts';
 
 interface Step {
   readonly revision: number;

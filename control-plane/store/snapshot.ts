@@ -4,7 +4,7 @@ import { type NodeId, qualifiedName, type ServiceId, type TaskId } from '#proto/
 import type { Node } from '#proto/model/node.ts';
 import type { Revision, Service } from '#proto/model/service.ts';
 import type { Task } from '#proto/model/task.ts';
-import type { Applied, Table, Tables, Versioned } from './store.ts';
+import type { Applied, Table, Tables, Versioned } from './records.ts';
 
 export interface Snapshot {
   readonly revision: number;

@@ -1,59 +1,7 @@
 /** The cluster's memory: typed records, committed in guarded transactions, seen through a snapshot that one watch feeds. */
-import type { ClusterConfig, Credential, Leadership, Token } from '#proto/model/cluster.ts';
-import type { Node } from '#proto/model/node.ts';
-import type { Revision, Service } from '#proto/model/service.ts';
-import type { Task } from '#proto/model/task.ts';
-import type { Volume } from '#proto/model/volume.ts';
+import type { Leadership } from '#proto/model/cluster.ts';
+import type { Change, Delta } from './records.ts';
 import type { Snapshot } from './snapshot.ts';
-
-/**
- * What each table holds. Keys: ids; `SERVICE-ID/NUMBER` for revisions; the name for volumes; the registry for credentials;
- * `config` for the cluster.
- */
-export interface Tables {
-  readonly service: Service;
-  readonly revision: Revision;
-  readonly task: Task;
-  readonly node: Node;
-  readonly volume: Volume;
-  readonly token: Token;
-  readonly credential: Credential;
-  readonly cluster: ClusterConfig;
-}
-export type Table = keyof Tables;
-
-/** A record and the store revision that last wrote it. */
-export interface Versioned<T> {
-  readonly value: T;
-  readonly modRevision: number;
-}
-
-/** One edit of one record. `expect` is the guard: the mod revision that the decision was made on, 0 for "must not exist". */
-export type Change = {
-  readonly [T in Table]: {
-    readonly table: T;
-    readonly key: string;
-    /** undefined removes the record. */
-    readonly value: Tables[T] | undefined;
-    readonly expect: number;
-  };
-}[Table];
-
-/** One edit as the watch tells it. */
-export type Applied = {
-  readonly [T in Table]: {
-    readonly table: T;
-    readonly key: string;
-    readonly before: Tables[T] | undefined;
-    readonly after: Tables[T] | undefined;
-  };
-}[Table];
-
-/** What changed with one step of the snapshot. `resynced` after a compaction or a reconnect: the difference to what was there before. */
-export interface Delta {
-  readonly revision: number;
-  readonly changes: readonly Applied[];
-}
 
 export interface Store {
   /** Live: it moves forward between turns of the event loop, never within one. */

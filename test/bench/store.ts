@@ -2,7 +2,7 @@
 import { writeFileSync } from 'node:fs';
 import { Etcd3 } from 'etcd3';
 import { openEtcdStore } from '#control-plane/store/etcd-store.ts';
-import type { Change } from '#control-plane/store/store.ts';
+import type { Change } from '#control-plane/store/records.ts';
 import { systemClock } from '#proto/kernel/clock.ts';
 import { silentLog } from '#proto/kernel/log.ts';
 import { systemRandom } from '#proto/kernel/random.ts';

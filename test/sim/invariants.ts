@@ -1,7 +1,7 @@
 /** What must hold whatever goes wrong: small objects, each with a name, asked at every step of the store, every look at the hosts, and when all is quiet. */
 import { itemsOf } from '#control-plane/dispatch/assign.ts';
+import type { Change, Delta } from '#control-plane/store/records.ts';
 import type { Snapshot } from '#control-plane/store/snapshot.ts';
-import type { Change, Delta } from '#control-plane/store/store.ts';
 import { containsAddress } from '#net/plan/cidr.ts';
 import { assert } from '#proto/kernel/errors.ts';
 import type { NodeId, TaskId } from '#proto/model/ids.ts';

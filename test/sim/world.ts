@@ -1,8 +1,8 @@
 /** A whole cluster in one process on a fake clock: production replicas and agents, over a memory etcd, a simulated line, and fake machines. */
 import type { WishContext } from '#control-plane/reconcilers/service-changes.ts';
 import { MemoryEtcd, type MemoryStore } from '#control-plane/store/memory-store.ts';
+import type { Applied, Change, Delta } from '#control-plane/store/records.ts';
 import type { Snapshot } from '#control-plane/store/snapshot.ts';
-import type { Applied, Change, Delta } from '#control-plane/store/store.ts';
 import { isFault } from '#proto/kernel/errors.ts';
 import { newId, type Random, seededRandom } from '#proto/kernel/random.ts';
 import type { Leadership } from '#proto/model/cluster.ts';

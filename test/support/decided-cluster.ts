@@ -2,8 +2,8 @@
 import { Books } from '#control-plane/reconcilers/books.ts';
 import { type Decision, decideService } from '#control-plane/reconcilers/decide-service.ts';
 import type { WishContext } from '#control-plane/reconcilers/service-changes.ts';
+import type { Applied, Change, Table, Tables } from '#control-plane/store/records.ts';
 import { keyOf, LiveSnapshot } from '#control-plane/store/snapshot.ts';
-import type { Applied, Change, Table, Tables } from '#control-plane/store/store.ts';
 import { newId, seededRandom } from '#proto/kernel/random.ts';
 import type { Node } from '#proto/model/node.ts';
 import type { Service } from '#proto/model/service.ts';

@@ -2,7 +2,7 @@
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import type { EventLog } from '#control-plane/events/event-log.ts';
 import { eventLog } from '#control-plane/events/nats-event-log.ts';
-import type { Delta } from '#control-plane/store/store.ts';
+import type { Delta } from '#control-plane/store/records.ts';
 import { systemClock } from '#proto/kernel/clock.ts';
 import { silentLog } from '#proto/kernel/log.ts';
 import { systemRandom } from '#proto/kernel/random.ts';

@@ -1,6 +1,7 @@
 /** What every store promises, as tests: run against the one in memory and the one on etcd. */
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import type { Change, Delta, Store } from '#control-plane/store/store.ts';
+import type { Change, Delta } from '#control-plane/store/records.ts';
+import type { Store } from '#control-plane/store/store.ts';
 import { Fault } from '#proto/kernel/errors.ts';
 import { eventually } from '#test/support/eventually.ts';
 import { aService, aTask } from './records.ts';

@@ -1,8 +1,8 @@
 /** From what people type to what is meant. */
 import { describe, expect, it } from 'vitest';
 import { findAny, findNode, findService, findTask } from '#control-plane/api/names.ts';
+import type { Table, Tables } from '#control-plane/store/records.ts';
 import { keyOf, LiveSnapshot } from '#control-plane/store/snapshot.ts';
-import type { Table, Tables } from '#control-plane/store/store.ts';
 import { aNode, aService, aTask, idOf } from '#test/support/builders.ts';
 
 const snapshot = new LiveSnapshot();

@@ -5,7 +5,7 @@ import { runControllers } from '#control-plane/controllers/loop.ts';
 import { BeatLiveness } from '#control-plane/dispatch/liveness.ts';
 import { createService, scaleService } from '#control-plane/reconcilers/service-changes.ts';
 import { MemoryEtcd, type MemoryStore } from '#control-plane/store/memory-store.ts';
-import type { Change } from '#control-plane/store/store.ts';
+import type { Change } from '#control-plane/store/records.ts';
 import { Fault } from '#proto/kernel/errors.ts';
 import { silentLog } from '#proto/kernel/log.ts';
 import { newId, seededRandom } from '#proto/kernel/random.ts';

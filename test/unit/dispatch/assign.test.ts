@@ -1,8 +1,8 @@
 /** Holds what each node is sent, and what a change makes stale, to the state law. */
 import { describe, expect, it } from 'vitest';
 import { endpointOf, itemsOf, mark, nothingDirty, registryOf } from '#control-plane/dispatch/assign.ts';
+import type { Applied } from '#control-plane/store/records.ts';
 import { LiveSnapshot } from '#control-plane/store/snapshot.ts';
-import type { Applied } from '#control-plane/store/store.ts';
 import { assignmentKey } from '#proto/model/assignment.ts';
 import { serviceId } from '#proto/model/ids.ts';
 import type { Task } from '#proto/model/task.ts';

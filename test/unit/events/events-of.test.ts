@@ -1,7 +1,7 @@
 /** What people are told when records change. */
 import { describe, expect, it } from 'vitest';
 import { eventsOf } from '#control-plane/events/events-of.ts';
-import type { Applied } from '#control-plane/store/store.ts';
+import type { Applied } from '#control-plane/store/records.ts';
 import { nodeId } from '#proto/model/ids.ts';
 import { aNode, aService, aTask, aTemplate } from '#test/support/builders.ts';
 
