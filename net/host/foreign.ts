@@ -5,6 +5,7 @@ import { tableName } from '#net/plan/rules.ts';
 import { Fault, isFault } from '#proto/kernel/errors.ts';
 import type { Netlink } from './netlink.ts';
 import type { Nftables, NftObject } from './nftables.ts';
+import * as routing from './routing.ts';
 import * as rt from './rtnetlink.ts';
 import { readSysctl } from './sysctl.ts';
 
@@ -56,7 +57,7 @@ const anybody = '192.0.2.1';
 export function strictReversePath(netlink: Netlink, address: string): readonly Fault[] {
   const index = rt.listAddresses(netlink).find((item) => item.cidr.startsWith(`${address}/`))?.index;
   const link = rt.listLinks(netlink).find((item) => item.index === index)?.name;
-  if (link === undefined || rt.wayTo(netlink, anybody)?.link === index) return [];
+  if (link === undefined || routing.wayTo(netlink, anybody)?.link === index) return [];
   const modes = ['all', link].map((name) => Number(readSysctl(`net.ipv4.conf.${name}.rp_filter`) ?? 0));
   if (Math.max(...modes) !== 1) return [];
   const what = `rp_filter is strict on ${link}, and clients are reached by another link`;

@@ -15,6 +15,7 @@ import { Netlink } from './netlink.ts';
 import { createNetns, isPinned, type OpenNetns, openNetns, removeNetns } from './netns.ts';
 import { NftGeneration } from './nft-generation.ts';
 import { Nftables } from './nftables.ts';
+import * as routing from './routing.ts';
 import * as rt from './rtnetlink.ts';
 import { readSysctl, writeSysctl } from './sysctl.ts';
 import { CanonicalForms, readTable } from './table.ts';
@@ -31,7 +32,7 @@ export class HostKernel {
   readonly #netlink = new Netlink(0);
   /** Deletes links, on a thread of the pool. */
   readonly #deleter = new Netlink(0);
-  readonly #monitor = new rt.Monitor(rt.links, new Set([this.#netlink.portId, this.#deleter.portId]));
+  readonly #monitor = new rt.Monitor(rt.linkGroups, new Set([this.#netlink.portId, this.#deleter.portId]));
   readonly #neighbours = new Neighbours();
   readonly #nftables = new Nftables();
   readonly #generation = new NftGeneration();
@@ -64,8 +65,8 @@ export class HostKernel {
       ports: new Set(
         links.filter((link) => bridge && link.up && link.master === bridge.index).map((link) => link.name),
       ),
-      routes: new Map(rt.listRoutes(this.#netlink, nameOf).map((route) => [routeKey(route), route])),
-      rules: new Map(rt.listRules(this.#netlink).map((rule) => [describeRule(rule), rule])),
+      routes: new Map(routing.listRoutes(this.#netlink, nameOf).map((route) => [routeKey(route), route])),
+      rules: new Map(routing.listRules(this.#netlink).map((rule) => [describeRule(rule), rule])),
     };
   }
 
@@ -103,13 +104,13 @@ export class HostKernel {
       case 'port-remove':
         return this.#removePort(step.port);
       case 'route':
-        return this.#netlink.do(rt.replaceRoute(step.route, (name) => this.#indexOf(name)));
+        return this.#netlink.do(routing.replaceRoute(step.route, (name) => this.#indexOf(name)));
       case 'route-remove':
-        return ignoring(['not-found'], () => this.#netlink.do(rt.deleteRoute(step.route)));
+        return ignoring(['not-found'], () => this.#netlink.do(routing.deleteRoute(step.route)));
       case 'rule':
-        return ignoring(['exists'], () => this.#netlink.do(rt.addRule(step.rule)));
+        return ignoring(['exists'], () => this.#netlink.do(routing.addRule(step.rule)));
       case 'rule-remove':
-        return ignoring(['not-found'], () => this.#netlink.do(rt.deleteRule(step.rule)));
+        return ignoring(['not-found'], () => this.#netlink.do(routing.deleteRule(step.rule)));
       case 'table-replace':
         return this.#transact(replaceTable(step.declarations, step.elements));
       case 'table-update':
@@ -221,7 +222,7 @@ export class HostKernel {
       rt.setLink({ index: loopbackIndex }),
       rt.addAddress(link.index, `${address}/32`),
       rt.setLink({ index: link.index }),
-      ...rt.taskRoutes(link.index, gateway),
+      ...routing.taskRoutes(link.index, gateway),
     );
   }
 

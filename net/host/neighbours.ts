@@ -1,5 +1,6 @@
 /** Which MAC each peer has on the link, as the kernel has learnt it: by it a host tells which node a packet came by. */
 import { Netlink } from './netlink.ts';
+import * as routing from './routing.ts';
 import * as rt from './rtnetlink.ts';
 
 /** In looks, of which there are five a second: how often is asked for a peer without a MAC, and whether the others' still holds. */
@@ -8,7 +9,7 @@ const confirmEvery = 150;
 
 export class Neighbours {
   readonly #netlink = new Netlink(0);
-  readonly #monitor = new rt.Monitor(rt.neighbours, new Set());
+  readonly #monitor = new rt.Monitor(rt.neighbourGroups, new Set());
   #addresses: readonly string[] = [];
   #macs: ReadonlyMap<string, string> = new Map();
   #looks = 0;
@@ -43,7 +44,7 @@ export class Neighbours {
   /** An answer is heard by the monitor. Where nobody can be asked, nobody is known, which is answer enough. */
   #ask(addresses: readonly string[]): void {
     const requests = addresses.flatMap((address) => {
-      const way = rt.wayTo(this.#netlink, address);
+      const way = routing.wayTo(this.#netlink, address);
       return way?.direct ? [rt.askNeighbour(way.link, address)] : [];
     });
     this.#netlink.try(requests);

@@ -156,7 +156,9 @@ describe('a client', () => {
         hosts[1]!.startAgent();
       }
       await serve(...set);
-      await new Promise((resolve) => setTimeout(resolve, 400));
+      for (const host of hosts) {
+        expect(await say('10.90.0.254', [host.address])).toMatch(new RegExp(`^t[${set.join('')}] 10\\.90\\.0\\.254:`));
+      }
     }
     const { asked, good, bad, strangers } = JSON.parse(await loading);
     expect({ bad, strangers }).toEqual({ bad: {}, strangers: 0 });
