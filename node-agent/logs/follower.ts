@@ -6,18 +6,27 @@
  */
 import { type FSWatcher, watch } from 'node:fs';
 import { type FileHandle, open, rename, rm, stat } from 'node:fs/promises';
-import type { Timer } from '#proto/kernel/clock.ts';
+import type { Clock, Timer } from '#proto/kernel/clock.ts';
 import { describe } from '#proto/kernel/errors.ts';
+import type { Log } from '#proto/kernel/log.ts';
+import type { Random } from '#proto/kernel/random.ts';
 import { backoffMs } from '#proto/kernel/retry.ts';
+import type { TaskId } from '#proto/model/ids.ts';
 import type { Limiter } from '../limiter.ts';
 import type { LogSource } from './log-shipper.ts';
-import type { GapRecord } from './log-sink.ts';
+import type { GapRecord, LogSink } from './log-sink.ts';
 import { type FileRecord, parseRecord, parseRecords } from './parse.ts';
-import type { Position } from './positions.ts';
-import type { ShipperParts } from './ship.ts';
+import type { Position, Positions } from './positions.ts';
 
 /** What followers share. */
-export interface FollowerParts extends ShipperParts {
+export interface FollowerParts {
+  readonly sink: LogSink;
+  readonly positions: Positions;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly log: Log;
+  /** `Runtime.reopenLog`: conmon opens its file anew, after a rename. */
+  readonly reopen: (task: TaskId) => Promise<void>;
   readonly rotateBytes: number;
   readonly spoolBytes: number;
   readonly lingerMs: number;

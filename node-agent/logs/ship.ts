@@ -1,25 +1,12 @@
 /** `LogShipper` over any `LogSink`: a follower per task, a few of them sending at a time, rotation for all. */
-import type { Clock, Timer } from '#proto/kernel/clock.ts';
-import type { Log } from '#proto/kernel/log.ts';
-import type { Random } from '#proto/kernel/random.ts';
+import type { Timer } from '#proto/kernel/clock.ts';
 import type { TaskId } from '#proto/model/ids.ts';
 import { Limiter } from '../limiter.ts';
 import { Follower, type FollowerParts } from './follower.ts';
 import type { LogCounts, LogShipper } from './log-shipper.ts';
-import type { LogSink } from './log-sink.ts';
 import { type Positions, positionFiles } from './positions.ts';
 
-export interface ShipperParts {
-  readonly sink: LogSink;
-  readonly positions: Positions;
-  readonly clock: Clock;
-  readonly random: Random;
-  readonly log: Log;
-  /** `Runtime.reopenLog`: conmon opens its file anew, after a rename. */
-  readonly reopen: (task: TaskId) => Promise<void>;
-}
-
-export interface LogShipperParts extends Omit<ShipperParts, 'positions'> {
+export interface LogShipperParts extends Pick<FollowerParts, 'sink' | 'clock' | 'random' | 'log' | 'reopen'> {
   /** Where positions are kept. */
   readonly directory: string;
   readonly limits?: Partial<ShipperLimits>;

@@ -2,8 +2,11 @@
 import type { ExecStart, RelayFrame } from '#proto/gen/gantry/v1/agent.ts';
 import type { Clock } from '#proto/kernel/clock.ts';
 import { taskId } from '#proto/model/ids.ts';
+import type { MessageStream } from '#proto/stream.ts';
 import type { ExecSession, Runtime } from '../runtime/runtime.ts';
-import type { RelayStream } from './relay.ts';
+
+/** Frames both ways, until either side closes. */
+export type RelayStream = MessageStream<RelayFrame, RelayFrame>;
 
 /** After the process ended, its output may take this long to reach its end: a child of it may keep it open for ever. */
 const outputPatienceMs = 500;

@@ -1,12 +1,11 @@
 /** Serves one relay that the control plane asked for: exec, stats, or a log straight from disk. */
-import type { OpenRelay, RelayFrame } from '#proto/gen/gantry/v1/agent.ts';
+import type { OpenRelay } from '#proto/gen/gantry/v1/agent.ts';
 import type { Clock } from '#proto/kernel/clock.ts';
 import { describe, Fault } from '#proto/kernel/errors.ts';
 import type { Log } from '#proto/kernel/log.ts';
 import { type TaskId, taskId } from '#proto/model/ids.ts';
-import type { MessageStream } from '#proto/stream.ts';
 import type { Runtime } from '../runtime/runtime.ts';
-import { serveExec } from './exec.ts';
+import { type RelayStream, serveExec } from './exec.ts';
 
 export interface RelayParts {
   readonly runtime: Runtime;
@@ -17,8 +16,6 @@ export interface RelayParts {
   /** The task's log as conmon wrote it, oldest first, from `sinceMs` on; ends at its end. */
   readonly readLog: (task: TaskId, sinceMs: number) => AsyncIterable<Uint8Array>;
 }
-
-export type RelayStream = MessageStream<RelayFrame, RelayFrame>;
 
 /** Never rejects: what goes wrong is the stream's last frame, in words. */
 export async function serveRelay(parts: RelayParts, open: OpenRelay, stream: RelayStream): Promise<void> {
