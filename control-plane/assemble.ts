@@ -162,7 +162,7 @@ async function openDoors(
     version,
   });
   const agent = agentService({ dispatch, renew: (node, { csrPem }) => enrolment.renew(node, csrPem) });
-  const isMember = onlyMembers((node) => store.snapshot.node(node) !== undefined);
+  const isMember = onlyMembers((node) => store.snapshot.node(node));
   const pong = (): PingResponse => ({
     replica: config.name,
     epoch: epoch() ?? store.leadership?.epoch ?? 0,

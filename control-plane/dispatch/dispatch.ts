@@ -78,8 +78,12 @@ export class Dispatch {
     return [...this.#sessions.keys()];
   }
 
-  /** A session that `node` (as its certificate says) has dialled. */
-  connect(node: NodeId, stream: MessageStream<AgentMessage, ControlMessage>): void {
+  /** A session that `node` has dialled; it and, where there are certificates, its enrolment are as the certificate says. */
+  connect(
+    node: NodeId,
+    stream: MessageStream<AgentMessage, ControlMessage>,
+    certificate?: { readonly enrolment: string | undefined },
+  ): void {
     const session = new NodeSession(
       node,
       ++this.#lastSession,
@@ -102,6 +106,12 @@ export class Dispatch {
     );
     if (this.epoch === undefined) {
       session.redirect();
+      return;
+    }
+    const record = this.#parts.store.snapshot.node(node);
+    if (record && certificate && certificate.enrolment !== record.enrolment) {
+      // Another machine has joined in its place: what runs on this one runs there, or elsewhere.
+      session.expel();
       return;
     }
     this.#sessions.get(node)?.close(new Fault('conflict', 'the node has opened a newer session'));

@@ -11,7 +11,7 @@ import { Fault } from '#proto/kernel/errors.ts';
 import type { NodeId } from '#proto/model/ids.ts';
 import { statusOf, unary } from '#proto/rpc.ts';
 import { serverSideStream } from '#proto/rpc-stream.ts';
-import { identityOf } from '../security/access.ts';
+import { type Identity, identityOf } from '../security/access.ts';
 import type { Dispatch } from './dispatch.ts';
 
 /** Bytes of messages that go to many sessions: each is encoded once. */
@@ -33,9 +33,9 @@ export const agentServiceDefinition = {
 } as const;
 
 /** The node that calls, as its certificate says. Faults: `unauthenticated`, `forbidden`. */
-function callingNode(call: Parameters<typeof identityOf>[0]): NodeId {
+function callingNode(call: Parameters<typeof identityOf>[0]): Extract<Identity, { role: 'node' }> {
   const identity = identityOf(call);
-  if (identity.role === 'node') return identity.node;
+  if (identity.role === 'node') return identity;
   throw new Fault('forbidden', 'this is for nodes', {
     remedy: 'join the machine with a token: gantry token create',
   });
@@ -49,7 +49,7 @@ export function agentService(parts: {
   const { dispatch } = parts;
   /** Runs `serve` for the calling node; who is none is refused. */
   const asNode = <In, Out>(
-    serve: (node: NodeId, call: grpc.ServerDuplexStream<In, Out>) => void,
+    serve: (caller: ReturnType<typeof callingNode>, call: grpc.ServerDuplexStream<In, Out>) => void,
   ): grpc.handleBidiStreamingCall<In, Out> => {
     return (call) => {
       try {
@@ -60,9 +60,9 @@ export function agentService(parts: {
     };
   };
   return {
-    session: asNode((node, call) => dispatch.connect(node, serverSideStream(call))),
-    heartbeat: asNode((node, call) => dispatch.beats(node, serverSideStream(call))),
-    relay: asNode((node, call) => dispatch.relays.accept(node, serverSideStream(call))),
-    renew: unary(async (request, call) => parts.renew(callingNode(call), request)),
+    session: asNode(({ node, enrolment }, call) => dispatch.connect(node, serverSideStream(call), { enrolment })),
+    heartbeat: asNode(({ node }, call) => dispatch.beats(node, serverSideStream(call))),
+    relay: asNode(({ node }, call) => dispatch.relays.accept(node, serverSideStream(call))),
+    renew: unary(async (request, call) => parts.renew(callingNode(call).node, request)),
   };
 }

@@ -289,9 +289,10 @@ function assertSound(description: NodeDescription): void {
     throw new Fault('invalid', `the node describes itself in more than ${descriptionChars} characters`);
 }
 
-/** The answer to a node that has no record. */
+/** The answer to a node that has no record, or not with this certificate. */
 export function notMember(node: NodeId): Fault {
   return new Fault('not-found', `node ${node} is not a member of this cluster`, {
-    remedy: 'it was removed, or joined another cluster: join it again with a new token',
+    remedy:
+      'it was removed, or another machine joined in its place: delete `identity` in its data directory, and join it again with a new token',
   });
 }

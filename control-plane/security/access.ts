@@ -2,10 +2,11 @@
 import type * as grpc from '@grpc/grpc-js';
 import { Fault } from '#proto/kernel/errors.ts';
 import { isId, type NodeId, nodeId } from '#proto/model/ids.ts';
+import type { Node } from '#proto/model/node.ts';
 import { statusOf } from '#proto/rpc.ts';
 
 export type Identity =
-  | { readonly role: 'node'; readonly node: NodeId }
+  | { readonly role: 'node'; readonly node: NodeId; readonly enrolment: string | undefined }
   | { readonly role: 'operator'; readonly name: string }
   | { readonly role: 'control-plane'; readonly name: string };
 
@@ -19,20 +20,22 @@ export function identityOf(call: Call): Identity {
   const subject = call.getAuthContext().sslPeerCertificate?.subject;
   const role = only(subject?.O);
   const name = only(subject?.CN);
-  if (role === 'node' && name && isId(name)) return { role, node: nodeId(name) };
+  if (role === 'node' && name && isId(name)) return { role, node: nodeId(name), enrolment: only(subject?.OU) };
   if ((role === 'operator' || role === 'control-plane') && name) return { role, name };
   throw new Fault('unauthenticated', 'the call came without a certificate of this cluster', {
     remedy: 'join the machine with a token, or use a context file from `gantry context create`',
   });
 }
 
-/** Nodes that are members: one that was removed is refused from then on, whatever its certificate says. */
-export function onlyMembers(isMember: (node: NodeId) => boolean): Rule {
+/** Nodes that are members: one that was removed, or whose place was taken by another, is refused from then on. */
+export function onlyMembers(record: (node: NodeId) => Pick<Node, 'enrolment'> | undefined): Rule {
   return (identity) => {
     if (identity.role !== 'node') throw forbidden(identity, 'this is for nodes');
-    if (!isMember(identity.node))
+    const member = record(identity.node);
+    if (!member || member.enrolment !== identity.enrolment)
       throw new Fault('unauthenticated', `node ${identity.node} is not a member of this cluster`, {
-        remedy: 'it was removed: join it again with a new token',
+        remedy:
+          'it was removed, or another machine joined in its place: delete `identity` in its data directory, and join it again with a new token',
       });
   };
 }

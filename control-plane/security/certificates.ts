@@ -33,6 +33,8 @@ export interface IssueRequest {
   /** Replaces whatever subject the request asks for. */
   readonly commonName: string;
   readonly role: Role;
+  /** Of a node, as its record has it: the OU of the subject. */
+  readonly enrolment?: string | undefined;
   /** Names and addresses that the holder may serve under. */
   readonly hosts: readonly string[];
   readonly server: boolean;
@@ -75,7 +77,11 @@ export async function openAuthority(root: KeyPair, now: () => number, random: Ra
       const nowMs = now();
       const issued = await x509.X509CertificateGenerator.create({
         serialNumber: serial(random),
-        subject: new x509.Name([{ O: [request.role] }, { CN: [request.commonName] }]).toString(),
+        subject: new x509.Name([
+          { O: [request.role] },
+          ...(request.enrolment ? [{ OU: [request.enrolment] }] : []),
+          { CN: [request.commonName] },
+        ]).toString(),
         issuer: certificate.subject,
         notBefore: new Date(nowMs - skewMs),
         notAfter: new Date(nowMs + request.lifetimeMs),

@@ -1,5 +1,5 @@
 /** How a machine becomes a member: a join token is proven, a certificate issued, a node record written, all in one commit. */
-import { timingSafeEqual } from 'node:crypto';
+import { createHash, timingSafeEqual } from 'node:crypto';
 import { subnetFor } from '#control-plane/reconcilers/addresses.ts';
 import type { Change } from '#control-plane/store/records.ts';
 import type { Store } from '#control-plane/store/store.ts';
@@ -83,7 +83,7 @@ export class Enrolment {
       });
     for (let attempt = 1; ; attempt++) {
       const token = this.#proven(request, der);
-      const node = this.#nodeFor(request.name);
+      const node = this.#nodeFor(request.name, enrolmentOf(der));
       // Before the commit: a request that cannot be signed must not leave a member behind.
       const certificate = await this.#nodeCertificate(node, request.csrPem);
       try {
@@ -137,7 +137,7 @@ export class Enrolment {
   }
 
   /** The record to write: a new one, or that of a machine of this name that is gone or never spoke. */
-  #nodeFor(name: string): Node {
+  #nodeFor(name: string, enrolment: string): Node {
     const { store, random, clock } = this.#parts;
     const now = clock.now();
     for (const node of store.snapshot.all('node')) {
@@ -146,7 +146,7 @@ export class Enrolment {
         throw new Fault('exists', `a node named ${name} is a member and ${node.state}`, {
           remedy: `give this machine another --name, or remove the other first: gantry node rm ${name}`,
         });
-      return { ...node, bootId: '', joinedAtMs: now };
+      return { ...node, bootId: '', joinedAtMs: now, enrolment };
     }
     const subnet = subnetFor(store.snapshot);
     if (subnet === undefined)
@@ -170,6 +170,7 @@ export class Enrolment {
       components: {},
       runtimes: [],
       joinedAtMs: now,
+      enrolment,
       stateAtMs: now,
     };
   }
@@ -198,6 +199,7 @@ export class Enrolment {
       csrPem,
       commonName: node.id,
       role: 'node',
+      enrolment: node.enrolment,
       // Its name is the machine's choice, which may be ours: a node must not be able to stand in for a server.
       hosts: [],
       server: false,
@@ -213,4 +215,9 @@ export class Enrolment {
       clusterId: this.#parts.store.snapshot.cluster?.id ?? '',
     };
   }
+}
+
+/** The same for a request that is repeated since its answer was lost, and for no other. */
+function enrolmentOf(der: Uint8Array): string {
+  return createHash('sha256').update(der).digest('hex').slice(0, 32);
 }

@@ -29,5 +29,7 @@ export interface Node {
   readonly components: Readonly<Record<string, string>>;
   readonly runtimes: readonly string[];
   readonly joinedAtMs: number;
+  /** Which joining its certificates stem from: those of an earlier one are refused. Absent where it joined before this was kept. */
+  readonly enrolment?: string;
   readonly stateAtMs: number;
 }

@@ -133,6 +133,7 @@ export function nodeFromWire(node: types.Node): Node {
     components: node.components,
     runtimes: node.runtimes,
     joinedAtMs: node.joinedAtMs,
+    ...(node.enrolment !== undefined && { enrolment: node.enrolment }),
     stateAtMs: node.stateAtMs,
   };
 }

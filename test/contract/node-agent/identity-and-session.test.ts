@@ -51,7 +51,7 @@ async function controlPlane(): Promise<void> {
     dispatch: lab.dispatches[0]!,
     renew: (node, { csrPem }) => enrolment.renew(node, csrPem),
   });
-  const isMember = onlyMembers((node) => store.snapshot.node(node) !== undefined);
+  const isMember = onlyMembers((node) => store.snapshot.node(node));
   const guardedHandlers = guarded(agentServiceDefinition, handlers, isMember, { session: onlyNodes });
   const served = { definition: agentServiceDefinition, handlers: guardedHandlers };
   agentAddress = `127.0.0.1:${await serveTcp(scope, at, certificate.credentials({ clients: true }), [served])}`;
@@ -239,5 +239,33 @@ describe('a session over gRPC', () => {
     expect(fault).toMatchObject({ code: 'not-found', remedy: expect.stringContaining('join it again') });
     await expect(connection.renew('')).rejects.toMatchObject({ code: 'unauthenticated' });
     connection.close();
+  });
+
+  it('is that of the machine which joined last: one whose place was taken is told to hold nothing', async () => {
+    await controlPlane();
+    const [identity, text] = [await joined('h1'), await token()];
+    const first = await hostOf(identity);
+    const id = await lab.assign(first, 't1');
+    await eventually(() => lab.task(id).state === 'running');
+    await first.stop();
+    const { value, modRevision } = lab.store.snapshot.get('node', first.id)!;
+    await lab.commit({ table: 'node', key: first.id, value: { ...value, state: 'down' }, expect: modRevision });
+    const data = mkdtempSync(join(directory, 'h-'));
+    const taken = await enrol({ ...parts, data, address: enrolAddress, token: text, name: 'h1' });
+    expect(taken.nodeId).toBe(identity.nodeId);
+    const second = await hostOf(taken);
+    await eventually(() => second.agent!.session.connected);
+    const { connection } = second.agent!.session;
+    await first.start({
+      transport: grpcTransport(() => identity),
+      heartbeat: heartbeatThread({ ...parts, identity: () => identity }),
+      addresses: [agentAddress],
+    });
+    await eventually(() => first.runtime.containers.size === 0);
+    const old = grpcTransport(() => identity).connect(agentAddress);
+    await expect(old.renew('')).rejects.toMatchObject({ code: 'unauthenticated' });
+    old.close();
+    expect(second.agent!.session.connection).toBe(connection);
+    expect(first.agent!.session.connected).toBe(false);
   });
 });

@@ -54,6 +54,9 @@ async function request(name: string, tokenText: string): Promise<EnrolRequest> {
   return { tokenId: id, csrPem, proof: enrolmentProof(tokenSecretHash(secret), requestDer(csrPem)), name };
 }
 
+const enrolmentOf = ({ certificatePem }: { readonly certificatePem: string }) =>
+  /^OU=(.+)$/m.exec(new X509Certificate(certificatePem).subject)?.[1];
+
 async function change(id: string, fields: Partial<Node>): Promise<void> {
   const { value, modRevision } = store.snapshot.get('node', id)!;
   await store.seen(
@@ -79,7 +82,7 @@ describe('a join token', () => {
     const node = store.snapshot.node(nodeId(answer.nodeId));
     expect(node).toMatchObject({ name: 'h1', state: 'unknown', availability: 'active', subnet: '10.192.0.0/24' });
     const certificate = new X509Certificate(answer.certificatePem);
-    expect(certificate.subject).toBe(`O=node\nCN=${answer.nodeId}`);
+    expect(certificate.subject).toBe(`O=node\nOU=${node!.enrolment}\nCN=${answer.nodeId}`);
     expect(certificate.checkHost('h1')).toBeUndefined();
     expect(certificate.keyUsage).toEqual(['1.3.6.1.5.5.7.3.2']);
     expect(answer).toMatchObject({ caPem: authority.certificate, clusterId: 'c' });
@@ -152,12 +155,16 @@ describe('a machine that joins', () => {
     const second = await enrolment.enrol(await request('h1', text));
     expect(second.nodeId).toBe(first.nodeId);
     expect(store.snapshot.node(nodeId(second.nodeId))?.labels).toEqual({ zone: 'a' });
+    expect(enrolmentOf(second)).toBe(store.snapshot.node(nodeId(second.nodeId))?.enrolment);
+    expect(enrolmentOf(second)).not.toBe(enrolmentOf(first));
   });
 
   test('may ask again when the answer was lost', async () => {
     const one = await request('h1', await token());
     const first = await enrolment.enrol(one);
-    expect((await enrolment.enrol(one)).nodeId).toBe(first.nodeId);
+    const second = await enrolment.enrol(one);
+    expect(second.nodeId).toBe(first.nodeId);
+    expect(enrolmentOf(second)).toBe(enrolmentOf(first));
   });
 
   test('needs a name that can be looked up', async () => {
@@ -169,9 +176,12 @@ describe('a machine that joins', () => {
   });
 
   test('renews as long as it is a member', async () => {
-    const { nodeId: id } = await enrolment.enrol(await request('h1', await token()));
+    const first = await enrolment.enrol(await request('h1', await token()));
+    const { nodeId: id } = first;
     const { csrPem } = await createRequest('h1');
-    expect((await enrolment.renew(nodeId(id), csrPem)).nodeId).toBe(id);
+    const renewed = await enrolment.renew(nodeId(id), csrPem);
+    expect(renewed.nodeId).toBe(id);
+    expect(enrolmentOf(renewed)).toBe(enrolmentOf(first));
     const record = store.snapshot.get('node', id)!;
     await store.seen(await store.commit([{ table: 'node', key: id, value: undefined, expect: record.modRevision }]));
     await expect(enrolment.renew(nodeId(id), csrPem)).rejects.toEqual(faultOf('unauthenticated'));

@@ -333,6 +333,8 @@ export interface Node {
   joinedAtMs: number;
   stateAtMs: number;
   runtimes: string[];
+  /** which joining its certificates stem from */
+  enrolment?: string | undefined;
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
@@ -3466,6 +3468,7 @@ function createBaseNode(): Node {
     joinedAtMs: 0,
     stateAtMs: 0,
     runtimes: [],
+    enrolment: undefined,
     _unknownFields: {},
   };
 }
@@ -3522,6 +3525,9 @@ export const Node: MessageFns<Node> = {
     }
     for (const v of message.runtimes) {
       writer.uint32(138).string(v!);
+    }
+    if (message.enrolment !== undefined) {
+      writer.uint32(146).string(message.enrolment);
     }
     if (message._unknownFields !== undefined) {
       for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
@@ -3689,6 +3695,14 @@ export const Node: MessageFns<Node> = {
             message.runtimes.push(reader.string());
             continue;
           }
+          case 18: {
+            if (tag !== 146) {
+              break;
+            }
+
+            message.enrolment = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -3751,6 +3765,7 @@ export const Node: MessageFns<Node> = {
     message.joinedAtMs = object.joinedAtMs ?? 0;
     message.stateAtMs = object.stateAtMs ?? 0;
     message.runtimes = object.runtimes?.map((e) => e) || [];
+    message.enrolment = object.enrolment ?? undefined;
     return message;
   },
 };
