@@ -1,5 +1,5 @@
 /** A sandbox cluster as the bench uses it: wishes by the operator's API, and every event with the moment it was heard. */
-import { readFileSync } from 'node:fs';
+import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import * as grpc from '@grpc/grpc-js';
 import { machineHierarchies, processesIn } from '#node-agent/sandbox/cgroups.ts';
@@ -7,6 +7,7 @@ import { type ApplyResponse, OperatorClient, OperatorService } from '#proto/gen/
 import type { Event, Task } from '#proto/gen/gantry/v1/types.ts';
 import { call, channelOptions } from '#proto/rpc.ts';
 import { type Cluster, startCluster } from '#test/support/cluster.ts';
+import { eventually } from '#test/support/eventually.ts';
 
 /** An event and when it reached us, on `performance.now()`'s clock. */
 export interface Heard extends Event {
@@ -124,6 +125,14 @@ export class BenchCluster {
     await gone;
     // Their agents clean up after the record has gone.
     await new Promise((resolve) => setTimeout(resolve, 400));
+  }
+
+  /** Resolves when the hosts have removed the namespaces of all tasks, and the kernel has had a moment for their links. */
+  async cleaned(): Promise<void> {
+    const { layout } = this.cluster.sandbox;
+    const left = (host: string) => readdirSync(join(layout.dir, host, 'run/gantry/netns')).length;
+    await eventually(() => workers.every((host) => left(host) === 0), { timeoutMs: 30_000, everyMs: 50 });
+    await new Promise((resolve) => setTimeout(resolve, 500));
   }
 
   /** Processes of a host, as this machine numbers them. */

@@ -34,6 +34,7 @@ async function rounds(
     const { sentAt } = await bench.apply(serviceText(name, tasks, engine));
     ours.push((tasks * 1_000) / ((await last).heardAt - sentAt));
     await bench.remove([name]);
+    await bench.cleaned();
     bare.push(await floor.perSecond('bare', engine, tasks));
   }
   const ratios = ours.map((rate, round) => rate / bare[round]!);
