@@ -1,6 +1,6 @@
 /** The log files of this node's tasks: where they lie, how they are read here, and their way to NATS once the cluster has said where that is. */
 import { createReadStream, existsSync } from 'node:fs';
-import { rm } from 'node:fs/promises';
+import { rm, statfs } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Clock } from '#proto/kernel/clock.ts';
 import { Fault } from '#proto/kernel/errors.ts';
@@ -20,6 +20,8 @@ export interface TaskLogsParts {
   /** The agent's data directory: `logs/` and `log-positions/` are made in it. */
   readonly data: string;
   readonly reopen: (task: TaskId) => Promise<void>;
+  /** What the logs of ended tasks may take while NATS is away; 1 GiB or a tenth of the disk, whichever is less, where absent. */
+  readonly endedLogsBytes?: number | undefined;
   /** Opens the way to the NATS server at the URL; called once. */
   readonly open: (natsUrl: string) => LogSink & { close(): Promise<void> };
 }
@@ -43,6 +45,7 @@ export async function taskLogs(parts: TaskLogsParts): Promise<ShippedTaskLogs> {
     log: parts.log,
     directory: join(parts.data, 'log-positions'),
     reopen: parts.reopen,
+    limits: { endedBytes: parts.endedLogsBytes ?? (await shareOfDisk(parts.data)) },
     sink: {
       async publish(batch) {
         if (!sink) throw new Fault('unavailable', 'the cluster has not said yet where logs go');
@@ -89,6 +92,11 @@ export async function taskLogs(parts: TaskLogsParts): Promise<ShippedTaskLogs> {
       await sink?.close();
     },
   };
+}
+
+async function shareOfDisk(path: string): Promise<number> {
+  const { blocks, bsize } = await statfs(path);
+  return Math.min(2 ** 30, Math.floor((blocks * bsize) / 10));
 }
 
 const newline = 0x0a;

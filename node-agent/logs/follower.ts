@@ -5,7 +5,7 @@
  *                                  └─▶ still FILE.1, and FILE is at the spool's limit: FILE.1 is dropped, and a gap tells so
  */
 import { type FSWatcher, watch } from 'node:fs';
-import { type FileHandle, open, rename, rm, stat } from 'node:fs/promises';
+import { type FileHandle, open, rename, rm, stat, truncate } from 'node:fs/promises';
 import type { Clock, Timer } from '#proto/kernel/clock.ts';
 import { describe } from '#proto/kernel/errors.ts';
 import type { Log } from '#proto/kernel/log.ts';
@@ -29,6 +29,7 @@ export interface FollowerParts {
   readonly reopen: (task: TaskId) => Promise<void>;
   readonly rotateBytes: number;
   readonly spoolBytes: number;
+  readonly endedBytes: number;
   readonly lingerMs: number;
   readonly pollMs: number;
   /** Lets a few followers read and publish at a time, in turn. */
@@ -59,7 +60,10 @@ export class Follower {
   /** Bytes of whole files that were dropped before they were opened. */
   #droppedBytes = 0;
   #abandon = false;
-  #ended = false;
+  #endedAt: number | undefined;
+  /** Of an ended log that is given up: what the file being read held. */
+  #givenUpBytes: number | undefined;
+  #heldBytes: number | undefined;
   #rotating = false;
   /** In a row: what is published ends it. */
   #failures = 0;
@@ -78,7 +82,7 @@ export class Follower {
 
   /** Resolves when all of a log that has ended is kept; rejects where it cannot be read. */
   end(): Promise<void> {
-    this.#ended = true;
+    this.#endedAt ??= this.#parts.clock.monotonic();
     this.#notice();
     return this.#drained.promise;
   }
@@ -102,6 +106,46 @@ export class Follower {
       this.#parts.log.warn('a log could not be rotated', { error, task: this.source.taskId, path: this.source.path });
     } finally {
       this.#rotating = false;
+    }
+  }
+
+  get #ended(): boolean {
+    return this.#endedAt !== undefined;
+  }
+
+  /** When its log ended, by the clock's monotonic time; undefined before. */
+  get endedAt(): number | undefined {
+    return this.#endedAt;
+  }
+
+  /** Bytes that the files of an ended log take; they grow no more. */
+  async held(): Promise<number> {
+    this.#heldBytes ??= (await sizeOf(this.source.path)) + (await sizeOf(this.#oldPath));
+    return this.#heldBytes;
+  }
+
+  /** Gives the disk back that an ended log takes; what is missing is told when that can go out. */
+  async giveUp(): Promise<void> {
+    if (this.#givenUpBytes !== undefined || (await this.held()) === 0) return;
+    const { path, taskId: task } = this.source;
+    try {
+      for (const one of [this.#oldPath, path]) {
+        const found = await idOf(one);
+        if (!found) continue;
+        if (found.id === this.#fileId) this.#givenUpBytes = found.size;
+        else this.#droppedBytes += found.size;
+        // The file may be open here: removed alone, it would still take its place.
+        await truncate(one);
+      }
+      this.#givenUpBytes ??= 0;
+      this.#parts.log.warn('dropped the rest of an ended log: it could not be sent in time', {
+        task,
+        bytes: this.#heldBytes ?? 0,
+      });
+      this.#heldBytes = 0;
+      this.#notice();
+    } catch (error) {
+      this.#parts.log.warn('an ended log could not be dropped', { error, task, path });
     }
   }
 
@@ -208,6 +252,7 @@ export class Follower {
   /** One read and what follows from it; false where there is nothing to do now. */
   async #step(): Promise<boolean> {
     if (this.#stopping.signal.aborted) return false;
+    if (this.#givenUpBytes !== undefined) return this.#leaveGivenUp(this.#givenUpBytes);
     if (!this.#file) {
       if (this.#droppedBytes > 0) await this.#tellDropped();
       if (!(await this.#open(this.#oldPath, 0)) && !(await this.#open(this.source.path, 0))) return false;
@@ -255,6 +300,16 @@ export class Follower {
     this.#fileId = '';
     this.#droppedBytes += lost;
     return true;
+  }
+
+  async #leaveGivenUp(bytes: number): Promise<false> {
+    if (this.#file) {
+      this.#droppedBytes += Math.max(0, bytes - this.#offset);
+      await this.#leaveFile();
+    }
+    for (const path of [this.#oldPath, this.source.path]) await rm(path, { force: true });
+    if (this.#droppedBytes > 0) await this.#tellDropped();
+    return false;
   }
 
   async #tellDropped(): Promise<void> {
@@ -381,6 +436,11 @@ async function idOf(path: string): Promise<Identity | undefined> {
     if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
     throw error;
   }
+}
+
+/** 0 where it cannot be told: whoever reads the file says why. */
+async function sizeOf(path: string): Promise<number> {
+  return (await idOf(path).catch(() => undefined))?.size ?? 0;
 }
 
 function fileId({ ino, birthtimeNs }: { readonly ino: bigint; readonly birthtimeNs: bigint }): string {

@@ -17,6 +17,8 @@ export interface ShipperLimits {
   readonly rotateBytes: number;
   /** A file may grow to this while the one before it is not sent; then that one is dropped. */
   readonly spoolBytes: number;
+  /** All logs that have ended and are not sent may take this; then the one that ended first is dropped. */
+  readonly endedBytes: number;
   /** How long a first new line waits for others. */
   readonly lingerMs: number;
   /** How often a file is looked at where no watch tells of changes. */
@@ -27,6 +29,7 @@ export interface ShipperLimits {
 const defaults: ShipperLimits = {
   rotateBytes: 16 * 2 ** 20,
   spoolBytes: 64 * 2 ** 20,
+  endedBytes: 2 ** 30,
   lingerMs: 20,
   pollMs: 250,
   rotateEveryMs: 1_000,
@@ -106,9 +109,25 @@ class Shipper implements LogShipper {
     this.#followers.clear();
   }
 
+  async #boundEnded(): Promise<void> {
+    const held: { readonly follower: Follower; readonly endedAt: number; readonly bytes: number }[] = [];
+    for (const follower of this.#followers.values()) {
+      const { endedAt } = follower;
+      if (endedAt !== undefined) held.push({ follower, endedAt, bytes: await follower.held() });
+    }
+    let total = held.reduce((sum, { bytes }) => sum + bytes, 0);
+    if (total <= this.#parts.endedBytes) return;
+    for (const { follower, bytes } of held.sort((a, b) => a.endedAt - b.endedAt)) {
+      if (total <= this.#parts.endedBytes) return;
+      await follower.giveUp();
+      total -= bytes;
+    }
+  }
+
   #rotateLater(): Timer {
     return this.#parts.clock.after(this.#rotateEveryMs, async () => {
       for (const follower of this.#followers.values()) await follower.rotate();
+      await this.#boundEnded();
       if (!this.#closed) this.#timer = this.#rotateLater();
     });
   }

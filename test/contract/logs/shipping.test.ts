@@ -291,6 +291,34 @@ it('a spool that is full drops its oldest file and marks the gap', async () => {
   expect(numbers.length).toBeLessThan(24_000);
 });
 
+it('of ended logs that cannot go out the oldest is dropped where they take too much, and the gap is marked', async () => {
+  const [first, second] = [source(1), source(2)];
+  for (const of of [first, second]) write(of).lines(6_000);
+  let down = true;
+  const sink = natsLogSink({ nats: agentNats });
+  const shipper = await logShipper({
+    directory: join(directory, 'positions'),
+    sink: { publish: (batch) => (down ? Promise.reject(new Fault('unavailable', 'down')) : sink.publish(batch)) },
+    clock: systemClock,
+    random: systemRandom,
+    log: silentLog,
+    reopen: async (task) => writers.get(task)?.reopen(),
+    limits: { endedBytes: 1.5 * statSync(first.path).size, rotateEveryMs: 10 },
+  });
+  shippers.push(shipper);
+  // The younger is followed first: what counts is which ended first.
+  for (const of of [second, first]) shipper.follow(of);
+  const ended = [shipper.ended(first.taskId), shipper.ended(second.taskId)];
+  await eventually(() => statSync(first.path).size === 0);
+  down = false;
+  await Promise.all(ended);
+  const lines = await read({ slot: 1 });
+  expect(lines.length).toBeLessThan(6_000);
+  expect(lines.at(-1)).toMatchObject({ stream: 'gap' });
+  expect(lines.at(-1)!.text.toString()).toMatch(/\d+ bytes of the log were dropped/);
+  expect(texts(await read({ slot: 2 }))).toEqual(numbered(6_000));
+});
+
 it('replicas are merged by time, and can be asked for apart, from a time on, or from the end', async () => {
   const [one, two] = [source(1), source(2)];
   const shipper = await ship();
