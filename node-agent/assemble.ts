@@ -106,6 +106,7 @@ async function assemble(config: AgentConfig, kernel: Kernel, signal: AbortSignal
     random,
     log: log.with('logs'),
     data: config.data,
+    endedLogsBytes: config.endedLogsBytes,
     reopen: (task) => runtime.reopenLog(task),
     open: (url) => {
       const nats = openNats({

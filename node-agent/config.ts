@@ -27,6 +27,8 @@ export interface AgentConfig {
   readonly metricsPort: number;
   /** HOST:PORT of registries, or networks of them, that are spoken to in plain HTTP. */
   readonly insecureRegistries: readonly string[];
+  /** What the logs of ended tasks may take of the disk while they cannot be sent; undefined: the agent's own bound. */
+  readonly endedLogsBytes: number | undefined;
   readonly bootIdFile: string;
   readonly logLevel: LogLevel;
 }
@@ -42,6 +44,7 @@ const options = {
   containerd: { type: 'string', default: '/run/containerd/containerd.sock' },
   'metrics-port': { type: 'string', default: '7403' },
   'insecure-registry': { type: 'string', multiple: true, default: [] as string[] },
+  'ended-logs-mib': { type: 'string', default: '' },
   'boot-id-file': { type: 'string', default: '/proc/sys/kernel/random/boot_id' },
   'log-level': { type: 'string', default: 'info' },
   help: { type: 'boolean', default: false },
@@ -63,6 +66,7 @@ where tasks then need no registry for them; it prints their names.
   --containerd SOCKET         (${options.containerd.default})
   --metrics-port PORT         /metrics on loopback; 0: none (${options['metrics-port'].default})
   --insecure-registry WHICH   a registry (HOST:PORT), or a network of them (10.0.0.0/24), without TLS; may be repeated
+  --ended-logs-mib N          what logs of ended tasks may take while NATS is away (default: 1024, at most a tenth of the disk)
   --boot-id-file FILE         (${options['boot-id-file'].default})
   --log-level LEVEL           debug, info, warn or error
 `;
@@ -125,6 +129,9 @@ export function readConfig(args: readonly string[]): AgentConfig | undefined {
   if (!Number.isInteger(metricsPort) || metricsPort < 0 || metricsPort > 65_535) {
     refuse('metrics-port', `"${values['metrics-port']}" is not a port`, 'give a number below 65536, 0 for none');
   }
+  const endedLogs = values['ended-logs-mib'];
+  if (endedLogs !== '' && !/^[1-9]\d{0,8}$/.test(endedLogs))
+    refuse('ended-logs-mib', `"${endedLogs}" is not a number of MiB`, 'give a whole number such as 512');
   const logLevel = (['debug', 'info', 'warn', 'error'] as const).find((level) => level === values['log-level']);
   if (!logLevel) refuse('log-level', `"${values['log-level']}" is no level`, 'use debug, info, warn or error');
   const insecure = values['insecure-registry'].filter((one) => one !== '');
@@ -140,6 +147,7 @@ export function readConfig(args: readonly string[]): AgentConfig | undefined {
     containerd: resolve(values.containerd),
     metricsPort,
     insecureRegistries: insecure,
+    endedLogsBytes: endedLogs === '' ? undefined : Number(endedLogs) * 2 ** 20,
     bootIdFile: resolve(values['boot-id-file']),
     logLevel,
   };
