@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { afterEach, expect, it } from 'vitest';
 import { type ShippedTaskLogs, taskLogs } from '#node-agent/task-logs.ts';
-import { systemClock } from '#proto/kernel/clock.ts';
+import { type Clock, sleepOn, systemClock } from '#proto/kernel/clock.ts';
 import { silentLog } from '#proto/kernel/log.ts';
 import { systemRandom } from '#proto/kernel/random.ts';
 import { aNode, aTask, aTemplate } from '#test/support/builders.ts';
@@ -16,6 +16,12 @@ afterEach(async () => {
   rmSync(data, { recursive: true, force: true });
 });
 
+/** Waits of seconds are a tenth by it. */
+const hurried: Clock = {
+  ...systemClock,
+  after: (ms, action) => systemClock.after(ms / 10, action),
+  sleep: (ms, signal) => sleepOn(hurried, ms, signal),
+};
 const assignment = { task: aTask('t1'), template: aTemplate(), imageDigest: '' };
 const cluster = {
   id: 'c',
@@ -28,8 +34,7 @@ const membership = { node: aNode('h1'), cluster };
 
 it('a log that can never be read is deleted with its task all the same', async () => {
   logs = await taskLogs({
-    // Its waits of seconds are a tenth here.
-    clock: { ...systemClock, sleep: (ms, signal) => systemClock.sleep(ms / 10, signal) },
+    clock: hurried,
     random: systemRandom,
     log: silentLog,
     data,
