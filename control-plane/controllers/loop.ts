@@ -60,6 +60,8 @@ class Controllers {
   readonly #wakes: Wakes<ServiceId>;
   readonly #leaderSinceMs: number;
   #laggedUntilMs = 0;
+  #deaf = false;
+  #deafUntilMs = 0;
   #tickAtMs = 0;
   #nodesDirty = true;
   #nodesBusy = false;
@@ -289,13 +291,16 @@ class Controllers {
     this.#nodesDirty = false;
     this.#noticeLag();
     const now = clock.monotonic();
+    if (this.#deaf) this.#deafUntilMs = now;
     const hearing = {
       now,
       leaderSinceMs: this.#leaderSinceMs,
       laggedUntilMs: this.#laggedUntilMs,
+      deafUntilMs: this.#deafUntilMs,
       lastBeatAt: (node: Node) => liveness.lastBeatAt(node.id),
     };
-    const { changes, wakeAtMs } = decideNodes(store.snapshot, hearing, clock.now());
+    const { changes, deaf, wakeAtMs } = decideNodes(store.snapshot, hearing, clock.now());
+    this.#deaf = deaf;
     this.#nodesTimer?.cancel();
     this.#nodesTimer = undefined;
     if (changes.length > 0) {

@@ -9,6 +9,8 @@ import { type Hearing, judge } from './node-health.ts';
 
 export interface NodesDecision {
   readonly changes: readonly Change[];
+  /** As in HealthAdvice. */
+  readonly deaf: boolean;
   /** Monotonic clock ms; Infinity: never. */
   readonly wakeAtMs: number;
 }
@@ -16,7 +18,7 @@ export interface NodesDecision {
 /** `now`: wall clock ms, for `stateAtMs`; `hearing` is in monotonic time. */
 export function decideNodes(snapshot: Snapshot, hearing: Hearing, now: number): NodesDecision {
   const changed = new Map<NodeId, Node>();
-  const { verdicts, wakeAtMs } = judge(snapshot.all('node'), hearing);
+  const { verdicts, deaf, wakeAtMs } = judge(snapshot.all('node'), hearing);
   for (const { node, state, message } of verdicts) {
     changed.set(node.id, { ...node, state, message, stateAtMs: now });
   }
@@ -24,7 +26,7 @@ export function decideNodes(snapshot: Snapshot, hearing: Hearing, now: number): 
   const changes = [...changed.values()].map((value): Change => {
     return { table: 'node', key: value.id, value, expect: snapshot.get('node', value.id)?.modRevision ?? 0 };
   });
-  return { changes, wakeAtMs };
+  return { changes, deaf, wakeAtMs };
 }
 
 function giveSubnets(snapshot: Snapshot, changed: Map<NodeId, Node>): void {

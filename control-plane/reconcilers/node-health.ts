@@ -17,19 +17,24 @@ export interface Hearing {
   readonly leaderSinceMs: number;
   /** Our own event loop last came back from being late: what was sent before may still be unread. */
   readonly laggedUntilMs: number;
+  /** We last heard nobody at all: who is heard again then is given the time of a new leader. 0: never. */
+  readonly deafUntilMs: number;
   lastBeatAt(node: Node): number | undefined;
 }
 
 export interface HealthAdvice {
   /** Nodes whose state is to change, as they should be, but for `stateAtMs`. */
-  readonly verdicts: readonly { readonly node: Node; readonly state: 'ready' | 'down'; readonly message: string }[];
+  readonly verdicts: readonly { readonly node: Node; readonly state: Node['state']; readonly message: string }[];
+  /** No member at all is heard: it is we who are cut off, and nothing is known of any of them. */
+  readonly deaf: boolean;
   /** When a node that is ready now could be down at the earliest; Infinity: never. */
   readonly wakeAtMs: number;
 }
 
 /** The verdict over all nodes. Those that stay as they are get none. */
 export function judge(nodes: Iterable<Node>, hearing: Hearing): HealthAdvice {
-  const verdicts: { node: Node; state: 'ready' | 'down'; message: string }[] = [];
+  const { now, leaderSinceMs, laggedUntilMs, deafUntilMs } = hearing;
+  const verdicts: { node: Node; state: Node['state']; message: string }[] = [];
   const silent: { node: Node; silentMs: number; heard: boolean }[] = [];
   let listening = 0;
   let quiet = 0;
@@ -37,30 +42,36 @@ export function judge(nodes: Iterable<Node>, hearing: Hearing): HealthAdvice {
   for (const node of nodes) {
     const last = hearing.lastBeatAt(node);
     // What was heard before this leadership says nothing: the node may have been talking to another leader since.
-    const beat = last !== undefined && last >= hearing.leaderSinceMs ? last : undefined;
+    const beat = last !== undefined && last >= leaderSinceMs ? last : undefined;
     const heard = beat !== undefined;
-    const sinceMs = Math.max(beat ?? hearing.leaderSinceMs, hearing.laggedUntilMs);
-    const deadlineMs = sinceMs + (heard ? silenceMs : graceMs);
-    if (node.state === 'ready') {
+    const lastMs = beat ?? leaderSinceMs;
+    const deafMs = lastMs < deafUntilMs ? deafUntilMs + graceMs : 0;
+    const deadlineMs = Math.max(Math.max(lastMs, laggedUntilMs) + (heard ? silenceMs : graceMs), deafMs);
+    const judged = node.state === 'ready' || (node.state === 'unknown' && node.bootId !== '');
+    if (judged) {
       listening++;
-      if (hearing.now - (beat ?? hearing.leaderSinceMs) >= quietMs) quiet++;
+      if (now - lastMs >= quietMs) quiet++;
     }
-    if (hearing.now < deadlineMs) {
-      if (heard && node.state !== 'ready' && hearing.now - beat < silenceMs)
+    if (now < deadlineMs) {
+      if (heard && node.state !== 'ready' && now - beat < silenceMs)
         verdicts.push({ node, state: 'ready', message: '' });
-      if (node.state === 'ready' || heard) wakeAtMs = Math.min(wakeAtMs, deadlineMs);
-    } else if (node.state === 'ready') {
-      silent.push({ node, silentMs: hearing.now - (beat ?? hearing.leaderSinceMs), heard });
+      if (judged || heard) wakeAtMs = Math.min(wakeAtMs, deadlineMs);
+    } else if (judged) {
+      silent.push({ node, silentMs: now - lastMs, heard });
     }
   }
+  // Nobody is left to take over, so that a verdict would only cost the tasks of living nodes their place.
+  const deaf = quiet === listening && silent.length === listening && listening > 0;
   const mass = quiet >= 2 && quiet * 2 > listening;
   for (const { node, silentMs, heard } of silent) {
-    if (mass && silentMs < massSilenceMs) {
-      wakeAtMs = Math.min(wakeAtMs, hearing.now + massSilenceMs - silentMs);
+    if ((mass || deaf) && silentMs < massSilenceMs) {
+      wakeAtMs = Math.min(wakeAtMs, now + massSilenceMs - silentMs);
       continue;
     }
-    const message = heard ? `not heard for ${(silentMs / 1_000).toFixed(1)} s` : 'not heard since this leader began';
-    verdicts.push({ node, state: 'down', message });
+    const said = heard ? `not heard for ${(silentMs / 1_000).toFixed(1)} s` : 'not heard since this leader began';
+    if (!deaf) verdicts.push({ node, state: 'down', message: said });
+    else if (node.state !== 'unknown')
+      verdicts.push({ node, state: 'unknown', message: 'no node is heard: the control plane may be cut off' });
   }
-  return { verdicts, wakeAtMs };
+  return { verdicts, deaf, wakeAtMs };
 }

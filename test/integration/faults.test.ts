@@ -157,3 +157,16 @@ describe('a host', () => {
     await answers('h2');
   });
 });
+
+describe('the manager', () => {
+  test('cut off from every host takes none of them for down: all goes on, and no task is touched', async () => {
+    const before = await cluster.settled('app', 6);
+    await cluster.sandbox.act('cut', 'm1');
+    await cluster.nodeIs('h1', 'unknown', 20_000);
+    for (const host of ['h1', 'h2', 'h3']) await answers(host);
+    await cluster.sandbox.act('join', 'm1');
+    for (const host of ['h1', 'h2', 'h3']) await cluster.nodeIs(host, 'ready', 30_000);
+    const ids = (tasks: readonly TaskRow[]) => tasks.map((task) => `${task.id} ${task.pid}`).sort();
+    expect(ids(await cluster.settled('app', 6))).toEqual(ids(before));
+  }, 60_000);
+});

@@ -10,13 +10,14 @@ const names = ['h1', 'h2', 'h3', 'h4', 'h5'];
 function verdicts(
   now: number,
   beats: Record<string, number | undefined>,
-  options: { lagged?: number; state?: Node['state'] } = {},
+  options: { lagged?: number; deaf?: number; state?: Node['state'] } = {},
 ) {
   const nodes = names.map((name) => aNode(name, { state: options.state ?? 'ready' }));
   const advice = judge(nodes, {
     now,
     leaderSinceMs: 0,
     laggedUntilMs: options.lagged ?? 0,
+    deafUntilMs: options.deaf ?? 0,
     lastBeatAt: (node) => (node.name in beats ? beats[node.name] : now - 100),
   });
   return { said: advice.verdicts.map(({ node, state }) => `${node.name}: ${state}`), wakeAtMs: advice.wakeAtMs };
@@ -58,6 +59,21 @@ describe('the verdict over nodes', () => {
     expect(verdicts(10_000 + silenceMs, { h1: 10_000, h2: 10_190, h3: 10_200 }).said).toEqual([]);
     expect(verdicts(10_000 + massSilenceMs, beats).said).toEqual(['h1: down', 'h2: down', 'h3: down']);
     expect(verdicts(10_000 + silenceMs, { h1: 10_000, h2: 10_000 }).said).toEqual(['h1: down', 'h2: down']);
+  });
+
+  it('is down for nobody while nobody is heard: it is the control plane that is cut off', () => {
+    const beats = Object.fromEntries(names.map((name) => [name, 10_000]));
+    expect(verdicts(10_000 + massSilenceMs - 1, beats).said).toEqual([]);
+    expect(verdicts(10_000 + massSilenceMs, beats).said).toEqual(names.map((name) => `${name}: unknown`));
+    expect(verdicts(900_000, beats, { state: 'unknown' }).said).toEqual([]);
+  });
+
+  it('gives all the grace of a new leader when the first of them is heard again', () => {
+    const beats = { h1: 10_000, h2: 10_000, h3: 10_000, h4: 10_000, h5: 59_900 };
+    const at = (now: number) => verdicts(now, { ...beats, h5: now - 100 }, { deaf: 60_000, state: 'unknown' }).said;
+    expect(at(60_000)).toEqual(['h5: ready']);
+    expect(at(60_000 + graceMs - 1)).toEqual(['h5: ready']);
+    expect(at(60_000 + graceMs)).toEqual(['h5: ready', 'h1: down', 'h2: down', 'h3: down', 'h4: down']);
   });
 
   it('is ready as soon as a node is heard again', () => {
