@@ -10,6 +10,9 @@ import {
   worldAddress,
 } from './layout.ts';
 
+/** Where the agent of a host keeps its data, as the host sees it. */
+export const agentData = '/var/lib/gantry/agent';
+
 /** Everything the scripts need to know. */
 export interface HostPlan {
   readonly name: string;
@@ -85,7 +88,7 @@ agent() {
     until [ -s /run/sandbox/join-token ]; do sleep 0.05; done
     set -- --token "$(cat /run/sandbox/join-token)"
   fi
-  ${leanNode(plan, 2)} ${quote(`${plan.codeDir}/node-agent/main.ts`)} --data /var/lib/gantry/agent --run /run/gantry \\
+  ${leanNode(plan, 2)} ${quote(`${plan.codeDir}/node-agent/main.ts`)} --data ${agentData} --run /run/gantry \\
     --name ${plan.name} --advertise ${addressOf(plan.name)} --control-plane ${managerAddress}:7400 --enrol ${managerAddress}:7401 \\
     --containerd /run/containerd/containerd.sock --insecure-registry ${registryName} --insecure-registry ${switchNetwork} "$@"
 }

@@ -15,7 +15,7 @@ import {
   removeCgroup,
 } from './cgroups.ts';
 import { ipBatch } from './command.ts';
-import { bootScript, type HostPlan, hostFiles } from './host-script.ts';
+import { agentData, bootScript, type HostPlan, hostFiles } from './host-script.ts';
 import { addressOf, codeDir, hardwareAddressOf, hostLayout, type Layout, roleOf, worldAddress } from './layout.ts';
 
 /** What every host of one sandbox shares. */
@@ -38,6 +38,8 @@ export interface RunningHost {
   isRunning(): boolean;
   isPlugged(): boolean;
   setCable(plugged: boolean): Promise<void>;
+  /** SIGKILL to its agent, which the host starts again. */
+  killAgent(): void;
   /** SIGKILL to its init; every process in its namespaces dies with it. */
   killInit(): Promise<void>;
 }
@@ -75,6 +77,9 @@ export async function startHost(parts: HostParts, name: string): Promise<Running
     async setCable(to) {
       await ipBatch(parts.switchPid, [`link set ${name} ${to ? 'up' : 'down'}`]);
       plugged = to;
+    },
+    killAgent() {
+      for (const one of processesIn(parts.hierarchies, cgroup)) if (isAgent(one)) killQuietly(one);
     },
     async killInit() {
       if (!running) return;
@@ -203,11 +208,32 @@ function childOf(pid: number): number | undefined {
   }
 }
 
+/** Others may run the same program with a data directory of their own. */
+function isAgent(pid: number): boolean {
+  try {
+    const words = readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0');
+    return words.includes('--control-plane') && words.includes(agentData);
+  } catch {
+    return false;
+  }
+}
+
 function killQuietly(pid: number): void {
   try {
     process.kill(pid, 'SIGKILL');
   } catch {
     // It ended by itself.
+  }
+}
+
+/** What the last line of a JSON log says, without its fields; the line itself where it is none. */
+export function lastWord(file: string): string {
+  const line = lastLines(file, 1);
+  try {
+    const { message, error } = JSON.parse(line) as { message: string; error?: string };
+    return error === undefined ? message : `${message}: ${error}`;
+  } catch {
+    return line;
   }
 }
 

@@ -8,7 +8,7 @@ import { describe, Fault } from '#proto/kernel/errors.ts';
 import { jsonLog, type Log } from '#proto/kernel/log.ts';
 import { enterCgroupLine, machineHierarchies, makeCgroup } from './cgroups.ts';
 import { type Forwarder, openForwarder } from './forwarder.ts';
-import { type HostParts, lastLines, type RunningHost, startHost } from './host.ts';
+import { type HostParts, lastWord, type RunningHost, startHost } from './host.ts';
 import { addressOf, controlPlaneSocket, hostLayout, type Layout, layoutOf, maxHosts, roleOf } from './layout.ts';
 import { startNetwork } from './network.ts';
 import { connectOperator, type Operator } from './operator.ts';
@@ -126,23 +126,19 @@ class Keeper {
   async #untilJoined(names: readonly string[], progress: Progress): Promise<void> {
     const manager = this.#hosts.get('m1');
     if (!manager?.isRunning() || !manager.isPlugged()) return; // Hosts may be started while their manager is off.
-    const fresh = names.filter((name) => roleOf(name) === 'worker' && !existsSync(this.#joinedFile(name)));
+    const workers = names.filter((name) => roleOf(name) === 'worker');
     const managerLog = join(hostLayout(this.#layout, 'm1').log, 'control-plane.log');
-    let token = '';
     await this.#until(
       async () => {
-        token = fresh.length > 0 ? await this.#operator.createToken() : 'none needed';
-        return (await this.#operator.readyNodes()) !== undefined;
+        await this.#letIn(workers, progress);
+        return true;
       },
       60_000,
       'the control plane',
       managerLog,
     );
     progress('control plane answers');
-    for (const name of fresh) {
-      writeFileSync(join(hostLayout(this.#layout, name).run, 'sandbox', 'join-token'), token, { mode: 0o600 });
-    }
-    for (const name of names.filter((one) => roleOf(one) === 'worker')) {
+    for (const name of workers) {
       if (!this.#hosts.get(name)?.isPlugged()) continue;
       // A node may still be called ready from the life before: this boot is meant.
       const bootId = readFileSync(hostLayout(this.#layout, name).bootIdFile, 'utf8').trim();
@@ -151,6 +147,34 @@ class Keeper {
       await this.#until(ready, 60_000, `node ${name}`, join(hostLayout(this.#layout, name).log, 'agent.log'));
       writeFileSync(this.#joinedFile(name), '');
       progress(`${name} is ready`);
+    }
+  }
+
+  /** Hands a join token to hosts that never joined, and to those whose node was removed: they become nodes anew. */
+  async #letIn(names: readonly string[], progress: Progress): Promise<void> {
+    const members = await this.#operator.nodeIds();
+    const fresh = names.filter((name) => !existsSync(this.#joinedFile(name)));
+    const removed = names.filter((name) => this.#isUp(name) && !this.#isMember(name, members));
+    if (fresh.length === 0 && removed.length === 0) return;
+    const token = await this.#operator.createToken();
+    for (const name of new Set([...fresh, ...removed])) {
+      writeFileSync(join(hostLayout(this.#layout, name).run, 'sandbox', 'join-token'), token, { mode: 0o600 });
+    }
+    for (const name of removed) {
+      rmSync(this.#joinedFile(name), { force: true });
+      rmSync(this.#identityDir(name), { recursive: true, force: true });
+      this.#hosts.get(name)?.killAgent();
+      progress(`${name} was removed from the cluster: it joins anew`);
+    }
+  }
+
+  /** Whether the identity that the host's agent has, if any, is of one of these nodes. */
+  #isMember(name: string, members: readonly string[]): boolean {
+    try {
+      const text = readFileSync(join(this.#identityDir(name), 'identity.json'), 'utf8');
+      return members.includes((JSON.parse(text) as { nodeId: string }).nodeId);
+    } catch {
+      return true; // None yet, or one that its agent complains about.
     }
   }
 
@@ -167,7 +191,7 @@ class Keeper {
     }
     throw new Fault(
       'timeout',
-      `${what} is not up after ${timeoutMs / 1_000} s: ${describe(last)}; its log ends with: ${lastLines(log)}`,
+      `${what} is not up after ${timeoutMs / 1_000} s: ${describe(last)}; the last in its log: ${lastWord(log)}`,
       {
         remedy: `read ${log}`,
       },
@@ -200,6 +224,10 @@ class Keeper {
 
   #joinedFile(name: string): string {
     return join(hostLayout(this.#layout, name).gantry, 'joined');
+  }
+
+  #identityDir(name: string): string {
+    return join(hostLayout(this.#layout, name).gantry, 'agent', 'identity');
   }
 
   #save(hosts: readonly string[]): void {

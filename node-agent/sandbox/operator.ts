@@ -7,6 +7,8 @@ import { call, channelOptions } from '#proto/rpc.ts';
 export interface Operator {
   createToken(): Promise<string>;
   readyNodes(): Promise<{ readonly name: string; readonly address: string; readonly bootId: string }[]>;
+  /** Ids of all members, whatever their state. */
+  nodeIds(): Promise<string[]>;
   /** Published TCP ports of all services. */
   publishedPorts(): Promise<number[]>;
   close(): void;
@@ -37,6 +39,10 @@ export function connectOperator(socket: string): Operator {
       return nodes.flatMap(({ node }) =>
         node?.state === 'ready' ? [{ name: node.name, address: node.address, bootId: node.bootId }] : [],
       );
+    },
+    async nodeIds() {
+      const { nodes } = await list('node');
+      return nodes.flatMap(({ node }) => (node ? [node.id] : []));
     },
     async publishedPorts() {
       const { services } = await list('service');

@@ -32,6 +32,8 @@ async function token(...args: string[]): Promise<{ readonly token: string; reado
 }
 
 const names = async () => (await cluster.nodes()).map(({ name }) => name).sort();
+const identity = async (host: string) =>
+  JSON.parse(await cluster.sandbox.run(host, ['cat', '/var/lib/gantry/agent/identity/identity.json'])).nodeId as string;
 
 describe('a join token', () => {
   test('makes a machine a member, once where it is for one', async () => {
@@ -86,5 +88,24 @@ describe('a node', () => {
     await eventually(async () => (await told()).includes('not a member of this cluster'));
     const tasks = await cluster.settled('a', 2);
     expect(tasks.map(({ node }) => node)).toEqual(['h1', 'h1']);
+  });
+
+  test('that was removed is a node again, a new one, once its host is started', async () => {
+    expect(await names()).toEqual(['h1']);
+    const { ready } = await cluster.sandbox.act('start', 'h2');
+    expect(ready).toContain('h2');
+    expect(await names()).toEqual(['h1', 'h2']);
+    const before = await identity('h2');
+    expect((await cluster.gantry('node', 'rm', 'h2', '--force')).code).toBe(0);
+    await cluster.sandbox.act('kill', 'h2');
+    const said: string[] = [];
+    await cluster.sandbox.up({ hosts: 2, onProgress: (text) => said.push(text) });
+    expect(said).toContain('h2 was removed from the cluster: it joins anew');
+    expect(await identity('h2')).not.toBe(before);
+    await cluster.apply('name: a\nservices: { a: { image: "registry:5000/hello:1", deploy: { replicas: 4 } } }\n');
+    expect((await cluster.settled('a', 4)).map(({ node }) => node)).toContain('h2');
+    said.length = 0;
+    await cluster.sandbox.up({ hosts: 2, onProgress: (text) => said.push(text) });
+    expect(said.join()).not.toContain('anew');
   });
 });
