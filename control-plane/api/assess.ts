@@ -54,7 +54,11 @@ export function assess(snapshot: Snapshot, id: ServiceId, name: string, options:
   const progress = { ...base, running: done.length, wanted };
   const outcome = (outcome: string, message: string): ServiceProgress => ({ ...progress, outcome, message });
   const { rollout } = service;
-  if (rollout.state === 'paused') return outcome('failed', `the rollout stopped: ${rollout.message}`);
+  if (rollout.state === 'paused')
+    return outcome(
+      'failed',
+      `the rollout stopped: ${rollout.message} (gantry logs ${service.spec.name} · gantry rollback ${service.spec.name})`,
+    );
   if (!options.rollback && rollout.finishedAtMs >= options.sinceMs && rollout.state === 'rolled-back')
     return outcome('failed', `rolled back: ${rollout.message}`);
   const extra = tasks.filter((task) => isActive(task) && task.revision !== service.revision).length;

@@ -52,7 +52,10 @@ function historyOf(snapshot: Snapshot, task: Task): string[] {
 
 function stateOf(task: Task): string {
   const reason = task.error || (task.state === 'pending' ? task.message : '');
-  const exit = task.finishedAtMs > 0 && task.state !== 'rejected' ? `, exit code ${task.exitCode}` : '';
+  const exit =
+    task.finishedAtMs > 0 && task.state !== 'rejected' && task.state !== 'orphaned'
+      ? `, exit code ${task.exitCode}`
+      : '';
   return `${task.state}${exit}${reason ? `: ${reason}` : ''}`;
 }
 

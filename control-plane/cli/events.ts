@@ -18,8 +18,8 @@ export function events(options: EventsOptions): Promise<number> {
           session.print(jsonText(event));
           continue;
         }
-        const where = event.node ? ` on ${event.node}` : '';
-        const message = event.message ? `: ${event.message}` : '';
+        const where = event.node && event.node !== event.name ? ` on ${event.node}` : '';
+        const message = event.message && event.message !== event.action ? `: ${event.message}` : '';
         session.print(
           `${colours.dim(clockTime(event.atMs))}  ${event.kind} ${colours.bold(event.name)} ${event.action}${where}${message}`,
         );

@@ -53,7 +53,8 @@ export function taskJson(task: Task): object {
 
 function stateOf({ colours }: Session, task: Task): string {
   const health = task.state === 'running' && task.health ? ` (${task.health})` : '';
-  const exit = task.finishedAtMs > 0 && task.state !== 'rejected' ? ` (${task.exitCode})` : '';
+  const exit =
+    task.finishedAtMs > 0 && task.state !== 'rejected' && task.state !== 'orphaned' ? ` (${task.exitCode})` : '';
   const going = task.wanted === 'shutdown' && task.state === 'running' ? 'stopping' : task.state;
   const colour =
     {

@@ -67,7 +67,7 @@ describe('a service', () => {
     const rollout = { state: 'paused', message: 'web.1 failed', startedAtMs: 1, finishedAtMs: 2 } as const;
     expect(judged({ ...two, rollout }, [task(1), task(2)])).toMatchObject({
       outcome: 'failed',
-      message: 'the rollout stopped: web.1 failed',
+      message: 'the rollout stopped: web.1 failed (gantry logs web · gantry rollback web)',
     });
   });
   it('has failed when it was rolled back, unless that was the wish', () => {
