@@ -9,7 +9,17 @@ import { jsonLog, type Log } from '#proto/kernel/log.ts';
 import { enterCgroupLine, machineHierarchies, makeCgroup } from './cgroups.ts';
 import { type Forwarder, openForwarder } from './forwarder.ts';
 import { type HostParts, lastWord, type RunningHost, startHost } from './host.ts';
-import { addressOf, controlPlaneSocket, hostLayout, type Layout, layoutOf, maxHosts, roleOf } from './layout.ts';
+import {
+  addressOf,
+  commandLine,
+  controlPlaneSocket,
+  hostLayout,
+  type Layout,
+  layoutOf,
+  maxHosts,
+  noSuchHost,
+  roleOf,
+} from './layout.ts';
 import { startNetwork } from './network.ts';
 import { connectOperator, type Operator } from './operator.ts';
 import { answer, type HostOp, type Request, type SandboxStatus } from './protocol.ts';
@@ -80,16 +90,12 @@ class Keeper {
 
   async #act(op: HostOp, name: string, progress: Progress): Promise<void> {
     addressOf(name);
-    if (!this.#saved.hosts.includes(name)) {
-      throw new Fault('not-found', `this sandbox has no host ${name}`, {
-        remedy: `it has ${this.#saved.hosts.join(', ')}`,
-      });
-    }
+    if (!this.#saved.hosts.includes(name)) throw noSuchHost(this.#layout, name, this.#saved.hosts);
     const host = this.#hosts.get(name);
     if (op === 'start') return this.#boot([name], progress);
     if (!host?.isRunning()) {
       if (op === 'kill' || op === 'crash') return;
-      throw new Fault('precondition', `host ${name} is off`, { remedy: `gantry sandbox start ${name}` });
+      throw new Fault('precondition', `host ${name} is off`, { remedy: commandLine(this.#layout, `start ${name}`) });
     }
     if (op === 'cut' || op === 'join') return host.setCable(op === 'join');
     if (op === 'kill') await host.setCable(false); // No FIN of the dying reaches anybody: this is a power plug.

@@ -91,6 +91,26 @@ export function hostLayout(layout: Layout, host: string): HostLayout {
   };
 }
 
+/** How a user calls `gantry sandbox WORDS` for this sandbox. */
+export function commandLine({ name }: Layout, words: string): string {
+  return `gantry sandbox ${name === 'default' ? '' : `--name ${name} `}${words}`;
+}
+
+/** That nobody holds this sandbox at the moment. */
+export function notRunning(layout: Layout, cause?: unknown): Fault {
+  return new Fault('unavailable', `sandbox ${layout.name} is not running`, {
+    cause,
+    remedy: commandLine(layout, 'up'),
+  });
+}
+
+/** That this sandbox has no such host. */
+export function noSuchHost(layout: Layout, host: string, hosts: readonly string[]): Fault {
+  return new Fault('not-found', `sandbox ${layout.name} has no host ${host}`, {
+    remedy: hosts.length > 0 ? `it has ${hosts.join(', ')}` : commandLine(layout, 'up'),
+  });
+}
+
 /** The operator socket of the sandbox's manager, seen from the machine. */
 export function controlPlaneSocket(layout: Layout): string {
   return join(layout.dir, 'm1', 'run', 'gantry', 'control-plane.sock');

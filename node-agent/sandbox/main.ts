@@ -1,12 +1,13 @@
 /** `gantry sandbox …`: the command line of the sandbox. */
 import { spawn } from 'node:child_process';
 import { readFileSync } from 'node:fs';
-import { Command } from 'commander';
-import { describe, Fault } from '#proto/kernel/errors.ts';
+import { Command, CommanderError, Option } from 'commander';
+import { describe, Fault, isFault } from '#proto/kernel/errors.ts';
 import type { SandboxStatus } from './protocol.ts';
 import { listSandboxes, openSandbox } from './sandbox.ts';
 
 const program = new Command('gantry sandbox')
+  .exitOverride() // First: the subcommands inherit it.
   .enablePositionalOptions()
   .description('a whole cluster on this machine: hosts are sets of namespaces on one virtual switch')
   .option('--name <name>', 'which sandbox', 'default')
@@ -47,11 +48,9 @@ program
   .command('list')
   .description('names of the sandboxes of this machine')
   .action(() => {
-    process.stdout.write(
-      listSandboxes()
-        .map((name) => `${name}\n`)
-        .join(''),
-    );
+    const names = listSandboxes();
+    const lines = program.opts<{ json?: true }>().json ? [JSON.stringify(names)] : names;
+    process.stdout.write(lines.map((line) => `${line}\n`).join(''));
   });
 program
   .command('add')
@@ -106,6 +105,16 @@ program
     process.stdout.write(`${await pushSampleImage(sandbox(), image)}\n`);
   });
 
+// Also after the subcommand, as everywhere in `gantry`.
+for (const command of program.commands) {
+  command.addOption(new Option('--name <name>').hideHelp()).addOption(new Option('--json').hideHelp());
+}
+program.hook('preAction', (_, command) => {
+  const { name, json } = command.opts<{ name?: string; json?: true }>();
+  if (name !== undefined) program.setOptionValue('name', name);
+  if (json) program.setOptionValue('json', true);
+});
+
 function countOf(text: string): number {
   const count = Number(text);
   if (Number.isInteger(count) && count >= 1 && count <= 200) return count;
@@ -138,7 +147,10 @@ function table(status: SandboxStatus): string {
 try {
   await program.parseAsync(process.argv);
 } catch (error) {
-  if (!(error instanceof Fault)) throw error;
-  process.stderr.write(`gantry sandbox: ${describe(error)}\n`);
-  process.exitCode = 1;
+  if (error instanceof CommanderError) {
+    process.exitCode = error.exitCode === 0 ? 0 : 2;
+  } else if (error instanceof Fault) {
+    process.stderr.write(`gantry sandbox: ${describe(error)}\n`);
+    process.exitCode = isFault(error, 'invalid', 'not-found', 'unsupported') ? 2 : 1;
+  } else throw error;
 }

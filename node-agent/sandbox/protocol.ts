@@ -1,6 +1,7 @@
 /** How commands and the keeper talk: one JSON line there, one or more back, over the sandbox's own unix socket. */
 import { connect, type Socket } from 'node:net';
 import { Fault, type FaultCode } from '#proto/kernel/errors.ts';
+import { type Layout, notRunning } from './layout.ts';
 
 export type Request =
   | { readonly op: 'up'; readonly hosts: number; readonly bare: boolean }
@@ -36,16 +37,15 @@ export type Reply =
 
 /** Sends one request to the keeper. Rejects with `unavailable` where none listens, else with the fault it names. */
 export function ask(
-  socketPath: string,
+  layout: Layout,
   request: Request,
   onProgress: (text: string) => void = () => {},
 ): Promise<SandboxStatus> {
   return new Promise((resolve, reject) => {
-    const socket = connect(socketPath);
+    const socket = connect(layout.keeperSocket);
     let settled = false;
     const fail = (cause?: unknown) => {
-      if (!settled)
-        reject(new Fault('unavailable', 'the sandbox is not running', { cause, remedy: 'gantry sandbox up' }));
+      if (!settled) reject(notRunning(layout, cause));
     };
     socket.on('error', fail);
     socket.on('close', () => fail());

@@ -15,7 +15,17 @@ import {
 } from './cgroups.ts';
 import { runCommand } from './command.ts';
 import { lastLines } from './host.ts';
-import { addressOf, codeDir, hostLayout, type Layout, layoutOf, sandboxRoot } from './layout.ts';
+import {
+  addressOf,
+  codeDir,
+  commandLine,
+  hostLayout,
+  type Layout,
+  layoutOf,
+  noSuchHost,
+  notRunning,
+  sandboxRoot,
+} from './layout.ts';
 import { ask, type HostOp, type SandboxStatus } from './protocol.ts';
 
 const cgroupRoot = 'gantry-sandbox';
@@ -62,7 +72,7 @@ export function openSandbox(
       await refuseNamesake(layout, clock);
       const keeper = (await isListening(layout)) ? undefined : launchKeeper(layout, root, bare);
       await untilListening(layout, clock, keeper);
-      return await ask(layout.keeperSocket, { op: 'up', hosts, bare }, onProgress);
+      return await ask(layout, { op: 'up', hosts, bare }, onProgress);
     },
     async down({ keep = false } = {}) {
       await endProcesses(layout, clock);
@@ -70,16 +80,16 @@ export function openSandbox(
       if (keep) for (const file of [layout.keeperSocket, layout.gatewaySocket]) rmSync(file, { force: true });
       else rmSync(layout.dir, { recursive: true, force: true });
     },
-    status: () => ask(layout.keeperSocket, { op: 'status' }),
-    add: (onProgress) => ask(layout.keeperSocket, { op: 'add' }, onProgress),
-    act: (op, host, onProgress) => ask(layout.keeperSocket, { op, host }, onProgress),
+    status: () => ask(layout, { op: 'status' }),
+    add: (onProgress) => ask(layout, { op: 'add' }, onProgress),
+    act: (op, host, onProgress) => ask(layout, { op, host }, onProgress),
     execLine: (host, command) => execLine(layout, host, command),
     run(host, command, input) {
       const [program, ...args] = sandbox.execLine(host, command);
       return runCommand(program, args, input);
     },
     logs(host) {
-      addressOf(host);
+      assertHost(layout, host);
       const dir = hostLayout(layout, host).log;
       const files = existsSync(dir) ? readdirSync(dir).filter((file) => file.endsWith('.log')) : [];
       return new Map(files.map((file) => [file.slice(0, -'.log'.length), join(dir, file)]));
@@ -95,7 +105,7 @@ export function listSandboxes(root = sandboxRoot(process.env)): string[] {
 }
 
 async function isListening(layout: Layout): Promise<boolean> {
-  return ask(layout.keeperSocket, { op: 'status' }).then(
+  return ask(layout, { op: 'status' }).then(
     () => true,
     (error) => !isFault(error, 'unavailable'),
   );
@@ -151,7 +161,7 @@ async function untilListening(layout: Layout, clock: Clock, keeper: ChildProcess
     'unavailable',
     `the keeper of sandbox ${layout.name} does not answer: ${lastLines(layout.keeperLog)}`,
     {
-      remedy: 'gantry sandbox down, then up again',
+      remedy: `${commandLine(layout, 'down')}, then up again`,
     },
   );
 }
@@ -190,20 +200,28 @@ async function unmountLeftovers(layout: Layout): Promise<void> {
   for (const point of mounts.reverse()) await runCommand('umount', ['--lazy', point]);
 }
 
+/** Every host has had a disk since it was made. */
+function assertHost(layout: Layout, host: string): void {
+  addressOf(host);
+  if (existsSync(hostLayout(layout, host).dir)) return;
+  if (!existsSync(layout.dir)) throw notRunning(layout);
+  const isHost = (entry: string) => /^(m1|h\d+)$/.test(entry);
+  throw noSuchHost(layout, host, readdirSync(layout.dir).filter(isHost).sort());
+}
+
 function execLine(layout: Layout, host: string, command: readonly string[]): readonly [string, ...string[]] {
   const hierarchies = machineHierarchies();
   const cgroup = `${cgroupRoot}/${layout.name}/${host}`;
   const pids = processesIn(hierarchies, cgroup);
   if (host === 'world') {
     const holder = pids.find((pid) => namespaceDepth(pid).depth === 2);
-    if (holder === undefined)
-      throw new Fault('unavailable', 'the sandbox is not running', { remedy: 'gantry sandbox up' });
+    if (holder === undefined) throw notRunning(layout);
     return ['nsenter', '-t', String(holder), '-n', '--', ...command];
   }
-  addressOf(host);
+  assertHost(layout, host);
   const init = pids.find((pid) => isInitOf(pid, 3));
   if (init === undefined) {
-    throw new Fault('unavailable', `host ${host} is off`, { remedy: `gantry sandbox start ${host}` });
+    throw new Fault('unavailable', `host ${host} is off`, { remedy: commandLine(layout, `start ${host}`) });
   }
   const dirs = hierarchies.map((one) => innerCgroup(one, cgroup));
   const enter = `${enterCgroupLine(dirs)}; exec nsenter -t ${init} -m -p -n -u -i -C -- "$@"`;

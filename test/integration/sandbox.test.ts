@@ -136,7 +136,7 @@ describe('a sandbox of two hosts', () => {
   });
 
   test('refuses hosts it does not have', async () => {
-    await expect(sandbox.act('kill', 'h9')).rejects.toThrow('this sandbox has no host h9');
+    await expect(sandbox.act('kill', 'h9')).rejects.toThrow(/sandbox t\w+ has no host h9/);
     await expect(sandbox.act('kill', 'x')).rejects.toThrow('"x" is not a host');
   });
 });
@@ -181,7 +181,14 @@ describe('down', () => {
 
   test('cleans up after its keeper was killed, and up works again', async () => {
     await sandbox.up({ hosts: 1, bare: true });
-    for (const pid of processesIn(machineHierarchies(), `gantry-sandbox/${name}/keeper`)) process.kill(pid, 'SIGKILL');
+    for (const pid of processesIn(machineHierarchies(), `gantry-sandbox/${name}/keeper`)) {
+      try {
+        process.kill(pid, 'SIGKILL');
+      } catch (error) {
+        // One before it may have taken it along.
+        expect(error).toMatchObject({ code: 'ESRCH' });
+      }
+    }
     await eventually(() =>
       sandbox.status().then(
         () => false,
@@ -224,6 +231,64 @@ describe('down', () => {
   });
 });
 
+describe('the command line', () => {
+  async function said(...args: string[]) {
+    const child = spawn(process.execPath, [main, ...args], { env: { ...process.env, GANTRY_SANDBOX_ROOT: root } });
+    let text = '';
+    for (const stream of [child.stdout, child.stderr]) {
+      stream.setEncoding('utf8').on('data', (part: string) => {
+        text += part;
+      });
+    }
+    return { code: await ends(child), text };
+  }
+
+  test.for([
+    [['nope'], /unknown command/],
+    [['start'], /missing required argument/],
+    [['logs', 'x9'], /"x9" is not a host/],
+    [['up', '--hosts', 'many'], /"many" is not a number of hosts/],
+  ] as const)('calls %s bad input', async ([args, text]) => {
+    const { code, text: heard } = await said('--name', newName(), ...args);
+    expect(heard).toMatch(text);
+    expect(code).toBe(2);
+  });
+
+  test('says how to start the sandbox that it was asked for, before or after its subcommand', async () => {
+    const name = newName();
+    const told = { code: 1, text: expect.stringContaining(`gantry sandbox --name ${name} up`) };
+    expect(await said('--name', name, 'status')).toMatchObject(told);
+    expect(await said('status', '--name', name)).toMatchObject(told);
+  });
+
+  test('knows its hosts, and prints JSON wherever --json stands', async () => {
+    const sandbox = openSandbox(newName(), { root });
+    const of = ['--name', sandbox.layout.name];
+    try {
+      await sandbox.up({ hosts: 1, bare: true });
+      for (const args of [
+        ['start', 'h9'],
+        ['start', 'x9'],
+        ['logs', 'h9'],
+        ['exec', 'h9', 'true'],
+      ]) {
+        expect(await said(...of, ...args)).toMatchObject({
+          code: 2,
+          text: expect.stringMatching(/has no host h9|"x9" is not a host/),
+        });
+      }
+      for (const args of [
+        ['--json', 'status'],
+        ['status', '--json'],
+      ]) {
+        expect(JSON.parse((await said(...of, ...args)).text)).toMatchObject({ name: sandbox.layout.name, bare: true });
+      }
+    } finally {
+      await sandbox.down();
+    }
+  });
+});
+
 describe('named sandboxes', () => {
   test('run beside each other, and one ends without the other', async () => {
     const [one, two] = [openSandbox(newName(), { root }), openSandbox(newName(), { root })];
@@ -233,7 +298,7 @@ describe('named sandboxes', () => {
       await expect(two.run('h1', ['cat', '/var/lib/gantry/note'])).rejects.toThrow('No such file');
       await one.down();
       expect((await two.status()).hosts[1]).toMatchObject({ name: 'h1', power: 'on' });
-      await expect(one.status()).rejects.toThrow('the sandbox is not running');
+      await expect(one.status()).rejects.toThrow(/sandbox t\w+ is not running/);
     } finally {
       await Promise.all([one.down(), two.down()]);
     }
