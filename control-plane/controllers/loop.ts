@@ -303,11 +303,13 @@ class Controllers {
     this.#deaf = deaf;
     this.#nodesTimer?.cancel();
     this.#nodesTimer = undefined;
-    if (changes.length > 0) {
-      for (const change of changes) if (change.table === 'node') this.#logNode(change.value!);
-      void this.#commitNodes(changes, wakeAtMs);
-    } else this.#wakeNodes(wakeAtMs);
-    if (changes.length > 0) log.debug('nodes change', { count: changes.length });
+    if (changes.length === 0) {
+      this.#wakeNodes(wakeAtMs);
+      return;
+    }
+    for (const change of changes) if (change.table === 'node') this.#logNode(change.value!);
+    log.debug('nodes change', { count: changes.length });
+    void this.#commitNodes(changes, wakeAtMs);
   }
 
   #logNode(node: Node): void {

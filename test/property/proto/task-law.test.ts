@@ -1,46 +1,16 @@
 /** The state law of tasks holds for every order in which an agent's words can arrive. */
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { nodeId, serviceId, taskId } from '#proto/model/ids.ts';
-import { noResources } from '#proto/model/resources.ts';
-import {
-  compareStates,
-  isTerminal,
-  mayAdvance,
-  type Task,
-  type TaskStatus,
-  taskStates,
-  withStatus,
-} from '#proto/model/task.ts';
+import { nodeId } from '#proto/model/ids.ts';
+import { compareStates, isTerminal, mayAdvance, type TaskStatus, taskStates, withStatus } from '#proto/model/task.ts';
+import { aTask } from '#test/support/builders.ts';
 
-const start: Task = {
-  id: taskId('t'.repeat(25)),
-  serviceId: serviceId('s'.repeat(25)),
-  project: 'demo',
-  serviceName: 'web',
-  slot: 1,
+const start = aTask('law', {
   nodeId: nodeId('n'.repeat(25)),
   nodeName: 'h1',
-  revision: 1,
-  wanted: 'running',
   state: 'assigned',
-  message: '',
-  error: '',
-  why: '',
   address: '10.192.0.2',
-  createdAtMs: 0,
-  stateAtMs: 0,
-  startedAtMs: 0,
-  finishedAtMs: 0,
-  exitCode: 0,
-  oomKilled: false,
-  health: '',
-  pid: 0,
-  startAfterMs: 0,
-  imageDigest: '',
-  hostPorts: [],
-  reservations: noResources,
-};
+});
 
 const state = fc.constantFrom(...taskStates);
 const status = fc.record({
