@@ -32,6 +32,10 @@ ps procps
 ping iputils-ping
 conntrack conntrack
 strace strace
+wg wireguard-tools
+wireguard-go wireguard-go
+iperf3 iperf3
+tcpdump tcpdump
 flock util-linux
 END
 
