@@ -1,6 +1,8 @@
 /** What the agent asks of the network room. Implementations: host-network (the kernel), fake-network (tests, simulator). */
 import type { Endpoint, Peer } from '#proto/model/assignment.ts';
-import type { TaskId } from '#proto/model/ids.ts';
+import type { ClusterConfig } from '#proto/model/cluster.ts';
+import type { ServiceId, TaskId } from '#proto/model/ids.ts';
+import type { Bandwidth, ClusterNetwork, TaskAddress } from '#proto/model/network.ts';
 import type { Port } from '#proto/model/service.ts';
 
 /** A task's place on the network. */
@@ -8,21 +10,31 @@ export interface Attachment {
   readonly taskId: TaskId;
   readonly address: string;
   readonly hostPorts: readonly Port[];
+  readonly serviceId: ServiceId;
+  /** Names of the networks it is on. */
+  readonly networks: readonly string[];
+  /** Its addresses out of networks' own subnets. */
+  readonly addresses: readonly TaskAddress[];
+  readonly bandwidth: Bandwidth;
+  /** Name servers for what is outside of the cluster; empty: the host's. */
+  readonly dns: readonly string[];
 }
 
 /** Everything the network of one node is a function of. */
-export interface NetworkWanted {
+export interface NetworkWanted
+  extends Pick<ClusterConfig, 'network' | 'vipNetwork' | 'network6' | 'encapsulation' | 'encryption' | 'domain'> {
   readonly revision: number;
   readonly nodeId: string;
   /** This node's own address and subnet (CIDR). */
   readonly address: string;
   readonly subnet: string;
-  /** CIDRs of the cluster. */
-  readonly network: string;
-  readonly vipNetwork: string;
-  readonly domain: string;
+  /** As in Node and Peer. */
+  readonly link: string;
+  readonly address6: string;
+  readonly segment: string;
   readonly peers: readonly Peer[];
   readonly endpoints: readonly Endpoint[];
+  readonly networks: readonly ClusterNetwork[];
   /** Tasks of this node that have, or should have, a namespace. */
   readonly attachments: readonly Attachment[];
 }

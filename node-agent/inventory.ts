@@ -5,6 +5,7 @@ import type { AssignmentItem, Endpoint, Peer, TaskAssignment } from '#proto/mode
 import { assignmentKey } from '#proto/model/assignment.ts';
 import type { Credential } from '#proto/model/cluster.ts';
 import type { TaskId } from '#proto/model/ids.ts';
+import type { ClusterNetwork } from '#proto/model/network.ts';
 import { assignmentFromWire } from '#proto/model/wire.ts';
 
 /** What one message changed. */
@@ -105,6 +106,9 @@ export class Inventory {
   }
   peers(): Peer[] {
     return this.#of('peer');
+  }
+  networks(): ClusterNetwork[] {
+    return this.#of('network');
   }
   credential(registry: string): Credential | undefined {
     return this.#items.get(`credential/${registry}`) as (AssignmentItem & { kind: 'credential' }) | undefined;

@@ -6,7 +6,7 @@ import type { Clock } from '#proto/kernel/clock.ts';
 import { Fault } from '#proto/kernel/errors.ts';
 import type { Log } from '#proto/kernel/log.ts';
 import type { Random } from '#proto/kernel/random.ts';
-import { assignmentKey, type TaskAssignment } from '#proto/model/assignment.ts';
+import { assignmentKey, segmentLabel, type TaskAssignment } from '#proto/model/assignment.ts';
 import type { Credential } from '#proto/model/cluster.ts';
 import { type TaskId, taskId } from '#proto/model/ids.ts';
 import { isTerminal, type TaskStatus } from '#proto/model/task.ts';
@@ -354,9 +354,16 @@ export class Worker {
       subnet: node.subnet,
       network: cluster.network,
       vipNetwork: cluster.vipNetwork,
+      network6: cluster.network6,
+      encapsulation: cluster.encapsulation,
+      encryption: cluster.encryption,
       domain: cluster.domain,
+      link: node.link,
+      address6: node.address6,
+      segment: node.labels[segmentLabel] ?? '',
       peers: this.#inventory.peers().filter((peer) => peer.nodeId !== node.id),
       endpoints: this.#inventory.endpoints(),
+      networks: this.#inventory.networks(),
       attachments,
     };
   }

@@ -1,5 +1,5 @@
 /** Compose files to service specs, in one pure step: specs, or what is still needed for them, or what is wrong and where. */
-import { containerSpec, defaults, type Port, type ServiceSpec } from '#proto/model/service.ts';
+import { containerSpec, defaults, type Port, type ServiceSpec, taskTemplate } from '#proto/model/service.ts';
 import { isName, specProblems } from '#proto/model/validate.ts';
 import { type Diagnostic, type Findings, type Place, refuse, warn } from './diagnostic.ts';
 import { type DotenvEntry, dotenvVariables, evaluateDotenv, parseDotenv } from './dotenv.ts';
@@ -308,8 +308,7 @@ function finish(draft: Draft, project: string, env: readonly string[], root: str
     labels: draft.labels,
     mode,
     replicas: mode === 'global' ? 0 : (draft.replicas?.value ?? 1),
-    template: {
-      container: containerSpec(draft.image.value, { ...draft.container, env, mounts }),
+    template: taskTemplate(containerSpec(draft.image.value, { ...draft.container, env, mounts }), {
       limits: { cpuMillis: cpuMillis?.value ?? 0, memoryBytes: memoryBytes?.value ?? 0, pids: pids?.value ?? 0 },
       reservations: {
         cpuMillis: draft.reservations.cpuMillis?.value ?? 0,
@@ -317,13 +316,15 @@ function finish(draft: Draft, project: string, env: readonly string[], root: str
         pids: 0,
       },
       runtime: draft.runtime ?? 'runc',
-    },
+    }),
     ports: draft.ports.map((port) => port.value),
     restart: draft.restartPolicy ?? draft.restart ?? defaults.restart,
     update: { ...defaults.update, ...draft.update },
     placement: { ...placement, constraints: draft.constraints.map((constraint) => constraint.value) },
     endpointMode: draft.endpointMode ?? 'vip',
     aliases: [],
+    allowFrom: undefined,
+    sticky: '',
     volumeLoss: draft.volumeLoss?.value ?? 'wait',
   };
   for (const { field, message, remedy } of specProblems(spec)) refuse(findings, placeOf(draft, field), message, remedy);

@@ -27,6 +27,9 @@ export async function foundCluster(
     network: found?.network ?? asked.network,
     vipNetwork: found?.vipNetwork ?? asked.vipNetwork,
     domain: found?.domain ?? asked.domain,
+    network6: found?.network6 ?? '',
+    encapsulation: found?.encapsulation ?? 'auto',
+    encryption: found?.encryption ?? '',
     natsUrl: asked.nats || found?.natsUrl || '',
   };
   const { network, vipNetwork, domain } = wanted;

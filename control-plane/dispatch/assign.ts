@@ -1,5 +1,5 @@
 /** What each node should hold, out of a snapshot, and which items one step of the snapshot changes. Pure. */
-import type { AssignmentItem, Backend, Endpoint, Peer } from '#proto/model/assignment.ts';
+import { type AssignmentItem, type Backend, type Endpoint, type Peer, segmentLabel } from '#proto/model/assignment.ts';
 import type { Credential } from '#proto/model/cluster.ts';
 import type { NodeId, ServiceId } from '#proto/model/ids.ts';
 import type { Node } from '#proto/model/node.ts';
@@ -105,7 +105,14 @@ function sameForAgent(a: Task, b: Task): boolean {
 }
 
 function sameRecord(a: Node, b: Node): boolean {
-  return a.subnet === b.subnet && a.address === b.address && a.name === b.name;
+  return (
+    a.subnet === b.subnet &&
+    a.address === b.address &&
+    a.name === b.name &&
+    a.link === b.link &&
+    a.address6 === b.address6 &&
+    a.labels[segmentLabel] === b.labels[segmentLabel]
+  );
 }
 
 function sameEndpointSpec(a: Service | undefined, b: Service | undefined): boolean {
@@ -156,6 +163,10 @@ export function endpointOf(snapshot: Snapshot, service: Service): Endpoint {
     aliases: service.spec.aliases,
     mode: service.spec.endpointMode,
     vip: service.vip,
+    networks: service.spec.template.networks.map(({ network, aliases }) => ({ network, aliases })),
+    allowFrom: service.spec.allowFrom,
+    sticky: service.spec.sticky,
+    ipv6: service.spec.template.networks.some(({ network }) => snapshot.get('network', network)?.value.spec.ipv6),
     ports: service.spec.ports,
     backends,
   };
@@ -168,6 +179,7 @@ function backendOf(task: Task): Backend | undefined {
     taskId: task.id,
     slot: task.slot,
     address: task.address,
+    addresses: task.addresses,
     nodeId: task.nodeId,
     nodeName: task.nodeName,
     serving: isServing(task),
@@ -177,7 +189,8 @@ function backendOf(task: Task): Backend | undefined {
 /** A node as the others route to it; undefined until it has an address and a subnet. */
 export function peerOf(node: Node): Peer | undefined {
   if (node.address === '' || node.subnet === '') return undefined;
-  return { nodeId: node.id, name: node.name, address: node.address, subnet: node.subnet };
+  const { id, name, address, subnet, link, address6, wireguardKey, labels } = node;
+  return { nodeId: id, name, address, subnet, link, address6, wireguardKey, segment: labels[segmentLabel] ?? '' };
 }
 
 /** The login of a registry, opened for the wire. */

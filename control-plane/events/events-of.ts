@@ -27,6 +27,9 @@ function said(change: Applied): readonly Said[] {
       return ofNode(change.before, change.after);
     case 'volume':
       return ofVolume(change.before, change.after);
+    case 'network':
+      if (change.before && change.after) return [];
+      return [clusterEvent(change.after ? 'network-created' : 'network-removed', change.key, `network ${change.key}`)];
     case 'token':
       if (change.before && change.after) return [];
       return [clusterEvent(change.after ? 'token-created' : 'token-revoked', change.key, `join token ${change.key}`)];

@@ -219,6 +219,7 @@ class ServiceDecision {
       error: '',
       why,
       address: '',
+      addresses: [],
       createdAtMs,
       stateAtMs: now,
       startedAtMs: 0,

@@ -21,6 +21,7 @@ const tables: ReadonlySet<string> = new Set<Table>([
   'revision',
   'task',
   'node',
+  'network',
   'volume',
   'token',
   'credential',

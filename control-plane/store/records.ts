@@ -1,12 +1,13 @@
 /** What the store keeps and how it changes: the tables, their records, and edits of them. */
 import type { ClusterConfig, Credential, Token } from '#proto/model/cluster.ts';
+import type { ClusterNetwork } from '#proto/model/network.ts';
 import type { Node } from '#proto/model/node.ts';
 import type { Revision, Service } from '#proto/model/service.ts';
 import type { Task } from '#proto/model/task.ts';
 import type { Volume } from '#proto/model/volume.ts';
 
 /**
- * What each table holds. Keys: ids; `SERVICE-ID/NUMBER` for revisions; the name for volumes; the registry for credentials;
+ * What each table holds. Keys: ids; `SERVICE-ID/NUMBER` for revisions; the name for volumes and networks; the registry for credentials;
  * `config` for the cluster.
  */
 export interface Tables {
@@ -14,6 +15,7 @@ export interface Tables {
   readonly revision: Revision;
   readonly task: Task;
   readonly node: Node;
+  readonly network: ClusterNetwork;
   readonly volume: Volume;
   readonly token: Token;
   readonly credential: Credential;

@@ -33,6 +33,7 @@ export class LiveSnapshot implements Snapshot {
     revision: new Map(),
     task: new Map(),
     node: new Map(),
+    network: new Map(),
     volume: new Map(),
     token: new Map(),
     credential: new Map(),

@@ -161,9 +161,17 @@ export async function removeRemains(
   for (const result of results) if (result.status === 'rejected') throw result.reason;
 }
 
-export function attachmentOf(wanted: Pick<TaskWanted, 'task'>): Attachment {
-  const { id, address, hostPorts } = wanted.task;
-  return { taskId: id, address, hostPorts };
+export function attachmentOf({ task, template }: Pick<TaskWanted, 'task' | 'template'>): Attachment {
+  return {
+    taskId: task.id,
+    address: task.address,
+    hostPorts: task.hostPorts,
+    serviceId: task.serviceId,
+    networks: template.networks.map(({ network }) => network),
+    addresses: task.addresses,
+    bandwidth: template.bandwidth,
+    dns: template.container.dns,
+  };
 }
 
 /** As Docker does: the short id, unless told. */

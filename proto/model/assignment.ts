@@ -1,6 +1,7 @@
 /** What one node should hold at one revision: a keyed set, sent in full first and then by increments. */
 import type { Credential } from './cluster.ts';
 import type { NodeId, ServiceId, TaskId } from './ids.ts';
+import type { AllowFrom, ClusterNetwork, TaskAddress } from './network.ts';
 import type { Port, TaskTemplate } from './service.ts';
 import type { Task } from './task.ts';
 
@@ -18,35 +19,58 @@ export interface Endpoint {
   readonly name: string;
   readonly aliases: readonly string[];
   readonly mode: 'vip' | 'dnsrr';
+  /** For `dnsrr` too: there it only stands for the service among those that may be called. */
   readonly vip: string;
+  readonly networks: readonly EndpointNetwork[];
+  readonly allowFrom: AllowFrom | undefined;
+  readonly sticky: '' | 'client';
+  /** One of its networks has IPv6. */
+  readonly ipv6: boolean;
   readonly ports: readonly Port[];
   readonly backends: readonly Backend[];
+}
+
+/** A network that a service is on, and what it is called there beside its own name. */
+export interface EndpointNetwork {
+  readonly network: string;
+  readonly aliases: readonly string[];
 }
 
 export interface Backend {
   readonly taskId: TaskId;
   readonly slot: number;
   readonly address: string;
+  readonly addresses: readonly TaskAddress[];
   readonly nodeId: NodeId;
   readonly nodeName: string;
   /** Healthy and not stopping: answered by DNS and balanced to. */
   readonly serving: boolean;
 }
 
+/** The label of nodes that says where they are: of different segments, they never share a link, whatever their addresses say. */
+export const segmentLabel = 'gantry.link';
+
 export interface Peer {
   readonly nodeId: NodeId;
   readonly name: string;
   readonly address: string;
   readonly subnet: string;
+  /** As in Node. */
+  readonly link: string;
+  readonly address6: string;
+  readonly wireguardKey: string;
+  /** The value of its `segmentLabel`. */
+  readonly segment: string;
 }
 
 export type AssignmentItem =
   | ({ readonly kind: 'task' } & TaskAssignment)
   | ({ readonly kind: 'endpoint' } & Endpoint)
   | ({ readonly kind: 'peer' } & Peer)
+  | ({ readonly kind: 'network' } & ClusterNetwork)
   | ({ readonly kind: 'credential' } & Credential);
 
-/** The item's place in the set: `task/ID`, `endpoint/ID`, `peer/ID`, `credential/REGISTRY`. */
+/** The item's place in the set: `task/ID`, `endpoint/ID`, `peer/ID`, `network/NAME`, `credential/REGISTRY`. */
 export function assignmentKey(item: AssignmentItem): string {
   switch (item.kind) {
     case 'task':
@@ -55,6 +79,8 @@ export function assignmentKey(item: AssignmentItem): string {
       return `endpoint/${item.serviceId}`;
     case 'peer':
       return `peer/${item.nodeId}`;
+    case 'network':
+      return `network/${item.spec.name}`;
     case 'credential':
       return `credential/${item.registry}`;
   }

@@ -6,6 +6,12 @@ export interface ClusterConfig {
   readonly network: string;
   /** CIDR of service addresses. */
   readonly vipNetwork: string;
+  /** A /96: IPv6 addresses are it and an IPv4 address in the last 32 bits. */
+  readonly network6: string;
+  /** Whether packets between nodes are put into VXLAN: where two do not share a link, always, or never. */
+  readonly encapsulation: 'auto' | 'always' | 'never';
+  /** Of all packets between nodes; empty: none. */
+  readonly encryption: '' | 'wireguard';
   /** Where agents send logs; empty: nowhere. */
   readonly natsUrl: string;
   /** Search domain of container DNS. */

@@ -22,6 +22,16 @@ export interface Node {
   readonly address: string;
   /** CIDR of its tasks' addresses. */
   readonly subnet: string;
+  /** The subnet that the operator started its agent with; empty: any. */
+  readonly pinnedSubnet: string;
+  /** `address` with the prefix length of its link: `10.90.0.1/24`; empty where unknown. */
+  readonly link: string;
+  /** IPv6 on the link of `address`; empty: none. */
+  readonly address6: string;
+  /** CIDRs that the host reaches by routes of its own, which ours must not overlap. */
+  readonly foreignNetworks: readonly string[];
+  /** Public key (base64); empty: the node has no WireGuard. */
+  readonly wireguardKey: string;
   /** Changes with each boot of the machine: tasks of an earlier boot have ended. */
   readonly bootId: string;
   readonly agentVersion: string;

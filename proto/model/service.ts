@@ -1,6 +1,7 @@
 /** What the user wants: a service, its template, and the revisions of that template. Field contracts: proto/gantry/v1/types.proto. */
 import type { ServiceId } from './ids.ts';
-import type { Resources } from './resources.ts';
+import type { AllowFrom, Bandwidth, Link, NetworkAttachment, NetworkMode } from './network.ts';
+import { noResources, type Resources } from './resources.ts';
 
 export interface Mount {
   readonly type: 'volume' | 'bind' | 'tmpfs';
@@ -18,7 +19,7 @@ export interface Mount {
 export interface Port {
   readonly target: number;
   readonly published: number;
-  readonly protocol: 'tcp' | 'udp';
+  readonly protocol: 'tcp' | 'udp' | 'sctp';
   readonly mode: 'ingress' | 'host';
 }
 
@@ -55,6 +56,9 @@ export interface ContainerSpec {
   readonly stopSignal: string;
   readonly stopGracePeriodMs: number;
   readonly init: boolean;
+  /** How long connections of others may go on between being told to stop and the stop signal. */
+  readonly drainMs: number;
+  readonly links: readonly Link[];
   readonly extraHosts: Readonly<Record<string, string>>;
   readonly dns: readonly string[];
   readonly dnsSearch: readonly string[];
@@ -75,6 +79,10 @@ export interface TaskTemplate {
   readonly limits: Resources;
   readonly reservations: Resources;
   readonly runtime: string;
+  /** Empty with a network mode other than ''. */
+  readonly networks: readonly NetworkAttachment[];
+  readonly networkMode: NetworkMode;
+  readonly bandwidth: Bandwidth;
 }
 
 export interface RestartPolicy {
@@ -112,7 +120,12 @@ export interface ServiceSpec {
   readonly update: UpdatePolicy;
   readonly placement: Placement;
   readonly endpointMode: 'vip' | 'dnsrr';
+  /** Names of the service on every network of it, beside its own. */
   readonly aliases: readonly string[];
+  /** undefined: whoever shares a network may call it. */
+  readonly allowFrom: AllowFrom | undefined;
+  /** `client`: connections of one client address go to the same task while it lives (Compose: `x-sticky`). */
+  readonly sticky: '' | 'client';
   /** When the node that has its named volumes is lost: wait for it, or begin elsewhere with empty ones. */
   readonly volumeLoss: 'wait' | 'recreate';
 }
@@ -161,6 +174,8 @@ export const defaults = {
   } satisfies UpdatePolicy as UpdatePolicy,
   placement: { constraints: [], spread: [], maxReplicasPerNode: 0, platforms: [] } satisfies Placement as Placement,
   stopGracePeriodMs: 10_000,
+  drainMs: 2_000,
+  bandwidth: { egressBitsPerSecond: 0, ingressBitsPerSecond: 0 } satisfies Bandwidth as Bandwidth,
   healthCheck: { intervalMs: 30_000, timeoutMs: 30_000, startPeriodMs: 0, startIntervalMs: 5_000, retries: 3 },
 } as const;
 
@@ -184,6 +199,8 @@ export function containerSpec(image: string, fields: Partial<ContainerSpec> = {}
     stopSignal: '',
     stopGracePeriodMs: defaults.stopGracePeriodMs,
     init: false,
+    drainMs: defaults.drainMs,
+    links: [],
     extraHosts: {},
     dns: [],
     dnsSearch: [],
@@ -196,6 +213,20 @@ export function containerSpec(image: string, fields: Partial<ContainerSpec> = {}
     newPrivileges: false,
     seccompUnconfined: false,
     pullPolicy: '',
+    ...fields,
+  };
+}
+
+/** A template of `container` with every other field at its default. */
+export function taskTemplate(container: ContainerSpec, fields: Partial<TaskTemplate> = {}): TaskTemplate {
+  return {
+    container,
+    limits: noResources,
+    reservations: noResources,
+    runtime: 'runc',
+    networks: [],
+    networkMode: '',
+    bandwidth: defaults.bandwidth,
     ...fields,
   };
 }

@@ -7,6 +7,7 @@
  *        any terminal     → remove     (its record and remains may go)
  */
 import type { NodeId, ServiceId, TaskId } from './ids.ts';
+import type { TaskAddress } from './network.ts';
 import type { Resources } from './resources.ts';
 import type { Port } from './service.ts';
 
@@ -48,7 +49,10 @@ export interface Task {
   readonly message: string;
   readonly error: string;
   readonly why: string;
+  /** Primary one, shared by all its cluster networks. */
   readonly address: string;
+  /** Out of the subnets of networks that have their own. */
+  readonly addresses: readonly TaskAddress[];
   readonly createdAtMs: number;
   /** By the leader's clock, as all instants here but the next two, which are by the node's. */
   readonly stateAtMs: number;

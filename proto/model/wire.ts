@@ -6,9 +6,10 @@ import type { AssignmentItem, Backend, Endpoint, Peer, TaskAssignment } from './
 import { assignmentKey } from './assignment.ts';
 import type { ClusterConfig } from './cluster.ts';
 import { nodeId, serviceId, taskId } from './ids.ts';
+import type { ClusterNetwork, NetworkMode } from './network.ts';
 import type { Node } from './node.ts';
 import { noResources } from './resources.ts';
-import { type ContainerSpec, containerSpec, type Mount, type Port, type TaskTemplate } from './service.ts';
+import { type ContainerSpec, containerSpec, defaults, type Mount, type Port, type TaskTemplate } from './service.ts';
 import { type Task, type TaskStatus, taskStates, wantedStates } from './task.ts';
 
 /** A model type as the generated code writes it: mutable, closed sets and ids as plain strings. */
@@ -39,7 +40,7 @@ function portFromWire(port: types.Port): Port {
   return {
     target: port.target,
     published: port.published,
-    protocol: oneOf('port.protocol', ['tcp', 'udp'], port.protocol || 'tcp'),
+    protocol: oneOf('port.protocol', ['tcp', 'udp', 'sctp'], port.protocol || 'tcp'),
     mode: oneOf('port.mode', ['ingress', 'host'], port.mode || 'ingress'),
   };
 }
@@ -62,7 +63,21 @@ export function templateFromWire(template: types.TaskTemplate): TaskTemplate {
     limits: template.limits ?? noResources,
     reservations: template.reservations ?? noResources,
     runtime: template.runtime || 'runc',
+    networks: template.networks,
+    networkMode: networkModeFromWire(template.networkMode),
+    bandwidth: template.bandwidth ?? defaults.bandwidth,
   };
+}
+
+function networkModeFromWire(mode: string): NetworkMode {
+  if (mode.startsWith('service:')) return mode as NetworkMode;
+  return oneOf('template.network_mode', ['', 'host', 'none'], mode);
+}
+
+function networkFromWire(network: types.ClusterNetwork): ClusterNetwork {
+  const spec = required('network.spec', network.spec);
+  const driver = oneOf('network.driver', ['cluster', 'macvlan'], spec.driver);
+  return { spec: { ...spec, driver }, number: network.number, createdAtMs: network.createdAtMs };
 }
 
 const healthStates = ['', 'starting', 'healthy', 'unhealthy'] as const;
@@ -83,6 +98,7 @@ export function taskFromWire(task: types.Task): Task {
     error: task.error,
     why: task.why,
     address: task.address,
+    addresses: task.addresses,
     createdAtMs: task.createdAtMs,
     stateAtMs: task.stateAtMs,
     startedAtMs: task.startedAtMs,
@@ -127,6 +143,11 @@ export function nodeFromWire(node: types.Node): Node {
     capacity: node.capacity ?? noResources,
     address: node.address,
     subnet: node.subnet,
+    pinnedSubnet: node.pinnedSubnet,
+    link: node.link,
+    address6: node.address6,
+    foreignNetworks: node.foreignNetworks,
+    wireguardKey: node.wireguardKey,
     bootId: node.bootId,
     agentVersion: node.agentVersion,
     kernel: node.kernel,
@@ -139,8 +160,16 @@ export function nodeFromWire(node: types.Node): Node {
 }
 
 export function clusterFromWire(cluster: agent.ClusterConfig): ClusterConfig {
-  const { id, network, vipNetwork, natsUrl, domain } = cluster;
-  return { id, network, vipNetwork, natsUrl, domain };
+  return {
+    id: cluster.id,
+    network: cluster.network,
+    vipNetwork: cluster.vipNetwork,
+    network6: cluster.network6,
+    encapsulation: oneOf('cluster.encapsulation', ['auto', 'always', 'never'], cluster.encapsulation || 'auto'),
+    encryption: oneOf('cluster.encryption', ['', 'wireguard'], cluster.encryption),
+    natsUrl: cluster.natsUrl,
+    domain: cluster.domain,
+  };
 }
 
 function taskAssignmentFromWire(item: agent.TaskAssignment): TaskAssignment {
@@ -163,13 +192,17 @@ function endpointFromWire(endpoint: agent.Endpoint): Endpoint {
     aliases: endpoint.aliases,
     mode: oneOf('endpoint.mode', ['vip', 'dnsrr'], endpoint.mode),
     vip: endpoint.vip,
+    networks: endpoint.networks,
+    allowFrom: endpoint.allowFrom,
+    sticky: oneOf('endpoint.sticky', ['', 'client'], endpoint.sticky),
+    ipv6: endpoint.ipv6,
     ports: endpoint.ports.map(portFromWire),
     backends: endpoint.backends.map(backendFromWire),
   };
 }
 
 function peerFromWire(peer: agent.Peer): Peer {
-  return { nodeId: nodeId(peer.nodeId), name: peer.name, address: peer.address, subnet: peer.subnet };
+  return { ...peer, nodeId: nodeId(peer.nodeId) };
 }
 
 /** Undefined for an item of a kind this version does not know: a newer control plane's, to be left alone. */
@@ -182,6 +215,8 @@ export function assignmentFromWire(assignment: agent.Assignment): AssignmentItem
       return { kind: 'endpoint', ...endpointFromWire(item.value) };
     case 'peer':
       return { kind: 'peer', ...peerFromWire(item.value) };
+    case 'network':
+      return { kind: 'network', ...networkFromWire(item.value) };
     case 'credential': {
       const { registry, username, password } = item.value;
       return { kind: 'credential', registry, username, password };
@@ -200,6 +235,8 @@ export function assignmentToWire(item: AssignmentItem): agent.Assignment {
       return { key, item: { $case: 'endpoint', value: toWire<Endpoint>(item) } };
     case 'peer':
       return { key, item: { $case: 'peer', value: toWire<Peer>(item) } };
+    case 'network':
+      return { key, item: { $case: 'network', value: toWire<ClusterNetwork>(item) } };
     case 'credential':
       return { key, item: { $case: 'credential', value: { ...item } } };
   }

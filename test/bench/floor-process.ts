@@ -16,6 +16,7 @@ import { newId, systemRandom } from '#proto/kernel/random.ts';
 import { type TaskId, taskId } from '#proto/model/ids.ts';
 import { noResources } from '#proto/model/resources.ts';
 import { containerSpec } from '#proto/model/service.ts';
+import { attachment, networkWanted } from '#test/support/endpoint.ts';
 import { inParallel } from './measure.ts';
 
 const [mode = '', engine = 'runc', countText = '20'] = process.argv.slice(2);
@@ -60,21 +61,10 @@ async function openFloor() {
   });
   const image = await images.ensure({ reference, digest: '', pullPolicy: '' });
   const network = await hostNetwork({ ...kernel, runDir: runDirectory });
-  await network.apply({
-    revision: 1,
-    nodeId: newId(systemRandom),
-    address: '10.90.0.1',
-    subnet: '10.192.1.0/24',
-    network: '10.192.0.0/11',
-    vipNetwork: '10.224.0.0/14',
-    domain: 'gantry.internal',
-    peers: [],
-    endpoints: [],
-    attachments: [],
-  });
+  await network.apply(networkWanted({ nodeId: newId(systemRandom), address: '10.90.0.1', subnet: '10.192.1.0/24' }));
   const runtime = await conmonRuntime({ ...kernel, root: directory, run: runDirectory });
   const model = fresh();
-  const { netnsPath } = await network.attach({ taskId: model, address: address(0), hostPorts: [] });
+  const { netnsPath } = await network.attach(attachment(model, address(0)));
   await runtime.create({
     id: model,
     container: containerSpec(reference),
@@ -119,7 +109,7 @@ async function startOne(floor: Floor, id: TaskId, index: number): Promise<Record
     times[step] = now - last;
     last = now;
   };
-  await floor.network.attach({ taskId: id, address: address(index + 1), hostPorts: [] });
+  await floor.network.attach(attachment(id, address(index + 1)));
   lap('network');
   const mounts = await floor.images.prepareRootfs(id, floor.image);
   lap('snapshot');

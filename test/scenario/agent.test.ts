@@ -6,6 +6,7 @@ import { type TaskId, taskId } from '#proto/model/ids.ts';
 import { containerSpec } from '#proto/model/service.ts';
 import { AgentLab, type LabHost } from '#test/support/agent-lab.ts';
 import { idOf } from '#test/support/builders.ts';
+import { attachment } from '#test/support/endpoint.ts';
 import { eventually } from '#test/support/eventually.ts';
 import { fakeImage } from '#test/support/fake-images.ts';
 
@@ -274,7 +275,7 @@ describe('an agent that restarts', () => {
     const host = lab.hosts[0]!;
     const stray = taskId(idOf('stray'));
     host.runtime.stray(stray);
-    host.network.attachments.set(stray, { taskId: stray, address: '10.192.1.99', hostPorts: [] });
+    host.network.attachments.set(stray, attachment(stray, '10.192.1.99'));
     lab.net.serve('m1:7400', undefined);
     const dials = countDials(host);
     await host.start(dials);

@@ -28,7 +28,7 @@ import type { NodeId, TaskId } from '#proto/model/ids.ts';
 import type { Node } from '#proto/model/node.ts';
 import type { Service, TaskTemplate } from '#proto/model/service.ts';
 import type { Task } from '#proto/model/task.ts';
-import { aNode, aRevision, aService, aTask, aTemplate } from './builders.ts';
+import { aCluster, aNode, aRevision, aService, aTask, aTemplate } from './builders.ts';
 import { FakeImages, type FakeRegistry, fakeRegistry } from './fake-images.ts';
 import { FakeNetwork } from './fake-network.ts';
 import { MemoryNetwork } from './memory-transport.ts';
@@ -232,13 +232,7 @@ export class AgentLab {
     lab.replica('m1', lab.store);
     await lab.lead('m1', 1);
     const service = aService('web', { template: aTemplate(template) });
-    const config = {
-      id: 'cluster',
-      network: '10.192.0.0/11',
-      vipNetwork: '10.224.0.0/14',
-      natsUrl: '',
-      domain: 'gantry.internal',
-    };
+    const config = aCluster();
     const records = nodes.map((name) => aNode(name));
     await lab.commit(
       { table: 'cluster', key: 'config', value: config, expect: 0 },

@@ -1,4 +1,6 @@
 /** Valid nouns with defaults, so that a test names only what it is about. */
+
+import type { ClusterConfig } from '#proto/model/cluster.ts';
 import { nodeId, type ServiceId, serviceId, taskId } from '#proto/model/ids.ts';
 import type { Node } from '#proto/model/node.ts';
 import { noResources } from '#proto/model/resources.ts';
@@ -10,6 +12,7 @@ import {
   type Service,
   type ServiceSpec,
   type TaskTemplate,
+  taskTemplate,
 } from '#proto/model/service.ts';
 import type { Task } from '#proto/model/task.ts';
 
@@ -36,6 +39,11 @@ export function aNode(name: string, fields: Partial<Node> = {}): Node {
     capacity: { cpuMillis: 4_000, memoryBytes: 8 * 2 ** 30, pids: 0 },
     address: `10.90.${number >> 8}.${number & 255}`,
     subnet: `10.${192 + (number >> 8)}.${number & 255}.0/24`,
+    pinnedSubnet: '',
+    link: `10.90.${number >> 8}.${number & 255}/16`,
+    address6: '',
+    foreignNetworks: [],
+    wireguardKey: '',
     bootId: 'boot-1',
     agentVersion: '0.1.0',
     kernel: '6.1.0',
@@ -48,7 +56,7 @@ export function aNode(name: string, fields: Partial<Node> = {}): Node {
 }
 
 export function aTemplate(fields: Partial<TaskTemplate> = {}): TaskTemplate {
-  return { container: containerSpec('web:1'), limits: noResources, reservations: noResources, runtime: '', ...fields };
+  return taskTemplate(containerSpec('web:1'), { runtime: '', ...fields });
 }
 
 /** A replicated service of 3. */
@@ -66,6 +74,8 @@ export function aSpec(name: string, fields: Partial<ServiceSpec> = {}): ServiceS
     placement: defaults.placement,
     endpointMode: 'vip',
     aliases: [],
+    allowFrom: undefined,
+    sticky: '',
     volumeLoss: 'wait',
     ...fields,
   };
@@ -108,6 +118,7 @@ export function aTask(name: string, fields: Partial<Task> = {}): Task {
     error: '',
     why: '',
     address: '',
+    addresses: [],
     createdAtMs: 0,
     stateAtMs: 0,
     startedAtMs: 0,
@@ -120,6 +131,20 @@ export function aTask(name: string, fields: Partial<Task> = {}): Task {
     imageDigest: '',
     hostPorts: [],
     reservations: noResources,
+    ...fields,
+  };
+}
+
+export function aCluster(fields: Partial<ClusterConfig> = {}): ClusterConfig {
+  return {
+    id: 'cluster',
+    network: '10.192.0.0/11',
+    vipNetwork: '10.224.0.0/14',
+    network6: 'fd47::/96',
+    encapsulation: 'auto',
+    encryption: '',
+    natsUrl: '',
+    domain: 'gantry.internal',
     ...fields,
   };
 }

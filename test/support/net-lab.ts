@@ -8,6 +8,7 @@ import { promisify } from 'node:util';
 import type { Attachment, NetworkWanted } from '#net/network.ts';
 import { newId, systemRandom } from '#proto/kernel/random.ts';
 import { nodeId, taskId } from '#proto/model/ids.ts';
+import { attachment, networkWanted, peer } from './endpoint.ts';
 import { eventually } from './eventually.ts';
 
 const execute = promisify(execFile);
@@ -223,35 +224,22 @@ export class LabHost {
   }
 
   wanted(hosts: readonly LabHost[], wanted: Partial<NetworkWanted> = {}): NetworkWanted {
-    return {
-      revision: this.#revision++,
-      nodeId: this.nodeId,
-      address: this.address,
-      subnet: this.subnet,
-      network: '10.192.0.0/11',
-      vipNetwork: '10.224.0.0/14',
-      domain: 'gantry.internal',
-      peers: hosts.map((host) => ({
-        nodeId: host.nodeId,
-        name: host.name,
-        address: host.address,
-        subnet: host.subnet,
-      })),
-      endpoints: [],
-      attachments: [],
-      ...wanted,
-    };
+    const { nodeId, address, subnet } = this;
+    return networkWanted(
+      { nodeId, address, subnet },
+      {
+        revision: this.#revision++,
+        peers: hosts.map((host) => peer(host.name, host.address, host.subnet, { nodeId: host.nodeId })),
+        ...wanted,
+      },
+    );
   }
 
   /** A fresh task on this host: its attachment, and the path of its namespace. */
   async attach(lastByte: number): Promise<Attachment & { readonly netns: string }> {
-    const attachment: Attachment = {
-      taskId: taskId(newId(systemRandom)),
-      address: this.subnet.replace('.0/24', `.${lastByte}`),
-      hostPorts: [],
-    };
-    const { netnsPath } = await this.call<{ netnsPath: string }>('attach', attachment);
-    return { ...attachment, netns: netnsPath };
+    const task = attachment(taskId(newId(systemRandom)), this.subnet.replace('.0/24', `.${lastByte}`));
+    const { netnsPath } = await this.call<{ netnsPath: string }>('attach', task);
+    return { ...task, netns: netnsPath };
   }
 
   async stop(): Promise<void> {

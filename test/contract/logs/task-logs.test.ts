@@ -7,7 +7,7 @@ import { type ShippedTaskLogs, taskLogs } from '#node-agent/task-logs.ts';
 import { type Clock, sleepOn, systemClock } from '#proto/kernel/clock.ts';
 import { silentLog } from '#proto/kernel/log.ts';
 import { systemRandom } from '#proto/kernel/random.ts';
-import { aNode, aTask, aTemplate } from '#test/support/builders.ts';
+import { aCluster, aNode, aTask, aTemplate } from '#test/support/builders.ts';
 
 const data = mkdtempSync(join(tmpdir(), 'gantry-task-logs-'));
 let logs: ShippedTaskLogs;
@@ -23,13 +23,7 @@ const hurried: Clock = {
   sleep: (ms, signal) => sleepOn(hurried, ms, signal),
 };
 const assignment = { task: aTask('t1'), template: aTemplate(), imageDigest: '' };
-const cluster = {
-  id: 'c',
-  network: '10.192.0.0/11',
-  vipNetwork: '10.224.0.0/14',
-  natsUrl: 'tls://127.0.0.1:1',
-  domain: 'gantry.internal',
-};
+const cluster = aCluster({ natsUrl: 'tls://127.0.0.1:1' });
 const membership = { node: aNode('h1'), cluster };
 
 it('a log that can never be read is deleted with its task all the same', async () => {

@@ -1,8 +1,9 @@
 /** What the agent may rely on of any network, held against the fake and the kernel. */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import type { Attachment, Network } from '#net/network.ts';
+import type { Network } from '#net/network.ts';
 import { newId, systemRandom } from '#proto/kernel/random.ts';
 import { taskId } from '#proto/model/ids.ts';
+import { attachment as attachmentOf } from '#test/support/endpoint.ts';
 import { FakeNetwork } from '#test/support/fake-network.ts';
 import { NetLab } from '#test/support/net-lab.ts';
 
@@ -25,7 +26,7 @@ function realNetwork(): Network {
   };
 }
 
-const attachment = (address: string): Attachment => ({ taskId: taskId(newId(systemRandom)), address, hostPorts: [] });
+const attachment = (address: string) => attachmentOf(taskId(newId(systemRandom)), address);
 
 describe.each([
   ['in memory', () => new FakeNetwork()],

@@ -1,8 +1,7 @@
 /** Records with every field valid, for tests of stores. */
 import { newId, systemRandom } from '#proto/kernel/random.ts';
 import { nodeId, serviceId, taskId } from '#proto/model/ids.ts';
-import { noResources } from '#proto/model/resources.ts';
-import { containerSpec, defaults, idleRollout, type Service } from '#proto/model/service.ts';
+import { containerSpec, defaults, idleRollout, type Service, taskTemplate } from '#proto/model/service.ts';
 import type { Task } from '#proto/model/task.ts';
 
 export function aTask(fields: Partial<Task> = {}): Task {
@@ -20,6 +19,7 @@ export function aTask(fields: Partial<Task> = {}): Task {
     message: '',
     error: '',
     why: 'fewest tasks of its service',
+    addresses: [],
     address: '10.192.1.2',
     createdAtMs: 1_000,
     stateAtMs: 1_000,
@@ -47,13 +47,15 @@ export function aService(fields: Partial<Service> = {}): Service {
       labels: {},
       mode: 'replicated',
       replicas: 2,
-      template: { container: containerSpec('busybox'), limits: noResources, reservations: noResources, runtime: '' },
+      template: taskTemplate(containerSpec('busybox')),
       ports: [],
       restart: defaults.restart,
       update: defaults.update,
       placement: defaults.placement,
       endpointMode: 'vip',
       aliases: [],
+      allowFrom: undefined,
+      sticky: '',
       volumeLoss: 'wait',
     },
     revision: 1,

@@ -20,7 +20,7 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { taskMounts } from '#node-agent/volumes/task-mounts.ts';
 import { hostVolumes, type VolumeRequest, type Volumes } from '#node-agent/volumes/volumes.ts';
 import type { TaskId } from '#proto/model/ids.ts';
-import { containerSpec, type Mount } from '#proto/model/service.ts';
+import { containerSpec, type Mount, taskTemplate } from '#proto/model/service.ts';
 import type { Task } from '#proto/model/task.ts';
 import { emptyImage, newTaskId } from '#test/support/container-lab.ts';
 
@@ -252,12 +252,7 @@ describe('all that is mounted into a task', () => {
     const made = await mounts.prepare({
       wanted: {
         task: { id, project: 'shop', address: '10.1.0.7' } as Task,
-        template: {
-          container,
-          limits: { cpuMillis: 0, memoryBytes: 0, pids: 0 },
-          reservations: { cpuMillis: 0, memoryBytes: 0, pids: 0 },
-          runtime: 'runc',
-        },
+        template: taskTemplate(container),
       },
       image: { config: { ...emptyImage, volumes: ['/cache'] } },
       rootfs: [{ type: 'bind', source: image, options: ['rbind'] }],

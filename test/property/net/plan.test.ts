@@ -16,7 +16,7 @@ import { describeRule } from '#net/plan/return-path.ts';
 import { routeKey } from '#net/plan/routes.ts';
 import { dispatchChain, isDispatchChain } from '#net/plan/rules.ts';
 import { nodeId, taskId } from '#proto/model/ids.ts';
-import { backend, endpoint } from '#test/support/endpoint.ts';
+import { backend, endpoint, peer } from '#test/support/endpoint.ts';
 
 const port = fc.record({
   target: fc.integer({ min: 1, max: 3 }),
@@ -59,12 +59,9 @@ const input: fc.Arbitrary<PlanInput> = fc
     subnet,
     network: '10.192.0.0/11',
     vipNetwork: '10.224.0.0/14',
-    peers: peers.map(([number, via]) => ({
-      nodeId: nodeId(`n${number}`),
-      name: `h${number}`,
-      address: `10.90.0.${via}`,
-      subnet: `10.192.${number}.0/24`,
-    })),
+    peers: peers.map(([number, via]) =>
+      peer(`h${number}`, `10.90.0.${via}`, `10.192.${number}.0/24`, { nodeId: nodeId(`n${number}`) }),
+    ),
     endpoints: services.map((service) =>
       endpoint(`s${service.number}`, {
         mode: service.mode,

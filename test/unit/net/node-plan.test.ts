@@ -2,16 +2,10 @@
 import { expect, it } from 'vitest';
 import { elementsOf, planNode } from '#net/plan/node-plan.ts';
 import { replaceTable } from '#net/plan/rules.ts';
-import { nodeId } from '#proto/model/ids.ts';
 import { idOf } from '#test/support/builders.ts';
+import { peer } from '#test/support/endpoint.ts';
 
 it('leaves out a peer whose address is none, and takes the others', () => {
-  const peer = (name: string, address: string, subnet: string) => ({
-    nodeId: nodeId(idOf(name)),
-    name,
-    address,
-    subnet,
-  });
   const evil = '10.0.0.3 }\nflush ruleset\nadd element ip gantry hosts { 10.0.0.3';
   const { plan } = planNode(
     {

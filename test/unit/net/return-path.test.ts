@@ -2,14 +2,11 @@
 import { describe, expect, it } from 'vitest';
 import { numberOf, returnPaths } from '#net/plan/return-path.ts';
 import { nodeId } from '#proto/model/ids.ts';
+import { peer as peerOf } from '#test/support/endpoint.ts';
 
 const network = '10.192.0.0/11';
-const peer = (number: number) => ({
-  nodeId: nodeId(`n${number}`),
-  name: `h${number}`,
-  address: `10.90.0.${number}`,
-  subnet: `10.192.${number}.0/24`,
-});
+const peer = (number: number) =>
+  peerOf(`h${number}`, `10.90.0.${number}`, `10.192.${number}.0/24`, { nodeId: nodeId(`n${number}`) });
 const paths = (macs: Record<string, string>) =>
   returnPaths({ nodeId: 'n1', network, peers: [1, 2, 3].map(peer), bridge: 'gantry0' }, new Map(Object.entries(macs)));
 

@@ -18,6 +18,7 @@ import { systemRandom } from '#proto/kernel/random.ts';
 import { nodeId } from '#proto/model/ids.ts';
 import type { Node } from '#proto/model/node.ts';
 import { formatToken, parseToken } from '#proto/model/token.ts';
+import { aCluster } from '#test/support/builders.ts';
 
 const faultOf = (code: string) => expect.objectContaining({ name: 'Fault', code });
 let laterMs = 0;
@@ -36,13 +37,7 @@ beforeEach(async () => {
   const root = await createAuthority('test', Date.now(), systemRandom);
   authority = await openAuthority(root, Date.now, systemRandom);
   enrolment = new Enrolment({ store, authority, clock, random: systemRandom, log: silentLog });
-  const cluster = {
-    id: 'c',
-    network: '10.192.0.0/22',
-    vipNetwork: '10.224.0.0/14',
-    natsUrl: '',
-    domain: 'gantry.internal',
-  };
+  const cluster = aCluster({ id: 'c', network: '10.192.0.0/22' });
   await store.seen(await store.commit([{ table: 'cluster', key: 'config', value: cluster, expect: 0 }]));
 });
 

@@ -17,7 +17,7 @@ import {
   type ServiceError,
   type UntypedServiceImplementation,
 } from "@grpc/grpc-js";
-import { Node, Port, Task, TaskTemplate } from "./types.ts";
+import { AllowFrom, ClusterNetwork, Node, Port, Task, TaskAddress, TaskTemplate } from "./types.ts";
 
 export const protobufPackage = "gantry.v1";
 
@@ -142,6 +142,12 @@ export interface ClusterConfig {
   natsUrl: string;
   /** DNS search domain of the cluster */
   domain: string;
+  /** a /96 */
+  network6: string;
+  /** auto | always | never */
+  encapsulation: string;
+  /** empty | wireguard */
+  encryption: string;
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
@@ -162,13 +168,14 @@ export interface AssignmentSet {
 }
 
 export interface Assignment {
-  /** task/ID, endpoint/SERVICE-ID, peer/NODE-ID, credential/REGISTRY */
+  /** task/ID, endpoint/SERVICE-ID, peer/NODE-ID, network/NAME, credential/REGISTRY */
   key: string;
   item:
     | { $case: "task"; value: TaskAssignment }
     | { $case: "endpoint"; value: Endpoint }
     | { $case: "peer"; value: Peer }
     | { $case: "credential"; value: Credential }
+    | { $case: "network"; value: ClusterNetwork }
     | undefined;
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
@@ -194,6 +201,20 @@ export interface Endpoint {
   vip: string;
   ports: Port[];
   backends: Backend[];
+  networks: EndpointNetwork[];
+  /** absent: whoever shares a network */
+  allowFrom:
+    | AllowFrom
+    | undefined;
+  /** empty | client */
+  sticky: string;
+  ipv6: boolean;
+  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
+}
+
+export interface EndpointNetwork {
+  network: string;
+  aliases: string[];
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
@@ -205,6 +226,7 @@ export interface Backend {
   /** healthy and not stopping: answered and balanced to */
   serving: boolean;
   nodeName: string;
+  addresses: TaskAddress[];
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
@@ -213,6 +235,10 @@ export interface Peer {
   name: string;
   address: string;
   subnet: string;
+  link: string;
+  address6: string;
+  wireguardKey: string;
+  segment: string;
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
@@ -1599,7 +1625,17 @@ export const Redirect: MessageFns<Redirect> = {
 };
 
 function createBaseClusterConfig(): ClusterConfig {
-  return { id: "", network: "", vipNetwork: "", natsUrl: "", domain: "", _unknownFields: {} };
+  return {
+    id: "",
+    network: "",
+    vipNetwork: "",
+    natsUrl: "",
+    domain: "",
+    network6: "",
+    encapsulation: "",
+    encryption: "",
+    _unknownFields: {},
+  };
 }
 
 export const ClusterConfig: MessageFns<ClusterConfig> = {
@@ -1618,6 +1654,15 @@ export const ClusterConfig: MessageFns<ClusterConfig> = {
     }
     if (message.domain !== "") {
       writer.uint32(42).string(message.domain);
+    }
+    if (message.network6 !== "") {
+      writer.uint32(50).string(message.network6);
+    }
+    if (message.encapsulation !== "") {
+      writer.uint32(58).string(message.encapsulation);
+    }
+    if (message.encryption !== "") {
+      writer.uint32(66).string(message.encryption);
     }
     if (message._unknownFields !== undefined) {
       for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
@@ -1683,6 +1728,30 @@ export const ClusterConfig: MessageFns<ClusterConfig> = {
             message.domain = reader.string();
             continue;
           }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.network6 = reader.string();
+            continue;
+          }
+          case 7: {
+            if (tag !== 58) {
+              break;
+            }
+
+            message.encapsulation = reader.string();
+            continue;
+          }
+          case 8: {
+            if (tag !== 66) {
+              break;
+            }
+
+            message.encryption = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1713,6 +1782,9 @@ export const ClusterConfig: MessageFns<ClusterConfig> = {
     message.vipNetwork = object.vipNetwork ?? "";
     message.natsUrl = object.natsUrl ?? "";
     message.domain = object.domain ?? "";
+    message.network6 = object.network6 ?? "";
+    message.encapsulation = object.encapsulation ?? "";
+    message.encryption = object.encryption ?? "";
     return message;
   },
 };
@@ -1882,6 +1954,9 @@ export const Assignment: MessageFns<Assignment> = {
       case "credential":
         Credential.encode(message.item.value, writer.uint32(42).fork()).join();
         break;
+      case "network":
+        ClusterNetwork.encode(message.item.value, writer.uint32(50).fork()).join();
+        break;
     }
     if (message._unknownFields !== undefined) {
       for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
@@ -1947,6 +2022,14 @@ export const Assignment: MessageFns<Assignment> = {
             message.item = { $case: "credential", value: Credential.decode(reader, reader.uint32()) };
             continue;
           }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.item = { $case: "network", value: ClusterNetwork.decode(reader, reader.uint32()) };
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1995,6 +2078,12 @@ export const Assignment: MessageFns<Assignment> = {
       case "credential": {
         if (object.item?.value !== undefined && object.item?.value !== null) {
           message.item = { $case: "credential", value: Credential.fromPartial(object.item.value) };
+        }
+        break;
+      }
+      case "network": {
+        if (object.item?.value !== undefined && object.item?.value !== null) {
+          message.item = { $case: "network", value: ClusterNetwork.fromPartial(object.item.value) };
         }
         break;
       }
@@ -2110,6 +2199,10 @@ function createBaseEndpoint(): Endpoint {
     vip: "",
     ports: [],
     backends: [],
+    networks: [],
+    allowFrom: undefined,
+    sticky: "",
+    ipv6: false,
     _unknownFields: {},
   };
 }
@@ -2139,6 +2232,18 @@ export const Endpoint: MessageFns<Endpoint> = {
     }
     for (const v of message.backends) {
       Backend.encode(v!, writer.uint32(66).fork()).join();
+    }
+    for (const v of message.networks) {
+      EndpointNetwork.encode(v!, writer.uint32(74).fork()).join();
+    }
+    if (message.allowFrom !== undefined) {
+      AllowFrom.encode(message.allowFrom, writer.uint32(82).fork()).join();
+    }
+    if (message.sticky !== "") {
+      writer.uint32(90).string(message.sticky);
+    }
+    if (message.ipv6 !== false) {
+      writer.uint32(96).bool(message.ipv6);
     }
     if (message._unknownFields !== undefined) {
       for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
@@ -2228,6 +2333,38 @@ export const Endpoint: MessageFns<Endpoint> = {
             message.backends.push(Backend.decode(reader, reader.uint32()));
             continue;
           }
+          case 9: {
+            if (tag !== 74) {
+              break;
+            }
+
+            message.networks.push(EndpointNetwork.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 10: {
+            if (tag !== 82) {
+              break;
+            }
+
+            message.allowFrom = AllowFrom.decode(reader, reader.uint32());
+            continue;
+          }
+          case 11: {
+            if (tag !== 90) {
+              break;
+            }
+
+            message.sticky = reader.string();
+            continue;
+          }
+          case 12: {
+            if (tag !== 96) {
+              break;
+            }
+
+            message.ipv6 = reader.bool();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -2261,12 +2398,110 @@ export const Endpoint: MessageFns<Endpoint> = {
     message.vip = object.vip ?? "";
     message.ports = object.ports?.map((e) => Port.fromPartial(e)) || [];
     message.backends = object.backends?.map((e) => Backend.fromPartial(e)) || [];
+    message.networks = object.networks?.map((e) => EndpointNetwork.fromPartial(e)) || [];
+    message.allowFrom = (object.allowFrom !== undefined && object.allowFrom !== null)
+      ? AllowFrom.fromPartial(object.allowFrom)
+      : undefined;
+    message.sticky = object.sticky ?? "";
+    message.ipv6 = object.ipv6 ?? false;
+    return message;
+  },
+};
+
+function createBaseEndpointNetwork(): EndpointNetwork {
+  return { network: "", aliases: [], _unknownFields: {} };
+}
+
+export const EndpointNetwork: MessageFns<EndpointNetwork> = {
+  encode(message: EndpointNetwork, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.network !== "") {
+      writer.uint32(10).string(message.network);
+    }
+    for (const v of message.aliases) {
+      writer.uint32(18).string(v!);
+    }
+    if (message._unknownFields !== undefined) {
+      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
+        const tag = parseInt(key, 10);
+        for (const value of values) {
+          writer.uint32(tag).raw(value);
+        }
+      }
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): EndpointNetwork {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseEndpointNetwork();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.network = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.aliases.push(reader.string());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        const buf = reader.skip(tag & 7);
+
+        const list = message._unknownFields![tag];
+
+        if (list === undefined) {
+          message._unknownFields![tag] = [buf];
+        } else {
+          list.push(buf);
+        }
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<EndpointNetwork>, I>>(base?: I): EndpointNetwork {
+    return EndpointNetwork.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<EndpointNetwork>, I>>(object: I): EndpointNetwork {
+    const message = createBaseEndpointNetwork();
+    message.network = object.network ?? "";
+    message.aliases = object.aliases?.map((e) => e) || [];
     return message;
   },
 };
 
 function createBaseBackend(): Backend {
-  return { taskId: "", slot: 0, address: "", nodeId: "", serving: false, nodeName: "", _unknownFields: {} };
+  return {
+    taskId: "",
+    slot: 0,
+    address: "",
+    nodeId: "",
+    serving: false,
+    nodeName: "",
+    addresses: [],
+    _unknownFields: {},
+  };
 }
 
 export const Backend: MessageFns<Backend> = {
@@ -2288,6 +2523,9 @@ export const Backend: MessageFns<Backend> = {
     }
     if (message.nodeName !== "") {
       writer.uint32(50).string(message.nodeName);
+    }
+    for (const v of message.addresses) {
+      TaskAddress.encode(v!, writer.uint32(58).fork()).join();
     }
     if (message._unknownFields !== undefined) {
       for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
@@ -2361,6 +2599,14 @@ export const Backend: MessageFns<Backend> = {
             message.nodeName = reader.string();
             continue;
           }
+          case 7: {
+            if (tag !== 58) {
+              break;
+            }
+
+            message.addresses.push(TaskAddress.decode(reader, reader.uint32()));
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -2392,12 +2638,23 @@ export const Backend: MessageFns<Backend> = {
     message.nodeId = object.nodeId ?? "";
     message.serving = object.serving ?? false;
     message.nodeName = object.nodeName ?? "";
+    message.addresses = object.addresses?.map((e) => TaskAddress.fromPartial(e)) || [];
     return message;
   },
 };
 
 function createBasePeer(): Peer {
-  return { nodeId: "", name: "", address: "", subnet: "", _unknownFields: {} };
+  return {
+    nodeId: "",
+    name: "",
+    address: "",
+    subnet: "",
+    link: "",
+    address6: "",
+    wireguardKey: "",
+    segment: "",
+    _unknownFields: {},
+  };
 }
 
 export const Peer: MessageFns<Peer> = {
@@ -2413,6 +2670,18 @@ export const Peer: MessageFns<Peer> = {
     }
     if (message.subnet !== "") {
       writer.uint32(34).string(message.subnet);
+    }
+    if (message.link !== "") {
+      writer.uint32(42).string(message.link);
+    }
+    if (message.address6 !== "") {
+      writer.uint32(50).string(message.address6);
+    }
+    if (message.wireguardKey !== "") {
+      writer.uint32(58).string(message.wireguardKey);
+    }
+    if (message.segment !== "") {
+      writer.uint32(66).string(message.segment);
     }
     if (message._unknownFields !== undefined) {
       for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
@@ -2470,6 +2739,38 @@ export const Peer: MessageFns<Peer> = {
             message.subnet = reader.string();
             continue;
           }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.link = reader.string();
+            continue;
+          }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.address6 = reader.string();
+            continue;
+          }
+          case 7: {
+            if (tag !== 58) {
+              break;
+            }
+
+            message.wireguardKey = reader.string();
+            continue;
+          }
+          case 8: {
+            if (tag !== 66) {
+              break;
+            }
+
+            message.segment = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -2499,6 +2800,10 @@ export const Peer: MessageFns<Peer> = {
     message.name = object.name ?? "";
     message.address = object.address ?? "";
     message.subnet = object.subnet ?? "";
+    message.link = object.link ?? "";
+    message.address6 = object.address6 ?? "";
+    message.wireguardKey = object.wireguardKey ?? "";
+    message.segment = object.segment ?? "";
     return message;
   },
 };

@@ -49,7 +49,7 @@ export interface Mount {
 export interface Port {
   target: number;
   published: number;
-  /** tcp | udp */
+  /** tcp | udp | sctp */
   protocol: string;
   /** ingress | host */
   mode: string;
@@ -114,6 +114,9 @@ export interface ContainerSpec {
   seccompUnconfined: boolean;
   /** missing (default) | always | never */
   pullPolicy: string;
+  /** how long connections of others may go on before the stop signal */
+  drainMs: number;
+  links: Link[];
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
@@ -135,6 +138,78 @@ export interface ContainerSpec_ExtraHostsEntry {
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
+/** Another name, for one service alone, of a service of its project. */
+export interface Link {
+  service: string;
+  alias: string;
+  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
+}
+
+/** A service's membership of a network. */
+export interface NetworkAttachment {
+  /** its unique name */
+  network: string;
+  aliases: string[];
+  /** empty: any */
+  ipv4Address: string;
+  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
+}
+
+/** Bits per second; 0: no limit. */
+export interface Bandwidth {
+  egressBitsPerSecond: number;
+  ingressBitsPerSecond: number;
+  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
+}
+
+/** A range that a network gives its tasks addresses of, beside their primary ones. */
+export interface NetworkSubnet {
+  /** CIDR */
+  subnet: string;
+  /** macvlan */
+  gateway: string;
+  /** CIDR within subnet; empty: all of it */
+  ipRange: string;
+  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
+}
+
+export interface NetworkSpec {
+  /** unique in the cluster */
+  name: string;
+  /** empty: made by hand */
+  project: string;
+  /** cluster | macvlan */
+  driver: string;
+  /** no way out of the cluster */
+  internal: boolean;
+  ipv6: boolean;
+  encrypted: boolean;
+  subnets: NetworkSubnet[];
+  /** macvlan: the host's link */
+  parent: string;
+  labels: { [key: string]: string };
+  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
+}
+
+export interface NetworkSpec_LabelsEntry {
+  key: string;
+  value: string;
+  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
+}
+
+export interface ClusterNetwork {
+  spec: NetworkSpec | undefined;
+  number: number;
+  createdAtMs: number;
+  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
+}
+
+export interface TaskAddress {
+  network: string;
+  address: string;
+  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
+}
+
 /** What a task is made of: a change here needs new tasks. */
 export interface TaskTemplate {
   container:
@@ -147,6 +222,10 @@ export interface TaskTemplate {
     | undefined;
   /** runc (default) | crun */
   runtime: string;
+  networks: NetworkAttachment[];
+  /** empty | host | none | service:NAME */
+  networkMode: string;
+  bandwidth: Bandwidth | undefined;
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
@@ -205,12 +284,24 @@ export interface ServiceSpec {
   aliases: string[];
   /** when the node that has its named volumes is lost: wait (default) | recreate (empty, elsewhere) */
   volumeLoss: string;
+  /** absent: whoever shares a network */
+  allowFrom:
+    | AllowFrom
+    | undefined;
+  /** empty | client */
+  sticky: string;
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface ServiceSpec_LabelsEntry {
   key: string;
   value: string;
+  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
+}
+
+/** Services that alone may call: NAME, PROJECT/NAME or *. */
+export interface AllowFrom {
+  services: string[];
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
@@ -296,7 +387,11 @@ export interface Task {
   startAfterMs: number;
   imageDigest: string;
   hostPorts: Port[];
-  reservations: Resources | undefined;
+  reservations:
+    | Resources
+    | undefined;
+  /** beside the primary one */
+  addresses: TaskAddress[];
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
@@ -334,7 +429,19 @@ export interface Node {
   stateAtMs: number;
   runtimes: string[];
   /** which joining its certificates stem from */
-  enrolment?: string | undefined;
+  enrolment?:
+    | string
+    | undefined;
+  /** that the agent was started with; empty: any */
+  pinnedSubnet: string;
+  /** address with its link's prefix length, CIDR */
+  link: string;
+  /** IPv6 on that link */
+  address6: string;
+  /** CIDRs of the host's own routes */
+  foreignNetworks: string[];
+  /** public, base64; empty: no WireGuard */
+  wireguardKey: string;
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
@@ -1023,6 +1130,8 @@ function createBaseContainerSpec(): ContainerSpec {
     newPrivileges: false,
     seccompUnconfined: false,
     pullPolicy: "",
+    drainMs: 0,
+    links: [],
     _unknownFields: {},
   };
 }
@@ -1119,6 +1228,12 @@ export const ContainerSpec: MessageFns<ContainerSpec> = {
     }
     if (message.pullPolicy !== "") {
       writer.uint32(234).string(message.pullPolicy);
+    }
+    if (message.drainMs !== 0) {
+      writer.uint32(240).int64(message.drainMs);
+    }
+    for (const v of message.links) {
+      Link.encode(v!, writer.uint32(250).fork()).join();
     }
     if (message._unknownFields !== undefined) {
       for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
@@ -1395,6 +1510,22 @@ export const ContainerSpec: MessageFns<ContainerSpec> = {
             message.pullPolicy = reader.string();
             continue;
           }
+          case 30: {
+            if (tag !== 240) {
+              break;
+            }
+
+            message.drainMs = longToNumber(reader.int64());
+            continue;
+          }
+          case 31: {
+            if (tag !== 250) {
+              break;
+            }
+
+            message.links.push(Link.decode(reader, reader.uint32()));
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1475,6 +1606,8 @@ export const ContainerSpec: MessageFns<ContainerSpec> = {
     message.newPrivileges = object.newPrivileges ?? false;
     message.seccompUnconfined = object.seccompUnconfined ?? false;
     message.pullPolicy = object.pullPolicy ?? "";
+    message.drainMs = object.drainMs ?? 0;
+    message.links = object.links?.map((e) => Link.fromPartial(e)) || [];
     return message;
   },
 };
@@ -1730,8 +1863,825 @@ export const ContainerSpec_ExtraHostsEntry: MessageFns<ContainerSpec_ExtraHostsE
   },
 };
 
+function createBaseLink(): Link {
+  return { service: "", alias: "", _unknownFields: {} };
+}
+
+export const Link: MessageFns<Link> = {
+  encode(message: Link, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.service !== "") {
+      writer.uint32(10).string(message.service);
+    }
+    if (message.alias !== "") {
+      writer.uint32(18).string(message.alias);
+    }
+    if (message._unknownFields !== undefined) {
+      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
+        const tag = parseInt(key, 10);
+        for (const value of values) {
+          writer.uint32(tag).raw(value);
+        }
+      }
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Link {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseLink();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.service = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.alias = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        const buf = reader.skip(tag & 7);
+
+        const list = message._unknownFields![tag];
+
+        if (list === undefined) {
+          message._unknownFields![tag] = [buf];
+        } else {
+          list.push(buf);
+        }
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<Link>, I>>(base?: I): Link {
+    return Link.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<Link>, I>>(object: I): Link {
+    const message = createBaseLink();
+    message.service = object.service ?? "";
+    message.alias = object.alias ?? "";
+    return message;
+  },
+};
+
+function createBaseNetworkAttachment(): NetworkAttachment {
+  return { network: "", aliases: [], ipv4Address: "", _unknownFields: {} };
+}
+
+export const NetworkAttachment: MessageFns<NetworkAttachment> = {
+  encode(message: NetworkAttachment, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.network !== "") {
+      writer.uint32(10).string(message.network);
+    }
+    for (const v of message.aliases) {
+      writer.uint32(18).string(v!);
+    }
+    if (message.ipv4Address !== "") {
+      writer.uint32(26).string(message.ipv4Address);
+    }
+    if (message._unknownFields !== undefined) {
+      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
+        const tag = parseInt(key, 10);
+        for (const value of values) {
+          writer.uint32(tag).raw(value);
+        }
+      }
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): NetworkAttachment {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseNetworkAttachment();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.network = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.aliases.push(reader.string());
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.ipv4Address = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        const buf = reader.skip(tag & 7);
+
+        const list = message._unknownFields![tag];
+
+        if (list === undefined) {
+          message._unknownFields![tag] = [buf];
+        } else {
+          list.push(buf);
+        }
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<NetworkAttachment>, I>>(base?: I): NetworkAttachment {
+    return NetworkAttachment.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<NetworkAttachment>, I>>(object: I): NetworkAttachment {
+    const message = createBaseNetworkAttachment();
+    message.network = object.network ?? "";
+    message.aliases = object.aliases?.map((e) => e) || [];
+    message.ipv4Address = object.ipv4Address ?? "";
+    return message;
+  },
+};
+
+function createBaseBandwidth(): Bandwidth {
+  return { egressBitsPerSecond: 0, ingressBitsPerSecond: 0, _unknownFields: {} };
+}
+
+export const Bandwidth: MessageFns<Bandwidth> = {
+  encode(message: Bandwidth, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.egressBitsPerSecond !== 0) {
+      writer.uint32(8).int64(message.egressBitsPerSecond);
+    }
+    if (message.ingressBitsPerSecond !== 0) {
+      writer.uint32(16).int64(message.ingressBitsPerSecond);
+    }
+    if (message._unknownFields !== undefined) {
+      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
+        const tag = parseInt(key, 10);
+        for (const value of values) {
+          writer.uint32(tag).raw(value);
+        }
+      }
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Bandwidth {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseBandwidth();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.egressBitsPerSecond = longToNumber(reader.int64());
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.ingressBitsPerSecond = longToNumber(reader.int64());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        const buf = reader.skip(tag & 7);
+
+        const list = message._unknownFields![tag];
+
+        if (list === undefined) {
+          message._unknownFields![tag] = [buf];
+        } else {
+          list.push(buf);
+        }
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<Bandwidth>, I>>(base?: I): Bandwidth {
+    return Bandwidth.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<Bandwidth>, I>>(object: I): Bandwidth {
+    const message = createBaseBandwidth();
+    message.egressBitsPerSecond = object.egressBitsPerSecond ?? 0;
+    message.ingressBitsPerSecond = object.ingressBitsPerSecond ?? 0;
+    return message;
+  },
+};
+
+function createBaseNetworkSubnet(): NetworkSubnet {
+  return { subnet: "", gateway: "", ipRange: "", _unknownFields: {} };
+}
+
+export const NetworkSubnet: MessageFns<NetworkSubnet> = {
+  encode(message: NetworkSubnet, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.subnet !== "") {
+      writer.uint32(10).string(message.subnet);
+    }
+    if (message.gateway !== "") {
+      writer.uint32(18).string(message.gateway);
+    }
+    if (message.ipRange !== "") {
+      writer.uint32(26).string(message.ipRange);
+    }
+    if (message._unknownFields !== undefined) {
+      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
+        const tag = parseInt(key, 10);
+        for (const value of values) {
+          writer.uint32(tag).raw(value);
+        }
+      }
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): NetworkSubnet {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseNetworkSubnet();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.subnet = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.gateway = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.ipRange = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        const buf = reader.skip(tag & 7);
+
+        const list = message._unknownFields![tag];
+
+        if (list === undefined) {
+          message._unknownFields![tag] = [buf];
+        } else {
+          list.push(buf);
+        }
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<NetworkSubnet>, I>>(base?: I): NetworkSubnet {
+    return NetworkSubnet.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<NetworkSubnet>, I>>(object: I): NetworkSubnet {
+    const message = createBaseNetworkSubnet();
+    message.subnet = object.subnet ?? "";
+    message.gateway = object.gateway ?? "";
+    message.ipRange = object.ipRange ?? "";
+    return message;
+  },
+};
+
+function createBaseNetworkSpec(): NetworkSpec {
+  return {
+    name: "",
+    project: "",
+    driver: "",
+    internal: false,
+    ipv6: false,
+    encrypted: false,
+    subnets: [],
+    parent: "",
+    labels: {},
+    _unknownFields: {},
+  };
+}
+
+export const NetworkSpec: MessageFns<NetworkSpec> = {
+  encode(message: NetworkSpec, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.name !== "") {
+      writer.uint32(10).string(message.name);
+    }
+    if (message.project !== "") {
+      writer.uint32(18).string(message.project);
+    }
+    if (message.driver !== "") {
+      writer.uint32(26).string(message.driver);
+    }
+    if (message.internal !== false) {
+      writer.uint32(32).bool(message.internal);
+    }
+    if (message.ipv6 !== false) {
+      writer.uint32(40).bool(message.ipv6);
+    }
+    if (message.encrypted !== false) {
+      writer.uint32(48).bool(message.encrypted);
+    }
+    for (const v of message.subnets) {
+      NetworkSubnet.encode(v!, writer.uint32(58).fork()).join();
+    }
+    if (message.parent !== "") {
+      writer.uint32(66).string(message.parent);
+    }
+    globalThis.Object.entries(message.labels).forEach(([key, value]: [string, string]) => {
+      NetworkSpec_LabelsEntry.encode({ key: key as any, value }, writer.uint32(74).fork()).join();
+    });
+    if (message._unknownFields !== undefined) {
+      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
+        const tag = parseInt(key, 10);
+        for (const value of values) {
+          writer.uint32(tag).raw(value);
+        }
+      }
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): NetworkSpec {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseNetworkSpec();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.name = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.project = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.driver = reader.string();
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.internal = reader.bool();
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.ipv6 = reader.bool();
+            continue;
+          }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.encrypted = reader.bool();
+            continue;
+          }
+          case 7: {
+            if (tag !== 58) {
+              break;
+            }
+
+            message.subnets.push(NetworkSubnet.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 8: {
+            if (tag !== 66) {
+              break;
+            }
+
+            message.parent = reader.string();
+            continue;
+          }
+          case 9: {
+            if (tag !== 74) {
+              break;
+            }
+
+            const entry9 = NetworkSpec_LabelsEntry.decode(reader, reader.uint32());
+            if (entry9.value !== undefined) {
+              message.labels[entry9.key] = entry9.value;
+            }
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        const buf = reader.skip(tag & 7);
+
+        const list = message._unknownFields![tag];
+
+        if (list === undefined) {
+          message._unknownFields![tag] = [buf];
+        } else {
+          list.push(buf);
+        }
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<NetworkSpec>, I>>(base?: I): NetworkSpec {
+    return NetworkSpec.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<NetworkSpec>, I>>(object: I): NetworkSpec {
+    const message = createBaseNetworkSpec();
+    message.name = object.name ?? "";
+    message.project = object.project ?? "";
+    message.driver = object.driver ?? "";
+    message.internal = object.internal ?? false;
+    message.ipv6 = object.ipv6 ?? false;
+    message.encrypted = object.encrypted ?? false;
+    message.subnets = object.subnets?.map((e) => NetworkSubnet.fromPartial(e)) || [];
+    message.parent = object.parent ?? "";
+    message.labels = (globalThis.Object.entries(object.labels ?? {}) as [string, string][]).reduce(
+      (acc: { [key: string]: string }, [key, value]: [string, string]) => {
+        if (value !== undefined) {
+          acc[key] = globalThis.String(value);
+        }
+        return acc;
+      },
+      {},
+    );
+    return message;
+  },
+};
+
+function createBaseNetworkSpec_LabelsEntry(): NetworkSpec_LabelsEntry {
+  return { key: "", value: "", _unknownFields: {} };
+}
+
+export const NetworkSpec_LabelsEntry: MessageFns<NetworkSpec_LabelsEntry> = {
+  encode(message: NetworkSpec_LabelsEntry, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.key !== "") {
+      writer.uint32(10).string(message.key);
+    }
+    if (message.value !== "") {
+      writer.uint32(18).string(message.value);
+    }
+    if (message._unknownFields !== undefined) {
+      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
+        const tag = parseInt(key, 10);
+        for (const value of values) {
+          writer.uint32(tag).raw(value);
+        }
+      }
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): NetworkSpec_LabelsEntry {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseNetworkSpec_LabelsEntry();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.key = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.value = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        const buf = reader.skip(tag & 7);
+
+        const list = message._unknownFields![tag];
+
+        if (list === undefined) {
+          message._unknownFields![tag] = [buf];
+        } else {
+          list.push(buf);
+        }
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<NetworkSpec_LabelsEntry>, I>>(base?: I): NetworkSpec_LabelsEntry {
+    return NetworkSpec_LabelsEntry.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<NetworkSpec_LabelsEntry>, I>>(object: I): NetworkSpec_LabelsEntry {
+    const message = createBaseNetworkSpec_LabelsEntry();
+    message.key = object.key ?? "";
+    message.value = object.value ?? "";
+    return message;
+  },
+};
+
+function createBaseClusterNetwork(): ClusterNetwork {
+  return { spec: undefined, number: 0, createdAtMs: 0, _unknownFields: {} };
+}
+
+export const ClusterNetwork: MessageFns<ClusterNetwork> = {
+  encode(message: ClusterNetwork, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.spec !== undefined) {
+      NetworkSpec.encode(message.spec, writer.uint32(10).fork()).join();
+    }
+    if (message.number !== 0) {
+      writer.uint32(16).uint32(message.number);
+    }
+    if (message.createdAtMs !== 0) {
+      writer.uint32(24).int64(message.createdAtMs);
+    }
+    if (message._unknownFields !== undefined) {
+      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
+        const tag = parseInt(key, 10);
+        for (const value of values) {
+          writer.uint32(tag).raw(value);
+        }
+      }
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ClusterNetwork {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseClusterNetwork();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.spec = NetworkSpec.decode(reader, reader.uint32());
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.number = reader.uint32();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.createdAtMs = longToNumber(reader.int64());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        const buf = reader.skip(tag & 7);
+
+        const list = message._unknownFields![tag];
+
+        if (list === undefined) {
+          message._unknownFields![tag] = [buf];
+        } else {
+          list.push(buf);
+        }
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<ClusterNetwork>, I>>(base?: I): ClusterNetwork {
+    return ClusterNetwork.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<ClusterNetwork>, I>>(object: I): ClusterNetwork {
+    const message = createBaseClusterNetwork();
+    message.spec = (object.spec !== undefined && object.spec !== null)
+      ? NetworkSpec.fromPartial(object.spec)
+      : undefined;
+    message.number = object.number ?? 0;
+    message.createdAtMs = object.createdAtMs ?? 0;
+    return message;
+  },
+};
+
+function createBaseTaskAddress(): TaskAddress {
+  return { network: "", address: "", _unknownFields: {} };
+}
+
+export const TaskAddress: MessageFns<TaskAddress> = {
+  encode(message: TaskAddress, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.network !== "") {
+      writer.uint32(10).string(message.network);
+    }
+    if (message.address !== "") {
+      writer.uint32(18).string(message.address);
+    }
+    if (message._unknownFields !== undefined) {
+      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
+        const tag = parseInt(key, 10);
+        for (const value of values) {
+          writer.uint32(tag).raw(value);
+        }
+      }
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): TaskAddress {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseTaskAddress();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.network = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.address = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        const buf = reader.skip(tag & 7);
+
+        const list = message._unknownFields![tag];
+
+        if (list === undefined) {
+          message._unknownFields![tag] = [buf];
+        } else {
+          list.push(buf);
+        }
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<TaskAddress>, I>>(base?: I): TaskAddress {
+    return TaskAddress.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<TaskAddress>, I>>(object: I): TaskAddress {
+    const message = createBaseTaskAddress();
+    message.network = object.network ?? "";
+    message.address = object.address ?? "";
+    return message;
+  },
+};
+
 function createBaseTaskTemplate(): TaskTemplate {
-  return { container: undefined, limits: undefined, reservations: undefined, runtime: "", _unknownFields: {} };
+  return {
+    container: undefined,
+    limits: undefined,
+    reservations: undefined,
+    runtime: "",
+    networks: [],
+    networkMode: "",
+    bandwidth: undefined,
+    _unknownFields: {},
+  };
 }
 
 export const TaskTemplate: MessageFns<TaskTemplate> = {
@@ -1747,6 +2697,15 @@ export const TaskTemplate: MessageFns<TaskTemplate> = {
     }
     if (message.runtime !== "") {
       writer.uint32(34).string(message.runtime);
+    }
+    for (const v of message.networks) {
+      NetworkAttachment.encode(v!, writer.uint32(42).fork()).join();
+    }
+    if (message.networkMode !== "") {
+      writer.uint32(50).string(message.networkMode);
+    }
+    if (message.bandwidth !== undefined) {
+      Bandwidth.encode(message.bandwidth, writer.uint32(58).fork()).join();
     }
     if (message._unknownFields !== undefined) {
       for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
@@ -1804,6 +2763,30 @@ export const TaskTemplate: MessageFns<TaskTemplate> = {
             message.runtime = reader.string();
             continue;
           }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.networks.push(NetworkAttachment.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.networkMode = reader.string();
+            continue;
+          }
+          case 7: {
+            if (tag !== 58) {
+              break;
+            }
+
+            message.bandwidth = Bandwidth.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1839,6 +2822,11 @@ export const TaskTemplate: MessageFns<TaskTemplate> = {
       ? Resources.fromPartial(object.reservations)
       : undefined;
     message.runtime = object.runtime ?? "";
+    message.networks = object.networks?.map((e) => NetworkAttachment.fromPartial(e)) || [];
+    message.networkMode = object.networkMode ?? "";
+    message.bandwidth = (object.bandwidth !== undefined && object.bandwidth !== null)
+      ? Bandwidth.fromPartial(object.bandwidth)
+      : undefined;
     return message;
   },
 };
@@ -2211,6 +3199,8 @@ function createBaseServiceSpec(): ServiceSpec {
     endpointMode: "",
     aliases: [],
     volumeLoss: "",
+    allowFrom: undefined,
+    sticky: "",
     _unknownFields: {},
   };
 }
@@ -2255,6 +3245,12 @@ export const ServiceSpec: MessageFns<ServiceSpec> = {
     }
     if (message.volumeLoss !== "") {
       writer.uint32(106).string(message.volumeLoss);
+    }
+    if (message.allowFrom !== undefined) {
+      AllowFrom.encode(message.allowFrom, writer.uint32(114).fork()).join();
+    }
+    if (message.sticky !== "") {
+      writer.uint32(122).string(message.sticky);
     }
     if (message._unknownFields !== undefined) {
       for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
@@ -2387,6 +3383,22 @@ export const ServiceSpec: MessageFns<ServiceSpec> = {
             message.volumeLoss = reader.string();
             continue;
           }
+          case 14: {
+            if (tag !== 114) {
+              break;
+            }
+
+            message.allowFrom = AllowFrom.decode(reader, reader.uint32());
+            continue;
+          }
+          case 15: {
+            if (tag !== 122) {
+              break;
+            }
+
+            message.sticky = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -2441,6 +3453,10 @@ export const ServiceSpec: MessageFns<ServiceSpec> = {
     message.endpointMode = object.endpointMode ?? "";
     message.aliases = object.aliases?.map((e) => e) || [];
     message.volumeLoss = object.volumeLoss ?? "";
+    message.allowFrom = (object.allowFrom !== undefined && object.allowFrom !== null)
+      ? AllowFrom.fromPartial(object.allowFrom)
+      : undefined;
+    message.sticky = object.sticky ?? "";
     return message;
   },
 };
@@ -2524,6 +3540,77 @@ export const ServiceSpec_LabelsEntry: MessageFns<ServiceSpec_LabelsEntry> = {
     const message = createBaseServiceSpec_LabelsEntry();
     message.key = object.key ?? "";
     message.value = object.value ?? "";
+    return message;
+  },
+};
+
+function createBaseAllowFrom(): AllowFrom {
+  return { services: [], _unknownFields: {} };
+}
+
+export const AllowFrom: MessageFns<AllowFrom> = {
+  encode(message: AllowFrom, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.services) {
+      writer.uint32(10).string(v!);
+    }
+    if (message._unknownFields !== undefined) {
+      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
+        const tag = parseInt(key, 10);
+        for (const value of values) {
+          writer.uint32(tag).raw(value);
+        }
+      }
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): AllowFrom {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseAllowFrom();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.services.push(reader.string());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        const buf = reader.skip(tag & 7);
+
+        const list = message._unknownFields![tag];
+
+        if (list === undefined) {
+          message._unknownFields![tag] = [buf];
+        } else {
+          list.push(buf);
+        }
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<AllowFrom>, I>>(base?: I): AllowFrom {
+    return AllowFrom.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<AllowFrom>, I>>(object: I): AllowFrom {
+    const message = createBaseAllowFrom();
+    message.services = object.services?.map((e) => e) || [];
     return message;
   },
 };
@@ -2981,6 +4068,7 @@ function createBaseTask(): Task {
     imageDigest: "",
     hostPorts: [],
     reservations: undefined,
+    addresses: [],
     _unknownFields: {},
   };
 }
@@ -3064,6 +4152,9 @@ export const Task: MessageFns<Task> = {
     }
     if (message.reservations !== undefined) {
       Resources.encode(message.reservations, writer.uint32(210).fork()).join();
+    }
+    for (const v of message.addresses) {
+      TaskAddress.encode(v!, writer.uint32(218).fork()).join();
     }
     if (message._unknownFields !== undefined) {
       for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
@@ -3297,6 +4388,14 @@ export const Task: MessageFns<Task> = {
             message.reservations = Resources.decode(reader, reader.uint32());
             continue;
           }
+          case 27: {
+            if (tag !== 218) {
+              break;
+            }
+
+            message.addresses.push(TaskAddress.decode(reader, reader.uint32()));
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -3350,6 +4449,7 @@ export const Task: MessageFns<Task> = {
     message.reservations = (object.reservations !== undefined && object.reservations !== null)
       ? Resources.fromPartial(object.reservations)
       : undefined;
+    message.addresses = object.addresses?.map((e) => TaskAddress.fromPartial(e)) || [];
     return message;
   },
 };
@@ -3469,6 +4569,11 @@ function createBaseNode(): Node {
     stateAtMs: 0,
     runtimes: [],
     enrolment: undefined,
+    pinnedSubnet: "",
+    link: "",
+    address6: "",
+    foreignNetworks: [],
+    wireguardKey: "",
     _unknownFields: {},
   };
 }
@@ -3528,6 +4633,21 @@ export const Node: MessageFns<Node> = {
     }
     if (message.enrolment !== undefined) {
       writer.uint32(146).string(message.enrolment);
+    }
+    if (message.pinnedSubnet !== "") {
+      writer.uint32(154).string(message.pinnedSubnet);
+    }
+    if (message.link !== "") {
+      writer.uint32(162).string(message.link);
+    }
+    if (message.address6 !== "") {
+      writer.uint32(170).string(message.address6);
+    }
+    for (const v of message.foreignNetworks) {
+      writer.uint32(178).string(v!);
+    }
+    if (message.wireguardKey !== "") {
+      writer.uint32(186).string(message.wireguardKey);
     }
     if (message._unknownFields !== undefined) {
       for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
@@ -3703,6 +4823,46 @@ export const Node: MessageFns<Node> = {
             message.enrolment = reader.string();
             continue;
           }
+          case 19: {
+            if (tag !== 154) {
+              break;
+            }
+
+            message.pinnedSubnet = reader.string();
+            continue;
+          }
+          case 20: {
+            if (tag !== 162) {
+              break;
+            }
+
+            message.link = reader.string();
+            continue;
+          }
+          case 21: {
+            if (tag !== 170) {
+              break;
+            }
+
+            message.address6 = reader.string();
+            continue;
+          }
+          case 22: {
+            if (tag !== 178) {
+              break;
+            }
+
+            message.foreignNetworks.push(reader.string());
+            continue;
+          }
+          case 23: {
+            if (tag !== 186) {
+              break;
+            }
+
+            message.wireguardKey = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -3766,6 +4926,11 @@ export const Node: MessageFns<Node> = {
     message.stateAtMs = object.stateAtMs ?? 0;
     message.runtimes = object.runtimes?.map((e) => e) || [];
     message.enrolment = object.enrolment ?? undefined;
+    message.pinnedSubnet = object.pinnedSubnet ?? "";
+    message.link = object.link ?? "";
+    message.address6 = object.address6 ?? "";
+    message.foreignNetworks = object.foreignNetworks?.map((e) => e) || [];
+    message.wireguardKey = object.wireguardKey ?? "";
     return message;
   },
 };
