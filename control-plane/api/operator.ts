@@ -9,6 +9,7 @@ import { createToken, issueCertificate, putCredential, removeCredential, revokeT
 import { apply } from './apply.ts';
 import { explain } from './explain.ts';
 import { inspect, list } from './list.ts';
+import { netProbe } from './net-probe.ts';
 import { removeNode, updateNode } from './nodes.ts';
 import type { OperatorParts } from './parts.ts';
 import { progress } from './progress.ts';
@@ -39,6 +40,7 @@ export function operatorService(parts: OperatorParts): OperatorServer {
     exec: (call: grpc.ServerDuplexStream<ExecInput, RelayFrame>) => exec(parts, serverSideStream(call)),
     stats: unary((request) => stats(parts, request)),
     info: unary(async () => info(parts)),
+    netProbe: serverStream((request, signal) => netProbe(parts, request, signal)),
   };
 }
 

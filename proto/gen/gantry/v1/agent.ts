@@ -17,6 +17,7 @@ import {
   type ServiceError,
   type UntypedServiceImplementation,
 } from "@grpc/grpc-js";
+import { ProbeFact, ProbeStart } from "./probe.ts";
 import { AllowFrom, ClusterNetwork, Node, Port, Task, TaskAddress, TaskTemplate } from "./types.ts";
 
 export const protobufPackage = "gantry.v1";
@@ -251,10 +252,12 @@ export interface Credential {
 
 export interface OpenRelay {
   relayId: string;
-  request: { $case: "exec"; value: ExecStart } | { $case: "stats"; value: StatsStart } | {
-    $case: "logs";
-    value: LogsStart;
-  } | undefined;
+  request:
+    | { $case: "exec"; value: ExecStart }
+    | { $case: "stats"; value: StatsStart }
+    | { $case: "logs"; value: LogsStart }
+    | { $case: "probe"; value: ProbeStart }
+    | undefined;
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
@@ -301,6 +304,7 @@ export interface RelayFrame {
     | //
     /** the user leaves, the command goes on */
     { $case: "detach"; value: boolean }
+    | { $case: "fact"; value: ProbeFact }
     | undefined;
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
@@ -2922,6 +2926,9 @@ export const OpenRelay: MessageFns<OpenRelay> = {
       case "logs":
         LogsStart.encode(message.request.value, writer.uint32(34).fork()).join();
         break;
+      case "probe":
+        ProbeStart.encode(message.request.value, writer.uint32(42).fork()).join();
+        break;
     }
     if (message._unknownFields !== undefined) {
       for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
@@ -2979,6 +2986,14 @@ export const OpenRelay: MessageFns<OpenRelay> = {
             message.request = { $case: "logs", value: LogsStart.decode(reader, reader.uint32()) };
             continue;
           }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.request = { $case: "probe", value: ProbeStart.decode(reader, reader.uint32()) };
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -3021,6 +3036,12 @@ export const OpenRelay: MessageFns<OpenRelay> = {
       case "logs": {
         if (object.request?.value !== undefined && object.request?.value !== null) {
           message.request = { $case: "logs", value: LogsStart.fromPartial(object.request.value) };
+        }
+        break;
+      }
+      case "probe": {
+        if (object.request?.value !== undefined && object.request?.value !== null) {
+          message.request = { $case: "probe", value: ProbeStart.fromPartial(object.request.value) };
         }
         break;
       }
@@ -3401,6 +3422,9 @@ export const RelayFrame: MessageFns<RelayFrame> = {
       case "detach":
         writer.uint32(88).bool(message.body.value);
         break;
+      case "fact":
+        ProbeFact.encode(message.body.value, writer.uint32(98).fork()).join();
+        break;
     }
     if (message._unknownFields !== undefined) {
       for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
@@ -3514,6 +3538,14 @@ export const RelayFrame: MessageFns<RelayFrame> = {
             message.body = { $case: "detach", value: reader.bool() };
             continue;
           }
+          case 12: {
+            if (tag !== 98) {
+              break;
+            }
+
+            message.body = { $case: "fact", value: ProbeFact.decode(reader, reader.uint32()) };
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -3603,6 +3635,12 @@ export const RelayFrame: MessageFns<RelayFrame> = {
       case "detach": {
         if (object.body?.value !== undefined && object.body?.value !== null) {
           message.body = { $case: "detach", value: object.body.value };
+        }
+        break;
+      }
+      case "fact": {
+        if (object.body?.value !== undefined && object.body?.value !== null) {
+          message.body = { $case: "fact", value: ProbeFact.fromPartial(object.body.value) };
         }
         break;
       }

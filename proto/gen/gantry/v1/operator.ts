@@ -20,6 +20,7 @@ import {
   type UntypedServiceImplementation,
 } from "@grpc/grpc-js";
 import { ClusterConfig, Credential, ExecStart, RelayFrame, TaskStats } from "./agent.ts";
+import { NetDiagnosis, NetFinding } from "./probe.ts";
 import { Event, Node, Resources, Service, Task, TaskTemplate } from "./types.ts";
 
 export const protobufPackage = "gantry.v1";
@@ -394,6 +395,25 @@ export interface InfoResponse {
   cluster: ClusterConfig | undefined;
   caFingerprint: string;
   addresses: string[];
+  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
+}
+
+export interface NetProbeRequest {
+  /** doctor | show | trace */
+  kind: string;
+  /** task, service, node, `outside`; show: a node, or empty for all */
+  from: string;
+  /** task, service, node, each with :PORT; `:PORT` of a published port */
+  to: string;
+  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
+}
+
+export interface NetProbeUpdate {
+  body: { $case: "finding"; value: NetFinding } | //
+  /** the last word about a path */
+  { $case: "diagnosis"; value: NetDiagnosis } | //
+  /** what was left out, and the like */
+  { $case: "note"; value: string } | undefined;
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
@@ -4841,6 +4861,215 @@ export const InfoResponse: MessageFns<InfoResponse> = {
   },
 };
 
+function createBaseNetProbeRequest(): NetProbeRequest {
+  return { kind: "", from: "", to: "", _unknownFields: {} };
+}
+
+export const NetProbeRequest: MessageFns<NetProbeRequest> = {
+  encode(message: NetProbeRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.kind !== "") {
+      writer.uint32(10).string(message.kind);
+    }
+    if (message.from !== "") {
+      writer.uint32(18).string(message.from);
+    }
+    if (message.to !== "") {
+      writer.uint32(26).string(message.to);
+    }
+    if (message._unknownFields !== undefined) {
+      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
+        const tag = parseInt(key, 10);
+        for (const value of values) {
+          writer.uint32(tag).raw(value);
+        }
+      }
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): NetProbeRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseNetProbeRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.kind = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.from = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.to = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        const buf = reader.skip(tag & 7);
+
+        const list = message._unknownFields![tag];
+
+        if (list === undefined) {
+          message._unknownFields![tag] = [buf];
+        } else {
+          list.push(buf);
+        }
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<NetProbeRequest>, I>>(base?: I): NetProbeRequest {
+    return NetProbeRequest.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<NetProbeRequest>, I>>(object: I): NetProbeRequest {
+    const message = createBaseNetProbeRequest();
+    message.kind = object.kind ?? "";
+    message.from = object.from ?? "";
+    message.to = object.to ?? "";
+    return message;
+  },
+};
+
+function createBaseNetProbeUpdate(): NetProbeUpdate {
+  return { body: undefined, _unknownFields: {} };
+}
+
+export const NetProbeUpdate: MessageFns<NetProbeUpdate> = {
+  encode(message: NetProbeUpdate, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    switch (message.body?.$case) {
+      case "finding":
+        NetFinding.encode(message.body.value, writer.uint32(10).fork()).join();
+        break;
+      case "diagnosis":
+        NetDiagnosis.encode(message.body.value, writer.uint32(18).fork()).join();
+        break;
+      case "note":
+        writer.uint32(26).string(message.body.value);
+        break;
+    }
+    if (message._unknownFields !== undefined) {
+      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
+        const tag = parseInt(key, 10);
+        for (const value of values) {
+          writer.uint32(tag).raw(value);
+        }
+      }
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): NetProbeUpdate {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseNetProbeUpdate();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.body = { $case: "finding", value: NetFinding.decode(reader, reader.uint32()) };
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.body = { $case: "diagnosis", value: NetDiagnosis.decode(reader, reader.uint32()) };
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.body = { $case: "note", value: reader.string() };
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        const buf = reader.skip(tag & 7);
+
+        const list = message._unknownFields![tag];
+
+        if (list === undefined) {
+          message._unknownFields![tag] = [buf];
+        } else {
+          list.push(buf);
+        }
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<NetProbeUpdate>, I>>(base?: I): NetProbeUpdate {
+    return NetProbeUpdate.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<NetProbeUpdate>, I>>(object: I): NetProbeUpdate {
+    const message = createBaseNetProbeUpdate();
+    switch (object.body?.$case) {
+      case "finding": {
+        if (object.body?.value !== undefined && object.body?.value !== null) {
+          message.body = { $case: "finding", value: NetFinding.fromPartial(object.body.value) };
+        }
+        break;
+      }
+      case "diagnosis": {
+        if (object.body?.value !== undefined && object.body?.value !== null) {
+          message.body = { $case: "diagnosis", value: NetDiagnosis.fromPartial(object.body.value) };
+        }
+        break;
+      }
+      case "note": {
+        if (object.body?.value !== undefined && object.body?.value !== null) {
+          message.body = { $case: "note", value: object.body.value };
+        }
+        break;
+      }
+    }
+    return message;
+  },
+};
+
 export type OperatorService = typeof OperatorService;
 export const OperatorService = {
   /** Resolves Compose files; commits all of it in one transaction, or nothing. */
@@ -5039,6 +5268,16 @@ export const OperatorService = {
     responseSerialize: (value: InfoResponse): Buffer => Buffer.from(InfoResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): InfoResponse => InfoResponse.decode(value),
   },
+  /** Findings as the nodes make them, then what they come to. */
+  netProbe: {
+    path: "/gantry.v1.Operator/NetProbe" as const,
+    requestStream: false as const,
+    responseStream: true as const,
+    requestSerialize: (value: NetProbeRequest): Buffer => Buffer.from(NetProbeRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): NetProbeRequest => NetProbeRequest.decode(value),
+    responseSerialize: (value: NetProbeUpdate): Buffer => Buffer.from(NetProbeUpdate.encode(value).finish()),
+    responseDeserialize: (value: Buffer): NetProbeUpdate => NetProbeUpdate.decode(value),
+  },
 } as const;
 
 export interface OperatorServer extends UntypedServiceImplementation {
@@ -5065,6 +5304,8 @@ export interface OperatorServer extends UntypedServiceImplementation {
   exec: handleBidiStreamingCall<ExecInput, RelayFrame>;
   stats: handleUnaryCall<StatsRequest, StatsResponse>;
   info: handleUnaryCall<InfoRequest, InfoResponse>;
+  /** Findings as the nodes make them, then what they come to. */
+  netProbe: handleServerStreamingCall<NetProbeRequest, NetProbeUpdate>;
 }
 
 export interface OperatorClient extends Client {
@@ -5332,6 +5573,13 @@ export interface OperatorClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: InfoResponse) => void,
   ): ClientUnaryCall;
+  /** Findings as the nodes make them, then what they come to. */
+  netProbe(request: NetProbeRequest, options?: Partial<CallOptions>): ClientReadableStream<NetProbeUpdate>;
+  netProbe(
+    request: NetProbeRequest,
+    metadata?: Metadata,
+    options?: Partial<CallOptions>,
+  ): ClientReadableStream<NetProbeUpdate>;
 }
 
 export const OperatorClient = makeGenericClientConstructor(OperatorService, "gantry.v1.Operator") as unknown as {
