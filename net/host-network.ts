@@ -8,8 +8,9 @@ import { type TaskId, taskId } from '#proto/model/ids.ts';
 import { dnsView } from './dns/answer.ts';
 import { DnsServer } from './dns/server.ts';
 import { resolvConfUpstream } from './dns/upstream.ts';
-import type { ForgetScope } from './host/conntrack.ts';
+import type { Entry, ForgetScope } from './host/conntrack.ts';
 import { HostKernel } from './host/host-kernel.ts';
+import { destroySockets, endsOf } from './host/sock-destroy.ts';
 import type { Attachment, Network, NetworkRepair, NetworkWanted } from './network.ts';
 import { departed } from './plan/balance.ts';
 import { containsAddress, gatewayOf, tryAddress } from './plan/cidr.ts';
@@ -45,7 +46,7 @@ class HostNetwork implements Network {
 
   constructor(parts: HostNetworkParts) {
     this.#log = parts.log.with('network');
-    this.#kernel = new HostKernel(path.join(parts.runDir, 'netns'));
+    this.#kernel = new HostKernel(path.join(parts.runDir, 'netns'), (entries) => this.#endWaiting(entries));
     for (const id of this.#kernel.attached()) this.#tasks.set(id, '');
     const gateway = () => (this.#reconciler.wanted ? [gatewayOf(this.#reconciler.wanted.subnet)] : []);
     const upstream = resolvConfUpstream({
@@ -95,7 +96,7 @@ class HostNetwork implements Network {
     }
     const { gone, resting } = departed(then, now);
     // Nobody waits: new connections go elsewhere already.
-    for (const address of gone) void this.#forget(address, 'answered');
+    for (const address of gone) void this.#forget(address, 'all');
     for (const address of resting) void this.#forget(address, 'answered-udp');
   }
 
@@ -104,6 +105,38 @@ class HostNetwork implements Network {
       await this.#kernel.forget(address, scope);
     } catch (error) {
       this.#log.warn('old connections could not be forgotten', { address, error });
+    }
+  }
+
+  /**
+   * Local tasks, and the host itself, must not wait for an answer from who is gone. Others, who came by this node, are reset
+   * when they send: a connection that nobody remembers begins with no SYN (plan/rules).
+   */
+  async #endWaiting(entries: readonly Entry[]): Promise<void> {
+    const wanted = this.#reconciler.wanted;
+    const own = wanted ? [wanted.address, gatewayOf(wanted.subnet)] : [];
+    const netnsOf = new Map<string, string | undefined>(own.map((address) => [address, undefined]));
+    for (const [id, address] of this.#tasks) {
+      if (address !== '') netnsOf.set(address, this.#kernel.netnsPathOf(id));
+    }
+    for (const { taskId: id, address, addresses } of wanted?.attachments ?? []) {
+      if (!this.#tasks.has(id)) continue;
+      const netns = this.#kernel.netnsPathOf(id);
+      for (const one of [address, ...addresses.map((item) => item.address)]) netnsOf.set(one, netns);
+    }
+    const ends = Map.groupBy(
+      entries.flatMap(endsOf).filter(({ local }) => netnsOf.has(local)),
+      ({ local }) => netnsOf.get(local),
+    );
+    for (const [netns, sockets] of ends) {
+      try {
+        const count = await destroySockets(netns, sockets);
+        if (count > 0) this.#log.info('ended sockets whose other end is gone', { count });
+      } catch (error) {
+        // A task that has left meanwhile waits for nobody.
+        if (!isFault(error, 'not-found'))
+          this.#log.warn('sockets whose other end is gone could not be ended', { error });
+      }
     }
   }
 

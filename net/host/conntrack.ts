@@ -13,8 +13,10 @@ const filterBySource = 1;
 const IPPROTO_UDP = 17;
 const NLA_F_NESTED = 0x8000;
 
-interface Entry {
+/** An entry of the kernel's; the tuples as it gives them. */
+export interface Entry {
   readonly original: Buffer;
+  readonly reply: Buffer;
   readonly id: Buffer | undefined;
   readonly from: string;
   readonly answeredBy: string;
@@ -36,6 +38,12 @@ export class Conntrack {
   #queue = new Map<string, ForgetScope>();
   #round: Promise<number> | undefined;
   #last: Promise<unknown> = Promise.resolve();
+  /** Hears of what is to be forgotten while it still leads somewhere; deleting waits for it. */
+  readonly #leaving: (entries: readonly Entry[]) => Promise<unknown>;
+
+  constructor(leaving: (entries: readonly Entry[]) => Promise<unknown> = () => Promise.resolve()) {
+    this.#leaving = leaving;
+  }
 
   /**
    * Deletes what the kernel remembers of `address`; resolves when it is gone. The table is walked on a thread, 10 ms and
@@ -60,6 +68,7 @@ export class Conntrack {
       if (answered) return answered !== 'answered-udp' || entry.protocol === IPPROTO_UDP;
       return scopes.get(entry.from) === 'all';
     });
+    await this.#leaving(entries);
     const faults = this.#netlink.try(
       entries.map((entry) => ({
         what: `forgetting a connection of ${entry.from}`,
@@ -126,5 +135,5 @@ function readEntry(message: Message): Entry[] {
   const protocol = attributesOf(attributesOf(original).get(TUPLE.protocol) ?? Buffer.alloc(0)).get(1)?.[0] ?? 0;
   const source = (tuple: Buffer) =>
     addressText(attributesOf(attributesOf(tuple).get(TUPLE.ip) ?? Buffer.alloc(0)).get(1));
-  return [{ original, id: attributes.get(CTA.id), from: source(original), answeredBy: source(reply), protocol }];
+  return [{ original, reply, id: attributes.get(CTA.id), from: source(original), answeredBy: source(reply), protocol }];
 }

@@ -8,7 +8,7 @@ import { describeRule } from '#net/plan/return-path.ts';
 import { routeKey } from '#net/plan/routes.ts';
 import { replaceTable, updateTable } from '#net/plan/rules.ts';
 import { Fault, isFault, unreachable } from '#proto/kernel/errors.ts';
-import { Conntrack, type ForgetScope } from './conntrack.ts';
+import { Conntrack, type Entry, type ForgetScope } from './conntrack.ts';
 import { foreignDrops, strictReversePath } from './foreign.ts';
 import { Neighbours } from './neighbours.ts';
 import { Netlink } from './netlink.ts';
@@ -36,14 +36,17 @@ export class HostKernel {
   readonly #neighbours = new Neighbours();
   readonly #nftables = new Nftables();
   readonly #generation = new NftGeneration();
-  readonly #conntrack = new Conntrack();
+  readonly #conntrack: Conntrack;
   readonly #forms = new CanonicalForms();
   /** nftables' generation as of our last look or deed; undefined: somebody came between. */
   #knownGeneration: number | undefined;
 
-  /** `netnsDir`: where the namespaces of tasks are pinned. It acts on the namespace it is made in. */
-  constructor(netnsDir: string) {
+  /**
+   * `netnsDir`: where the namespaces of tasks are pinned. It acts on the namespace it is made in. `leaving`: as Conntrack's.
+   */
+  constructor(netnsDir: string, leaving?: (entries: readonly Entry[]) => Promise<unknown>) {
     this.#netnsDir = netnsDir;
+    this.#conntrack = new Conntrack(leaving);
     fs.mkdirSync(netnsDir, { recursive: true, mode: 0o755 });
   }
 

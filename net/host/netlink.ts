@@ -205,6 +205,34 @@ export class Netlink {
     }
   }
 
+  /**
+   * Sends all at once, on a thread of the pool; nothing else may use the socket meanwhile. What each was answered (the body),
+   * or its Fault. For few and small: the answers wait in the socket's buffer.
+   */
+  async exchangeOnThread(
+    requests: readonly Request[],
+  ): Promise<readonly { readonly answer?: Buffer; readonly fault?: Fault }[]> {
+    if (requests.length === 0) return [];
+    const first = this.#sequence;
+    await sendOnThread(this.#fd, Buffer.concat(requests.map((request) => this.#encode(request, NLM_F_ACK))));
+    const results: { answer?: Buffer; fault?: Fault }[] = requests.map(() => ({}));
+    for (let left = requests.length; left > 0; ) {
+      for (const message of this.#receive()) {
+        const index = message.sequence - first;
+        const [request, result] = [requests[index], results[index]];
+        if (!request || !result) continue;
+        if (message.type !== NLMSG_ERROR) {
+          result.answer = Buffer.from(message.body);
+          continue;
+        }
+        const errno = -message.body.readInt32LE(0);
+        if (errno !== 0) result.fault = errnoFault(request.what, errno);
+        left--;
+      }
+    }
+    return results;
+  }
+
   #receive() {
     return messagesOf(this.#buffer.subarray(0, receive(this.#fd, this.#buffer)));
   }

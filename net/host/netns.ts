@@ -46,6 +46,17 @@ export function openNetns(target: string): OpenNetns {
   }
 }
 
+/** Runs the synchronous `action` (a socket's opening, as a rule) in the namespace pinned at `target`; Fault('not-found') where none is. */
+export function openInNetns<T>(target: string, action: () => T): T {
+  if (!isPinned(target)) throw new Fault('not-found', `no network namespace is pinned at ${target}`);
+  const fd = fs.openSync(target, 'r');
+  try {
+    return atHome((home) => inNetns(home, fd, action));
+  } finally {
+    fs.closeSync(fd);
+  }
+}
+
 /** Runs the synchronous `action` in a namespace of its own that ends with what `action` opened in it. */
 export function inPrivateNetns<T>(action: () => T): T {
   return atHome((home) => inFreshNetns(home, action));

@@ -75,6 +75,8 @@ export function declarationsOf(
   chain('forward', [
     'type filter hook forward priority 0; policy accept',
     'ct state established,related accept',
+    // Of a connection that was forgotten with its backend: picked up in the middle, it would be led to another one.
+    'ct state new ct status dnat tcp flags & (fin | syn | rst | ack) != syn reject with tcp reset',
     ...refuseVips,
     `iifname ${bridge} ip saddr != ${subnet} drop`,
     'ct status dnat accept',
