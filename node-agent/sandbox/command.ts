@@ -36,3 +36,12 @@ export function runCommand(program: string, args: readonly string[], input = '')
 export function ipBatch(pid: number, lines: readonly string[]): Promise<string> {
   return runCommand('nsenter', ['-t', String(pid), '-n', 'ip', '-batch', '-'], `${lines.join('\n')}\n`);
 }
+
+/** Lines of `ip` that give a network card its addresses, bring it up, and then make ways. */
+export function cardLines(card: string, addresses: readonly string[], routes: readonly string[] = []): string[] {
+  return [
+    ...addresses.map((address) => `addr add ${address} dev ${card}`),
+    `link set ${card} up`,
+    ...routes.map((route) => `route replace ${route}`),
+  ];
+}

@@ -2,7 +2,7 @@
 import { request } from 'node:http';
 import type { Socket } from 'node:net';
 import { Fault } from '#proto/kernel/errors.ts';
-import { through } from './forwarder.ts';
+import { through } from './through.ts';
 
 /** A server inside the sandbox: the gateway that leads there, `address:port`, and the name it goes by. */
 export interface Inside {
@@ -22,7 +22,7 @@ export async function exchange(
   inside: Inside,
   ask: { readonly method: string; readonly path: string; readonly type?: string; readonly body?: Buffer },
 ): Promise<Answer> {
-  const socket = await through(inside.gateway, inside.target);
+  const socket = await through(inside.gateway, `tcp ${inside.target}`);
   if (!socket) throw new Fault('unavailable', `${inside.host} does not answer`, { remedy: 'gantry sandbox status' });
   return await speak(socket, inside, ask);
 }

@@ -1,14 +1,7 @@
 /** What a host runs, as text: the script that makes its namespaces a host, and the one that keeps its services running. Pure. */
 import type { Hierarchy } from './cgroups.ts';
-import {
-  addressOf,
-  type HostLayout,
-  managerAddress,
-  type Role,
-  registryName,
-  switchNetwork,
-  worldAddress,
-} from './layout.ts';
+import { type HostLayout, managerAddress, type Role, registryName } from './layout.ts';
+import { placeOf, switchNetworks, type Topology, worldAddress } from './topology.ts';
 
 /** Where the agent of a host keeps its data, as the host sees it. */
 export const agentData = '/var/lib/gantry/agent';
@@ -24,6 +17,7 @@ export interface HostPlan {
   readonly compileCache: string;
   /** Only containerd or the registry: no control plane, no agents. */
   readonly bare: boolean;
+  readonly topology: Topology;
 }
 
 /** Runs as the first process of the host's pid namespace; waits for a line on its input before it starts anything. */
@@ -39,7 +33,7 @@ mount --bind ${quote(layout.bootIdFile)} /proc/sys/kernel/random/boot_id
 mount -t overlay overlay -o ${quote(`lowerdir=/etc,upperdir=${layout.etc},workdir=${layout.etc}-work`)} /etc
 rm -f /etc/resolv.conf
 echo ${plan.name} > /etc/hostname
-printf '%s\\n' '127.0.0.1 localhost' '${addressOf(plan.name)} ${plan.name}' '${managerAddress} m1 ${registryName.split(':')[0]}' > /etc/hosts
+printf '%s\\n' '127.0.0.1 localhost' '${addressOfPlan(plan)} ${plan.name}' '${managerAddress} m1 ${registryName.split(':')[0]}' > /etc/hosts
 echo 'nameserver ${worldAddress}' > /etc/resolv.conf
 hostname ${plan.name}
 mkdir -p /run /var/lib/containerd /var/lib/gantry /var/log
@@ -83,17 +77,29 @@ function workerServices(plan: HostPlan): string {
   const containerd = 'keep containerd containerd --config /run/sandbox/containerd.toml &';
   if (plan.bare) return containerd;
   return `${containerd}
-agent() {
+agent() (
   if [ ! -e /var/lib/gantry/joined ]; then
     until [ -s /run/sandbox/join-token ]; do sleep 0.05; done
     set -- --token "$(cat /run/sandbox/join-token)"
   fi
-  ${leanNode(plan, 2)} ${quote(`${plan.codeDir}/node-agent/main.ts`)} --data ${agentData} --run /run/gantry \\
-    --name ${plan.name} --advertise ${addressOf(plan.name)} --control-plane ${managerAddress}:7400 --enrol ${managerAddress}:7401 \\
-    --containerd /run/containerd/containerd.sock --insecure-registry ${registryName} --insecure-registry ${switchNetwork} "$@"
-}
+  . /run/sandbox/settings.env
+  exec env ${leanNode(plan, 2)} ${quote(`${plan.codeDir}/node-agent/main.ts`)} --data ${agentData} --run /run/gantry \\
+    --name ${plan.name} --advertise ${addressOfPlan(plan)} --control-plane ${managerAddress}:7400 --enrol ${managerAddress}:7401 \\
+    --containerd /run/containerd/containerd.sock --insecure-registry ${registryName} --insecure-registry ${switchNetworks} "$@"
+)
 mkdir -p -m 0700 /run/gantry
 keep agent agent &`;
+}
+
+function addressOfPlan({ topology, name }: HostPlan): string {
+  return placeOf(topology, name).address;
+}
+
+/** Variables as a file that a shell reads. */
+export function settingsFile(settings: Readonly<Record<string, string>>): string {
+  return Object.entries(settings)
+    .map(([name, value]) => `export ${name}=${quote(value)}\n`)
+    .join('');
 }
 
 /** As in the systemd units: after a burst of starts an agent holds 25 to 45 MB less than without. */
@@ -105,7 +111,7 @@ function managerServices(plan: HostPlan): string {
   const registry = 'keep registry docker-registry serve /run/sandbox/registry.yml &';
   if (plan.bare) return registry;
   const main = `${leanNode(plan, 4)} ${quote(`${plan.codeDir}/control-plane/main.ts`)}`;
-  const place = `--data /var/lib/gantry/control-plane --name ${plan.name} --advertise ${addressOf(plan.name)}`;
+  const place = `--data /var/lib/gantry/control-plane --name ${plan.name} --advertise ${addressOfPlan(plan)}`;
   const pki = '/var/lib/gantry/control-plane/pki';
   return `${registry}
 mkdir -p -m 0700 /run/gantry /var/lib/gantry/control-plane /var/lib/gantry/etcd /var/lib/gantry/nats
@@ -118,7 +124,11 @@ keep etcd etcd --name ${plan.name} --data-dir /var/lib/gantry/etcd --log-level w
   --max-txn-ops 8192 --max-request-bytes 33554432 --heartbeat-interval 50 --election-timeout 500 --pre-vote \\
   --auto-compaction-mode periodic --auto-compaction-retention 10m --quota-backend-bytes 4294967296 &
 keep nats nats-server --config ${quote(`${plan.codeDir}/control-plane/systemd/nats.conf`)} --addr 0.0.0.0 &
-keep control-plane env ${main} run ${place} --etcd https://127.0.0.1:2379 --nats tls://${addressOf(plan.name)}:4222 --socket /run/gantry/control-plane.sock &`;
+control_plane() (
+  . /run/sandbox/settings.env
+  exec env ${main} run ${place} --etcd https://127.0.0.1:2379 --nats tls://${addressOfPlan(plan)}:4222 --socket /run/gantry/control-plane.sock
+)
+keep control-plane control_plane &`;
 }
 
 /** Version 1 trees are mounted one by one; of version 2 the host is given controllers to pass on, once the waiting process has left its root. */

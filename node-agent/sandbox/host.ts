@@ -14,9 +14,10 @@ import {
   processesIn,
   removeCgroup,
 } from './cgroups.ts';
-import { ipBatch } from './command.ts';
-import { agentData, bootScript, type HostPlan, hostFiles } from './host-script.ts';
-import { addressOf, codeDir, hardwareAddressOf, hostLayout, type Layout, roleOf, worldAddress } from './layout.ts';
+import { cardLines, ipBatch } from './command.ts';
+import { agentData, bootScript, type HostPlan, hostFiles, settingsFile } from './host-script.ts';
+import { codeDir, hostLayout, type Layout, roleOf } from './layout.ts';
+import { hardwareAddressOf, placeOf, type Topology } from './topology.ts';
 
 /** What every host of one sandbox shares. */
 export interface HostParts {
@@ -28,6 +29,9 @@ export interface HostParts {
   readonly switchPid: number;
   readonly compileCache: string;
   readonly bare: boolean;
+  readonly topology: Topology;
+  /** GANTRY_… variables of a host's agent, or of its control plane. */
+  readonly settings: (host: string) => Readonly<Record<string, string>>;
   readonly clock: Clock;
 }
 
@@ -67,7 +71,7 @@ export async function startHost(parts: HostParts, name: string): Promise<Running
   });
   await untilNamespaced(parts, name, pid, () => running);
   if (hostHierarchies(parts.hierarchies).some((one) => one.version === 2)) await leaveRoot(parts, pid, cgroup);
-  await plugIn(parts.switchPid, name, pid);
+  await plugIn(parts, name, pid);
   child.stdin?.write('go\n');
   return {
     name,
@@ -119,11 +123,18 @@ function prepareDisk(parts: HostParts, name: string): void {
     codeDir,
     compileCache: parts.compileCache,
     bare: parts.bare,
+    topology: parts.topology,
   };
   const dir = join(disk.run, 'sandbox');
   mkdirSync(dir);
   writeFileSync(join(dir, 'boot.sh'), bootScript(plan));
   for (const [file, text] of Object.entries(hostFiles(plan))) writeFileSync(join(dir, file), text);
+  writeSettings(parts, name);
+}
+
+/** They count when what they are for is started the next time. */
+export function writeSettings({ layout, settings }: Pick<HostParts, 'layout' | 'settings'>, name: string): void {
+  writeFileSync(join(hostLayout(layout, name).run, 'sandbox', 'settings.env'), settingsFile(settings(name)));
 }
 
 /** In the kernel's own form, a UUID of version 4. */
@@ -178,17 +189,14 @@ async function leaveRoot(parts: HostParts, pid: number, cgroup: string): Promise
   makeCgroup(parts.hierarchies, `${cgroup}/init`);
 }
 
-async function plugIn(switchPid: number, name: string, pid: number): Promise<void> {
+async function plugIn({ switchPid, topology }: HostParts, name: string, pid: number): Promise<void> {
+  const { bridge, addresses, routes } = placeOf(topology, name);
   await ipBatch(switchPid, [`link delete ${name}`]).catch(() => {}); // The last life's cable, if the kernel still holds it.
   await ipBatch(switchPid, [
     `link add ${name} type veth peer name eth0 address ${hardwareAddressOf(name)} netns ${pid}`,
-    `link set ${name} master switch0 up`,
+    `link set ${name} master ${bridge} up`,
   ]);
-  await ipBatch(pid, [
-    `addr add ${addressOf(name)}/24 dev eth0`,
-    'link set eth0 up',
-    `route add default via ${worldAddress}`,
-  ]);
+  await ipBatch(pid, cardLines('eth0', addresses, routes));
 }
 
 function networkOf(pid: number): string | undefined {

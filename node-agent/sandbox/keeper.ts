@@ -8,9 +8,8 @@ import { describe, Fault } from '#proto/kernel/errors.ts';
 import { jsonLog, type Log } from '#proto/kernel/log.ts';
 import { enterCgroupLine, machineHierarchies, makeCgroup } from './cgroups.ts';
 import { type Forwarder, openForwarder } from './forwarder.ts';
-import { type HostParts, lastWord, type RunningHost, startHost } from './host.ts';
+import { type HostParts, lastWord, type RunningHost, startHost, writeSettings } from './host.ts';
 import {
-  addressOf,
   commandLine,
   controlPlaneSocket,
   hostLayout,
@@ -22,12 +21,15 @@ import {
 } from './layout.ts';
 import { startNetwork } from './network.ts';
 import { connectOperator, type Operator } from './operator.ts';
-import { answer, type HostOp, type Request, type SandboxStatus } from './protocol.ts';
+import { answer, type HostOp, type Request, type SandboxStatus, type Settings, type Wishes } from './protocol.ts';
+import { assertTopology, flatTopology, numberOf, placeOf, type Topology } from './topology.ts';
 
-/** What survives the keeper: which hosts there are. */
+/** What survives the keeper: which hosts there are, how they are wired, and what they are told. */
 interface Saved {
   readonly hosts: readonly string[];
   readonly bare: boolean;
+  readonly topology: Topology;
+  readonly settings: Settings;
 }
 
 type Progress = (text: string) => void;
@@ -44,9 +46,9 @@ class Keeper {
   /** Requests that change something run one after another. */
   #turn: Promise<unknown> = Promise.resolve();
 
-  constructor(layout: Layout, parts: HostParts, saved: Saved, log: Log) {
+  constructor(layout: Layout, parts: Omit<HostParts, 'settings'>, saved: Saved, log: Log) {
     this.#layout = layout;
-    this.#parts = parts;
+    this.#parts = { ...parts, settings: (host) => this.#saved.settings[host] ?? {} };
     this.#clock = parts.clock;
     this.#saved = saved;
     this.#log = log;
@@ -67,16 +69,27 @@ class Keeper {
   }
 
   async #change(request: Exclude<Request, { op: 'status' }>, progress: Progress): Promise<SandboxStatus> {
-    if (request.op === 'up') await this.#up(request.hosts, progress);
+    if (request.op === 'up') await this.#up(request.hosts, request.wishes, progress);
     else if (request.op === 'add') await this.#add(progress);
     else await this.#act(request.op, request.host, progress);
     return this.#status();
   }
 
-  async #up(count: number, progress: Progress): Promise<void> {
+  async #up(count: number, wishes: Wishes, progress: Progress): Promise<void> {
+    assertSame(this.#layout, this.#saved, wishes);
+    this.#set(wishes.settings ?? {});
     const wanted = ['m1', ...Array.from({ length: count }, (_, index) => `h${index + 1}`)];
     this.#save([...new Set([...wanted, ...this.#saved.hosts])]);
     await this.#boot(this.#saved.hosts, progress);
+  }
+
+  /** What hosts are told from now on; those that run take it up when what it is for is started anew. */
+  #set(settings: Settings): void {
+    for (const [host, variables] of Object.entries(settings)) {
+      const told = { ...this.#saved.settings[host], ...variables };
+      this.#saved = { ...this.#saved, settings: { ...this.#saved.settings, [host]: told } };
+      if (this.#hosts.get(host)?.isRunning()) writeSettings(this.#parts, host);
+    }
   }
 
   async #add(progress: Progress): Promise<void> {
@@ -89,7 +102,7 @@ class Keeper {
   }
 
   async #act(op: HostOp, name: string, progress: Progress): Promise<void> {
-    addressOf(name);
+    numberOf(name);
     if (!this.#saved.hosts.includes(name)) throw noSuchHost(this.#layout, name, this.#saved.hosts);
     const host = this.#hosts.get(name);
     if (op === 'start') return this.#boot([name], progress);
@@ -209,10 +222,11 @@ class Keeper {
     return {
       name: this.#layout.name,
       bare: this.#saved.bare,
+      topology: this.#saved.topology,
       hosts: this.#saved.hosts.map((name) => ({
         name,
         role: roleOf(name),
-        address: addressOf(name),
+        address: placeOf(this.#saved.topology, name).address,
         power: this.#hosts.get(name)?.isRunning() ? 'on' : 'off',
         cable: this.#hosts.get(name)?.isPlugged() === false ? 'cut' : 'plugged',
       })),
@@ -242,6 +256,17 @@ class Keeper {
   }
 }
 
+/** The wires of a sandbox are laid once: an `up` that asks for others is refused. */
+function assertSame(layout: Layout, saved: Saved, { settings: _, ...wishes }: Wishes): void {
+  const held: Readonly<Record<string, unknown>> = { bare: saved.bare, ...saved.topology };
+  for (const [key, wish] of Object.entries(wishes)) {
+    if (JSON.stringify(held[key]) === JSON.stringify(wish)) continue;
+    throw new Fault('precondition', `sandbox ${layout.name} is there with ${key} ${JSON.stringify(held[key])}`, {
+      remedy: `${commandLine(layout, 'down')}, then up again`,
+    });
+  }
+}
+
 /** A process of the sandbox in a cgroup of its own, started again 300 ms after it ends unless `once`. */
 function startPart(
   parts: { clock: Clock; log: Log },
@@ -260,29 +285,34 @@ function startPart(
   return child;
 }
 
-async function main(name: string, root: string, bare: boolean): Promise<void> {
+async function main(name: string, root: string, wishes: Wishes): Promise<void> {
   const layout = layoutOf(name, root);
   const clock = systemClock;
   const log = jsonLog((line) => process.stderr.write(line), clock.now, 'info', 'sandbox');
   const hierarchies = machineHierarchies();
   const cgroup = (part: string) => `gantry-sandbox/${name}/${part}`;
+  const { bare = false, settings: _, ...wires } = wishes;
+  const fresh: Saved = { hosts: [], bare, topology: { ...flatTopology, ...wires }, settings: {} };
   const saved: Saved = existsSync(layout.stateFile)
-    ? (JSON.parse(readFileSync(layout.stateFile, 'utf8')) as Saved)
-    : { hosts: [], bare };
+    ? { ...fresh, ...(JSON.parse(readFileSync(layout.stateFile, 'utf8')) as Partial<Saved>) }
+    : fresh;
+  assertTopology(saved.topology);
   mkdirSync(layout.dir, { recursive: true });
   const network = await startNetwork(
     (part, line, once) => startPart({ clock, log }, makeCgroup(hierarchies, cgroup(part)), line, once),
     layout,
+    saved.topology,
     clock,
   );
   const compileCache = process.env.NODE_COMPILE_CACHE ?? '/var/cache/gantry';
-  const parts: HostParts = {
+  const parts = {
     layout,
     hierarchies,
     keeperCgroup: cgroup('keeper'),
     switchPid: network.switchPid,
     compileCache,
     bare: saved.bare,
+    topology: saved.topology,
     clock,
   };
   const keeper = new Keeper(layout, parts, saved, log);
@@ -291,6 +321,6 @@ async function main(name: string, root: string, bare: boolean): Promise<void> {
   server.listen(layout.keeperSocket);
 }
 
-const [name, root, kind] = process.argv.slice(2);
-if (name === undefined || root === undefined) throw new Fault('invalid', 'usage: keeper.ts NAME ROOT [bare]');
-await main(name, root, kind === 'bare');
+const [name, root, wishes = '{}'] = process.argv.slice(2);
+if (name === undefined || root === undefined) throw new Fault('invalid', 'usage: keeper.ts NAME ROOT [WISHES as JSON]');
+await main(name, root, JSON.parse(wishes) as Wishes);

@@ -34,12 +34,8 @@ export interface HostLayout {
 
 export type Role = 'manager' | 'worker';
 
-/** The addresses on the virtual switch; every sandbox has a switch of its own, so all use the same. */
-export const switchNetwork = '10.90.0.0/24';
+/** Of the manager, on the first link of every sandbox. */
 export const managerAddress = '10.90.0.250';
-export const worldAddress = '10.90.0.254';
-/** An address beyond the switch that answers HTTP with the address of who asks. */
-export const outsideAddress = '203.0.113.1';
 /** The sandbox's registry, as images are named: plain HTTP inside the switch's network. */
 export const registryName = 'registry:5000';
 export const maxHosts = 200;
@@ -114,23 +110,6 @@ export function noSuchHost(layout: Layout, host: string, hosts: readonly string[
 /** The operator socket of the sandbox's manager, seen from the machine. */
 export function controlPlaneSocket(layout: Layout): string {
   return join(layout.dir, 'm1', 'run', 'gantry', 'control-plane.sock');
-}
-
-/** The address of a host: m1 is the manager, hK the K-th worker. Throws `invalid` for other names. */
-export function addressOf(host: string): string {
-  if (host === 'm1') return managerAddress;
-  const index = /^h([1-9][0-9]{0,2})$/.exec(host)?.[1];
-  if (index === undefined || Number(index) > maxHosts) {
-    throw new Fault('invalid', `"${host}" is not a host of a sandbox`, {
-      remedy: `hosts are m1 and h1 to h${maxHosts}`,
-    });
-  }
-  return `10.90.0.${index}`;
-}
-
-/** A host keeps its network card when it boots anew: with another one, its neighbours would talk to the old for ten seconds. */
-export function hardwareAddressOf(host: string): string {
-  return `02:67:00:00:00:${Number(addressOf(host).split('.').at(-1)).toString(16).padStart(2, '0')}`;
 }
 
 export function roleOf(host: string): Role {

@@ -3,8 +3,9 @@ import { spawn } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { Command, CommanderError, Option } from 'commander';
 import { describe, Fault, isFault } from '#proto/kernel/errors.ts';
-import type { SandboxStatus } from './protocol.ts';
+import type { SandboxStatus, Settings, Wishes } from './protocol.ts';
 import { listSandboxes, openSandbox } from './sandbox.ts';
+import type { Topology } from './topology.ts';
 
 const program = new Command('gantry sandbox')
   .exitOverride() // First: the subcommands inherit it.
@@ -25,11 +26,16 @@ program
   .option('--hosts <count>', 'how many worker hosts', '3')
   .option('--managers <count>', 'how many managers', '1')
   .option('--bare', 'containerd and a registry only, nothing of Gantry')
-  .action(async (options: { hosts: string; managers: string; bare?: true }) => {
+  .option('--layout <layout>', 'flat: one link (default); routed: h2, h4 … on a second one, behind a router')
+  .option('--mtu <bytes>', 'widest packet that the router of a routed layout lets through')
+  .option('--nat <hosts>', 'hosts behind a router that translates addresses, by comma: h3')
+  .option('--ipv6', 'IPv6 addresses on links, hosts and the world, too')
+  .option('--set <host:name=value>', 'a GANTRY_… variable of a host, e.g. h1:GANTRY_SUBNET=10.192.7.0/24', listed, [])
+  .action(async (options: UpOptions) => {
     if (options.managers !== '1') {
       throw new Fault('unsupported', 'a sandbox has one manager for now', { remedy: 'leave --managers out' });
     }
-    show(await sandbox().up({ hosts: countOf(options.hosts), bare: options.bare === true, onProgress: progress }));
+    show(await sandbox().up({ hosts: countOf(options.hosts), ...wishesOf(options), onProgress: progress }));
   });
 program
   .command('down')
@@ -70,7 +76,7 @@ for (const [op, what] of [
 }
 program
   .command('exec <host> <command...>')
-  .description('run a command inside a host, or "world" for the network outside')
+  .description('run a command inside a host, or in the network of "world" (outside), "switch", "router" or "nat"')
   .passThroughOptions()
   .action(async (host: string, command: string[]) => {
     const [file, ...args] = sandbox().execLine(host, command);
@@ -115,6 +121,45 @@ program.hook('preAction', (_, command) => {
   if (json) program.setOptionValue('json', true);
 });
 
+interface UpOptions {
+  readonly hosts: string;
+  readonly managers: string;
+  readonly bare?: true;
+  readonly layout?: string;
+  readonly mtu?: string;
+  readonly nat?: string;
+  readonly ipv6?: true;
+  readonly set: readonly string[];
+}
+
+function listed(value: string, before: readonly string[]): readonly string[] {
+  return [...before, value];
+}
+
+/** What was asked for; what was not stays as it is. */
+function wishesOf({ bare, layout, mtu, nat, ipv6, set }: UpOptions): Wishes {
+  if (layout !== undefined && layout !== 'flat' && layout !== 'routed')
+    throw new Fault('invalid', `"${layout}" is no layout of a sandbox`, { remedy: 'give flat or routed' });
+  const wires: Partial<Topology> = {
+    ...(layout === undefined ? {} : { layout }),
+    ...(mtu === undefined ? {} : { mtu: Number(mtu) }),
+    ...(nat === undefined ? {} : { nat: nat.split(',').filter((host) => host !== '') }),
+    ...(ipv6 ? { ipv6 } : {}),
+  };
+  return { ...wires, ...(bare ? { bare } : {}), settings: settingsOf(set) };
+}
+
+function settingsOf(set: readonly string[]): Settings {
+  const settings: Record<string, Record<string, string>> = {};
+  for (const text of set) {
+    const [, host = '', name = '', value = ''] = /^([a-z0-9]+):(GANTRY_[A-Z0-9_]+)=(.*)$/.exec(text) ?? [];
+    if (name === '')
+      throw new Fault('invalid', `"${text}" is no setting of a host`, { remedy: 'write it as h1:GANTRY_NAME=value' });
+    settings[host] = { ...settings[host], [name]: value };
+  }
+  return settings;
+}
+
 function countOf(text: string): number {
   const count = Number(text);
   if (Number.isInteger(count) && count >= 1 && count <= 200) return count;
@@ -135,7 +180,8 @@ function table(status: SandboxStatus): string {
       .trimEnd();
   });
   const ports = status.ports.map(
-    ({ port, problem }) => `127.0.0.1:${port}${problem ? ` not forwarded: ${problem}` : ''}`,
+    ({ port, protocol, problem }) =>
+      `127.0.0.1:${port}${protocol === 'udp' ? '/udp' : ''}${problem ? ` not forwarded: ${problem}` : ''}`,
   );
   const header = ['HOST', 'ADDRESS', 'POWER', 'CABLE', 'NODE']
     .map((cell) => cell.padEnd(14))

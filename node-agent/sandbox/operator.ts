@@ -3,14 +3,20 @@ import { credentials } from '@grpc/grpc-js';
 import { OperatorClient } from '#proto/gen/gantry/v1/operator.ts';
 import { call, channelOptions } from '#proto/rpc.ts';
 
+/** A port that services publish on every node. */
+export interface PublishedPort {
+  readonly port: number;
+  readonly protocol: 'tcp' | 'udp';
+}
+
 /** The questions; every one rejects with a Fault while no control plane answers. */
 export interface Operator {
   createToken(): Promise<string>;
   readyNodes(): Promise<{ readonly name: string; readonly address: string; readonly bootId: string }[]>;
   /** Ids of all members, whatever their state. */
   nodeIds(): Promise<string[]>;
-  /** Published TCP ports of all services. */
-  publishedPorts(): Promise<number[]>;
+  /** Published TCP and UDP ports of all services. */
+  publishedPorts(): Promise<PublishedPort[]>;
   close(): void;
 }
 
@@ -47,9 +53,9 @@ export function connectOperator(socket: string): Operator {
     async publishedPorts() {
       const { services } = await list('service');
       const ports = services.flatMap(({ service }) => service?.spec?.ports ?? []);
-      return [
-        ...new Set(ports.filter((port) => port.protocol !== 'udp' && port.published > 0).map((port) => port.published)),
-      ];
+      return ports.flatMap(({ published, protocol }) =>
+        published > 0 && protocol !== 'sctp' ? [{ port: published, protocol: protocol === 'udp' ? 'udp' : 'tcp' }] : [],
+      );
     },
     close: () => client.close(),
   };

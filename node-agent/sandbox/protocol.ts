@@ -2,12 +2,20 @@
 import { connect, type Socket } from 'node:net';
 import { Fault, type FaultCode } from '#proto/kernel/errors.ts';
 import { type Layout, notRunning } from './layout.ts';
+import type { PublishedPort } from './operator.ts';
+import type { Topology } from './topology.ts';
 
 export type Request =
-  | { readonly op: 'up'; readonly hosts: number; readonly bare: boolean }
+  | { readonly op: 'up'; readonly hosts: number; readonly wishes: Wishes }
   | { readonly op: 'status' }
   | { readonly op: 'add' }
   | { readonly op: HostOp; readonly host: string };
+
+/** Variables by their name, for each host. */
+export type Settings = Readonly<Record<string, Readonly<Record<string, string>>>>;
+
+/** What an `up` may ask for beside a number of hosts; what it does not name stays as it was. */
+export type Wishes = Partial<Topology> & { readonly bare?: boolean; readonly settings?: Settings };
 
 export type HostOp = 'start' | 'kill' | 'crash' | 'cut' | 'join';
 
@@ -22,12 +30,13 @@ export interface HostStatus {
 export interface SandboxStatus {
   readonly name: string;
   readonly bare: boolean;
+  readonly topology: Topology;
   readonly hosts: readonly HostStatus[];
   readonly controlPlane: 'answering' | 'silent' | 'none';
   /** Names of nodes that the control plane calls ready. */
   readonly ready: readonly string[];
   /** Ports of 127.0.0.1 that lead into the sandbox, and those that could not be had. */
-  readonly ports: readonly { readonly port: number; readonly problem?: string }[];
+  readonly ports: readonly (PublishedPort & { readonly problem?: string })[];
 }
 
 export type Reply =

@@ -16,7 +16,6 @@ import {
 import { runCommand } from './command.ts';
 import { lastLines } from './host.ts';
 import {
-  addressOf,
   codeDir,
   commandLine,
   hostLayout,
@@ -26,19 +25,26 @@ import {
   notRunning,
   sandboxRoot,
 } from './layout.ts';
-import { ask, type HostOp, type SandboxStatus } from './protocol.ts';
+import { ask, type HostOp, type SandboxStatus, type Wishes } from './protocol.ts';
+import { assertTopology, flatTopology, numberOf } from './topology.ts';
 
 const cgroupRoot = 'gantry-sandbox';
+/** What is no host, but has a network of its own. */
+const networkParts: readonly string[] = ['world', 'switch', 'router', 'nat'];
 
 /** A named sandbox, running or not. */
 export interface Sandbox {
   readonly layout: Layout;
-  /** Starts it, or what of it is off; harmless when it runs. `bare`: hosts with containerd and a registry, nothing of Gantry. */
-  up(options?: {
-    readonly hosts?: number;
-    readonly bare?: boolean;
-    readonly onProgress?: (text: string) => void;
-  }): Promise<SandboxStatus>;
+  /**
+   * Starts it, or what of it is off; harmless when it runs. `bare`: hosts with containerd and a registry, nothing of
+   * Gantry. `settings`: GANTRY_… variables of a host's agent, or of m1's control plane. The rest is its wires (topology.ts).
+   */
+  up(
+    options?: Wishes & {
+      readonly hosts?: number;
+      readonly onProgress?: (text: string) => void;
+    },
+  ): Promise<SandboxStatus>;
   /** Ends every process of it, whatever state it is in, and removes its cgroups, mounts and (unless `keep`) its disk. */
   down(options?: { readonly keep?: boolean }): Promise<void>;
   /** Rejects with `unavailable` when it does not run. */
@@ -47,7 +53,7 @@ export interface Sandbox {
   add(onProgress?: (text: string) => void): Promise<SandboxStatus>;
   /** start: power on · kill: power plug (cable first) · crash: init alone dies · cut and join: the network cable. */
   act(op: HostOp, host: string, onProgress?: (text: string) => void): Promise<SandboxStatus>;
-  /** The program and arguments that run `command` inside a host (or in the network of `world`). */
+  /** The program and arguments that run `command` inside a host, or in the network of `world`, `switch`, `router` or `nat`. */
   execLine(host: string, command: readonly string[]): readonly [string, ...string[]];
   /** Runs a command inside a host to its end and resolves to its standard output. */
   run(host: string, command: readonly string[], input?: string): Promise<string>;
@@ -65,14 +71,17 @@ export function openSandbox(
   const clock = options.clock ?? systemClock;
   const sandbox: Sandbox = {
     layout,
-    async up({ hosts = 3, bare = false, onProgress } = {}) {
+    async up({ hosts = 3, onProgress, ...wishes } = {}) {
       if (process.getuid?.() !== 0)
         throw new Fault('forbidden', 'a sandbox needs root: it makes namespaces, mounts and cgroups');
+      const { bare: _, settings: told = {}, ...wires } = wishes;
+      if (!existsSync(layout.stateFile)) assertTopology({ ...flatTopology, ...wires });
+      for (const host of Object.keys(told)) numberOf(host);
       mkdirSync(layout.dir, { recursive: true, mode: 0o755 });
       await refuseNamesake(layout, clock);
-      const keeper = (await isListening(layout)) ? undefined : launchKeeper(layout, root, bare);
+      const keeper = (await isListening(layout)) ? undefined : launchKeeper(layout, root, wishes);
       await untilListening(layout, clock, keeper);
-      return await ask(layout, { op: 'up', hosts, bare }, onProgress);
+      return await ask(layout, { op: 'up', hosts, wishes }, onProgress);
     },
     async down({ keep = false } = {}) {
       await endProcesses(layout, clock);
@@ -127,14 +136,14 @@ async function refuseNamesake(layout: Layout, clock: Clock): Promise<void> {
 }
 
 /** Starts the keeper detached, in its cgroup and a pid namespace whose init reaps; a lock lets only one of two win. */
-function launchKeeper(layout: Layout, root: string, bare: boolean): ChildProcess {
+function launchKeeper(layout: Layout, root: string, wishes: Wishes): ChildProcess {
   const dirs = makeCgroup(machineHierarchies(), `${cgroupRoot}/${layout.name}/keeper`);
   const keeper = [
     process.execPath,
     join(codeDir, 'node-agent/sandbox/keeper.ts'),
     layout.name,
     root,
-    ...(bare ? ['bare'] : []),
+    JSON.stringify({ ...wishes, settings: {} }), // These come with the request, and never stand in a process list.
   ];
   const inside = `mount -t proc proc /proc && exec tini -- ${keeper.map((word) => `'${word}'`).join(' ')}`;
   const line = `${enterCgroupLine(dirs)} && exec flock --nonblock --conflict-exit-code 75 "$1" unshare --mount --pid --fork --kill-child --propagation private sh -c "$2"`;
@@ -202,20 +211,26 @@ async function unmountLeftovers(layout: Layout): Promise<void> {
 
 /** Every host has had a disk since it was made. */
 function assertHost(layout: Layout, host: string): void {
-  addressOf(host);
+  numberOf(host);
   if (existsSync(hostLayout(layout, host).dir)) return;
   if (!existsSync(layout.dir)) throw notRunning(layout);
-  const isHost = (entry: string) => /^(m1|h\d+)$/.test(entry);
-  throw noSuchHost(layout, host, readdirSync(layout.dir).filter(isHost).sort());
+  throw noSuchHost(layout, host, hostsOf(layout));
+}
+
+function hostsOf(layout: Layout): string[] {
+  return readdirSync(layout.dir)
+    .filter((entry) => /^(m1|h\d+)$/.test(entry))
+    .sort();
 }
 
 function execLine(layout: Layout, host: string, command: readonly string[]): readonly [string, ...string[]] {
   const hierarchies = machineHierarchies();
   const cgroup = `${cgroupRoot}/${layout.name}/${host}`;
   const pids = processesIn(hierarchies, cgroup);
-  if (host === 'world') {
+  if (networkParts.includes(host)) {
     const holder = pids.find((pid) => namespaceDepth(pid).depth === 2);
-    if (holder === undefined) throw notRunning(layout);
+    if (holder === undefined)
+      throw existsSync(layout.dir) ? noSuchHost(layout, host, hostsOf(layout)) : notRunning(layout);
     return ['nsenter', '-t', String(holder), '-n', '--', ...command];
   }
   assertHost(layout, host);

@@ -5,9 +5,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import { hierarchiesIn, machineHierarchies, processesIn } from '#node-agent/sandbox/cgroups.ts';
-import { outsideAddress } from '#node-agent/sandbox/layout.ts';
 import { buildSampleImage, pushSampleImage } from '#node-agent/sandbox/sample-image.ts';
 import { listSandboxes, openSandbox } from '#node-agent/sandbox/sandbox.ts';
+import { outside } from '#node-agent/sandbox/topology.ts';
 import { newId, systemRandom } from '#proto/kernel/random.ts';
 import { eventually } from '#test/support/eventually.ts';
 import { machineState } from '#test/support/machine-state.ts';
@@ -61,7 +61,7 @@ describe('a sandbox of two hosts', () => {
 
   test('connects them to each other and to a world that sees their addresses', async () => {
     expect(await reaches('h1', '10.90.0.2')).toBe(true);
-    const seen = await sandbox.run('h2', ['curl', '--silent', '--max-time', '3', `http://${outsideAddress}/`]);
+    const seen = await sandbox.run('h2', ['curl', '--silent', '--max-time', '3', `http://${outside.address}/`]);
     expect(seen).toBe('10.90.0.2\n');
   });
 

@@ -1,17 +1,21 @@
 /** Published ports on 127.0.0.1: opened and closed as the cluster says, spread over its hosts, honest about ports that are taken. */
+
+import { createSocket, type Socket as UdpSocket } from 'node:dgram';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { type AddressInfo, connect, createServer, type Server } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
+import { onDatagrams, sendDatagram } from '#node-agent/sandbox/datagrams.ts';
 import { type Forwarder, openForwarder } from '#node-agent/sandbox/forwarder.ts';
+import type { PublishedPort } from '#node-agent/sandbox/operator.ts';
 import { sleepOn, systemClock } from '#proto/kernel/clock.ts';
 import { silentLog } from '#proto/kernel/log.ts';
 import { eventually } from '#test/support/eventually.ts';
 
 const dir = mkdtempSync(join(tmpdir(), 'gfwd-'));
 const gateway = join(dir, 'gateway.sock');
-const cluster = { ports: [] as number[], nodes: ['10.90.0.1', '10.90.0.2'], dead: new Set<string>() };
+const cluster = { ports: [] as PublishedPort[], nodes: ['10.90.0.1', '10.90.0.2'], dead: new Set<string>() };
 let gatewayServer: Server;
 let forwarder: Forwarder;
 let look: () => void = () => {};
@@ -30,9 +34,11 @@ beforeAll(async () => {
   gatewayServer = createServer((socket) => {
     socket.on('error', () => {});
     socket.once('data', (line) => {
-      const target = line.toString().trim();
+      const [protocol, target = ''] = line.toString().trim().split(' ');
       if (cluster.dead.has(target.split(':')[0] as string)) return socket.end('ECONNREFUSED\n');
-      socket.end(`ok\nfrom ${target}`);
+      if (protocol === 'tcp') return socket.end(`ok\nfrom ${target}`);
+      socket.write('ok\n');
+      onDatagrams(socket, (datagram) => sendDatagram(socket, Buffer.from(`${datagram} by ${target}`)));
     });
   });
   await new Promise<void>((resolve) => gatewayServer.listen(gateway, resolve));
@@ -56,7 +62,11 @@ afterAll(async () => {
 });
 
 async function publish(...ports: number[]): Promise<void> {
-  cluster.ports = ports;
+  return publishAs('tcp', ...ports);
+}
+
+async function publishAs(protocol: 'tcp' | 'udp', ...ports: number[]): Promise<void> {
+  cluster.ports = ports.map((port) => ({ port, protocol }));
   look();
   await eventually(() => forwarder.ports().length === ports.length);
 }
@@ -120,4 +130,63 @@ test('a port that another process has is reported, and taken once it is free', a
     return forwarder.ports()[0]?.problem === undefined;
   });
   expect(await eventually(() => read(port))).toContain(`:${port}`);
+});
+
+/** A client of its own port; what it hears is kept. */
+function udpClient(): { readonly socket: UdpSocket; readonly heard: string[]; say(text: string, port: number): void } {
+  const socket = createSocket('udp4');
+  const heard: string[] = [];
+  socket.on('message', (datagram) => heard.push(datagram.toString()));
+  return { socket, heard, say: (text, port) => socket.send(text, port, '127.0.0.1') };
+}
+
+test('each client of a UDP port is a flow of its own to one host, and hears its own answers', async () => {
+  const port = await freePort();
+  await publishAs('udp', port);
+  const [one, two] = [udpClient(), udpClient()];
+  try {
+    for (const text of ['a', '', 'x'.repeat(60_000)]) one.say(text, port);
+    await eventually(() => one.heard.length === 3);
+    two.say('b', port);
+    await eventually(() => two.heard.length === 1);
+    const [host] = /10\.90\.0\.[12]/.exec(one.heard[0] as string) as RegExpExecArray;
+    expect(one.heard.map((text) => text.replace(/x+/, 'x'))).toEqual(
+      ['a', '', 'x'].map((text) => `${text} by ${host}:${port}`),
+    );
+    expect(two.heard).toEqual([`b by ${host === '10.90.0.1' ? '10.90.0.2' : '10.90.0.1'}:${port}`]);
+  } finally {
+    for (const { socket } of [one, two]) socket.close();
+  }
+});
+
+test('a UDP port passes over a host that has no way, is closed when published no more, and reported where it is taken', async () => {
+  const other = createSocket('udp4');
+  await new Promise<void>((resolve) => other.bind(0, '127.0.0.1', resolve));
+  const { port } = other.address();
+  await publishAs('udp', port);
+  await eventually(() => forwarder.ports()[0]?.problem === 'taken by another process of this machine');
+  await new Promise<void>((resolve) => other.close(resolve));
+  await eventually(() => {
+    look();
+    return forwarder.ports()[0]?.problem === undefined;
+  });
+  cluster.dead.add('10.90.0.1');
+  const client = udpClient();
+  try {
+    for (let index = 0; index < 3; index++) {
+      await eventually(() => {
+        client.say('a', port);
+        return client.heard.length > index;
+      });
+    }
+    expect(new Set(client.heard)).toEqual(new Set([`a by 10.90.0.2:${port}`]));
+  } finally {
+    cluster.dead.clear();
+    client.socket.close();
+  }
+  await publish();
+  await new Promise<void>((resolve, reject) => {
+    const free = createSocket('udp4').on('error', reject);
+    free.bind(port, '127.0.0.1', () => free.close(() => resolve()));
+  });
 });

@@ -1,17 +1,8 @@
 /** Names and addresses of a sandbox, and what its sample image is made of. */
 import { createHash } from 'node:crypto';
 import { expect, test } from 'vitest';
-import { addressOf, hardwareAddressOf, layoutOf, sandboxRoot } from '#node-agent/sandbox/layout.ts';
+import { layoutOf, sandboxRoot } from '#node-agent/sandbox/layout.ts';
 import { buildSampleImage } from '#node-agent/sandbox/sample-image.ts';
-
-test('a host has its address and its network card by its name', () => {
-  expect([addressOf('m1'), addressOf('h1'), addressOf('h200')]).toEqual(['10.90.0.250', '10.90.0.1', '10.90.0.200']);
-  expect(hardwareAddressOf('h10')).toBe('02:67:00:00:00:0a');
-});
-
-test.for(['h0', 'h201', 'm2', 'x', 'h1;reboot', ''])('"%s" is no host', (name) => {
-  expect(() => addressOf(name)).toThrow('is not a host of a sandbox');
-});
 
 test.for(['', '..', 'a/b', 'A', '-a', 'a'.repeat(32)])('"%s" names no sandbox', (name) => {
   expect(() => layoutOf(name, '/x')).toThrow('cannot name a sandbox');
