@@ -16,6 +16,8 @@ export interface Dirty {
   readonly endpoints: Set<ServiceId>;
   /** Nodes that all others must hear of. */
   readonly peers: Set<NodeId>;
+  /** Networks, by name, that every node must hear of. */
+  readonly networks: Set<string>;
   /** Registries whose login changed. */
   readonly credentials: Set<string>;
   /** Nodes whose own record changed in what their agent acts on, or has gone. */
@@ -27,6 +29,7 @@ export function nothingDirty(): Dirty {
     tasks: new Map(),
     endpoints: new Set(),
     peers: new Set(),
+    networks: new Set(),
     credentials: new Set(),
     records: new Set(),
   };
@@ -42,6 +45,7 @@ export function itemsOf(snapshot: Snapshot, node: NodeId, unseal: Unseal): Assig
     const peer = other.id === node ? undefined : peerOf(other);
     if (peer) items.push({ kind: 'peer', ...peer });
   }
+  for (const network of snapshot.all('network')) items.push({ kind: 'network', ...network });
   for (const service of snapshot.all('service')) items.push({ kind: 'endpoint', ...endpointOf(snapshot, service) });
   const registries = new Set<string>();
   const tasks: AssignmentItem[] = [];
@@ -74,6 +78,9 @@ export function mark(dirty: Dirty, delta: Delta): void {
         if (change.before && !(change.after && sameRecord(change.before, change.after))) dirty.records.add(id);
         break;
       }
+      case 'network':
+        dirty.networks.add(change.key);
+        break;
       case 'credential':
         dirty.credentials.add(change.key);
         break;
@@ -100,6 +107,7 @@ function sameForAgent(a: Task, b: Task): boolean {
     a.wanted === b.wanted &&
     a.startAfterMs === b.startAfterMs &&
     a.address === b.address &&
+    same(a.addresses, b.addresses) &&
     a.revision === b.revision
   );
 }
@@ -123,7 +131,10 @@ function sameEndpointSpec(a: Service | undefined, b: Service | undefined): boole
     a.spec.name === b.spec.name &&
     a.spec.project === b.spec.project &&
     same(a.spec.ports, b.spec.ports) &&
-    same(a.spec.aliases, b.spec.aliases)
+    same(a.spec.aliases, b.spec.aliases) &&
+    same(a.spec.template.networks, b.spec.template.networks) &&
+    same(a.spec.allowFrom, b.spec.allowFrom) &&
+    a.spec.sticky === b.spec.sticky
   );
 }
 

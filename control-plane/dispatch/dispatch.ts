@@ -6,20 +6,23 @@ import type {
   ControlMessage,
   Assignment as WireAssignment,
 } from '#proto/gen/gantry/v1/agent.ts';
-import type { Clock } from '#proto/kernel/clock.ts';
+import type { Clock, Timer } from '#proto/kernel/clock.ts';
 import { Fault } from '#proto/kernel/errors.ts';
 import type { Log } from '#proto/kernel/log.ts';
 import type { Random } from '#proto/kernel/random.ts';
-import type { NodeId } from '#proto/model/ids.ts';
+import type { NodeId, TaskId } from '#proto/model/ids.ts';
+import { occupiesNode, type Task } from '#proto/model/task.ts';
 import { assignmentToWire } from '#proto/model/wire.ts';
 import type { MessageStream } from '#proto/stream.ts';
 import type { Delta } from '../store/records.ts';
 import type { Store } from '../store/store.ts';
 import { type Dirty, endpointOf, mark, nothingDirty, peerOf, type Unseal } from './assign.ts';
 import { BeatLiveness } from './liveness.ts';
+import { type Notice, NoticeDesk } from './notices.ts';
 import { RelayDesk } from './relay.ts';
 import { NodeSession, notMember } from './session.ts';
 import { StatusWriter } from './status.ts';
+import { isLeaving, leavesService, type Sender, Withdrawals } from './withdrawal.ts';
 
 export interface DispatchParts {
   readonly store: Store;
@@ -30,11 +33,13 @@ export interface DispatchParts {
   readonly replica: string;
   /** Opens the sealed password of a login. */
   readonly unseal: Unseal;
+  /** Hears what nodes say has happened on them. */
+  readonly notice?: (notice: Notice) => void;
 }
 
 /** How often agents beat. */
 const heartbeatPeriodMs = 200;
-/** Endpoint changes of this long go out together: a burst of starts is a few messages, not one for each. */
+/** Endpoint changes within this long of the last go out together: a burst of starts is a few messages, not one for each. */
 const endpointTickMs = 10;
 
 export class Dispatch {
@@ -42,12 +47,17 @@ export class Dispatch {
   readonly relays: RelayDesk;
   readonly #parts: DispatchParts;
   readonly #writer: StatusWriter;
+  readonly #notices: NoticeDesk;
   readonly #sessions = new Map<NodeId, NodeSession>();
   readonly #unsubscribe: (() => void)[] = [];
   #lastSession = 0;
   #servedEpoch: number | undefined;
   #dirty: Dirty = nothingDirty();
-  #tick: { cancel(): void } | undefined;
+  #tick: Timer | undefined;
+  #broadcastAtMs = Number.NEGATIVE_INFINITY;
+  readonly #withdrawals = new Withdrawals();
+  /** Of the next look at what is withheld, and when it is due (monotonic ms). */
+  #look: { readonly timer: Timer; readonly atMs: number } | undefined;
 
   constructor(parts: DispatchParts) {
     this.#parts = parts;
@@ -59,12 +69,14 @@ export class Dispatch {
       ask: (node, request) => this.#sessions.get(node)?.openRelay(request) ?? false,
     });
     const epoch = () => this.epoch;
+    this.#notices = new NoticeDesk(clock, (notice) => parts.notice?.(notice));
     this.#writer = new StatusWriter({ store, clock, log: parts.log.with('status'), epoch });
     this.#servedEpoch = this.epoch;
     this.#unsubscribe.push(
       store.subscribe((delta) => this.#changed(delta)),
       store.onLeadership(() => this.#leadershipChanged()),
     );
+    if (this.#servedEpoch !== undefined) this.#withholdAll();
   }
 
   /** Of this replica's leadership; undefined while it follows. */
@@ -93,9 +105,15 @@ export class Dispatch {
         clock: this.#parts.clock,
         log: this.#parts.log,
         writer: this.#writer,
+        notices: this.#notices,
         unseal: this.#parts.unseal,
         heartbeatPeriodMs,
         epoch: () => this.epoch,
+        withheld: (task) => this.#withdrawals.holds(task),
+        applied: () => {
+          this.#withdrawals.caughtUp(node);
+          this.#lookSoon(0);
+        },
       },
       (ended) => {
         if (this.#sessions.get(node) === ended) {
@@ -141,6 +159,8 @@ export class Dispatch {
   close(): void {
     for (const unsubscribe of this.#unsubscribe) unsubscribe();
     this.#tick?.cancel();
+    this.#look?.timer.cancel();
+    this.#withdrawals.clear();
     this.#writer.close();
     for (const session of this.#sessions.values()) {
       session.close(new Fault('unavailable', 'this control plane replica is stopping'));
@@ -155,17 +175,87 @@ export class Dispatch {
     this.liveness.reset();
     this.#writer.clear();
     this.#dirty = nothingDirty();
+    this.#withdrawals.clear();
     const sessions = [...this.#sessions.values()];
     this.#sessions.clear();
     for (const session of sessions) session.redirect();
+    if (epoch !== undefined) this.#withholdAll();
   }
 
-  /** Tasks go out at once, what all nodes must hear a moment later and together. */
+  /** What the last leader told nobody knows: stops wait for the evidence of this one. */
+  #withholdAll(): void {
+    const { snapshot } = this.#parts.store;
+    this.#withhold(snapshot.revision, [...snapshot.all('task')].filter(isLeaving));
+  }
+
+  #withhold(revision: number, tasks: readonly Task[]): void {
+    this.#withdrawals.withhold(revision, tasks, this.#parts.clock.monotonic());
+    this.#lookLater();
+  }
+
+  /** Stops of this step are withheld; those of tasks that ended meanwhile need not be any more. */
+  #withdraw(delta: Delta): void {
+    const leaving: Task[] = [];
+    for (const change of delta.changes) {
+      // Who is down is waited for no longer.
+      if (change.table === 'node') this.#lookSoon(0);
+      if (change.table !== 'task') continue;
+      const { before, after } = change;
+      if (leavesService(before, after)) leaving.push(after);
+      else if (!after || !occupiesNode(after)) this.#withdrawals.drop(change.key as TaskId);
+    }
+    this.#withhold(delta.revision, leaving);
+  }
+
+  /** Whoever may have a way to tasks in its kernel, whether or not its agent is there at the moment. */
+  *#senders(): Generator<Sender> {
+    for (const node of this.#parts.store.snapshot.all('node')) {
+      const session = this.#sessions.get(node.id);
+      if (node.subnet === '' || !(node.state === 'ready' || session?.live)) continue;
+      yield { id: node.id, appliedRevision: session?.appliedRevision ?? 0 };
+    }
+  }
+
+  /** Tells nodes of the stops that need not be withheld any more. */
+  #releaseStops(): void {
+    const released = this.#withdrawals.release(this.#senders(), this.#parts.clock.monotonic());
+    for (const [node, tasks] of released) {
+      this.#sessions.get(node)?.sendOwn({ ...nothingDirty(), tasks: new Map([[node, tasks]]) });
+    }
+    this.#lookLater();
+  }
+
+  #lookLater(): void {
+    const { deadlineMs } = this.#withdrawals;
+    if (deadlineMs !== undefined) this.#lookSoon(Math.max(0, deadlineMs - this.#parts.clock.monotonic()));
+  }
+
+  /** What many nodes say in one turn is looked at once. */
+  #lookSoon(inMs: number): void {
+    if (!this.#withdrawals.waiting) return;
+    const { clock } = this.#parts;
+    const atMs = clock.monotonic() + inMs;
+    if (this.#look && this.#look.atMs <= atMs) return;
+    this.#look?.timer.cancel();
+    const timer = clock.after(inMs, () => {
+      this.#look = undefined;
+      this.#releaseStops();
+    });
+    this.#look = { timer, atMs };
+  }
+
+  /**
+   * Tasks go out at once, what all nodes must hear a moment later and together; but nothing before what it stands on: who has
+   * applied a revision holds all that the network is at that revision.
+   */
   #changed(delta: Delta): void {
+    if (this.epoch === undefined) return;
+    this.#withdraw(delta);
     if (this.#sessions.size === 0) return;
     const dirty = this.#dirty;
     mark(dirty, delta);
     if (dirty.tasks.size > 0) {
+      this.#broadcast();
       for (const node of dirty.tasks.keys()) this.#sessions.get(node)?.sendOwn({ ...dirty, credentials: new Set() });
       dirty.tasks.clear();
     }
@@ -177,6 +267,7 @@ export class Dispatch {
         this.#sessions.delete(node);
         session?.expel();
         this.liveness.forget(node);
+        this.#withdrawals.caughtUp(node);
       }
     }
     dirty.records.clear();
@@ -184,8 +275,19 @@ export class Dispatch {
       for (const session of this.#sessions.values()) session.sendOwn(dirty);
       dirty.credentials.clear();
     }
-    if (dirty.endpoints.size + dirty.peers.size === 0 || this.#tick) return;
-    this.#tick = this.#parts.clock.after(endpointTickMs, () => {
+    this.#broadcastSoon();
+  }
+
+  /** The first change goes out at once, what follows it closely together. */
+  #broadcastSoon(): void {
+    if (this.#dirty.endpoints.size + this.#dirty.peers.size === 0 || this.#tick) return;
+    const { clock } = this.#parts;
+    const waitMs = this.#broadcastAtMs + endpointTickMs - clock.monotonic();
+    if (waitMs <= 0) {
+      this.#broadcast();
+      return;
+    }
+    this.#tick = clock.after(waitMs, () => {
       this.#tick = undefined;
       this.#broadcast();
     });
@@ -195,8 +297,7 @@ export class Dispatch {
     const { snapshot } = this.#parts.store;
     const epoch = this.epoch;
     const { endpoints, peers } = this.#dirty;
-    this.#dirty = nothingDirty();
-    if (epoch === undefined) return;
+    if (epoch === undefined || endpoints.size + peers.size === 0) return;
     const put: WireAssignment[] = [];
     const remove: string[] = [];
     for (const id of endpoints) {
@@ -215,6 +316,9 @@ export class Dispatch {
     const message: ControlMessage = {
       body: { $case: 'assignments', value: { epoch, revision, full: false, more: false, put, remove, sentAtMs } },
     };
+    endpoints.clear();
+    peers.clear();
+    this.#broadcastAtMs = this.#parts.clock.monotonic();
     for (const session of this.#sessions.values()) session.sendShared(message);
   }
 }

@@ -5,6 +5,7 @@ import type {
   AssignmentSet,
   ControlMessage,
   Hello,
+  NodeNotice,
   OpenRelay,
   TaskStatus as WireStatus,
 } from '#proto/gen/gantry/v1/agent.ts';
@@ -12,23 +13,30 @@ import type { Clock } from '#proto/kernel/clock.ts';
 import { describe, Fault, isFault } from '#proto/kernel/errors.ts';
 import type { Log } from '#proto/kernel/log.ts';
 import type { AssignmentItem } from '#proto/model/assignment.ts';
-import type { NodeId } from '#proto/model/ids.ts';
+import type { NodeId, TaskId } from '#proto/model/ids.ts';
 import type { TaskStatus } from '#proto/model/task.ts';
 import { assignmentToWire, nodeFromWire, taskStatusFromWire, toWire } from '#proto/model/wire.ts';
 import type { MessageStream } from '#proto/stream.ts';
 import type { Store } from '../store/store.ts';
 import { credentialItem, type Dirty, itemsOf, registriesOf, registryOf, taskItem, type Unseal } from './assign.ts';
+import type { NoticeDesk } from './notices.ts';
 import type { NodeDescription, StatusWriter } from './status.ts';
+import { asUntold } from './withdrawal.ts';
 
 export interface SessionParts {
   readonly store: Store;
   readonly clock: Clock;
   readonly log: Log;
   readonly writer: StatusWriter;
+  readonly notices: NoticeDesk;
   readonly unseal: Unseal;
   readonly heartbeatPeriodMs: number;
   /** Of this replica's leadership; undefined while it does not lead. */
   readonly epoch: () => number | undefined;
+  /** The node is not to hear yet that this task is to stop. */
+  readonly withheld: (task: TaskId) => boolean;
+  /** `appliedRevision` is a newer one. */
+  readonly applied: () => void;
 }
 
 /** Items in one message of a full set. */
@@ -117,14 +125,24 @@ export class NodeSession {
         case 'status':
           if (this.#live) this.#report(body.value.tasks);
           break;
+        case 'notices':
+          if (this.#live) this.#hear(body.value.notices);
+          break;
         case 'applied':
+          if (!this.#live || body.value.revision <= this.appliedRevision) break;
           this.appliedRevision = body.value.revision;
+          this.#parts.applied();
           break;
       }
     } catch (error) {
       this.#parts.log.warn('session ended: the agent sent what cannot be read', { node: this.node, error });
       this.close(error instanceof Fault ? error : new Fault('invalid', describe(error)));
     }
+  }
+
+  #hear(notices: readonly NodeNotice[]): void {
+    const node = this.#parts.store.snapshot.node(this.node);
+    if (node) this.#parts.notices.take(node, notices);
   }
 
   /** What only a newer agent can mean is passed over: its other tasks are told of all the same. */
@@ -205,7 +223,7 @@ export class NodeSession {
     const epoch = this.#parts.epoch();
     if (epoch === undefined) return;
     const sentAtMs = clock.now();
-    const items = itemsOf(snapshot, this.node, this.#parts.unseal);
+    const items = itemsOf(snapshot, this.node, this.#parts.unseal).map((item) => this.#asToBeTold(item));
     this.#registries = registriesOf(snapshot, this.node);
     this.#missed = false;
     for (let start = 0; start === 0 || start < items.length; start += partSize) {
@@ -218,6 +236,11 @@ export class NodeSession {
     }
   }
 
+  #asToBeTold(item: AssignmentItem): AssignmentItem {
+    if (item.kind !== 'task' || !this.#parts.withheld(item.task.id)) return item;
+    return { ...item, task: asUntold(item.task) };
+  }
+
   /** What changed for this node alone. */
   sendOwn(dirty: Dirty): void {
     if (!this.#live || this.#misses()) return;
@@ -226,6 +249,7 @@ export class NodeSession {
     const remove: string[] = [];
     for (const id of dirty.tasks.get(this.node) ?? []) {
       const task = snapshot.get('task', id)?.value;
+      if (task && this.#parts.withheld(task.id)) continue;
       const item = task?.nodeId === this.node ? taskItem(snapshot, task) : undefined;
       if (!item) {
         remove.push(`task/${id}`);
