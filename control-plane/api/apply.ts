@@ -1,6 +1,7 @@
 /** Compose files to one transaction: all services of the file as it says, or nothing and the reasons with their places. */
 import { type Diagnostic, type Place, refuse } from '#control-plane/compose/diagnostic.ts';
-import { type ResolvedService, type ResolveInput, resolve } from '#control-plane/compose/resolve.ts';
+import { type Resolution, type ResolveInput, resolve } from '#control-plane/compose/resolve.ts';
+import { NetworkWish } from '#control-plane/reconcilers/network-changes.ts';
 import { applyService, removeService, type WishContext } from '#control-plane/reconcilers/service-changes.ts';
 import { parseConstraint, parseSpread } from '#control-plane/scheduler/constraint.ts';
 import type { Change } from '#control-plane/store/records.ts';
@@ -20,8 +21,8 @@ export async function apply(parts: OperatorParts, request: ApplyRequest): Promis
     return response({ needsFiles: [...resolution.files], needsVariables: [...resolution.variables] });
   const warnings = [...resolution.warnings];
   if (resolution.kind === 'errors') return response({ errors: [...resolution.errors], warnings });
-  const { project, services } = resolution;
-  let wish = decide(wishContext(parts), project, services, request.prune);
+  const { project } = resolution;
+  let wish = decide(wishContext(parts), resolution, request.prune);
   const answer = () => response({ project, warnings, changes: wish.planned, errors: wish.errors });
   if (wish.errors.length > 0) return answer();
   if (request.dryRun) {
@@ -31,7 +32,7 @@ export async function apply(parts: OperatorParts, request: ApplyRequest): Promis
     return answer();
   }
   const revision = await commitWish(parts, (context) => {
-    wish = decide(context, project, services, request.prune);
+    wish = decide(context, resolution, request.prune);
     return wish.errors.length > 0 ? [] : wish.changes;
   });
   return { ...answer(), revision };
@@ -74,10 +75,15 @@ interface Wish {
   readonly errors: Diagnostic[];
 }
 
-function decide(context: WishContext, project: string, services: readonly ResolvedService[], prune: boolean): Wish {
+type Resolved = Extract<Resolution, { kind: 'specs' }>;
+
+function decide(context: WishContext, { project, services, networks }: Resolved, prune: boolean): Wish {
   const { snapshot } = context;
   const findings = { errors: [] as Diagnostic[], warnings: [] };
   const changes: Change[] = [];
+  const networkWish = new NetworkWish(context);
+  for (const { spec, place } of networks) checked(findings, place, () => networkWish.apply(spec));
+  changes.push(...networkWish.changes);
   const planned: PlannedChange[] = [];
   const stays = new Set(services.map(({ spec }) => spec.name));
   const others = [...snapshot.all('service')].filter(({ spec }) => spec.project === project && !stays.has(spec.name));

@@ -1,4 +1,5 @@
 /** Compose files to service specs, in one pure step: specs, or what is still needed for them, or what is wrong and where. */
+import { defaultNetworkOf, type NetworkSpec } from '#proto/model/network.ts';
 import { containerSpec, defaults, type Port, type ServiceSpec, taskTemplate } from '#proto/model/service.ts';
 import { isName, specProblems } from '#proto/model/validate.ts';
 import { type Diagnostic, type Findings, type Place, refuse, warn } from './diagnostic.ts';
@@ -37,11 +38,21 @@ export interface ResolvedService {
   readonly image: Place;
 }
 
+export interface ResolvedNetwork {
+  readonly spec: NetworkSpec;
+  /** Its key; of the implicit one, the first service that is on it. */
+  readonly place: Place;
+  /** It must be there already: the spec says only its name. */
+  readonly external: boolean;
+}
+
 export type Resolution =
   | {
       readonly kind: 'specs';
       readonly project: string;
       readonly services: readonly ResolvedService[];
+      /** Those that a service is on. */
+      readonly networks: readonly ResolvedNetwork[];
       readonly warnings: readonly Diagnostic[];
     }
   | { readonly kind: 'needs'; readonly files: readonly string[]; readonly variables: readonly string[] }
@@ -130,12 +141,31 @@ function build(input: ResolveInput, file: Tree, lookup: Lookup, wanted: Wanted, 
   const services = drafts.map((draft, index) => finish(draft, project, environments[index]!, input.root));
   refuseSharedPorts(services, findings);
   if (findings.errors.length > 0) return failed(findings);
+  const resolved = services.filter((service) => service !== undefined);
   return {
     kind: 'specs',
     project,
-    services: services.filter((service) => service !== undefined),
+    services: resolved,
+    networks: usedNetworks(resolved, project),
     warnings: findings.warnings,
   };
+}
+
+function usedNetworks(services: readonly ResolvedService[], project: string): ResolvedNetwork[] {
+  const [first] = services;
+  if (!first) return [];
+  const spec: NetworkSpec = {
+    name: defaultNetworkOf(project),
+    project,
+    driver: 'cluster',
+    internal: false,
+    ipv6: false,
+    encrypted: false,
+    subnets: [],
+    parent: '',
+    labels: {},
+  };
+  return [{ spec, place: first.place, external: false }];
 }
 
 type Lookup = (name: string) => string | undefined;
@@ -316,6 +346,7 @@ function finish(draft: Draft, project: string, env: readonly string[], root: str
         pids: 0,
       },
       runtime: draft.runtime ?? 'runc',
+      networks: [{ network: defaultNetworkOf(project), aliases: [], ipv4Address: '' }],
     }),
     ports: draft.ports.map((port) => port.value),
     restart: draft.restartPolicy ?? draft.restart ?? defaults.restart,

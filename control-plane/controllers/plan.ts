@@ -20,7 +20,7 @@ export interface PlannedTask {
   readonly reason: string;
 }
 
-const tables: readonly Table[] = ['service', 'revision', 'task', 'node', 'volume', 'cluster'];
+const tables: readonly Table[] = ['service', 'revision', 'task', 'node', 'network', 'volume', 'cluster'];
 /** Looks until everything has settled: stop, start, finish, and some to spare. */
 const mostRounds = 12;
 

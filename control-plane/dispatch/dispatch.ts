@@ -280,7 +280,7 @@ export class Dispatch {
 
   /** The first change goes out at once, what follows it closely together. */
   #broadcastSoon(): void {
-    if (this.#dirty.endpoints.size + this.#dirty.peers.size === 0 || this.#tick) return;
+    if (saysNothing(this.#dirty) || this.#tick) return;
     const { clock } = this.#parts;
     const waitMs = this.#broadcastAtMs + endpointTickMs - clock.monotonic();
     if (waitMs <= 0) {
@@ -296,10 +296,15 @@ export class Dispatch {
   #broadcast(): void {
     const { snapshot } = this.#parts.store;
     const epoch = this.epoch;
-    const { endpoints, peers } = this.#dirty;
-    if (epoch === undefined || endpoints.size + peers.size === 0) return;
+    const { endpoints, peers, networks } = this.#dirty;
+    if (epoch === undefined || saysNothing(this.#dirty)) return;
     const put: WireAssignment[] = [];
     const remove: string[] = [];
+    for (const name of networks) {
+      const network = snapshot.get('network', name)?.value;
+      if (network) put.push(assignmentToWire({ kind: 'network', ...network }));
+      else remove.push(`network/${name}`);
+    }
     for (const id of endpoints) {
       const service = snapshot.service(id);
       if (service) put.push(assignmentToWire({ kind: 'endpoint', ...endpointOf(snapshot, service) }));
@@ -317,8 +322,14 @@ export class Dispatch {
       body: { $case: 'assignments', value: { epoch, revision, full: false, more: false, put, remove, sentAtMs } },
     };
     endpoints.clear();
+    networks.clear();
     peers.clear();
     this.#broadcastAtMs = this.#parts.clock.monotonic();
     for (const session of this.#sessions.values()) session.sendShared(message);
   }
+}
+
+/** Nothing of what all nodes must hear. */
+function saysNothing({ endpoints, peers, networks }: Dirty): boolean {
+  return endpoints.size + peers.size + networks.size === 0;
 }

@@ -44,6 +44,7 @@ function said(change: Applied): readonly Said[] {
         ),
       ];
     case 'revision':
+    case 'guard':
       return [];
   }
 }

@@ -324,13 +324,13 @@ class ServiceDecision {
     return new Set([...failures].filter(([, count]) => count >= shunAfter).map(([id]) => id));
   }
 
+  /** With dnsrr too, where it stands for the service among those that may be called. */
   #giveVip(): void {
     const { snapshot, books, now } = this.#context;
-    const { spec, vip, id } = this.#service;
-    const wanted = spec.endpointMode === 'vip';
-    if (wanted === (vip !== '')) return;
-    const next = wanted ? (books.addresses.takeVip(snapshot.cluster?.vipNetwork ?? '', now) ?? '') : '';
-    if (next === vip) return;
+    const { vip, id } = this.#service;
+    if (vip !== '') return;
+    const next = books.addresses.takeVip(snapshot.cluster?.vipNetwork ?? '', now) ?? '';
+    if (next === '') return;
     this.#service = { ...this.#service, vip: next };
     books.addresses.setService(id, this.#service, now);
   }

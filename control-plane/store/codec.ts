@@ -26,6 +26,7 @@ const tables: ReadonlySet<string> = new Set<Table>([
   'token',
   'credential',
   'cluster',
+  'guard',
 ]);
 
 /** `/gantry/<table>/<key>`. */

@@ -125,4 +125,15 @@ export class Feed {
   }
 }
 
-const tables: readonly Table[] = ['service', 'revision', 'task', 'node', 'volume', 'token', 'credential', 'cluster'];
+const tables: readonly Table[] = [
+  'service',
+  'revision',
+  'task',
+  'node',
+  'network',
+  'volume',
+  'token',
+  'credential',
+  'cluster',
+  'guard',
+];

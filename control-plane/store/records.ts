@@ -7,8 +7,17 @@ import type { Task } from '#proto/model/task.ts';
 import type { Volume } from '#proto/model/volume.ts';
 
 /**
+ * Written by every change that must see all records of some kind as they are (two new networks must not take one number):
+ * of two that were decided on the same snapshot, the second is refused by the record's mod revision.
+ */
+export interface Guard {
+  readonly name: string;
+  readonly touchedAtMs: number;
+}
+
+/**
  * What each table holds. Keys: ids; `SERVICE-ID/NUMBER` for revisions; the name for volumes and networks; the registry for credentials;
- * `config` for the cluster.
+ * `config` for the cluster; the name for guards.
  */
 export interface Tables {
   readonly service: Service;
@@ -20,6 +29,7 @@ export interface Tables {
   readonly token: Token;
   readonly credential: Credential;
   readonly cluster: ClusterConfig;
+  readonly guard: Guard;
 }
 export type Table = keyof Tables;
 

@@ -38,6 +38,7 @@ export class LiveSnapshot implements Snapshot {
     token: new Map(),
     credential: new Map(),
     cluster: new Map(),
+    guard: new Map(),
   };
   readonly #tasksOfService = new Map<string, Map<string, Task>>();
   readonly #tasksOnNode = new Map<string, Map<string, Task>>();
@@ -144,6 +145,10 @@ export function keyOf<T extends Table>(table: T, value: Tables[T]): string {
       return (value as Tables['volume']).name;
     case 'credential':
       return (value as Tables['credential']).registry;
+    case 'network':
+      return (value as Tables['network']).spec.name;
+    case 'guard':
+      return (value as Tables['guard']).name;
     case 'cluster':
       return 'config';
     default:

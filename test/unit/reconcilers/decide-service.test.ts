@@ -47,13 +47,13 @@ describe('a replicated service', () => {
     expect(cluster.decide(web).changes).toEqual([]);
   });
 
-  it('gets a VIP of its own, and none where it is dnsrr', () => {
+  it('gets a VIP of its own, also where it is dnsrr', () => {
     const cluster = new DecidedCluster(nodes());
     for (const name of ['a', 'b']) cluster.commit(createService(cluster.wish, aSpec(name)));
     cluster.commit(createService(cluster.wish, aSpec('c', { endpointMode: 'dnsrr' })));
     for (const service of [...cluster.snapshot.all('service')]) cluster.decide(service);
     const vips = [...cluster.snapshot.all('service')].map(({ vip }) => vip);
-    expect(vips).toEqual(['10.224.0.2', '10.224.0.3', '']);
+    expect(vips).toEqual(['10.224.0.2', '10.224.0.3', '10.224.0.4']);
   });
 
   it('scales down first what does not run, then from the fullest node, then the highest slot', () => {
