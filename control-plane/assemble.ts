@@ -89,12 +89,14 @@ async function assemble(config: ControlPlaneConfig, kernel: Kernel, scope: Scope
   // Contends last, when everything that a leader serves is there; until then this replica follows.
   let leader: Leader | undefined;
   const epoch = () => leader?.epoch;
+  const { events, logs } = openHeard(scope, config, kernel, () => epoch() !== undefined);
   const dispatch = new Dispatch({
     store,
     clock,
     random,
     log: log.with('dispatch'),
     replica: config.name,
+    notice: (notice) => events.note(notice, store.snapshot.revision),
     // The store has opened it.
     unseal: (password) => password,
   });
@@ -103,7 +105,10 @@ async function assemble(config: ControlPlaneConfig, kernel: Kernel, scope: Scope
   const measured = controlPlaneMetrics({ clock, store, liveness, leads: () => epoch() !== undefined, version });
   metrics = measured;
   scope.defer(() => measured.close());
-  const doors = await openDoors(config, kernel, scope, { pki, store, dispatch, epoch, registry: measured.registry });
+  const doors = await openDoors(config, kernel, scope, {
+    ...{ pki, store, dispatch, epoch, events, logs },
+    registry: measured.registry,
+  });
 
   leader = new Leader({
     store,
@@ -128,6 +133,8 @@ interface Inside {
   readonly pki: Pki;
   readonly store: Store;
   readonly dispatch: Dispatch;
+  readonly events: EventLog;
+  readonly logs: LogStore;
   /** This replica leads with; undefined while it follows. */
   readonly epoch: () => number | undefined;
   readonly registry: ControlPlaneMetrics['registry'];
@@ -138,14 +145,13 @@ async function openDoors(
   config: ControlPlaneConfig,
   kernel: Kernel,
   scope: Scope,
-  { pki, store, dispatch, epoch, registry }: Inside,
+  { pki, store, dispatch, events, logs, epoch, registry }: Inside,
 ): Promise<Doors> {
   const { clock, random, log } = kernel;
   const { authority } = pki;
   const certificate = new LiveCertificate(authority.certificate, pki.pair('server'));
   keepFresh(scope, config, certificate, kernel);
   const enrolment = new Enrolment({ store, authority, clock, random, log: log.with('enrolment') });
-  const { events, logs } = openHeard(scope, config, kernel, () => epoch() !== undefined);
   scope.defer(store.subscribe((delta) => events.record(delta)));
   const addresses: string[] = [];
   const doors = leaderDoors(replicaCredentials(pki));

@@ -124,12 +124,19 @@ export class Reconciler {
       const planned =
         before?.input === wanted && sameAround(before.around, around) ? before : planNode(wanted, around, before);
       const { plan } = planned;
-      const table =
-        stale.table || !before
-          ? diffTable(plan.firewall, await this.#parts.kernel.readTable(plan))
-          : diffFirewalls(plan.firewall, before.plan.firewall);
-      const links = diffLinks(plan, stale.links || !before ? this.#parts.kernel.readLinks(plan) : before.plan);
-      const fault = await this.#takeAll([...links, ...table], this.#done === planned);
+      const read = stale.table || !before ? { table: await this.#parts.kernel.readTable(plan) } : undefined;
+      const table = read
+        ? diffTable(plan.firewall, read.table)
+        : diffFirewalls(plan.firewall, (before as Planned).plan.firewall);
+      const seen = stale.links || !before ? this.#parts.kernel.readLinks(plan) : undefined;
+      const links = diffLinks(plan, seen ?? (before as Planned).plan);
+      // What was there as last settled, and is not as it was any more, whatever else is wanted by now.
+      const damage = this.#done && {
+        links: seen ? diffLinks(this.#done.plan, seen) : [],
+        table: read ? diffTable(this.#done.plan.firewall, read.table) : [],
+      };
+      const { fault, taken } = await this.#takeAll([...links, ...table]);
+      this.#sayRepaired(taken, damage);
       this.#planned = planned;
       if (stale.table || !before) await this.#lookForObstacles(wanted);
       if (fault === undefined) {
@@ -154,22 +161,35 @@ export class Reconciler {
     this.#obstacles = obstacles.map((obstacle) => obstacle.message);
   }
 
-  /** Takes every step, and gives the first failure. `repairing`: nobody wished anything new. */
-  async #takeAll(steps: readonly NetStep[], repairing: boolean): Promise<unknown> {
-    let failure: unknown;
+  /** Takes every step; those that were taken, and the first failure. */
+  async #takeAll(steps: readonly NetStep[]): Promise<{ readonly taken: readonly NetStep[]; readonly fault: unknown }> {
+    let fault: unknown;
+    const taken: NetStep[] = [];
     for (const step of steps) {
       try {
         await this.#parts.kernel.take(step);
+        taken.push(step);
       } catch (error) {
-        failure ??= error;
-        continue;
+        fault ??= error;
       }
-      // A link outlives its task for a moment, as a rule: nobody's damage.
-      if (!repairing || step.kind === 'port-remove') continue;
-      this.#parts.log.warn('network repaired', { step: step.kind, why: step.why });
-      for (const listener of this.#listeners) listener({ message: step.why });
     }
-    return failure;
+    return { taken, fault };
+  }
+
+  /** Tells of what was damaged and has been put right; not of what nobody wants any more. */
+  #sayRepaired(
+    taken: readonly NetStep[],
+    damage: { readonly [part in 'links' | 'table']: NetStep[] } | undefined,
+  ): void {
+    if (!damage) return;
+    const whys = new Set(taken.map((step) => step.why));
+    const table = taken.some((step) => step.kind.startsWith('table-')) ? damage.table : [];
+    for (const { kind, why } of [...damage.links.filter((step) => whys.has(step.why)), ...table]) {
+      // A link outlives its task for a moment, as a rule: nobody's damage.
+      if (kind === 'port-remove') continue;
+      this.#parts.log.warn('network repaired', { step: kind, why });
+      for (const listener of this.#listeners) listener({ message: why });
+    }
   }
 
   #failed(error: unknown): unknown {

@@ -2,6 +2,7 @@
 import type { OpenRelay } from '#proto/gen/gantry/v1/agent.ts';
 import type { Node } from '#proto/model/node.ts';
 import type { Heartbeat } from './heartbeat.ts';
+import { Notices } from './notices.ts';
 import { Session } from './session.ts';
 import { type RelayParts, serveRelay } from './streams/relay.ts';
 import type { Connection, Transport } from './transport.ts';
@@ -43,17 +44,24 @@ export async function startAgent(parts: AgentParts): Promise<Agent> {
     describe: parts.describe,
     statuses: () => journal.statuses(),
     epoch: { get: () => journal.epoch, set: (epoch) => journal.setEpoch(epoch) },
-    welcomed: (welcome) => worker.welcome(welcome),
+    welcomed: (welcome) => {
+      worker.welcome(welcome);
+      notices.flush();
+    },
     assigned: (set) => worker.take(set),
     began: () => worker.began(),
     relay,
   });
+  const notices = new Notices({ clock, send: (said) => session.notices(said) });
+  const unsubscribe = parts.network.onRepair(({ message }) => notices.repaired(message));
   await worker.start();
   session.start();
   return {
     worker,
     session,
     close() {
+      unsubscribe();
+      notices.close();
       session.close();
       worker.close();
     },

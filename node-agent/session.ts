@@ -4,6 +4,7 @@ import type {
   Assignment,
   AssignmentSet,
   ControlMessage,
+  NodeNotice,
   OpenRelay,
   Welcome,
 } from '#proto/gen/gantry/v1/agent.ts';
@@ -101,6 +102,13 @@ export class Session {
   /** The network of this revision is in the kernel. */
   applied(revision: number): void {
     if (this.#welcomed) this.#send({ $case: 'applied', value: { revision } });
+  }
+
+  /** Says what has happened here by itself; false where nobody listens at the moment. */
+  notices(notices: NodeNotice[]): boolean {
+    if (!this.#welcomed || this.#full) return false;
+    this.#send({ $case: 'notices', value: { notices } });
+    return true;
   }
 
   /** Drops the connection and dials again at once: the identity was renewed. */

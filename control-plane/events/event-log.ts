@@ -13,6 +13,8 @@ export interface EventQuery {
 export interface EventLog {
   /** Takes one step of the snapshot; each replica feeds its own (`store.subscribe(events.record)`), the leader's are kept in NATS. */
   record(delta: Delta): void;
+  /** Takes what nobody commits: something has happened on a node. To be told to one replica, which keeps it if it leads. */
+  note(event: Omit<Event, 'revision'>, revision: number): void;
   /** In order of commit. Reads what NATS keeps, or, while it is not reached, the last 10,000 seen by this replica. */
   read(query: EventQuery): AsyncIterable<Event>;
   close(): Promise<void>;

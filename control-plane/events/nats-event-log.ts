@@ -5,7 +5,7 @@ import type { Clock } from '#proto/kernel/clock.ts';
 import { Fault } from '#proto/kernel/errors.ts';
 import type { Log } from '#proto/kernel/log.ts';
 import { Queue } from '#proto/kernel/queue.ts';
-import type { Random } from '#proto/kernel/random.ts';
+import { newId, type Random } from '#proto/kernel/random.ts';
 import { retry } from '#proto/kernel/retry.ts';
 import type { Event } from '#proto/model/cluster.ts';
 import { toWire } from '#proto/model/wire.ts';
@@ -65,6 +65,13 @@ class RingEventLog implements EventLog {
       if (!this.#waiting.push({ event, messageId: `${delta.revision}-${index}` })) this.#lost++;
     });
   };
+
+  note(said: Omit<Event, 'revision'>, revision: number): void {
+    const event = { ...said, revision };
+    this.#ring.push(event);
+    if (!this.#parts.nats || !this.#parts.leads()) return;
+    if (!this.#waiting.push({ event, messageId: `${revision}-${newId(this.#parts.random)}` })) this.#lost++;
+  }
 
   async *read(query: EventQuery): AsyncGenerator<Event> {
     const { follow = false, sinceMs = 0, signal } = query;
@@ -157,5 +164,7 @@ class RingEventLog implements EventLog {
 }
 
 function keyOf(event: Event): string {
-  return `${event.revision} ${event.kind} ${event.id} ${event.action}`;
+  // What is no step of the snapshot may be said twice at one revision.
+  const when = event.action === 'repaired' ? event.atMs : '';
+  return `${event.revision} ${event.kind} ${event.id} ${event.action} ${when}`;
 }

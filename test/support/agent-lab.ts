@@ -2,6 +2,7 @@
 import { EventEmitter } from 'node:events';
 import { PassThrough } from 'node:stream';
 import { Dispatch } from '#control-plane/dispatch/dispatch.ts';
+import type { Notice } from '#control-plane/dispatch/notices.ts';
 import { MemoryEtcd, type MemoryStore } from '#control-plane/store/memory-store.ts';
 import type { Change } from '#control-plane/store/records.ts';
 import type { Store } from '#control-plane/store/store.ts';
@@ -218,6 +219,8 @@ export class AgentLab {
   readonly registry: FakeRegistry = fakeRegistry();
   readonly hosts: LabHost[] = [];
   readonly dispatches: Dispatch[] = [];
+  /** What nodes have said of themselves. */
+  readonly notices: Notice[] = [];
 
   constructor(clock: Clock = systemClock) {
     this.clock = clock;
@@ -253,6 +256,7 @@ export class AgentLab {
       log: silentLog,
       replica: name,
       unseal: (credential) => ({ ...credential, password: credential.password.replace('sealed:', '') }),
+      notice: (notice) => this.notices.push(notice),
     });
     this.dispatches.push(dispatch);
     this.net.serve(`${name}:7400`, dispatch);

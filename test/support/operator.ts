@@ -50,6 +50,7 @@ export function operatorLab(more: Partial<OperatorParts> = {}): OperatorLab {
     log: silentLog,
     events: {
       record() {},
+      note() {},
       async *read({ follow, sinceMs = 0, signal }) {
         for (const event of events) if (event.atMs >= sinceMs) yield event;
         if (follow) await aborted(signal);

@@ -87,6 +87,19 @@ it('a new replica tells what was kept before it began, each event once, and goes
   expect(heard).toEqual(['demo/a', 'demo/b', 'demo/c', 'demo/d']);
 });
 
+it('what is noted of a node is told at once, also twice at one revision, and kept', async () => {
+  const leader = open(true);
+  const sinceMs = systemClock.now();
+  const noted = (message: string, atMs: number) =>
+    leader.note({ kind: 'node', action: 'repaired', id: 'n1', name: 'h1', node: 'h1', message, atMs }, revision);
+  noted('a route was missing', sinceMs + 1);
+  noted('a route was missing', sinceMs + 2);
+  expect(await names(leader.read({ sinceMs }))).toEqual(['h1', 'h1']);
+  const fresh = open(false);
+  await eventually(async () => expect(await names(fresh.read({ sinceMs }))).toEqual(['h1', 'h1']) ?? true);
+  expect(await names(leader.read({ sinceMs }))).toEqual(['h1', 'h1']);
+});
+
 it('what happens while NATS is down is told at once, and kept when it is back', async () => {
   const leader = open(true);
   const sinceMs = systemClock.now();

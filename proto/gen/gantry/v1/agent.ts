@@ -60,10 +60,12 @@ export interface BeatAck {
 }
 
 export interface AgentMessage {
-  body: { $case: "hello"; value: Hello } | { $case: "status"; value: StatusBatch } | {
-    $case: "applied";
-    value: Applied;
-  } | undefined;
+  body:
+    | { $case: "hello"; value: Hello }
+    | { $case: "status"; value: StatusBatch }
+    | { $case: "applied"; value: Applied }
+    | { $case: "notices"; value: NoticeBatch }
+    | undefined;
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
@@ -97,6 +99,23 @@ export interface TaskStatus {
 
 export interface StatusBatch {
   tasks: TaskStatus[];
+  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
+}
+
+/** What happened on the node by itself, for the event log; bounded by the agent, and again by the leader. */
+export interface NoticeBatch {
+  notices: NodeNotice[];
+  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
+}
+
+export interface NodeNotice {
+  /** repaired: something of ours in the kernel was missing or wrong, and was put right */
+  action: string;
+  message: string;
+  /** how often, since it was last said */
+  count: number;
+  /** the last time */
+  atMs: number;
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
@@ -741,6 +760,9 @@ export const AgentMessage: MessageFns<AgentMessage> = {
       case "applied":
         Applied.encode(message.body.value, writer.uint32(26).fork()).join();
         break;
+      case "notices":
+        NoticeBatch.encode(message.body.value, writer.uint32(34).fork()).join();
+        break;
     }
     if (message._unknownFields !== undefined) {
       for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
@@ -790,6 +812,14 @@ export const AgentMessage: MessageFns<AgentMessage> = {
             message.body = { $case: "applied", value: Applied.decode(reader, reader.uint32()) };
             continue;
           }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.body = { $case: "notices", value: NoticeBatch.decode(reader, reader.uint32()) };
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -831,6 +861,12 @@ export const AgentMessage: MessageFns<AgentMessage> = {
       case "applied": {
         if (object.body?.value !== undefined && object.body?.value !== null) {
           message.body = { $case: "applied", value: Applied.fromPartial(object.body.value) };
+        }
+        break;
+      }
+      case "notices": {
+        if (object.body?.value !== undefined && object.body?.value !== null) {
+          message.body = { $case: "notices", value: NoticeBatch.fromPartial(object.body.value) };
         }
         break;
       }
@@ -1218,6 +1254,184 @@ export const StatusBatch: MessageFns<StatusBatch> = {
   fromPartial<I extends Exact<DeepPartial<StatusBatch>, I>>(object: I): StatusBatch {
     const message = createBaseStatusBatch();
     message.tasks = object.tasks?.map((e) => TaskStatus.fromPartial(e)) || [];
+    return message;
+  },
+};
+
+function createBaseNoticeBatch(): NoticeBatch {
+  return { notices: [], _unknownFields: {} };
+}
+
+export const NoticeBatch: MessageFns<NoticeBatch> = {
+  encode(message: NoticeBatch, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.notices) {
+      NodeNotice.encode(v!, writer.uint32(10).fork()).join();
+    }
+    if (message._unknownFields !== undefined) {
+      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
+        const tag = parseInt(key, 10);
+        for (const value of values) {
+          writer.uint32(tag).raw(value);
+        }
+      }
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): NoticeBatch {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseNoticeBatch();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.notices.push(NodeNotice.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        const buf = reader.skip(tag & 7);
+
+        const list = message._unknownFields![tag];
+
+        if (list === undefined) {
+          message._unknownFields![tag] = [buf];
+        } else {
+          list.push(buf);
+        }
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<NoticeBatch>, I>>(base?: I): NoticeBatch {
+    return NoticeBatch.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<NoticeBatch>, I>>(object: I): NoticeBatch {
+    const message = createBaseNoticeBatch();
+    message.notices = object.notices?.map((e) => NodeNotice.fromPartial(e)) || [];
+    return message;
+  },
+};
+
+function createBaseNodeNotice(): NodeNotice {
+  return { action: "", message: "", count: 0, atMs: 0, _unknownFields: {} };
+}
+
+export const NodeNotice: MessageFns<NodeNotice> = {
+  encode(message: NodeNotice, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.action !== "") {
+      writer.uint32(10).string(message.action);
+    }
+    if (message.message !== "") {
+      writer.uint32(18).string(message.message);
+    }
+    if (message.count !== 0) {
+      writer.uint32(24).uint32(message.count);
+    }
+    if (message.atMs !== 0) {
+      writer.uint32(32).int64(message.atMs);
+    }
+    if (message._unknownFields !== undefined) {
+      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
+        const tag = parseInt(key, 10);
+        for (const value of values) {
+          writer.uint32(tag).raw(value);
+        }
+      }
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): NodeNotice {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseNodeNotice();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.action = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.message = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.count = reader.uint32();
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.atMs = longToNumber(reader.int64());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        const buf = reader.skip(tag & 7);
+
+        const list = message._unknownFields![tag];
+
+        if (list === undefined) {
+          message._unknownFields![tag] = [buf];
+        } else {
+          list.push(buf);
+        }
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<NodeNotice>, I>>(base?: I): NodeNotice {
+    return NodeNotice.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<NodeNotice>, I>>(object: I): NodeNotice {
+    const message = createBaseNodeNotice();
+    message.action = object.action ?? "";
+    message.message = object.message ?? "";
+    message.count = object.count ?? 0;
+    message.atMs = object.atMs ?? 0;
     return message;
   },
 };
