@@ -192,6 +192,10 @@ class HostNetwork implements Network {
     return [...this.#tasks.keys()].map(taskId);
   }
 
+  connections(addresses: readonly string[]): Promise<ReadonlyMap<string, number>> {
+    return this.#kernel.connections(addresses);
+  }
+
   onRepair(listener: (repair: NetworkRepair) => void): () => void {
     return this.#reconciler.onRepair(listener);
   }

@@ -55,6 +55,8 @@ export interface Network {
   detach(taskId: TaskId): Promise<void>;
   /** Tasks that have a namespace here. */
   attached(): Promise<readonly TaskId[]>;
+  /** How many TCP connections of others each of these addresses of this node answers now. One look for all of them. */
+  connections(addresses: readonly string[]): Promise<ReadonlyMap<string, number>>;
   onRepair(listener: (repair: NetworkRepair) => void): () => void;
   close(): Promise<void>;
 }

@@ -8,6 +8,7 @@ import { describeRule } from '#net/plan/return-path.ts';
 import { routeKey } from '#net/plan/routes.ts';
 import { replaceTable, updateTable } from '#net/plan/rules.ts';
 import { Fault, isFault, unreachable } from '#proto/kernel/errors.ts';
+import { Connections } from './connections.ts';
 import { Conntrack, type Entry, type ForgetScope } from './conntrack.ts';
 import { foreignDrops, strictReversePath } from './foreign.ts';
 import { Neighbours } from './neighbours.ts';
@@ -37,6 +38,7 @@ export class HostKernel {
   readonly #nftables = new Nftables();
   readonly #generation = new NftGeneration();
   readonly #conntrack: Conntrack;
+  readonly #connections = new Connections();
   readonly #forms = new CanonicalForms();
   /** nftables' generation as of our last look or deed; undefined: somebody came between. */
   #knownGeneration: number | undefined;
@@ -264,6 +266,11 @@ export class HostKernel {
     return this.#conntrack.forget(address, scope);
   }
 
+  /** How many connections these addresses answer: see Connections.count. */
+  connections(addresses: readonly string[]): Promise<ReadonlyMap<string, number>> {
+    return this.#connections.count(addresses);
+  }
+
   /** Lets go of the sockets; the kernel keeps what it has. */
   async close(): Promise<void> {
     await this.#nftables.close();
@@ -271,6 +278,7 @@ export class HostKernel {
     this.#neighbours.close();
     this.#generation.close();
     await this.#conntrack.close();
+    await this.#connections.close();
     this.#deleter.close();
     this.#netlink.close();
   }

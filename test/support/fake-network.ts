@@ -8,13 +8,23 @@ export class FakeNetwork implements Network {
   /** The last wish that was applied. */
   wanted: NetworkWanted | undefined;
   readonly attachments = new Map<TaskId, Attachment>();
+  /** What `connections` says of an address; 0 for one that is not in here. */
+  readonly open = new Map<string, number>();
   readonly #listeners = new Set<(repair: NetworkRepair) => void>();
   #failure: unknown;
+  #held: Promise<void> = Promise.resolve();
   #closed = false;
 
   /** Every call of apply, attach and detach fails with `error` from now on; undefined: none does. */
   fail(error: unknown): void {
     this.#failure = error;
+  }
+
+  /** Nothing is applied any more until the result is called. */
+  hold(): () => void {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.#held = promise;
+    return resolve;
   }
 
   /** Tells the listeners of a repair. */
@@ -23,6 +33,7 @@ export class FakeNetwork implements Network {
   }
 
   async apply(wanted: NetworkWanted): Promise<void> {
+    await this.#held;
     this.#check();
     this.wanted = wanted;
   }
@@ -45,6 +56,11 @@ export class FakeNetwork implements Network {
 
   async attached(): Promise<readonly TaskId[]> {
     return [...this.attachments.keys()];
+  }
+
+  async connections(addresses: readonly string[]): Promise<ReadonlyMap<string, number>> {
+    this.#check();
+    return new Map(addresses.map((address) => [address, this.open.get(address) ?? 0]));
   }
 
   onRepair(listener: (repair: NetworkRepair) => void): () => void {

@@ -18,6 +18,7 @@ const calls: Record<string, (argument: never) => Promise<unknown>> = {
   attach: (attachment) => network.attach(attachment),
   detach: (id) => network.detach(id),
   attached: () => network.attached(),
+  connections: async (addresses: readonly string[]) => [...(await network.connections(addresses))],
   close: () => network.close(),
   /** How long each of `endpoints` takes to apply, in the place of the one in `wanted` with its id; ms. */
   async timeChanges({ wanted, endpoints }: { wanted: NetworkWanted; endpoints: Endpoint[] }) {

@@ -21,6 +21,7 @@ function realNetwork(): Network {
     attach: (attachment) => host.call('attach', attachment),
     detach: (id) => host.call('detach', id),
     attached: () => host.call('attached'),
+    connections: async (addresses) => new Map(await host.call<[string, number][]>('connections', addresses)),
     onRepair: () => () => {},
     close: () => host.call('close'),
   };
@@ -49,6 +50,7 @@ describe.each([
     expect(place.netnsPath).toContain(task.taskId);
     expect(await network.attach(task)).toEqual(place);
     expect(await network.attached()).toEqual([task.taskId]);
+    expect(await network.connections([task.address])).toEqual(new Map([[task.address, 0]]));
     await network.detach(task.taskId);
     expect(await network.attached()).toEqual([]);
   });
