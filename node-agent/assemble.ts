@@ -1,6 +1,7 @@
 /** The only place where the agent's real parts are made and joined: containerd, conmon, the kernel's network, NATS, certificates. */
 import { existsSync, mkdirSync } from 'node:fs';
 import { join } from 'node:path';
+import { type HostFacts, readHostFacts } from '#net/host/host-facts.ts';
 import { hostNetwork } from '#net/host-network.ts';
 import type { Clock } from '#proto/kernel/clock.ts';
 import { describe, isFault } from '#proto/kernel/errors.ts';
@@ -135,8 +136,9 @@ async function assemble(config: AgentConfig, kernel: Kernel, signal: AbortSignal
   });
   let agent: Agent | undefined;
   const components = { ...(await runtime.versions()), containerd: await images.version() };
-  const { name, advertise: address } = config;
-  const machine = describeMachine({ name, address, bootId, components });
+  const { name, advertise: address, subnet: pinnedSubnet } = config;
+  const machine = describeMachine({ name, address, pinnedSubnet, bootId, components });
+  const describe = () => ({ ...machine, ...hostFacts(address, log) });
   const running = await startAgent({
     clock,
     random,
@@ -154,7 +156,7 @@ async function assemble(config: AgentConfig, kernel: Kernel, signal: AbortSignal
     transport: grpcTransport(() => identity),
     heartbeat,
     addresses: config.controlPlane,
-    describe: () => machine,
+    describe,
   });
   agent = running;
   scope.defer(() => running.close());
@@ -170,6 +172,19 @@ async function assemble(config: AgentConfig, kernel: Kernel, signal: AbortSignal
   }
   log.info('agent is up', { node: identity.nodeId, address, count: running.worker.running().length });
   return { agent: running, close: () => scope.close() };
+}
+
+/** The host's networks as they are now; nothing of them where the kernel does not say. */
+function hostFacts(address: string, log: Log): HostFacts {
+  try {
+    const facts = readHostFacts(address);
+    if (facts.link === '')
+      log.warn('no link of this host has the address it was given: check --advertise', { address });
+    return facts;
+  } catch (error) {
+    log.warn("the host's networks cannot be read", { error });
+    return { link: '', address6: '', foreignNetworks: [] };
+  }
 }
 
 /** The one on disk, else a new one for the token. */

@@ -1,8 +1,9 @@
-/** What the agent is told at start: flags, checked before anything else happens. */
+/** What the agent is told at start: flags, then GANTRY_… variables, then defaults; checked before anything else happens. */
 import { isIP } from 'node:net';
 import { hostname } from 'node:os';
 import { resolve } from 'node:path';
 import { parseArgs } from 'node:util';
+import { pinnedSubnetProblem } from '#net/plan/ipam.ts';
 import { Fault } from '#proto/kernel/errors.ts';
 import type { LogLevel } from '#proto/kernel/log.ts';
 import { namePattern } from '#proto/model/ids.ts';
@@ -16,6 +17,8 @@ export interface AgentConfig {
   readonly name: string;
   /** This host's address on the network it shares with the others. */
   readonly advertise: string;
+  /** CIDR that this node's tasks are to have their addresses of; empty: any. */
+  readonly subnet: string;
   /** HOST:PORT of the control plane's replicas. */
   readonly controlPlane: readonly string[];
   /** HOST:PORT of the enrolment port; empty: none. */
@@ -38,6 +41,7 @@ const options = {
   run: { type: 'string', default: '/run/gantry' },
   name: { type: 'string', default: '' },
   advertise: { type: 'string', default: '' },
+  subnet: { type: 'string', default: '' },
   'control-plane': { type: 'string', default: '' },
   enrol: { type: 'string', default: '' },
   token: { type: 'string', default: '' },
@@ -60,6 +64,7 @@ where tasks then need no registry for them; it prints their names.
   --run DIR                   what is lost at reboot (${options.run.default})
   --name NAME                 of this host, unique in the cluster (default: its host name)
   --advertise ADDRESS         of this host on the network shared with the others
+  --subnet CIDR               of this node's tasks, within the cluster's network, /16 to /28 (default: the next free one)
   --control-plane HOST:PORT,… of the control plane's replicas
   --enrol HOST:PORT           where a new machine joins (default: the first replica, port 7401)
   --token TOKEN               join token, for a machine that is no member yet
@@ -69,6 +74,8 @@ where tasks then need no registry for them; it prints their names.
   --ended-logs-mib N          what logs of ended tasks may take while NATS is away (default: 1024, at most a tenth of the disk)
   --boot-id-file FILE         (${options['boot-id-file'].default})
   --log-level LEVEL           debug, info, warn or error
+
+Every flag may be a variable instead: --log-level is GANTRY_LOG_LEVEL; of several values, by comma.
 `;
 
 function refuse(flag: string, why: string, remedy: string): never {
@@ -81,6 +88,12 @@ function hostPort(flag: string, text: string): string {
     refuse(flag, `"${text}" is not HOST:PORT`, 'write it as 10.0.0.1:7400');
   }
   return text;
+}
+
+/** Whether the cluster can give it is for the control plane to say. */
+function assertSubnet(text: string): void {
+  const problem = pinnedSubnetProblem(text);
+  if (problem !== undefined) refuse('subnet', `${text} ${problem}`, 'write it as 10.192.7.0/24');
 }
 
 /** What `gantry agent import` is told. */
@@ -109,9 +122,34 @@ function parsed<T>(parse: () => T): T {
   }
 }
 
+/** The name of the variable that stands for a flag: `log-level` is GANTRY_LOG_LEVEL. */
+function variableOf(flag: string): string {
+  return `GANTRY_${flag.replaceAll('-', '_').toUpperCase()}`;
+}
+
+/** Flags that were not given, or given nothing, as the variables have them. */
+function withVariables(args: readonly string[], env: Readonly<Record<string, string | undefined>>) {
+  const { values, tokens } = parsed(() =>
+    parseArgs({ args: [...args], options, strict: true, allowPositionals: false, tokens: true }),
+  );
+  const given: ReadonlySet<string> = new Set(
+    tokens.flatMap((token) => (token.kind === 'option' && token.value !== '' ? [token.name] : [])),
+  );
+  const told: Record<string, string | string[]> = {};
+  for (const flag of Object.keys(options)) {
+    const value = env[variableOf(flag)];
+    if (flag === 'help' || given.has(flag) || value === undefined || value === '') continue;
+    told[flag] = flag === 'insecure-registry' ? value.split(',') : value;
+  }
+  return { ...values, ...told } as typeof values;
+}
+
 /** `args` without program and script; undefined where help was asked for. Faults: `invalid`. */
-export function readConfig(args: readonly string[]): AgentConfig | undefined {
-  const { values } = parsed(() => parseArgs({ args: [...args], options, strict: true, allowPositionals: false }));
+export function readConfig(
+  args: readonly string[],
+  env: Readonly<Record<string, string | undefined>> = {},
+): AgentConfig | undefined {
+  const values = withVariables(args, env);
   if (values.help) return undefined;
   const name = values.name || hostname().split('.')[0]!.toLowerCase();
   if (!namePattern.test(name)) refuse('name', `"${name}" is not a name`, 'use lower-case letters, digits, - and _');
@@ -122,6 +160,7 @@ export function readConfig(args: readonly string[]): AgentConfig | undefined {
       'give the address that other hosts reach this one at',
     );
   }
+  if (values.subnet !== '') assertSubnet(values.subnet);
   const controlPlane = values['control-plane'].split(',').filter((one) => one !== '');
   if (controlPlane.length === 0) refuse('control-plane', 'must be given', 'name a replica as HOST:7400');
   for (const one of controlPlane) hostPort('control-plane', one);
@@ -141,6 +180,7 @@ export function readConfig(args: readonly string[]): AgentConfig | undefined {
     run: resolve(values.run),
     name,
     advertise: values.advertise,
+    subnet: values.subnet,
     controlPlane,
     enrol: hostPort('enrol', values.enrol || controlPlane[0]!.replace(/:\d+$/, ':7401')),
     token: values.token,

@@ -26,6 +26,8 @@ export function memoryOf(meminfo: string): number {
 export function describeMachine(parts: {
   readonly name: string;
   readonly address: string;
+  /** CIDR that the operator wants its tasks' addresses of; empty: any. */
+  readonly pinnedSubnet: string;
   readonly bootId: string;
   /** Versions by component. */
   readonly components: Readonly<Record<string, string>>;
@@ -45,7 +47,7 @@ export function describeMachine(parts: {
     },
     address: parts.address,
     subnet: '',
-    pinnedSubnet: '',
+    pinnedSubnet: parts.pinnedSubnet,
     link: '',
     address6: '',
     foreignNetworks: [],

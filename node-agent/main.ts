@@ -44,7 +44,7 @@ process.noDeprecation = true;
 
 try {
   const [command, ...rest] = process.argv.slice(2);
-  const config = command === 'import' ? readImportConfig(rest) : readConfig(process.argv.slice(2));
+  const config = command === 'import' ? readImportConfig(rest) : readConfig(process.argv.slice(2), process.env);
   if (!config) process.stdout.write(usage);
   else if ('files' in config) await runImport(config);
   else await run(config);

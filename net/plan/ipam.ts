@@ -48,3 +48,19 @@ export function nextAddress(subnet: string, used: ReadonlySet<string>, after?: s
   }
   return undefined;
 }
+
+/** Widest and narrowest subnet that a node may be given by hand. */
+const pinPrefixes = { min: 16, max: 28 } as const;
+
+/** What keeps a text from being the subnet of any node; undefined where it may be one. */
+export function pinnedSubnetProblem(text: string): string | undefined {
+  let range: Cidr;
+  try {
+    range = parseCidr(text);
+  } catch {
+    return 'is not an IPv4 range';
+  }
+  if (formatCidr(range) !== text) return `has host bits: its range is ${formatCidr(range)}`;
+  const { min, max } = pinPrefixes;
+  return range.prefix < min || range.prefix > max ? `is not between /${min} and /${max}` : undefined;
+}

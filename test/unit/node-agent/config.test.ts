@@ -14,3 +14,30 @@ describe('--ended-logs-mib', () => {
     expect(() => readConfig([...minimal, `--ended-logs-mib=${text}`])).toThrow(/not a number of MiB/);
   });
 });
+
+describe('a variable', () => {
+  const env = { GANTRY_LOG_LEVEL: 'debug', GANTRY_SUBNET: '10.192.7.0/24', GANTRY_INSECURE_REGISTRY: 'a:1,b:2' };
+
+  it('stands for a flag that was not given, or given nothing', () => {
+    const told = readConfig([...minimal, '--subnet', ''], env);
+    expect(told).toMatchObject({ logLevel: 'debug', subnet: '10.192.7.0/24', insecureRegistries: ['a:1', 'b:2'] });
+    expect(
+      readConfig([], { GANTRY_ADVERTISE: '10.0.0.1', GANTRY_CONTROL_PLANE: 'm:7400', GANTRY_NAME: 'h9' })?.name,
+    ).toBe('h9');
+  });
+
+  it('is less than the flag', () => {
+    expect(readConfig([...minimal, '--log-level', 'warn'], env)?.logLevel).toBe('warn');
+  });
+});
+
+describe('--subnet', () => {
+  it.each([
+    ['10.192.7.0', 'is not an IPv4 range'],
+    ['10.192.7.1/24', 'has host bits: its range is 10.192.7.0/24'],
+    ['10.192.0.0/15', 'is not between /16 and /28'],
+    ['10.192.7.0/29', 'is not between /16 and /28'],
+  ])('%s is refused: it %s', (text, why) => {
+    expect(() => readConfig([...minimal, '--subnet', text])).toThrow(`--subnet ${text} ${why}`);
+  });
+});
