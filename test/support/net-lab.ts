@@ -24,36 +24,86 @@ async function run(netns: string | undefined, ...command: string[]): Promise<str
 /** A namespace that stands for the outside: gateway of all hosts, with an address that only it has. */
 export const worldAddress = '198.51.100.1';
 
+/** What the IPv6 addresses of a link begin with. */
+const link6 = (link: number) => (link === 0 ? 'fd00:90::' : 'fd00:90:0:1::');
+
+/** How the hosts are joined. */
+export interface LabLayout {
+  /** Hosts 2, 4 … are on a link of their own, 10.90.1.0/24, behind a router. */
+  readonly routed?: boolean;
+  /** The widest packet that the router lets through, where it is not as wide as the links; bytes. */
+  readonly mtu?: number;
+}
+
 export class NetLab {
   readonly #tag = newId(systemRandom).slice(0, 6);
   readonly #dir = fs.mkdtempSync(path.join(os.tmpdir(), 'gantry-net-'));
   readonly #hosts: LabHost[] = [];
   readonly #children: ChildProcess[] = [];
+  readonly #layout: LabLayout;
   readonly world = `/run/netns/gtw${this.#tag}`;
+  /** The namespace of the router of a routed layout: eth0 is on the first link (.253), eth1 on the second. */
+  readonly router = `/run/netns/gtr${this.#tag}`;
 
-  static async start(hosts: number): Promise<NetLab> {
-    const lab = new NetLab();
+  private constructor(layout: LabLayout) {
+    this.#layout = layout;
+  }
+
+  static async start(hosts: number, layout: LabLayout = {}): Promise<NetLab> {
+    const lab = new NetLab(layout);
     await run(undefined, 'ip', 'netns', 'add', `gtw${lab.#tag}`);
     await lab.outside('ip', 'link', 'set', 'lo', 'up');
     await lab.outside('ip', 'address', 'add', `${worldAddress}/32`, 'dev', 'lo');
     await lab.outside('ip', 'link', 'add', 'switch', 'type', 'bridge');
     await lab.outside('ip', 'link', 'set', 'switch', 'up');
     await lab.outside('ip', 'address', 'add', '10.90.0.254/24', 'dev', 'switch');
+    if (layout.routed) await lab.#addRouter(layout.mtu);
     for (let number = 1; number <= hosts; number++) await lab.#addHost(number);
     return lab;
   }
 
+  /** Locked, the width of a route counts for what is forwarded: the hosts see links of 1500, as on a way through the internet. */
+  async #addRouter(mtu = 1500): Promise<void> {
+    const name = `gtr${this.#tag}`;
+    await run(undefined, 'ip', 'netns', 'add', name);
+    await this.outside('ip', 'link', 'add', 'switch1', 'type', 'bridge');
+    await this.outside('ip', 'link', 'set', 'switch1', 'up');
+    await this.inside(this.router, 'ip', 'link', 'set', 'lo', 'up');
+    for (const [index, link] of ['switch', 'switch1'].entries()) {
+      const card = `eth${index}`;
+      await this.outside('ip', 'link', 'add', `router${index}`, 'type', 'veth', 'peer', 'name', card, 'netns', name);
+      await this.outside('ip', 'link', 'set', `router${index}`, 'master', link, 'up');
+      await this.inside(this.router, 'ip', 'address', 'add', `10.90.${index}.253/24`, 'dev', card);
+      await this.inside(this.router, 'ip', 'address', 'add', `${link6(index)}253/64`, 'dev', card, 'nodad');
+      await this.inside(this.router, 'ip', 'link', 'set', card, 'up');
+      const way = [`10.90.${index}.0/24`, 'dev', card, 'proto', 'kernel', 'scope', 'link', 'src', `10.90.${index}.253`];
+      await this.inside(this.router, 'ip', 'route', 'replace', ...way, 'mtu', 'lock', String(mtu));
+    }
+    await this.inside(this.router, 'ip', 'route', 'add', 'default', 'via', '10.90.0.254');
+    for (const setting of ['net.ipv4.ip_forward', 'net.ipv6.conf.all.forwarding'])
+      await this.inside(this.router, 'sysctl', '-qw', `${setting}=1`);
+    await this.outside('ip', 'route', 'add', '10.90.1.0/24', 'via', '10.90.0.253');
+  }
+
   async #addHost(number: number): Promise<void> {
     const name = `gth${number}${this.#tag}`;
+    const { routed } = this.#layout;
+    const second = routed === true && number % 2 === 0;
     await run(undefined, 'ip', 'netns', 'add', name);
     await this.outside('ip', 'link', 'add', `h${number}`, 'type', 'veth', 'peer', 'name', 'eth0', 'netns', name);
-    await this.outside('ip', 'link', 'set', `h${number}`, 'master', 'switch', 'up');
-    const host = new LabHost(number, name, path.join(this.#dir, `h${number}`));
+    await this.outside('ip', 'link', 'set', `h${number}`, 'master', second ? 'switch1' : 'switch', 'up');
+    const host = new LabHost(number, name, path.join(this.#dir, `h${number}`), second ? 1 : 0);
     this.#hosts.push(host);
     await host.run('ip', 'link', 'set', 'lo', 'up');
     await host.run('ip', 'address', 'add', `${host.address}/24`, 'dev', 'eth0');
+    await host.run('ip', 'address', 'add', `${host.address6}/64`, 'dev', 'eth0', 'nodad');
     await host.run('ip', 'link', 'set', 'eth0', 'up');
-    await host.run('ip', 'route', 'add', 'default', 'via', '10.90.0.254');
+    await host.run('ip', 'route', 'add', 'default', 'via', second ? '10.90.1.253' : '10.90.0.254');
+    if (routed && !second) await host.run('ip', 'route', 'add', '10.90.1.0/24', 'via', '10.90.0.253');
+    if (routed) {
+      const other = second ? ['fd00:90::/64', 'via', 'fd00:90:0:1::253'] : ['fd00:90:0:1::/64', 'via', 'fd00:90::253'];
+      await host.run('ip', '-6', 'route', 'add', ...other);
+    }
     host.startAgent();
   }
 
@@ -136,6 +186,7 @@ export class NetLab {
     for (const host of this.#hosts) await host.stop();
     for (const host of this.#hosts) await run(undefined, 'ip', 'netns', 'delete', host.netnsName);
     await run(undefined, 'ip', 'netns', 'delete', `gtw${this.#tag}`);
+    if (this.#layout.routed) await run(undefined, 'ip', 'netns', 'delete', `gtr${this.#tag}`);
     fs.rmSync(this.#dir, { recursive: true, force: true });
   }
 }
@@ -144,6 +195,8 @@ export class LabHost {
   readonly nodeId = nodeId(newId(systemRandom));
   readonly name: string;
   readonly address: string;
+  /** On the link of `address`; plans have it only where a test says so. */
+  readonly address6: string;
   readonly subnet: string;
   readonly netnsName: string;
   readonly netns: string;
@@ -157,9 +210,11 @@ export class LabHost {
   #next = 1;
   #revision = 1;
 
-  constructor(number: number, netnsName: string, runDir: string) {
+  /** `link`: 0 or 1, the first or the second of a routed layout. */
+  constructor(number: number, netnsName: string, runDir: string, link: number) {
     this.name = `h${number}`;
-    this.address = `10.90.0.${number}`;
+    this.address = `10.90.${link}.${number}`;
+    this.address6 = `${link6(link)}${number}`;
     this.subnet = `10.192.${number}.0/24`;
     this.netnsName = netnsName;
     this.netns = `/run/netns/${netnsName}`;
