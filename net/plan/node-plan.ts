@@ -206,7 +206,10 @@ function count(chains: Map<string, number>, group: Group, by: number): void {
 }
 
 /** The endpoints that are not the same objects in both, by service id; only what lies between equal ends is looked at. */
-function changesOf(now: readonly Endpoint[], before: readonly Endpoint[]): ReadonlyMap<string, Endpoint | undefined> {
+export function changesOf(
+  now: readonly Endpoint[],
+  before: readonly Endpoint[],
+): ReadonlyMap<string, Endpoint | undefined> {
   let start = 0;
   while (start < now.length && start < before.length && now[start] === before[start]) start++;
   let end = 0;
