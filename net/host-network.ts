@@ -1,5 +1,6 @@
 /** The network of a node in the kernel it runs on. */
 import path from 'node:path';
+import type { Probe, ProbeFact } from '#proto/gen/gantry/v1/probe.ts';
 import type { Clock } from '#proto/kernel/clock.ts';
 import { Fault, isFault } from '#proto/kernel/errors.ts';
 import type { Log } from '#proto/kernel/log.ts';
@@ -8,6 +9,8 @@ import { type TaskId, taskId } from '#proto/model/ids.ts';
 import { dnsView } from './dns/answer.ts';
 import { DnsServer } from './dns/server.ts';
 import { resolvConfUpstream } from './dns/upstream.ts';
+import { examine } from './doctor/doctor.ts';
+import { RepairLog } from './doctor/repair-log.ts';
 import type { Entry, ForgetScope } from './host/conntrack.ts';
 import { HostKernel } from './host/host-kernel.ts';
 import { destroySockets, endsOf } from './host/sock-destroy.ts';
@@ -40,12 +43,18 @@ class HostNetwork implements Network {
   readonly #kernel: HostKernel;
   readonly #dns: DnsServer;
   readonly #reconciler: Reconciler;
+  readonly #parts: HostNetworkParts;
+  readonly #netnsDir: string;
+  readonly #repairs: RepairLog;
   /** The tasks with a namespace, and their addresses; '' until asked: one of a process before this. */
   readonly #tasks = new Map<string, string>();
   #mtu = 1500;
 
   constructor(parts: HostNetworkParts) {
     this.#log = parts.log.with('network');
+    this.#parts = parts;
+    this.#netnsDir = path.join(parts.runDir, 'netns');
+    this.#repairs = new RepairLog(parts.clock);
     this.#kernel = new HostKernel(path.join(parts.runDir, 'netns'), (entries) => this.#endWaiting(entries));
     for (const id of this.#kernel.attached()) this.#tasks.set(id, '');
     const gateway = () => (this.#reconciler.wanted ? [gatewayOf(this.#reconciler.wanted.subnet)] : []);
@@ -71,6 +80,7 @@ class HostNetwork implements Network {
       }),
       (planned, before) => this.#settle(planned, before),
     );
+    this.#reconciler.onRepair(({ kind, message }) => this.#repairs.note(kind, message));
   }
 
   apply(wanted: NetworkWanted): Promise<void> {
@@ -194,6 +204,14 @@ class HostNetwork implements Network {
 
   connections(addresses: readonly string[]): Promise<ReadonlyMap<string, number>> {
     return this.#kernel.connections(addresses);
+  }
+
+  examine(probes: readonly Probe[], say: (fact: ProbeFact) => void, signal: AbortSignal): Promise<void> {
+    const { clock } = this.#parts;
+    const planned = () => this.#reconciler.planned;
+    const repairs = () => this.#repairs.recent();
+    const parts = { clock, log: this.#log, netnsDir: this.#netnsDir, planned, repairs };
+    return examine(parts, probes, say, signal);
   }
 
   onRepair(listener: (repair: NetworkRepair) => void): () => void {

@@ -1,9 +1,11 @@
 /** What the agent asks of the network room. Implementations: host-network (the kernel), fake-network (tests, simulator). */
+import type { Probe, ProbeFact } from '#proto/gen/gantry/v1/probe.ts';
 import type { Endpoint, Peer } from '#proto/model/assignment.ts';
 import type { ClusterConfig } from '#proto/model/cluster.ts';
 import type { ServiceId, TaskId } from '#proto/model/ids.ts';
 import type { Bandwidth, ClusterNetwork, TaskAddress } from '#proto/model/network.ts';
 import type { Port } from '#proto/model/service.ts';
+import type { NetStep } from './plan/diff.ts';
 
 /** A task's place on the network. */
 export interface Attachment {
@@ -42,6 +44,8 @@ export interface NetworkWanted
 export interface NetworkRepair {
   /** What was missing or wrong, and put right: "route 10.192.3.0/24 via 10.90.0.3 was missing". */
   readonly message: string;
+  /** What it took. */
+  readonly kind: NetStep['kind'];
 }
 
 export interface Network {
@@ -57,6 +61,11 @@ export interface Network {
   attached(): Promise<readonly TaskId[]>;
   /** How many TCP connections of others each of these addresses of this node answers now. One look for all of them. */
   connections(addresses: readonly string[]): Promise<ReadonlyMap<string, number>>;
+  /**
+   * Runs the doctor's probes, and says each fact as it is found; resolves when all are done, also those that met trouble.
+   * `signal` ends the ones that watch.
+   */
+  examine(probes: readonly Probe[], say: (fact: ProbeFact) => void, signal: AbortSignal): Promise<void>;
   onRepair(listener: (repair: NetworkRepair) => void): () => void;
   close(): Promise<void>;
 }

@@ -64,6 +64,11 @@ export class Reconciler {
     return this.#wanted;
   }
 
+  /** The newest plan, as far as the kernel holds it. */
+  get planned(): Planned | undefined {
+    return this.#planned;
+  }
+
   /** Resolves when the kernel holds `wanted` or something newer; rejects with the first Fault among the steps, the others having been taken. */
   apply(wanted: NetworkWanted): Promise<void> {
     if (this.#closed) return Promise.reject(new Fault('cancelled', 'the network is closed'));
@@ -188,7 +193,7 @@ export class Reconciler {
       // A link outlives its task for a moment, as a rule: nobody's damage.
       if (kind === 'port-remove') continue;
       this.#parts.log.warn('network repaired', { step: kind, why });
-      for (const listener of this.#listeners) listener({ message: why });
+      for (const listener of this.#listeners) listener({ message: why, kind });
     }
   }
 

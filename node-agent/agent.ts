@@ -32,7 +32,7 @@ export async function startAgent(parts: AgentParts): Promise<Agent> {
     applied: (revision) => session.applied(revision),
   });
   const relay = (request: OpenRelay, connection: Connection) => {
-    const stats = { runtime, clock, readLog: parts.readLog, tasks: () => worker.running() };
+    const stats = { runtime, clock, network: parts.network, readLog: parts.readLog, tasks: () => worker.running() };
     void serveRelay({ ...stats, log: log.with('relay') }, request, connection.relay());
   };
   const session: Session = new Session({

@@ -4,6 +4,7 @@ import { Fault } from '#proto/kernel/errors.ts';
 
 const jsonOutput = 1 << 4;
 const terseOutput = 1 << 11;
+const handleOutput = 1 << 3;
 /** Commands of more characters than this run on a thread of the pool, so that a rebuild does not hold up the agent. */
 const asyncFromLength = 16_384;
 
@@ -52,6 +53,11 @@ export class Nftables {
   async list(commands: string, { terse = false } = {}): Promise<readonly NftObject[]> {
     const text = await this.#queued(jsonOutput | (terse ? terseOutput : 0), commands, !terse);
     return text === '' ? [] : (JSON.parse(text) as { nftables: NftObject[] }).nftables;
+  }
+
+  /** What `commands` print, for people, with the handles of rules. */
+  text(commands: string): Promise<string> {
+    return this.#queued(handleOutput, commands, false);
   }
 
   /** As list, at once; only for a handle that nobody else uses. */

@@ -1,4 +1,5 @@
-/** Serves one relay that the control plane asked for: exec, stats, or a log straight from disk. */
+/** Serves one relay that the control plane asked for: exec, stats, a log straight from disk, or the doctor's probes. */
+import type { Network } from '#net/network.ts';
 import type { OpenRelay } from '#proto/gen/gantry/v1/agent.ts';
 import type { Clock } from '#proto/kernel/clock.ts';
 import { describe, Fault } from '#proto/kernel/errors.ts';
@@ -6,9 +7,11 @@ import type { Log } from '#proto/kernel/log.ts';
 import { type TaskId, taskId } from '#proto/model/ids.ts';
 import type { Runtime } from '../runtime/runtime.ts';
 import { type RelayStream, serveExec } from './exec.ts';
+import { serveProbe } from './probe.ts';
 
 export interface RelayParts {
   readonly runtime: Runtime;
+  readonly network: Pick<Network, 'examine'>;
   readonly clock: Clock;
   readonly log: Log;
   /** Tasks that run here. */
@@ -30,6 +33,9 @@ export async function serveRelay(parts: RelayParts, open: OpenRelay, stream: Rel
         break;
       case 'logs':
         await serveLog(parts, taskId(open.request.value.taskId), open.request.value.sinceMs, stream);
+        break;
+      case 'probe':
+        await serveProbe(parts.network, open.request.value, stream);
         break;
       default:
         throw new Fault('unsupported', 'this agent does not know that kind of relay', { remedy: 'upgrade the agent' });

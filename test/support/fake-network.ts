@@ -1,6 +1,7 @@
 /** A Network in memory, for the agent's tests and the simulator: it remembers what it was asked, and can be told to fail. */
 import type { Attachment, Network, NetworkRepair, NetworkWanted } from '#net/network.ts';
 import { containsAddress, gatewayOf } from '#net/plan/cidr.ts';
+import type { Probe, ProbeFact } from '#proto/gen/gantry/v1/probe.ts';
 import { Fault } from '#proto/kernel/errors.ts';
 import type { TaskId } from '#proto/model/ids.ts';
 
@@ -29,7 +30,7 @@ export class FakeNetwork implements Network {
 
   /** Tells the listeners of a repair. */
   repair(message: string): void {
-    for (const listener of this.#listeners) listener({ message });
+    for (const listener of this.#listeners) listener({ message, kind: 'route' });
   }
 
   async apply(wanted: NetworkWanted): Promise<void> {
@@ -61,6 +62,12 @@ export class FakeNetwork implements Network {
   async connections(addresses: readonly string[]): Promise<ReadonlyMap<string, number>> {
     this.#check();
     return new Map(addresses.map((address) => [address, this.open.get(address) ?? 0]));
+  }
+
+  /** Nothing can be looked at in memory: says so for each. */
+  async examine(probes: readonly Probe[], say: (fact: ProbeFact) => void): Promise<void> {
+    const fact = { hop: 'network', verdict: 'good', says: 'in memory', remedy: '', subject: '', wanted: '', seen: '' };
+    for (const { id } of probes) say({ probe: id, ...fact });
   }
 
   onRepair(listener: (repair: NetworkRepair) => void): () => void {

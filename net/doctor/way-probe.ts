@@ -1,0 +1,218 @@
+/** The way to another node: the kernel's choice, the machine at its other end, its tasks' gateway, and the size that passes. */
+import { listAddresses, listLinks } from '#net/host/rtnetlink.ts';
+import { gatewayOf } from '#net/plan/cidr.ts';
+import { bridgeName } from '#net/plan/node-plan.ts';
+import { routeProtocol } from '#net/plan/routes.ts';
+import type { ProbeWay } from '#proto/gen/gantry/v1/probe.ts';
+import { broken, good, inLooks, isWrong, looked, type Say, unknown } from './fact.ts';
+import { type Way, wayOf } from './route-lookup.ts';
+import { arpOwners, echo } from './sockets.ts';
+import type { View } from './view.ts';
+
+const lookForMs = 600;
+const lookEveryMs = 25;
+const echoMs = 600;
+const arpWaitMs = 400;
+const smallest = 84;
+/** Sizes that are tried where the promised one does not pass. */
+const coarse = [576, 1000, 1200, 1280, 1300, 1350, 1380, 1400, 1410, 1420, 1430, 1440, 1450, 1460, 1480, 1492, 1500];
+
+export async function probeWay(view: View, probe: ProbeWay, say: Say): Promise<void> {
+  const gateway = gatewayOf(probe.subnet);
+  const [tunnelled] = await Promise.all([
+    route(view, probe, gateway, say),
+    probe.brief ? undefined : duplicates(view, probe, say),
+  ]);
+  const [direct, inner] = await Promise.all([one(view, probe.address, smallest), one(view, gateway, smallest)]);
+  const host = `${probe.node} (${probe.address})`;
+  if (direct === '') say(good('link', `${host} answers`));
+  else if (inner === '')
+    say(
+      unknown(
+        'link',
+        `${host} answers no echo request: ${direct}`,
+        'nothing, where a firewall there is meant to ignore them',
+      ),
+    );
+  else
+    say(
+      unknown(
+        'link',
+        `${host} does not answer: ${direct}`,
+        `is ${probe.node} up, and its cable in? ping ${probe.address}`,
+      ),
+    );
+  if (inner !== '') {
+    if (tunnelled && direct === '') {
+      const what = `${host} answers, but nothing comes back through the tunnel ${tunnelled.name} from ${gateway}: ${inner}`;
+      say(
+        broken(
+          'tunnel',
+          what,
+          `let UDP port ${tunnelPort} pass between the two nodes, at their firewalls and whatever is between them`,
+        ),
+      );
+    } else {
+      say(
+        unknown(
+          'route',
+          `${gateway}, the gateway of ${probe.node}'s tasks, does not answer: ${inner}`,
+          `see gantry net show ${probe.node}; does its firewall let what comes from ${view.plan.input.address} in?`,
+        ),
+      );
+    }
+    return;
+  }
+  if (tunnelled) say(good('tunnel', `${tunnelled.name} to ${probe.node} carries packets`));
+  if (!probe.brief) await mtu(view, probe, gateway, say);
+}
+
+/** UDP port of the tunnels (net/plan/ways.ts). */
+export const tunnelPort = 4790;
+
+/** The kernel's choice, seen for a while; the tunnel's link where it is one. */
+async function route(
+  view: View,
+  probe: ProbeWay,
+  gateway: string,
+  say: Say,
+): Promise<{ readonly name: string } | undefined> {
+  let last: Way | string = '';
+  const forMs = probe.brief ? 0 : lookForMs;
+  const { looks, wrong } = await looked(view.clock, forMs, lookEveryMs, () => {
+    last = wayOf(view.netlink, { to: gateway });
+    return [judge(last)].filter((one) => one !== '');
+  });
+  const links = listLinks(view.netlink);
+  const nameOf = (way: Way) => links.find((link) => link.index === way.link)?.name ?? `link ${way.link}`;
+  const planned = [...view.plan.plan.routes.values()].find((item) => item.destination === probe.subnet);
+  const again = view
+    .repairs()
+    .filter((one) => one.message.includes(probe.subnet))
+    .reduce((sum, one) => sum + one.count, 0);
+  const somebody =
+    again >= 2 ? `; put back ${again} times in the last minute: it is being removed again and again by somebody` : '';
+  let faults = 0;
+  for (const [what, count] of wrong) {
+    if (!isWrong(count, looks)) continue;
+    faults++;
+    const remedy = !planned
+      ? `this node plans no route to ${probe.node}: its agent has not heard of it, or has no way to it; its log says which`
+      : somebody
+        ? 'find who removes it: ip monitor route; the agent puts it back on its own'
+        : `the agent should put it back within seconds: is it running? by hand: ip route replace ${probe.subnet} via ${probe.address} proto 71 metric 71`;
+    const whose =
+      what === 'missing'
+        ? `the route to ${probe.subnet} (${probe.node}) was missing`
+        : `packets to ${probe.subnet} (${probe.node}) take ${what}`;
+    say(broken('route', `${whose}${inLooks(count, looks)}${somebody}`, remedy, { subject: probe.subnet }));
+  }
+  if (typeof last === 'string') return undefined;
+  const way: Way = last;
+  const name = nameOf(way);
+  if (faults === 0) {
+    const via = way.gateway === '' ? '' : ` via ${way.gateway}`;
+    say(
+      good('route', `${probe.subnet} (${probe.node})${via} dev ${name}`, {
+        subject: probe.subnet,
+        seen: `${way.route}${via} dev ${name}`,
+      }),
+    );
+  }
+  return name.startsWith('gantry') && name !== bridgeName ? { name } : undefined;
+}
+
+/** '' for a route of ours; else what there is in its place. */
+function judge(way: Way | string): string {
+  if (typeof way === 'string') return 'missing';
+  if (way.type !== 'unicast' || way.route === 'default') return 'missing';
+  if (way.protocol === routeProtocol) return '';
+  return `the route ${way.route}${way.gateway === '' ? '' : ` via ${way.gateway}`}, which is not ours`;
+}
+
+async function duplicates(view: View, probe: ProbeWay, say: Say): Promise<void> {
+  const way = wayOf(view.netlink, { to: probe.address });
+  if (typeof way === 'string' || way.gateway !== '') return;
+  const link = listLinks(view.netlink).find((item) => item.index === way.link);
+  const from = listAddresses(view.netlink)
+    .find((item) => item.index === way.link)
+    ?.cidr.split('/')[0];
+  if (!link || from === undefined || !link.mac) return;
+  const macs = await arpOwners(view.clock, {
+    link: link.index,
+    mac: link.mac,
+    from,
+    address: probe.address,
+    waitMs: arpWaitMs,
+  });
+  if (macs.size < 2) return;
+  const seen = [...macs].sort().join(' and ');
+  say(
+    broken(
+      'conflict',
+      `${seen} on ${link.name} both answer for ${probe.address} (${probe.node})`,
+      `find the machine that has ${probe.address} beside ${probe.node}, and give it another: arping -I ${link.name} ${probe.address}`,
+      { subject: probe.address, seen },
+    ),
+  );
+}
+
+/** '' where an echo of that size comes back; else why not. Two tries: one packet may be lost, and the first waits for a neighbour. */
+async function one(view: View, address: string, size: number): Promise<string> {
+  const [first, second] = await echo(view.clock, {
+    netns: undefined,
+    address,
+    sizes: [size, size],
+    id: echoId(address, size),
+    timeoutMs: echoMs,
+  });
+  for (const result of [first, second]) if (result?.kind === 'answered') return '';
+  if (first?.kind === 'refused') return `${first.why}${first.by === '' ? '' : ` (${first.by})`}`;
+  return first?.kind === 'too-large' ? 'too large' : 'no answer';
+}
+
+/** Tells the echoes of one look from those of another that goes on beside it. */
+function echoId(address: string, size: number): number {
+  let hash = size;
+  for (const character of address) hash = (hash * 31 + character.charCodeAt(0)) & 0xffff;
+  return hash || 1;
+}
+
+async function mtu(view: View, probe: ProbeWay, gateway: string, say: Say): Promise<void> {
+  const way = wayOf(view.netlink, { to: gateway });
+  if (typeof way === 'string') return;
+  const link = listLinks(view.netlink).find((item) => item.index === way.link);
+  const promised = Math.min(way.mtu || Number.POSITIVE_INFINITY, link?.mtu ?? 1500);
+  const told = way.mtu ? 'the route' : `the link ${link?.name}`;
+  if ((await one(view, gateway, promised)) === '') {
+    say(
+      good('mtu', `packets of ${promised} bytes reach ${probe.node}`, {
+        wanted: String(promised),
+        seen: String(promised),
+      }),
+    );
+    return;
+  }
+  const largest = await largestPassing(view, gateway, promised);
+  const what = `${told} promises ${promised} bytes to ${probe.node}, but only ${largest} pass, and nobody says so to the sender`;
+  const remedy = `set the MTU of all links between the nodes alike: ip link set dev ${link?.name ?? 'LINK'} mtu ${largest} on the side that is larger, or ${promised} where it is smaller (here and on ${probe.node}: ip link)`;
+  say(broken('mtu', what, remedy, { wanted: String(promised), seen: String(largest) }));
+}
+
+async function largestPassing(view: View, address: string, promised: number): Promise<number> {
+  const passing = async (sizes: readonly number[]) => {
+    const results = await echo(view.clock, {
+      netns: undefined,
+      address,
+      sizes,
+      id: echoId(address, 1),
+      timeoutMs: echoMs,
+    });
+    return Math.max(smallest, ...sizes.filter((_, index) => results[index]?.kind === 'answered'));
+  };
+  const sizes = [...new Set([...coarse, 4000, 8000, 8900])].filter((size) => size < promised);
+  const low = await passing(sizes);
+  const high = sizes.find((size) => size > low) ?? promised;
+  const between = Array.from({ length: Math.min(64, high - low - 1) }, (_, index) => low + 1 + index);
+  return between.length === 0 ? low : Math.max(low, await passing(between));
+}
