@@ -5,8 +5,8 @@ import { formatCidr, parseCidr, sizeOf, tryAddress } from './cidr.ts';
 import type { Route } from './routes.ts';
 
 /**
- * A node's number is its subnet's place in the cluster's network, counted from here: so it is the same on all nodes and
- * at all times. It is the conntrack zone of what comes in by that node, and the routing table of the way back.
+ * A node's number is the place of its subnet's first /24 in the cluster's network, counted from here: so it is the same
+ * on all nodes and at all times, and no two have one, since the control plane gives no /24 to two nodes. It is the conntrack zone of what comes in by that node, and the routing table of the way back.
  */
 const firstNumber = 0x4000;
 const lastNumber = 0x7fff;
@@ -88,7 +88,7 @@ export function returnPaths(
 export function numberOf(subnet: string, network: string): number | undefined {
   const own = parseCidr(subnet);
   const whole = parseCidr(network);
-  const place = (own.base - whole.base) / sizeOf(own);
+  const place = Math.floor((own.base - whole.base) / 256);
   const number = firstNumber + place;
   return place >= 0 && own.base < whole.base + sizeOf(whole) && number <= lastNumber ? number : undefined;
 }

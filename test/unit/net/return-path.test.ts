@@ -36,6 +36,8 @@ describe('return paths', () => {
     expect(numberOf('10.192.0.0/24', network)).toBe(0x4000);
     expect(numberOf('10.223.255.0/24', network)).toBe(0x5fff);
     expect(numberOf('10.224.0.0/24', network)).toBeUndefined();
-    expect(numberOf('10.223.255.248/29', network)).toBeUndefined();
+    expect(numberOf('10.223.255.240/28', network)).toBe(0x5fff);
+    expect(numberOf('10.200.0.0/16', network)).toBe(0x4800);
+    expect(numberOf('10.64.0.0/24', '10.0.0.0/8')).toBeUndefined();
   });
 });
