@@ -2,6 +2,7 @@
 import { existsSync, mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { type HostFacts, readHostFacts } from '#net/host/host-facts.ts';
+import { resetNetwork } from '#net/host/reset.ts';
 import { hostNetwork } from '#net/host-network.ts';
 import type { Clock } from '#proto/kernel/clock.ts';
 import { describe, isFault } from '#proto/kernel/errors.ts';
@@ -12,7 +13,7 @@ import { Scope } from '#proto/kernel/scope.ts';
 import { serveMetrics } from '#proto/metrics-server.ts';
 import { openNats } from '#proto/nats.ts';
 import { type Agent, startAgent } from './agent.ts';
-import type { AgentConfig, ImportConfig } from './config.ts';
+import type { AgentConfig, ImportConfig, ResetConfig } from './config.ts';
 import { grpcTransport } from './grpc-transport.ts';
 import { heartbeatThread } from './heartbeat-thread.ts';
 import { enrol, identityPaths, keepRenewed, loadIdentity, type NodeIdentity } from './identity.ts';
@@ -25,6 +26,8 @@ import { journalFile } from './journal-file.ts';
 import { natsLogSink, nodeInbox } from './logs/nats-log-sink.ts';
 import { agentVersion, describeMachine, machinePlatform, readBootId } from './machine.ts';
 import { agentMetrics } from './metrics.ts';
+import { resetNode } from './reset.ts';
+import { holdRunDirectory } from './run-lock.ts';
 import { conmonRuntime } from './runtime/conmon-runtime.ts';
 import { taskLogs } from './task-logs.ts';
 import { taskMounts } from './volumes/task-mounts.ts';
@@ -65,9 +68,30 @@ export async function importArchives({ files, containerd }: ImportConfig, kernel
   }
 }
 
+/** Ends what an agent, which must not run, has left on this machine. Faults: `conflict` (it runs). */
+export async function resetMachine({ data, run, containerd, purge }: ResetConfig, kernel: Kernel) {
+  const scope = new Scope();
+  try {
+    scope.defer(holdRunDirectory(run));
+    const runtime = await conmonRuntime({ ...kernel, root: data, run });
+    scope.defer(() => runtime.close());
+    const images = await containerdImages({ socket: containerd, platform: machinePlatform(), ...kernel }).catch(
+      (error) => {
+        if (!isFault(error, 'unavailable', 'timeout')) throw error;
+        return undefined;
+      },
+    );
+    if (images) scope.defer(() => images.close());
+    return await resetNode({ data, run, purge, runtime, images, resetNetwork: () => resetNetwork(run) });
+  } finally {
+    await scope.close();
+  }
+}
+
 async function assemble(config: AgentConfig, kernel: Kernel, signal: AbortSignal, scope: Scope): Promise<RunningAgent> {
   const { clock, random, log } = kernel;
   for (const path of [config.data, config.run]) mkdirSync(path, { recursive: true, mode: 0o700 });
+  scope.defer(holdRunDirectory(config.run));
   const bootId = readBootId(config.bootIdFile);
   let identity = await ownIdentity(config, kernel, signal);
   const file = journalFile(join(config.data, 'journal'));

@@ -56,9 +56,12 @@ const options = {
 
 export const usage = `Usage: gantry agent --advertise ADDRESS --control-plane ADDRESS:7400[,…] [options]
        gantry agent import FILE [--containerd SOCKET]
+       gantry agent reset [--purge] [--data DIR] [--run DIR] [--containerd SOCKET]
 
 The agent of a node. "import" takes the images of an archive (docker save, or an OCI layout in a tar) to this node,
 where tasks then need no registry for them; it prints their names.
+"reset" is the way out: with the agent stopped, it ends the containers of tasks and takes links, routes, rules and tables of
+Gantry off this machine; with --purge also identity, logs and VOLUMES. It prints what it removed.
 
   --data DIR                  identity, journal, containers, volumes, logs (${options.data.default})
   --run DIR                   what is lost at reboot (${options.run.default})
@@ -112,6 +115,27 @@ export function readImportConfig(args: readonly string[]): ImportConfig | undefi
   if (positionals.length === 0)
     throw new Fault('invalid', 'there is nothing to import', { remedy: 'name an archive: gantry agent import FILE' });
   return { files: positionals.map((file) => resolve(file)), containerd: resolve(values.containerd) };
+}
+
+/** What `gantry agent reset` is told. */
+export interface ResetConfig extends Pick<AgentConfig, 'data' | 'run' | 'containerd'> {
+  readonly purge: boolean;
+}
+
+/** `args` after the word `reset`; undefined where help was asked for. Faults: `invalid`. */
+export function readResetConfig(args: readonly string[]): ResetConfig | undefined {
+  const { data, run, containerd, help } = options;
+  const purge = { type: 'boolean', default: false } as const;
+  const { values } = parsed(() =>
+    parseArgs({ args: [...args], options: { data, run, containerd, help, purge }, strict: true }),
+  );
+  if (values.help) return undefined;
+  return {
+    data: resolve(values.data),
+    run: resolve(values.run),
+    containerd: resolve(values.containerd),
+    purge: values.purge,
+  };
 }
 
 function parsed<T>(parse: () => T): T {

@@ -3,7 +3,15 @@ import { systemClock } from '#proto/kernel/clock.ts';
 import { describe, isFault } from '#proto/kernel/errors.ts';
 import { jsonLog } from '#proto/kernel/log.ts';
 import { systemRandom } from '#proto/kernel/random.ts';
-import { type AgentConfig, type ImportConfig, readConfig, readImportConfig, usage } from './config.ts';
+import {
+  type AgentConfig,
+  type ImportConfig,
+  type ResetConfig,
+  readConfig,
+  readImportConfig,
+  readResetConfig,
+  usage,
+} from './config.ts';
 
 async function run(config: AgentConfig): Promise<void> {
   const log = jsonLog((line) => process.stderr.write(line), systemClock.now, config.logLevel, 'agent');
@@ -39,13 +47,28 @@ async function runImport(config: ImportConfig): Promise<void> {
   process.stdout.write(names.map((name) => `${name}\n`).join(''));
 }
 
+async function runReset(config: ResetConfig): Promise<void> {
+  const log = jsonLog((line) => process.stderr.write(line), systemClock.now, 'warn', 'reset');
+  const { resetMachine } = await import('./assemble.ts');
+  const { removed, failed } = await resetMachine(config, { clock: systemClock, random: systemRandom, log });
+  process.stdout.write(removed.map((one) => `removed ${one}\n`).join(''));
+  process.stdout.write(failed.map((one) => `NOT removed: ${one}\n`).join(''));
+  process.exit(failed.length > 0 ? 1 : 0);
+}
+
 // grpc-js names the server it dials by its IP address in TLS; Node warns about it at every start (DEP0123).
 process.noDeprecation = true;
 
 try {
   const [command, ...rest] = process.argv.slice(2);
-  const config = command === 'import' ? readImportConfig(rest) : readConfig(process.argv.slice(2), process.env);
+  const config =
+    command === 'import'
+      ? readImportConfig(rest)
+      : command === 'reset'
+        ? readResetConfig(rest)
+        : readConfig(process.argv.slice(2), process.env);
   if (!config) process.stdout.write(usage);
+  else if ('purge' in config) await runReset(config);
   else if ('files' in config) await runImport(config);
   else await run(config);
 } catch (error) {

@@ -11,6 +11,7 @@ import { Fault, isFault, unreachable } from '#proto/kernel/errors.ts';
 import { Connections } from './connections.ts';
 import { Conntrack, type Entry, type ForgetScope } from './conntrack.ts';
 import { foreignDrops, strictReversePath } from './foreign.ts';
+import { FormerSettings } from './former-settings.ts';
 import { Neighbours } from './neighbours.ts';
 import { Netlink } from './netlink.ts';
 import { createNetns, isPinned, type OpenNetns, openNetns, removeNetns } from './netns.ts';
@@ -38,6 +39,7 @@ export class HostKernel {
   readonly #nftables = new Nftables();
   readonly #generation = new NftGeneration();
   readonly #conntrack: Conntrack;
+  readonly #settings: FormerSettings;
   readonly #connections = new Connections();
   readonly #forms = new CanonicalForms();
   /** nftables' generation as of our last look or deed; undefined: somebody came between. */
@@ -48,6 +50,7 @@ export class HostKernel {
    */
   constructor(netnsDir: string, leaving?: (entries: readonly Entry[]) => Promise<unknown>) {
     this.#netnsDir = netnsDir;
+    this.#settings = new FormerSettings(path.dirname(netnsDir));
     this.#conntrack = new Conntrack(leaving);
     fs.mkdirSync(netnsDir, { recursive: true, mode: 0o755 });
   }
@@ -95,7 +98,7 @@ export class HostKernel {
   async take(step: NetStep, reattach: (port: string) => void): Promise<void> {
     switch (step.kind) {
       case 'sysctl':
-        return writeSysctl(step.name, step.value);
+        return this.#settings.change(step.name, step.value);
       case 'bridge':
         return this.#setBridge(step.mac);
       case 'address-add':

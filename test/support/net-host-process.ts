@@ -1,5 +1,6 @@
 /** A process that holds the Network of the namespace it is started in, driven by a test through lines of JSON. */
 import readline from 'node:readline';
+import { resetNetwork } from '#net/host/reset.ts';
 import { hostNetwork } from '#net/host-network.ts';
 import type { NetworkWanted } from '#net/network.ts';
 import { systemClock } from '#proto/kernel/clock.ts';
@@ -20,6 +21,11 @@ const calls: Record<string, (argument: never) => Promise<unknown>> = {
   attached: () => network.attached(),
   connections: async (addresses: readonly string[]) => [...(await network.connections(addresses))],
   close: () => network.close(),
+  /** Ends the network as an uninstall does; what was removed. */
+  async reset() {
+    await network.close();
+    return resetNetwork(runDir);
+  },
   /** How long each of `endpoints` takes to apply, in the place of the one in `wanted` with its id; ms. */
   async timeChanges({ wanted, endpoints }: { wanted: NetworkWanted; endpoints: Endpoint[] }) {
     let now = wanted;
