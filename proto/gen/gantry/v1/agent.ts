@@ -65,6 +65,9 @@ export interface AgentMessage {
     | { $case: "status"; value: StatusBatch }
     | { $case: "applied"; value: Applied }
     | { $case: "notices"; value: NoticeBatch }
+    | //
+    /** what Hello told of the machine has changed */
+    { $case: "described"; value: Node }
     | undefined;
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
@@ -763,6 +766,9 @@ export const AgentMessage: MessageFns<AgentMessage> = {
       case "notices":
         NoticeBatch.encode(message.body.value, writer.uint32(34).fork()).join();
         break;
+      case "described":
+        Node.encode(message.body.value, writer.uint32(42).fork()).join();
+        break;
     }
     if (message._unknownFields !== undefined) {
       for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
@@ -820,6 +826,14 @@ export const AgentMessage: MessageFns<AgentMessage> = {
             message.body = { $case: "notices", value: NoticeBatch.decode(reader, reader.uint32()) };
             continue;
           }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.body = { $case: "described", value: Node.decode(reader, reader.uint32()) };
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -867,6 +881,12 @@ export const AgentMessage: MessageFns<AgentMessage> = {
       case "notices": {
         if (object.body?.value !== undefined && object.body?.value !== null) {
           message.body = { $case: "notices", value: NoticeBatch.fromPartial(object.body.value) };
+        }
+        break;
+      }
+      case "described": {
+        if (object.body?.value !== undefined && object.body?.value !== null) {
+          message.body = { $case: "described", value: Node.fromPartial(object.body.value) };
         }
         break;
       }
