@@ -15,6 +15,7 @@ import type { Images } from './images/images.ts';
 import { Inventory } from './inventory.ts';
 import type { Journal, Membership } from './journal.ts';
 import type { ContainerExit, ContainerState, Runtime } from './runtime/runtime.ts';
+import { Drain } from './task/drain.ts';
 import { type RunnerParts, TaskRunner } from './task/runner.ts';
 import { attachmentOf, type Mounts, removeRemains, type Steps, stepTable } from './task/steps.ts';
 
@@ -65,6 +66,8 @@ export class Worker {
   #membership: Membership | undefined;
   #networkDirty = false;
   #networkBusy = false;
+  /** Called when the next application has been made, or has failed. */
+  #networkWaiters: (() => void)[] = [];
   #networkStands: Promise<void>;
   #networkStood!: () => void;
   #swept = false;
@@ -88,6 +91,8 @@ export class Worker {
       mounts: parts.mounts,
       credential: (image) => this.#credential(image),
       logPath: (task) => parts.logs.path(task),
+      withdrawn: () => this.#withdrawn(),
+      drain: new Drain(parts),
       addressFree: (address, by, signal) => this.#addressFree(address, by, signal),
       gateway: () => gatewayOf(this.#membership!.node.subnet),
     });
@@ -225,7 +230,8 @@ export class Worker {
       put,
       change.removed.filter((key) => !key.startsWith('task/')),
     );
-    let network = change.full;
+    // Also where it says what we cannot read: whoever sent it waits for the word that we are as far.
+    let network = change.full || change.unreadable.length > 0;
     for (const item of change.put) {
       if (item.kind === 'task') this.#assign(item);
       if (item.kind !== 'credential') network = true;
@@ -318,6 +324,13 @@ export class Worker {
     if (!this.#networkBusy) void this.#applyNetwork();
   }
 
+  /** Also where it could not be applied: a task must be stopped all the same. */
+  async #withdrawn(): Promise<void> {
+    // What is being taken in is taken in whole.
+    await Promise.resolve();
+    if (this.#networkBusy) await new Promise<void>((resolve) => this.#networkWaiters.push(resolve));
+  }
+
   /** One application at a time, each of the newest; what changes meanwhile is one more. */
   async #applyNetwork(): Promise<void> {
     this.#networkBusy = true;
@@ -325,19 +338,23 @@ export class Worker {
     await Promise.resolve();
     while (this.#networkDirty && !this.#closed) {
       this.#networkDirty = false;
+      const waiters = this.#networkWaiters.splice(0);
       const wanted = this.#networkWanted();
       if (!wanted) break;
       try {
         await this.#parts.network.apply(wanted);
         this.#networkStood();
         if (this.#inventory.loaded) this.#events.applied(wanted.revision);
+        for (const go of waiters) go();
       } catch (error) {
         this.#parts.log.warn('the network was not applied, trying again', { error, revision: wanted.revision });
+        for (const go of waiters) go();
         this.#networkDirty = true;
         await this.#parts.clock.sleep(networkRetryMs);
       }
     }
     this.#networkBusy = false;
+    for (const go of this.#networkWaiters.splice(0)) go();
   }
 
   #networkWanted(): NetworkWanted | undefined {

@@ -2,7 +2,7 @@
  *
  *   ensure-image ─▶ prepare-rootfs ─▶ prepare-mounts ─┐
  *   attach-network ──────────────────────────────────┴▶ create ─▶ (ready) ─▶ start ─▶ (running)
- *   told to stop: signal ─▶ grace ─▶ kill ─▶ (shutdown)           any end: cleanup ─▶ forget
+ *   told to stop: drain ─▶ signal ─▶ grace ─▶ kill ─▶ (shutdown)  any end: cleanup ─▶ forget
  */
 import type { TaskAssignment } from '#proto/model/assignment.ts';
 import { compareStates, isTerminal, type TaskState } from '#proto/model/task.ts';
@@ -21,6 +21,7 @@ export const effects = [
   'attach-network',
   'create',
   'start',
+  'drain',
   'signal',
   'kill',
   'cleanup',
@@ -44,6 +45,8 @@ export interface TaskSeen {
   readonly verdict: { readonly state: 'rejected' | 'failed'; readonly error: string } | undefined;
   /** Why its health check gave it up. */
   readonly unhealthy: string | undefined;
+  /** Nobody has a connection to it any more, or they have had their time. */
+  readonly drained: boolean;
   /** When its stop signal was sent (monotonic ms). */
   readonly signalledAtMs: number | undefined;
   readonly killed: boolean;
@@ -88,7 +91,7 @@ export function decide(wanted: TaskWanted, seen: TaskSeen, now: Now): Decision {
   if (seen.exit) return report(ending(seen.exit, seen), 'its process has ended');
   if (seen.verdict) return giveUp(wanted, seen, now, seen.verdict);
   const stop = stopReason(wanted);
-  if (stop) return stopping(wanted, seen, now, stop);
+  if (stop) return mustDrain(wanted, seen) ? draining(seen, stop) : stopping(wanted, seen, now, stop);
   if (seen.unhealthy !== undefined) return stopping(wanted, seen, now, seen.unhealthy);
   if (seen.container === 'running') {
     return seen.state === 'running'
@@ -144,6 +147,16 @@ function starting(wanted: TaskWanted, seen: TaskSeen, now: Now): Decision {
     steps.unshift({ do: 'report', state: 'starting', message: 'starting', error: '', why: 'it is wanted running' });
   }
   return { steps };
+}
+
+/** Others may be in the middle of something with it. Of what is not well, or has not come up, nobody expects an answer. */
+function mustDrain(wanted: TaskWanted, seen: TaskSeen): boolean {
+  if (seen.container !== 'running' || seen.state !== 'running' || seen.unhealthy !== undefined) return false;
+  return wanted.template.container.drainMs > 0 && !seen.drained && seen.signalledAtMs === undefined;
+}
+
+function draining(seen: TaskSeen, why: string): Decision {
+  return seen.busy.has('drain') ? nothing : { steps: [{ do: 'effect', effect: 'drain', why }] };
 }
 
 function stopping(wanted: TaskWanted, seen: TaskSeen, now: Now, why: string): Decision {

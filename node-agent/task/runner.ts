@@ -5,7 +5,7 @@ import type { Log } from '#proto/kernel/log.ts';
 import type { Random } from '#proto/kernel/random.ts';
 import { type BackoffPolicy, backoffMs } from '#proto/kernel/retry.ts';
 import type { TaskId } from '#proto/model/ids.ts';
-import { type Health, isTerminal, type TaskState, type TaskStatus } from '#proto/model/task.ts';
+import { type Health, isTerminal, mayWant, type TaskState, type TaskStatus } from '#proto/model/task.ts';
 import type { ContainerExit, ContainerState, Runtime } from '../runtime/runtime.ts';
 import { decide, type Effect, type Step, stopReason, type TaskSeen, type TaskWanted } from './decide.ts';
 import { healthCheckOf, monitorHealth } from './health.ts';
@@ -43,6 +43,7 @@ export class TaskRunner {
   #retryAtMs = 0;
   #verdict: TaskSeen['verdict'];
   #unhealthy: string | undefined;
+  #drained = false;
   #signalledAtMs: number | undefined;
   #killed = false;
   #endedAtMs: number | undefined;
@@ -50,6 +51,7 @@ export class TaskRunner {
   #timer: Timer | undefined;
   #health: { stop(): void } | undefined;
   readonly #preparing = new AbortController();
+  readonly #draining = new AbortController();
   #closed = false;
   #turning = false;
 
@@ -100,14 +102,18 @@ export class TaskRunner {
 
   /** Begins, or goes on after a change of what is wanted. */
   update(wanted: TaskWanted): void {
-    this.#wanted = wanted;
-    if (stopReason(wanted)) this.#preparing.abort(new Fault('cancelled', 'the task was told to stop'));
+    const { task } = this.#wanted;
+    // A leader that withholds the stop from all does not know that an earlier one has told us.
+    const isBackward = mayWant(wanted.task.wanted, task.wanted);
+    this.#wanted = isBackward ? { ...wanted, task: { ...wanted.task, wanted: task.wanted, why: task.why } } : wanted;
+    if (stopReason(this.#wanted)) this.#preparing.abort(new Fault('cancelled', 'the task was told to stop'));
     this.wake();
   }
 
   exited(exit: ContainerExit): void {
     if (this.#exit || isTerminal(this.#status.state)) return;
     this.#exit = exit;
+    this.#draining.abort();
     this.wake();
   }
 
@@ -136,6 +142,7 @@ export class TaskRunner {
     this.#timer?.cancel();
     this.#health?.stop();
     this.#preparing.abort(new Fault('cancelled', 'the agent is stopping'));
+    this.#draining.abort();
   }
 
   #seen(): TaskSeen {
@@ -151,6 +158,7 @@ export class TaskRunner {
       retryAtMs: this.#retryAtMs,
       verdict: this.#verdict,
       unhealthy: this.#unhealthy,
+      drained: this.#drained,
       signalledAtMs: this.#signalledAtMs,
       killed: this.#killed,
       endedAtMs: this.#endedAtMs,
@@ -230,6 +238,7 @@ export class TaskRunner {
     this.#tell({ health, message: bad ? `unhealthy: ${output}` : this.#status.message });
     if (!bad) return;
     this.#unhealthy = output || 'its health check failed';
+    this.#draining.abort();
     this.wake();
   }
 
@@ -242,7 +251,7 @@ export class TaskRunner {
     const input = {
       wanted: this.#wanted,
       got: this.#progress,
-      signal: this.#preparing.signal,
+      signal: effect === 'drain' ? this.#draining.signal : this.#preparing.signal,
       say: (message: string) => this.#say(message),
     };
     const startedAt = clock.monotonic();
@@ -262,7 +271,8 @@ export class TaskRunner {
   }
 
   #done(effect: Effect): void {
-    if (effect === 'signal') this.#signalledAtMs = this.#parts.clock.monotonic();
+    if (effect === 'drain') this.#drained = true;
+    else if (effect === 'signal') this.#signalledAtMs = this.#parts.clock.monotonic();
     else if (effect === 'kill') this.#killed = true;
     else if (effect === 'cleanup') this.#cleaned = true;
   }
@@ -307,6 +317,7 @@ const words: Record<Effect, string> = {
   'attach-network': 'no network',
   create: 'container not created',
   start: 'container not started',
+  drain: 'not drained',
   signal: 'stop signal not sent',
   kill: 'not killed',
   cleanup: 'remains not removed',

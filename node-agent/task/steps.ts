@@ -7,6 +7,7 @@ import type { TaskId } from '#proto/model/ids.ts';
 import type { Image, Images } from '../images/images.ts';
 import type { PreparedMount, RootfsMount, Runtime } from '../runtime/runtime.ts';
 import type { Effect, TaskWanted } from './decide.ts';
+import type { Drain } from './drain.ts';
 
 /** What the effects done so far have left for those that follow. */
 export interface Progress {
@@ -21,7 +22,7 @@ export interface Progress {
 export interface StepInput {
   readonly wanted: TaskWanted;
   readonly got: Progress;
-  /** Aborts when the task is told to stop. */
+  /** Aborts when the effect has lost its sense: a preparation when the task is told to stop, a drain when it has ended. */
   readonly signal: AbortSignal;
   /** Shows people what it does. */
   readonly say: (message: string) => void;
@@ -56,6 +57,9 @@ export interface StepParts {
   readonly logPath: (task: TaskId) => string;
   /** Resolves when the node's network stands, and the remains of no ended task hold the address any more. */
   readonly addressFree: (address: string, by: TaskId, signal: AbortSignal) => Promise<void>;
+  /** Resolves when this node sends to no task that the newest set no longer names as serving. */
+  readonly withdrawn: () => Promise<void>;
+  readonly drain: Drain;
   /** Gateway and name server of this node's tasks. */
   readonly gateway: () => string;
 }
@@ -113,6 +117,18 @@ export function stepTable(parts: StepParts): Steps {
     start: async ({ wanted }) => {
       await runtime.start(wanted.task.id);
       return { container: 'running' };
+    },
+    drain: async ({ wanted, signal, say }) => {
+      await parts.withdrawn();
+      let said = false;
+      const left = (count: number) => {
+        said = true;
+        say(`draining: ${count} ${count === 1 ? 'connection' : 'connections'}`);
+      };
+      const { drainMs } = wanted.template.container;
+      await parts.drain.wait({ addresses: addressesOf(wanted), limitMs: drainMs, signal, left });
+      if (said) say('stopping');
+      return {};
     },
     signal: async ({ wanted, got }) => {
       const signal = wanted.template.container.stopSignal || got.image?.config.stopSignal || 'SIGTERM';
@@ -172,6 +188,12 @@ export function attachmentOf({ task, template }: Pick<TaskWanted, 'task' | 'temp
     bandwidth: template.bandwidth,
     dns: template.container.dns,
   };
+}
+
+/** Where others reach it; none where it shares its host's address, whose connections are not all its own. */
+function addressesOf({ task, template }: Pick<TaskWanted, 'task' | 'template'>): readonly string[] {
+  if (template.networkMode === 'host') return [];
+  return [task.address, ...task.addresses.map(({ address }) => address)].filter((address) => address !== '');
 }
 
 /** As Docker does: the short id, unless told. */

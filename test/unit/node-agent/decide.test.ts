@@ -34,6 +34,7 @@ function seen(fields: Partial<TaskSeen> = {}): TaskSeen {
     retryAtMs: 0,
     verdict: undefined,
     unhealthy: undefined,
+    drained: false,
     signalledAtMs: undefined,
     killed: false,
     endedAtMs: undefined,
@@ -94,9 +95,23 @@ describe('a task to be stopped', () => {
   const running = { ...prepared, state: 'running', container: 'running' } as const;
   const stop = wanted({ wanted: 'shutdown' });
 
+  it('is drained first, and signalled when that is done', () => {
+    expect(short(decide(stop, seen(running), now))).toEqual(['drain']);
+    expect(short(decide(stop, seen({ ...running, busy: new Set(['drain']) }), now))).toEqual([]);
+    expect(short(decide(stop, seen({ ...running, drained: true }), now))).toEqual(['signal']);
+  });
+
+  it('is signalled at once where nobody can be served by it any more, and where its service wants no drain', () => {
+    const unwell = { ...running, unhealthy: 'no answer', busy: new Set<Effect>(['drain']) };
+    expect(short(decide(stop, seen(unwell), now))).toEqual(['signal']);
+    expect(short(decide(stop, seen({ ...running, state: 'starting' }), now))).toEqual(['signal']);
+    const hasty = aTemplate({ container: containerSpec('web:1', { drainMs: 0 }) });
+    expect(short(decide({ ...stop, template: hasty }, seen(running), now))).toEqual(['signal']);
+  });
+
   it('is signalled, then killed after its grace period, not before', () => {
-    expect(short(decide(stop, seen(running), now))).toEqual(['signal']);
-    const signalled = { ...running, signalledAtMs: now.monotonicMs - 4_000 };
+    expect(short(decide(stop, seen({ ...running, drained: true }), now))).toEqual(['signal']);
+    const signalled = { ...running, drained: true, signalledAtMs: now.monotonicMs - 4_000 };
     expect(decide(stop, seen(signalled), now)).toEqual({ steps: [], againInMs: 1_000 });
     expect(short(decide(stop, seen({ ...signalled, signalledAtMs: now.monotonicMs - 5_000 }), now))).toEqual(['kill']);
   });
@@ -140,6 +155,7 @@ describe('whatever is seen', () => {
     retryAtMs: fc.constantFrom(0, now.monotonicMs + 10),
     verdict: fc.constantFrom(undefined, { state: 'rejected', error: 'x' }),
     unhealthy: fc.constantFrom(undefined, 'x'),
+    drained: fc.boolean(),
     signalledAtMs: fc.constantFrom(undefined, 0, now.monotonicMs),
     killed: fc.boolean(),
     endedAtMs: fc.constantFrom(undefined, 0),
