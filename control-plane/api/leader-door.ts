@@ -3,11 +3,13 @@ import type * as grpc from '@grpc/grpc-js';
 import type { RelayFrame } from '#proto/gen/gantry/v1/agent.ts';
 import {
   type ExecInput,
+  type NetProbeRequest,
+  type NetProbeUpdate,
   OperatorClient,
   type StatsRequest,
   type StatsResponse,
 } from '#proto/gen/gantry/v1/operator.ts';
-import { call, channelOptions } from '#proto/rpc.ts';
+import { call, channelOptions, faultOf } from '#proto/rpc.ts';
 import { callerStream } from '#proto/rpc-stream.ts';
 import type { MessageStream } from '#proto/stream.ts';
 
@@ -15,6 +17,8 @@ export interface LeaderDoor {
   exec(): MessageStream<RelayFrame, ExecInput>;
   /** Faults: `unavailable`, and the leader's own. */
   stats(request: StatsRequest): Promise<StatsResponse>;
+  /** Faults as those of stats. */
+  netProbe(request: NetProbeRequest, signal: AbortSignal): AsyncIterable<NetProbeUpdate>;
 }
 
 const statsTimeoutMs = 10_000;
@@ -32,6 +36,7 @@ export function leaderDoors(credentials: grpc.ChannelCredentials): {
       return {
         exec: () => callerStream(client.exec()),
         stats: (request) => call(client, OperatorClient.service.stats, request, { timeoutMs: statsTimeoutMs }),
+        netProbe: (request, signal) => passOn(client.netProbe(request), signal),
       };
     },
     close() {
@@ -39,6 +44,23 @@ export function leaderDoors(credentials: grpc.ChannelCredentials): {
       clients.clear();
     },
   };
+}
+
+/** A server's stream, message by message; `signal` ends it. Faults: the leader's own. */
+async function* passOn<Message>(
+  stream: grpc.ClientReadableStream<Message>,
+  signal: AbortSignal,
+): AsyncGenerator<Message> {
+  const abort = () => stream.cancel();
+  signal.addEventListener('abort', abort, { once: true });
+  try {
+    for await (const message of stream) yield message;
+  } catch (error) {
+    throw faultOf(error);
+  } finally {
+    signal.removeEventListener('abort', abort);
+    stream.cancel();
+  }
 }
 
 /** Joins two streams until both have ended; whoever is slow makes the other wait. */

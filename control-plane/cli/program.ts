@@ -178,6 +178,24 @@ export function createProgram(end: (code: number) => void): Command {
     (command) => command.option('--force', 'even if it is ready, or has the data of volumes'),
   );
 
+  const net = program
+    .command('net')
+    .description('the network: what is broken, what is there, how a packet goes')
+    .exitOverride();
+  add(
+    net,
+    'doctor [from] [to]',
+    'look at every hop between two tasks, services or nodes, or from outside (:8080); everything where none is named',
+    async (options, from, to) => (await import('./net.ts')).doctor(options, from, to),
+    (command) => command.option('-v, --verbose', 'also what is good'),
+  );
+  add(net, 'show [node]', 'what nodes should have of the network, and have', async (options, node) =>
+    (await import('./net.ts')).show(options, node),
+  );
+  add(net, 'trace <from> <to>', 'send one packet, and name every rule that it passes', async (options, from, to) =>
+    (await import('./net.ts')).trace(options, from!, to!),
+  );
+
   const token = program.command('token').description('tokens for machines that join').exitOverride();
   add(
     token,
