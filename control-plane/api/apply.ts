@@ -1,18 +1,28 @@
 /** Compose files to one transaction: all services of the file as it says, or nothing and the reasons with their places. */
-import { type Diagnostic, type Place, refuse } from '#control-plane/compose/diagnostic.ts';
-import { type Resolution, type ResolveInput, resolve } from '#control-plane/compose/resolve.ts';
+import {
+  type Diagnostic,
+  type Findings,
+  type Place,
+  refuse,
+  suggestion,
+  warn,
+} from '#control-plane/compose/diagnostic.ts';
+import type { DeclaredNetwork } from '#control-plane/compose/networks.ts';
+import { type Resolution, type ResolvedService, type ResolveInput, resolve } from '#control-plane/compose/resolve.ts';
 import { NetworkWish } from '#control-plane/reconcilers/network-changes.ts';
+import { fixedAddressProblem } from '#control-plane/reconcilers/network-ranges.ts';
+import { isOn } from '#control-plane/reconcilers/network-usage.ts';
 import { applyService, removeService, type WishContext } from '#control-plane/reconcilers/service-changes.ts';
 import { parseConstraint, parseSpread } from '#control-plane/scheduler/constraint.ts';
 import type { Change } from '#control-plane/store/records.ts';
 import type { Snapshot } from '#control-plane/store/snapshot.ts';
-import type { ApplyRequest, ApplyResponse, PlannedChange } from '#proto/gen/gantry/v1/operator.ts';
+import type { ApplyRequest, ApplyResponse, PlannedChange, PlannedNetwork } from '#proto/gen/gantry/v1/operator.ts';
 import { isFault } from '#proto/kernel/errors.ts';
 import { qualifiedName } from '#proto/model/ids.ts';
-import type { Port, Service } from '#proto/model/service.ts';
+import type { Port, Service, ServiceSpec } from '#proto/model/service.ts';
 import { nameOfService } from './names.ts';
 import { commitWish, type OperatorParts, wishContext } from './parts.ts';
-import { specDiff } from './spec-diff.ts';
+import { networkDiff, specDiff } from './spec-diff.ts';
 
 /** Faults: those of the store. Everything that is wrong with the files is in the response. */
 export async function apply(parts: OperatorParts, request: ApplyRequest): Promise<ApplyResponse> {
@@ -23,7 +33,14 @@ export async function apply(parts: OperatorParts, request: ApplyRequest): Promis
   if (resolution.kind === 'errors') return response({ errors: [...resolution.errors], warnings });
   const { project } = resolution;
   let wish = decide(wishContext(parts), resolution, request.prune);
-  const answer = () => response({ project, warnings, changes: wish.planned, errors: wish.errors });
+  const answer = () =>
+    response({
+      project,
+      warnings: [...warnings, ...wish.warnings],
+      changes: wish.planned,
+      networks: wish.networks,
+      errors: wish.errors,
+    });
   if (wish.errors.length > 0) return answer();
   if (request.dryRun) {
     const { now, snapshot } = wishContext(parts);
@@ -63,6 +80,7 @@ function response(fields: Partial<ApplyResponse>): ApplyResponse {
     errors: [],
     warnings: [],
     changes: [],
+    networks: [],
     revision: 0,
     project: '',
     ...fields,
@@ -72,27 +90,29 @@ function response(fields: Partial<ApplyResponse>): ApplyResponse {
 interface Wish {
   readonly changes: readonly Change[];
   readonly planned: PlannedChange[];
+  readonly networks: PlannedNetwork[];
   readonly errors: Diagnostic[];
+  readonly warnings: Diagnostic[];
 }
 
 type Resolved = Extract<Resolution, { kind: 'specs' }>;
 
 function decide(context: WishContext, { project, services, networks }: Resolved, prune: boolean): Wish {
   const { snapshot } = context;
-  const findings = { errors: [] as Diagnostic[], warnings: [] };
+  const findings: Findings = { errors: [], warnings: [] };
   const changes: Change[] = [];
   const networkWish = new NetworkWish(context);
-  for (const { spec, place } of networks) checked(findings, place, () => networkWish.apply(spec));
-  changes.push(...networkWish.changes);
+  const plannedNetworks = decideNetworks(findings, context, networkWish, networks);
   const planned: PlannedChange[] = [];
   const stays = new Set(services.map(({ spec }) => spec.name));
   const others = [...snapshot.all('service')].filter(({ spec }) => spec.project === project && !stays.has(spec.name));
   const gone = new Set(prune ? others : others.filter((service) => service.removing));
-  for (const { spec, place, constraints, ports } of services) {
+  for (const service of services) {
+    const { spec, place, constraints, ports } = service;
     for (const { value, place } of constraints) checked(findings, place, () => parseConstraint(value));
     checked(findings, place, () => spec.placement.spread.map(parseSpread));
     for (const { value, place } of ports) {
-      const owner = portOwner(snapshot, qualifiedName(project, spec.name), value, gone);
+      const owner = portOwner(snapshot, spec, value, gone);
       if (owner)
         refuse(
           findings,
@@ -101,7 +121,9 @@ function decide(context: WishContext, { project, services, networks }: Resolved,
           'publish another port, or remove that service',
         );
     }
+    checkNetworks(findings, context, networkWish, service, stays);
     const before = snapshot.serviceNamed(project, spec.name);
+    if (!before || spec.template.networks.some(({ network }) => !isOn(before.spec, network))) networkWish.join();
     const edits = checked(findings, place, () => applyService(context, spec)) ?? [];
     changes.push(...edits);
     const edited = edits.find((change) => change.table === 'service');
@@ -123,15 +145,79 @@ function decide(context: WishContext, { project, services, networks }: Resolved,
       tasks: [],
     });
   }
-  return { changes, planned, errors: findings.errors };
+  changes.push(...networkWish.changes);
+  return { changes, planned, networks: plannedNetworks, ...findings };
+}
+
+function decideNetworks(
+  findings: Findings,
+  { snapshot }: WishContext,
+  wish: NetworkWish,
+  networks: readonly DeclaredNetwork[],
+): PlannedNetwork[] {
+  return networks.flatMap(({ spec, place, external }) => {
+    const before = snapshot.get('network', spec.name)?.value.spec;
+    if (external) {
+      if (!before)
+        refuse(
+          findings,
+          place,
+          `network ${spec.name} is external, and there is none of that name`,
+          `make it: gantry network create ${spec.name}, or apply the project that has it first`,
+        );
+      return [];
+    }
+    const action = checked(findings, place, () => wish.apply(spec));
+    if (action === undefined) return [];
+    return [{ action, name: spec.name, details: before && action === 'update' ? networkDiff(before, spec) : [] }];
+  });
+}
+
+/** What a service asks of its networks and of its callers, as far as only the cluster knows. */
+function checkNetworks(
+  findings: Findings,
+  { snapshot }: WishContext,
+  wish: NetworkWish,
+  { spec, attachments, ports, allowFrom }: ResolvedService,
+  inFile: ReadonlySet<string>,
+): void {
+  const networks = attachments.flatMap(({ value }) => wish.named(value.network) ?? []);
+  for (const { value, place } of attachments) {
+    const network = wish.named(value.network);
+    if (!network || value.ipv4Address === '') continue;
+    const problem = fixedAddressProblem(snapshot, network, spec, value);
+    if (problem) refuse(findings, place, problem, 'choose another ipv4_address');
+  }
+  const [port] = ports;
+  if (
+    port &&
+    networks.length > 0 &&
+    networks.length === attachments.length &&
+    networks.every(({ internal }) => internal)
+  )
+    refuse(
+      findings,
+      port.place,
+      `service ${spec.name} is on internal networks only: nobody outside may reach it`,
+      'remove ports:, or put it on a network that is not internal too',
+    );
+  for (const { value, place } of allowFrom) {
+    const [project, name] = value.includes('/') ? (value.split('/') as [string, string]) : [spec.project, value];
+    if (value === '*' || snapshot.serviceNamed(project, name) || (project === spec.project && inFile.has(name)))
+      continue;
+    const message = `there is no service ${qualifiedName(project, name)}`;
+    if (project === spec.project) refuse(findings, place, message, suggestionAmong(name, inFile));
+    else warn(findings, place, `${message} yet: it may call when it is there`);
+  }
+}
+
+function suggestionAmong(name: string, names: ReadonlySet<string>): string {
+  const guess = suggestion(name, names);
+  return guess ? `did you mean "${guess}"?` : 'name a service of the project, or PROJECT/NAME';
 }
 
 /** The result, or the Fault's words at the place. */
-function checked<T>(
-  findings: { readonly errors: Diagnostic[]; readonly warnings: Diagnostic[] },
-  place: Place,
-  action: () => T,
-): T | undefined {
+function checked<T>(findings: Findings, place: Place, action: () => T): T | undefined {
   try {
     return action();
   } catch (error) {
@@ -140,16 +226,25 @@ function checked<T>(
   }
 }
 
-/** The service that has a port on nodes where this one wants it; two host ports may share it on different nodes. */
-function portOwner(snapshot: Snapshot, self: string, wanted: Port, gone: ReadonlySet<Service>): Service | undefined {
+/** The service that has a port on nodes where this one wants it; two host ports may share it on different nodes, where neither is on all. */
+function portOwner(
+  snapshot: Snapshot,
+  spec: ServiceSpec,
+  wanted: Port,
+  gone: ReadonlySet<Service>,
+): Service | undefined {
   if (wanted.published === 0) return undefined;
+  const self = qualifiedName(spec.project, spec.name);
   for (const service of snapshot.all('service')) {
     if (nameOfService(service) === self || gone.has(service) || service.removing) continue;
     for (const port of service.spec.ports)
       if (
         port.published === wanted.published &&
         port.protocol === wanted.protocol &&
-        (port.mode === 'ingress' || wanted.mode === 'ingress')
+        (port.mode === 'ingress' ||
+          wanted.mode === 'ingress' ||
+          service.spec.mode === 'global' ||
+          spec.mode === 'global')
       )
         return service;
   }

@@ -18,11 +18,19 @@ import { isActive, isTerminal, occupiesNode, type Task } from '#proto/model/task
 import { toWire } from '#proto/model/wire.ts';
 import { isReady, wantedTasks } from './assess.ts';
 import { findAny, findNode, findService } from './names.ts';
+import { findNetwork, networkSummaries, networkSummary } from './networks.ts';
 import type { OperatorParts } from './parts.ts';
 
 export function list({ store, clock }: OperatorParts, request: ListRequest): ListResponse {
   const { snapshot } = store;
-  const response: ListResponse = { services: [], tasks: [], nodes: [], tokens: [], revision: snapshot.revision };
+  const response: ListResponse = {
+    services: [],
+    tasks: [],
+    nodes: [],
+    tokens: [],
+    networks: [],
+    revision: snapshot.revision,
+  };
   switch (request.kind) {
     case 'service':
       return { ...response, services: servicesOf(snapshot, request) };
@@ -30,6 +38,8 @@ export function list({ store, clock }: OperatorParts, request: ListRequest): Lis
       return { ...response, tasks: tasksOf(snapshot, request).map((task) => toWire<Task>(task)) };
     case 'node':
       return { ...response, nodes: [...snapshot.all('node')].sort(byName).map((node) => nodeSummary(snapshot, node)) };
+    case 'network':
+      return { ...response, networks: networkSummaries(snapshot, request.project) };
     case 'token':
       return {
         ...response,
@@ -39,7 +49,7 @@ export function list({ store, clock }: OperatorParts, request: ListRequest): Lis
       };
     default:
       throw new Fault('invalid', `there is no list of "${request.kind}"`, {
-        remedy: 'ask for service, task, node or token',
+        remedy: 'ask for service, task, node, token or network',
       });
   }
 }
@@ -47,6 +57,11 @@ export function list({ store, clock }: OperatorParts, request: ListRequest): Lis
 /** Faults: `not-found`, `invalid` (ambiguous). */
 export function inspect({ store }: OperatorParts, request: InspectRequest): InspectResponse {
   const { snapshot } = store;
+  if (request.kind === 'network' || (request.kind === '' && snapshot.get('network', request.name)))
+    return {
+      object: { $case: 'network', value: networkSummary(snapshot, findNetwork(snapshot, request.name)) },
+      template: undefined,
+    };
   const found = findAny(snapshot, request.name);
   if ('service' in found)
     return { object: { $case: 'service', value: toWire<Service>(found.service) }, template: undefined };

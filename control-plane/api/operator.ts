@@ -10,6 +10,7 @@ import { apply } from './apply.ts';
 import { explain } from './explain.ts';
 import { inspect, list } from './list.ts';
 import { netProbe } from './net-probe.ts';
+import { createNetwork, removeNetwork } from './networks.ts';
 import { removeNode, updateNode } from './nodes.ts';
 import type { OperatorParts } from './parts.ts';
 import { progress } from './progress.ts';
@@ -40,6 +41,8 @@ export function operatorService(parts: OperatorParts): OperatorServer {
     exec: (call: grpc.ServerDuplexStream<ExecInput, RelayFrame>) => exec(parts, serverSideStream(call)),
     stats: unary((request) => stats(parts, request)),
     info: unary(async () => info(parts)),
+    createNetwork: unary((request) => createNetwork(parts, request)),
+    removeNetwork: unary((request) => removeNetwork(parts, request)),
     netProbe: serverStream((request, signal) => netProbe(parts, request, signal)),
   };
 }

@@ -1,4 +1,5 @@
 /** What differs between two specs, in the words of a Compose file; values of variables stay out of it, they may be secret. */
+import type { NetworkSpec } from '#proto/model/network.ts';
 import type { ServiceSpec } from '#proto/model/service.ts';
 
 const names: Readonly<Record<string, string>> = {
@@ -6,10 +7,20 @@ const names: Readonly<Record<string, string>> = {
   'template.limits': 'limits',
   'template.reservations': 'reservations',
   'template.runtime': 'runtime',
+  'template.networkMode': 'networkMode',
+  'template.networks': 'networks',
+  'template.bandwidth': 'bandwidth',
 };
 
 /** One line for each thing that differs; empty: nothing does. */
 export function specDiff(before: ServiceSpec, after: ServiceSpec): string[] {
+  const lines: string[] = [];
+  walk(before, after, '', lines);
+  return lines;
+}
+
+/** As `specDiff`, of networks. */
+export function networkDiff(before: NetworkSpec, after: NetworkSpec): string[] {
   const lines: string[] = [];
   walk(before, after, '', lines);
   return lines;

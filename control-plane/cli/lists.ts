@@ -145,7 +145,7 @@ export function nodes(options: ListOptions): Promise<number> {
 /** Always JSON: everything there is to know. */
 export function inspect(options: CommonOptions, name: string): Promise<number> {
   return withSession(options, async (session) => {
-    const { object, template } = await session.call(methods.inspect, { name });
+    const { object, template } = await session.call(methods.inspect, { name, kind: '' });
     const value = object?.$case === 'task' ? { ...taskJson(object.value), template } : object?.value;
     session.printJson({ kind: object?.$case, ...value });
     return 0;

@@ -1,4 +1,5 @@
 /** A service while its keys are being read: everything not yet said is absent, and everything said knows where. */
+import type { Bandwidth, NetworkAttachment, NetworkMode } from '#proto/model/network.ts';
 import type { ContainerSpec, Mount, Placement, Port, RestartPolicy, UpdatePolicy } from '#proto/model/service.ts';
 import type { Findings, Place } from './diagnostic.ts';
 import type { Pair } from './read.ts';
@@ -41,6 +42,15 @@ export interface Draft {
   endpointMode?: 'vip' | 'dnsrr';
   runtime?: string;
   volumeLoss?: Said<'wait' | 'recreate'>;
+  /** `networks:` is there, and where. */
+  networks?: Said<true>;
+  readonly attachments: Said<NetworkAttachment>[];
+  networkMode?: Said<NetworkMode>;
+  /** The services of `links`. */
+  readonly links: Said<string>[];
+  allowFrom?: readonly Said<string>[];
+  sticky?: 'client' | '';
+  bandwidth?: Said<Bandwidth>;
 }
 
 export function emptyDraft(findings: Findings, name: string, place: Place): Draft {
@@ -53,6 +63,8 @@ export function emptyDraft(findings: Findings, name: string, place: Place): Draf
     envFiles: [],
     ports: [],
     mounts: [],
+    attachments: [],
+    links: [],
     labels: {},
     limits: {},
     reservations: {},

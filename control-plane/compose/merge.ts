@@ -4,11 +4,13 @@ import { type Entry, type ListTree, type MapTree, rebased, type Tree } from './t
 /** Lists that a later file replaces rather than adds to. */
 const replaced = [/^services\.[^.]+\.(command|entrypoint)$/, /^services\.[^.]+\.healthcheck\.test$/];
 /** Lists of NAME=VALUE that are maps in truth. */
-const pairs = /^services\.[^.]+\.(environment|labels|sysctls|extra_hosts|deploy\.labels)$/;
+const pairs = /^(services\.[^.]+\.(environment|labels|sysctls|extra_hosts|deploy\.labels)|networks\.[^.]+\.labels)$/;
+/** Lists of names that are maps in truth. */
+const names = /^services\.[^.]+\.networks$/;
 /** Lists in which the last word about a target stands. */
 const byTarget = /^services\.[^.]+\.volumes$/;
 /** Keys that are a string or a list, and append. */
-const stringOrList = /^services\.[^.]+\.(dns|dns_search|env_file|tmpfs)$/;
+const stringOrList = /^services\.[^.]+\.(dns|dns_search|env_file|tmpfs|x-allow-from)$/;
 
 /** `later` laid over `earlier`. */
 export function merge(earlier: Tree, later: Tree): Tree {
@@ -18,6 +20,7 @@ export function merge(earlier: Tree, later: Tree): Tree {
 function mergeAt(earlier: Tree, later: Tree, path: string): Tree {
   if (later.tag === 'override' || replaced.some((pattern) => pattern.test(path))) return later;
   if (pairs.test(path)) return mergeMaps(asMap(earlier, path), asMap(later, path), path);
+  if (names.test(path) && earlier.kind !== later.kind) return mergeMaps(asMap(earlier, path), asMap(later, path), path);
   if (stringOrList.test(path)) return mergeLists(asList(earlier), asList(later), path);
   if (earlier.kind === 'map' && later.kind === 'map') return mergeMaps(earlier, later, path);
   if (earlier.kind === 'list' && later.kind === 'list') return mergeLists(earlier, later, path);

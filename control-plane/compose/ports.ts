@@ -8,6 +8,12 @@ import type { ScalarTree, Tree } from './tree.ts';
 const hostAddressRemedy =
   'remove the address: a port is published on every node; mode: host limits it to the nodes of the tasks';
 
+const protocols = ['tcp', 'udp', 'sctp'] as const;
+
+function isProtocol(text: string): text is Port['protocol'] {
+  return (protocols as readonly string[]).includes(text);
+}
+
 export function readPorts(draft: Draft, tree: Tree): void {
   const { findings } = draft;
   if (tree.kind !== 'list') {
@@ -28,7 +34,7 @@ function shortPort(findings: Findings, item: ScalarTree): Port[] | undefined {
     refuse(findings, item, message, remedy);
   const [whole, protocol = 'tcp', ...rest] = text.split('/');
   if (rest.length > 0 || !whole) return bad(`"${text}" is not a port`);
-  if (protocol !== 'tcp' && protocol !== 'udp') return bad(`"${protocol}" is not a protocol`, 'write tcp or udp');
+  if (!isProtocol(protocol)) return bad(`"${protocol}" is not a protocol`, 'write tcp, udp or sctp');
   const cut = whole.lastIndexOf(':');
   const head = cut < 0 ? '' : whole.slice(0, cut);
   if (/[.:[\]]/.test(head)) return bad(`"${head}": publishing on one host address is not supported`, hostAddressRemedy);
@@ -89,7 +95,7 @@ function longPort(findings: Findings, item: Tree): Port[] | undefined {
           );
       },
       protocol: (port, value) => {
-        port.protocol = readOneOf(findings, value, ['tcp', 'udp']) ?? 'tcp';
+        port.protocol = readOneOf(findings, value, protocols) ?? 'tcp';
       },
       mode: (port, value) => {
         port.mode = readOneOf(findings, value, ['ingress', 'host']) ?? 'ingress';

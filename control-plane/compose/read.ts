@@ -1,5 +1,5 @@
 /** Reading typed values out of the tree; each reader says what it wanted where it finds something else. */
-import { type Findings, refuse, suggestion } from './diagnostic.ts';
+import { type Findings, refuse, suggestion, warn } from './diagnostic.ts';
 import type { Entry, ScalarTree, Tree } from './tree.ts';
 import { parseBytes, parseCpus, parseDuration } from './units.ts';
 
@@ -11,7 +11,7 @@ export function isNull(tree: Tree): boolean {
 /** What a key means to `target`. */
 export type KeyReader<Target> = (target: Target, value: Tree, entry: Entry) => void;
 
-/** A map whose keys are known: those of `readers` are read, those of `later` refused with a remedy, others with a guess; other `x-` keys are ignored. */
+/** A map whose keys are known: those of `readers` are read, those of `later` refused with a remedy, others with a guess; other `x-` keys are ignored, with a warning where one looks like a slip. */
 export function readKeys<Target>(
   findings: Findings,
   tree: Tree,
@@ -31,8 +31,15 @@ export function readKeys<Target>(
       if (!isNull(entry.value)) reader(target, entry.value, entry);
       continue;
     }
-    if (key.startsWith('x-')) continue;
     const place = { at: entry.keyAt, path: tree.path ? `${tree.path}.${key}` : key };
+    if (key.startsWith('x-')) {
+      const meant = suggestion(
+        key,
+        Object.keys(readers).filter((one) => one.startsWith('x-')),
+      );
+      if (meant) warn(findings, place, `"${key}" is ignored`, `did you mean "${meant}"?`);
+      continue;
+    }
     if (Object.hasOwn(later, key)) refuse(findings, place, `"${key}" is not supported by Gantry yet`, later[key]);
     else {
       const guess = suggestion(key, [...Object.keys(readers), ...Object.keys(later)]);

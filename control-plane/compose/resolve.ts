@@ -1,13 +1,14 @@
 /** Compose files to service specs, in one pure step: specs, or what is still needed for them, or what is wrong and where. */
-import { defaultNetworkOf, type NetworkSpec } from '#proto/model/network.ts';
+import { type AllowFrom, type NetworkAttachment, type NetworkMode, sharedNetworkOf } from '#proto/model/network.ts';
 import { containerSpec, defaults, type Port, type ServiceSpec, taskTemplate } from '#proto/model/service.ts';
-import { isName, specProblems } from '#proto/model/validate.ts';
-import { type Diagnostic, type Findings, type Place, refuse, warn } from './diagnostic.ts';
+import { isName, sharedNetworkProblem, specProblems } from '#proto/model/validate.ts';
+import { type Diagnostic, type Findings, type Place, refuse, suggestion, warn } from './diagnostic.ts';
 import { type DotenvEntry, dotenvVariables, evaluateDotenv, parseDotenv } from './dotenv.ts';
 import { type Draft, emptyDraft, type Said } from './draft.ts';
 import { expand, parseTemplate, variablesOf } from './interpolation.ts';
 import { merge } from './merge.ts';
 import { readVolumes } from './mounts.ts';
+import { type DeclaredNetwork, type DeclaredNetworks, readNetworks } from './networks.ts';
 import { isNull, readKeys } from './read.ts';
 import { adviseService, laterServiceKeys, serviceKeys } from './service-keys.ts';
 import { child, type MapTree, mapScalars, parseTree, type Tree } from './tree.ts';
@@ -36,14 +37,9 @@ export interface ResolvedService {
   readonly ports: readonly Said<Port>[];
   readonly constraints: readonly Said<string>[];
   readonly image: Place;
-}
-
-export interface ResolvedNetwork {
-  readonly spec: NetworkSpec;
-  /** Its key; of the implicit one, the first service that is on it. */
-  readonly place: Place;
-  /** It must be there already: the spec says only its name. */
-  readonly external: boolean;
+  readonly attachments: readonly Said<NetworkAttachment>[];
+  readonly networkMode: Said<NetworkMode>;
+  readonly allowFrom: readonly Said<string>[];
 }
 
 export type Resolution =
@@ -52,7 +48,7 @@ export type Resolution =
       readonly project: string;
       readonly services: readonly ResolvedService[];
       /** Those that a service is on. */
-      readonly networks: readonly ResolvedNetwork[];
+      readonly networks: readonly DeclaredNetwork[];
       readonly warnings: readonly Diagnostic[];
     }
   | { readonly kind: 'needs'; readonly files: readonly string[]; readonly variables: readonly string[] }
@@ -66,7 +62,6 @@ const laterFileKeys: Readonly<Record<string, string>> = {
   configs: 'put the file into the image, or use a bind mount',
   include: 'name all files with -f',
   models: 'remove it',
-  networks: 'remove it: all services share one network, and find each other by name',
   secrets: 'use environment, or a bind mount',
 };
 
@@ -108,7 +103,9 @@ function build(input: ResolveInput, file: Tree, lookup: Lookup, wanted: Wanted, 
     return failed(findings);
   }
   const project = projectName(input, file, lookup, findings);
-  const context = { volumes: readVolumes(findings, child(file, 'volumes'), project) };
+  const networks = readNetworks(findings, child(file, 'networks'), project, child(file, 'services') ?? file);
+  refuseTwoOfOneName(findings, networks);
+  const context = { volumes: readVolumes(findings, child(file, 'volumes'), project), networks };
   const drafts: Draft[] = [];
   readKeys(
     findings,
@@ -119,6 +116,7 @@ function build(input: ResolveInput, file: Tree, lookup: Lookup, wanted: Wanted, 
       name: () => {},
       version: (_, value) => warn(findings, value, 'version: means nothing any more', 'remove it'),
       volumes: () => {},
+      networks: () => {},
       services: (drafts, services) => {
         if (services.kind !== 'map')
           return refuse(findings, services, 'services must be a map', 'write services: { web: { image: … } }');
@@ -138,34 +136,37 @@ function build(input: ResolveInput, file: Tree, lookup: Lookup, wanted: Wanted, 
 
   const environments = drafts.map((draft) => environmentOf(draft, lookup, wanted));
   if (wanted.any) return wanted.needs();
-  const services = drafts.map((draft, index) => finish(draft, project, environments[index]!, input.root));
+  refuseUnknownServices(drafts);
+  const services = drafts.map((draft, index) => finish(draft, project, environments[index]!, input.root, networks));
   refuseSharedPorts(services, findings);
+  refuseSharedNetworks(services, findings);
   if (findings.errors.length > 0) return failed(findings);
   const resolved = services.filter((service) => service !== undefined);
   return {
     kind: 'specs',
     project,
     services: resolved,
-    networks: usedNetworks(resolved, project),
+    networks: usedNetworks(resolved, networks),
     warnings: findings.warnings,
   };
 }
 
-function usedNetworks(services: readonly ResolvedService[], project: string): ResolvedNetwork[] {
-  const [first] = services;
-  if (!first) return [];
-  const spec: NetworkSpec = {
-    name: defaultNetworkOf(project),
-    project,
-    driver: 'cluster',
-    internal: false,
-    ipv6: false,
-    encrypted: false,
-    subnets: [],
-    parent: '',
-    labels: {},
-  };
-  return [{ spec, place: first.place, external: false }];
+/** Those that a service is on, in the order of the file. */
+function usedNetworks(services: readonly ResolvedService[], declared: DeclaredNetworks): DeclaredNetwork[] {
+  const used = new Set(services.flatMap(({ spec }) => spec.template.networks.map(({ network }) => network)));
+  const networks: DeclaredNetwork[] = [];
+  for (const network of declared.values()) if (used.delete(network.spec.name)) networks.push(network);
+  return networks;
+}
+
+function refuseTwoOfOneName(findings: Findings, declared: DeclaredNetworks): void {
+  const owners = new Map<string, string>();
+  for (const [key, { spec, place }] of declared) {
+    const owner = owners.get(spec.name);
+    if (owner !== undefined)
+      refuse(findings, place, `networks.${owner} is called "${spec.name}" too`, 'give one of them another name:');
+    owners.set(spec.name, key);
+  }
 }
 
 type Lookup = (name: string) => string | undefined;
@@ -307,7 +308,13 @@ function environmentOf(draft: Draft, lookup: Lookup, wanted: Wanted): readonly s
   return [...values].map(([name, value]) => `${name}=${value}`);
 }
 
-function finish(draft: Draft, project: string, env: readonly string[], root: string): ResolvedService | undefined {
+function finish(
+  draft: Draft,
+  project: string,
+  env: readonly string[],
+  root: string,
+  networks: DeclaredNetworks,
+): ResolvedService | undefined {
   const { findings, place, placement } = draft;
   const before = findings.errors.length;
   adviseService(draft, place);
@@ -331,6 +338,9 @@ function finish(draft: Draft, project: string, env: readonly string[], root: str
     if (value.type !== 'bind' || value.source.startsWith('/')) return value;
     return { ...value, source: absoluteSource(draft, value.source, place, root) };
   });
+  const networkMode: Said<NetworkMode> = draft.networkMode ?? { value: '', place };
+  const attachments = attachmentsOf(draft, networks);
+  const ports = networkMode.value === 'host' ? draft.ports.map((port) => hostsOwn(draft, port)) : draft.ports;
   const { cpuMillis, memoryBytes, pids } = draft.limits;
   const spec: ServiceSpec = {
     project,
@@ -346,21 +356,92 @@ function finish(draft: Draft, project: string, env: readonly string[], root: str
         pids: 0,
       },
       runtime: draft.runtime ?? 'runc',
-      networks: [{ network: defaultNetworkOf(project), aliases: [], ipv4Address: '' }],
+      networks: attachments.map(({ value }) => value),
+      networkMode: networkMode.value,
+      ...(draft.bandwidth && { bandwidth: draft.bandwidth.value }),
     }),
-    ports: draft.ports.map((port) => port.value),
+    ports: ports.map((port) => port.value),
     restart: draft.restartPolicy ?? draft.restart ?? defaults.restart,
     update: { ...defaults.update, ...draft.update },
     placement: { ...placement, constraints: draft.constraints.map((constraint) => constraint.value) },
     endpointMode: draft.endpointMode ?? 'vip',
     aliases: [],
-    allowFrom: undefined,
-    sticky: '',
+    allowFrom: draft.allowFrom && ({ services: draft.allowFrom.map(({ value }) => value) } satisfies AllowFrom),
+    sticky: draft.sticky ?? '',
     volumeLoss: draft.volumeLoss?.value ?? 'wait',
   };
   for (const { field, message, remedy } of specProblems(spec)) refuse(findings, placeOf(draft, field), message, remedy);
   if (findings.errors.length > before) return undefined;
-  return { spec, place, ports: draft.ports, constraints: draft.constraints, image: draft.image.place };
+  return {
+    spec,
+    place,
+    ports,
+    constraints: draft.constraints,
+    image: draft.image.place,
+    attachments,
+    networkMode,
+    allowFrom: draft.allowFrom ?? [],
+  };
+}
+
+/** Of a service that says nothing of networks: the default one. */
+function attachmentsOf(draft: Draft, networks: DeclaredNetworks): readonly Said<NetworkAttachment>[] {
+  if (draft.networkMode) {
+    if (draft.networks)
+      refuse(
+        draft.findings,
+        draft.networks.place,
+        `with network_mode: ${draft.networkMode.value} there are no networks`,
+        'keep one of the two',
+      );
+    return [];
+  }
+  if (draft.attachments.length > 0) return draft.attachments;
+  const { name } = networks.get('default')!.spec;
+  return [{ value: { network: name, aliases: [], ipv4Address: '' }, place: draft.networks?.place ?? draft.place }];
+}
+
+/** On its host's network, a port is what its process listens on: it takes the host's, and nothing translates it. */
+function hostsOwn(draft: Draft, { value, place }: Said<Port>): Said<Port> {
+  if (value.published !== 0 && value.published !== value.target)
+    refuse(
+      draft.findings,
+      place,
+      `with network_mode: host port ${value.target} is the host's own: it cannot be published as ${value.published}`,
+      `write "${value.target}:${value.target}", and let the process listen on another port where that is taken`,
+    );
+  return { value: { ...value, published: value.target, mode: 'host' }, place };
+}
+
+/** Services of the file that others of it name. */
+function refuseUnknownServices(drafts: readonly Draft[]): void {
+  const names = new Set(drafts.map(({ name }) => name));
+  const check = ({ findings, name: self }: Draft, { value: name, place }: Said<string>) => {
+    if (names.has(name) && name !== self) return;
+    const guess = suggestion(
+      name,
+      [...names].filter((one) => one !== self),
+    );
+    if (name === self) refuse(findings, place, `service ${self} names itself`, 'name another service');
+    else refuse(findings, place, `there is no service "${name}" in the file`, guess ? `did you mean "${guess}"?` : '');
+  };
+  for (const draft of drafts) {
+    for (const link of draft.links) check(draft, link);
+    const shared = draft.networkMode && sharedNetworkOf(draft.networkMode.value);
+    if (shared !== undefined) check(draft, { value: shared, place: draft.networkMode!.place });
+  }
+}
+
+/** `network_mode: service:NAME`, slot by slot: both have as many tasks, and the other has a network of its own. */
+function refuseSharedNetworks(services: readonly (ResolvedService | undefined)[], findings: Findings): void {
+  const named = new Map(services.flatMap((service) => (service ? [[service.spec.name, service]] : [])));
+  for (const { spec, networkMode } of named.values()) {
+    const shared = sharedNetworkOf(networkMode.value);
+    const owner = shared === undefined ? undefined : named.get(shared);
+    if (!owner) continue;
+    const problem = sharedNetworkProblem(spec, owner.spec);
+    if (problem) refuse(findings, networkMode.place, problem.message, problem.remedy);
+  }
 }
 
 /** A relative source means the client's directory, which only a node that the user chose can be expected to have. */
@@ -401,6 +482,11 @@ function placeOf(draft: Draft, field: string): Place {
   if (field === 'deploy.resources.limits.memory') return draft.limits.memoryBytes?.place ?? draft.place;
   if (field === 'deploy.resources.reservations.memory') return draft.reservations.memoryBytes?.place ?? draft.place;
   if (field === 'deploy.resources.reservations.cpus') return draft.reservations.cpuMillis?.place ?? draft.place;
+  if (field === 'network_mode') return draft.networkMode?.place ?? draft.place;
+  if (field === 'networks') return draft.networks?.place ?? draft.place;
+  if (field === 'ports') return draft.ports[0]?.place ?? draft.place;
+  if (field === 'x-bandwidth') return draft.bandwidth?.place ?? draft.place;
+  if (field === 'links') return draft.links[0]?.place ?? draft.place;
   if (field === 'volumes') return draft.mounts.at(-1)?.place ?? draft.place;
   return { at: draft.place.at, path: field ? `${draft.place.path}.${field}` : draft.place.path };
 }

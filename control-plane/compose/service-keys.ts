@@ -1,10 +1,20 @@
 /** Every key that a service of a Compose file may have: what it means here, or why not yet. To add a key, add its line. */
 
+import {
+  readAllowFrom,
+  readBandwidth,
+  readDrain,
+  readLinks,
+  readNetworkMode,
+  readServiceNetworks,
+  readSticky,
+} from './attachments.ts';
 import { readDeploy, readPlatform, readRestart, sayAmount, sayReplicas } from './deploy.ts';
 import { type Findings, type Place, refuse, warn } from './diagnostic.ts';
 import type { Draft } from './draft.ts';
 import { readHealthCheck } from './health-check.ts';
 import { type MountContext, readMounts, readTmpfs } from './mounts.ts';
+import type { DeclaredNetworks } from './networks.ts';
 import { readPorts } from './ports.ts';
 import {
   type KeyReader,
@@ -24,8 +34,13 @@ import {
 import { shellWords } from './shell-words.ts';
 import type { Tree } from './tree.ts';
 
+/** What services need to know of the rest of the file. */
+export interface FileContext extends MountContext {
+  readonly networks: DeclaredNetworks;
+}
+
 /** The readers of a service's keys. */
-export function serviceKeys(findings: Findings, context: MountContext): Readonly<Record<string, KeyReader<Draft>>> {
+export function serviceKeys(findings: Findings, context: FileContext): Readonly<Record<string, KeyReader<Draft>>> {
   const text = (field: 'user') => (draft: Draft, value: Tree) => {
     draft.container[field] = readText(findings, value) ?? '';
   };
@@ -134,6 +149,13 @@ export function serviceKeys(findings: Findings, context: MountContext): Readonly
     pids_limit: (draft, value) => sayAmount(draft, draft.limits, 'pids', readInteger(findings, value, 1), value),
     deploy: readDeploy,
     scale: sayReplicas,
+    networks: (draft, value) => readServiceNetworks(draft, value, context.networks),
+    network_mode: readNetworkMode,
+    links: readLinks,
+    'x-allow-from': readAllowFrom,
+    'x-sticky': readSticky,
+    'x-bandwidth': readBandwidth,
+    'x-drain': readDrain,
     'x-volume-loss': (draft, value) => {
       const loss = readOneOf(findings, value, ['wait', 'recreate']);
       if (loss) draft.volumeLoss = { value: loss, place: value };
@@ -141,7 +163,6 @@ export function serviceKeys(findings: Findings, context: MountContext): Readonly
   };
 }
 
-const oneNetwork = 'remove it: all services share one network, and find each other by name';
 const ownNamespaces = 'remove it: each task has namespaces of its own';
 
 /** Keys of the Compose Specification that are not honoured yet, each with what to do instead. */
@@ -169,20 +190,17 @@ export const laterServiceKeys: Readonly<Record<string, string>> = {
   devices: 'remove it',
   domainname: 'write the whole name in hostname:',
   extends: 'use an anchor and << instead',
-  external_links: oneNetwork,
+  external_links: 'put both on an external network, and call it by NAME.PROJECT',
   gpus: 'remove it',
   group_add: 'remove it',
   ipc: ownNamespaces,
   isolation: 'remove it',
   label_file: 'use labels',
-  links: oneNetwork,
   logging: 'remove it: all output is kept, see gantry logs',
   mac_address: 'remove it',
   mem_swappiness: 'remove it',
   memswap_limit: 'remove it',
   models: 'remove it',
-  network_mode: oneNetwork,
-  networks: oneNetwork,
   oom_kill_disable: 'remove it',
   oom_score_adj: 'remove it',
   pid: ownNamespaces,
@@ -251,7 +269,7 @@ function readHostname(draft: Draft, tree: Tree): void {
 
 function readExpose(findings: Findings, tree: Tree): number[] {
   return readScalars(findings, tree).flatMap((item) => {
-    const [, from, to = from] = /^(\d{1,5})(?:-(\d{1,5}))?(?:\/(?:tcp|udp))?$/.exec(item.source) ?? [];
+    const [, from, to = from] = /^(\d{1,5})(?:-(\d{1,5}))?(?:\/(?:tcp|udp|sctp))?$/.exec(item.source) ?? [];
     const first = Number(from);
     const last = Number(to);
     if (first >= 1 && last <= 65_535 && first <= last)

@@ -41,3 +41,13 @@ export function parseOctal(source: string): number | undefined {
   const [, digits] = /^(?:0o?)?([0-7]{1,4})$/.exec(source) ?? [];
   return digits === undefined ? undefined : Number.parseInt(digits, 8);
 }
+
+const bitUnits: Readonly<Record<string, number>> = { bit: 1, kbit: 1e3, mbit: 1e6, gbit: 1e9 };
+
+/** `500kbit`, `10mbit`, `1.5gbit` in bits per second, decimal as tc's; undefined for anything else, and outside 8 kbit to 32 gbit. */
+export function parseBitRate(text: string): number | undefined {
+  const [, amount, unit] = /^(\d+(?:\.\d+)?)\s*(bit|kbit|mbit|gbit)$/i.exec(text) ?? [];
+  if (amount === undefined || unit === undefined) return undefined;
+  const bits = Math.round(Number(amount) * bitUnits[unit.toLowerCase()]!);
+  return bits >= 8e3 && bits <= 32e9 ? bits : undefined;
+}

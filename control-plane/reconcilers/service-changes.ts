@@ -85,6 +85,16 @@ export function scaleService(context: WishContext, id: ServiceId, replicas: numb
   if (!Number.isInteger(replicas) || replicas < 0) {
     throw new Fault('invalid', `replicas of ${nameOf(service)}: ${replicas} is not a whole number from 0`);
   }
+  const fixed = service.spec.template.networks.find(({ ipv4Address }) => ipv4Address !== '');
+  if (fixed && replicas > 1) {
+    throw new Fault(
+      'invalid',
+      `service ${nameOf(service)} has the fixed address ${fixed.ipv4Address}, for one task only`,
+      {
+        remedy: 'remove ipv4_address from the Compose file',
+      },
+    );
+  }
   if (service.spec.replicas === replicas) return [];
   return [
     put(context, 'service', id, {
@@ -113,6 +123,12 @@ export function rollback(context: WishContext, service: Service, why: string): C
   const { previous } = service;
   if (!previous) {
     throw new Fault('precondition', `service ${nameOf(service)} has no spec before this one to go back to`);
+  }
+  const gone = previous.template.networks.find(({ network }) => !context.snapshot.get('network', network));
+  if (gone) {
+    throw new Fault('precondition', `network ${gone.network}, which service ${nameOf(service)} was on, is gone`, {
+      remedy: `make it again: gantry network create ${gone.network}`,
+    });
   }
   const old = context.snapshot.revisionOf(service.id, service.previousRevision);
   const reuse = old !== undefined && same(old.template, previous.template);

@@ -8,6 +8,8 @@ export interface NetworkSubnet {
   readonly gateway: string;
   /** CIDR within `subnet` that is given out; empty: all of it. */
   readonly ipRange: string;
+  /** Addresses never given out (Compose: `aux_addresses`); the gateway is not either. */
+  readonly reserved: readonly string[];
 }
 
 export interface NetworkSpec {

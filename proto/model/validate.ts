@@ -1,5 +1,6 @@
 /** The limits of names, numbers and sizes, checked in one place for every door that takes a spec. */
 import { namePattern } from './ids.ts';
+import { type NetworkSpec, sharedNetworkOf } from './network.ts';
 import type { ServiceSpec } from './service.ts';
 
 export const limits = {
@@ -11,6 +12,8 @@ export const limits = {
   publishedPorts: 256,
   constraints: 32,
   stopGracePeriodMs: 24 * 3_600_000,
+  drainMs: 3_600_000,
+  networksOfService: 32,
   /** The kernel and runc refuse less. */
   minMemoryBytes: 4 * 1024 * 1024,
 } as const;
@@ -39,6 +42,74 @@ export function isImageReference(text: string): boolean {
 /** True for what may be the key of a node's label. */
 export function isLabelKey(text: string): boolean {
   return labelPattern.test(text);
+}
+
+/** True for what may name a network; its parts may be longer than other names, for it holds a project's. */
+export function isNetworkName(text: string): boolean {
+  return /^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}$/.test(text);
+}
+
+/** True for what DNS may be asked for: labels of letters, digits, - and _. */
+export function isHostName(text: string): boolean {
+  return (
+    text.length <= 253 &&
+    /^[a-zA-Z0-9_]([a-zA-Z0-9_-]{0,61}[a-zA-Z0-9_])?(\.[a-zA-Z0-9_]([a-zA-Z0-9_-]{0,61}[a-zA-Z0-9_])?)*$/.test(text)
+  );
+}
+
+/** Everything about a network that would never work; its ranges are looked at where arithmetic of addresses is. */
+export function networkProblems(spec: NetworkSpec): readonly SpecProblem[] {
+  const problems: SpecProblem[] = [];
+  const refuse = (field: string, message: string, remedy: string) => {
+    problems.push({ field, message, remedy });
+  };
+  if (!isNetworkName(spec.name))
+    refuse('name', `"${spec.name}" cannot name a network`, 'use letters, digits, ., - and _, at most 128 characters');
+  if (spec.driver === 'macvlan') {
+    if (!/^[^\s/:]{1,15}$/.test(spec.parent))
+      refuse(
+        'driver_opts.parent',
+        spec.parent === ''
+          ? 'a macvlan network needs the link of the hosts that it is on'
+          : `"${spec.parent}" is not a link`,
+        'write parent: eth0 under driver_opts:',
+      );
+    if (spec.subnets.length === 0)
+      refuse(
+        'ipam',
+        'a macvlan network needs the subnet of the network that the hosts are on',
+        'write ipam: { config: [{ subnet: …, gateway: …, ip_range: … }] }, with an ip_range that nobody else gives addresses of',
+      );
+    if (spec.subnets.length > 1) refuse('ipam', 'a macvlan network has one subnet', 'make a network for each');
+    if (spec.ipv6) refuse('enable_ipv6', 'a macvlan network has IPv4 only', 'remove it');
+    if (spec.internal && spec.subnets.some(({ gateway }) => gateway !== ''))
+      refuse('internal', 'an internal network has no gateway', 'remove the gateway');
+  } else if (spec.parent !== '')
+    refuse('driver_opts.parent', 'only networks of the driver macvlan have a parent', 'use the driver macvlan');
+  return problems;
+}
+
+/** Why `spec` cannot have the network of the same slot's task of `owner` (`network_mode: service:NAME`). */
+export function sharedNetworkProblem(
+  spec: ServiceSpec,
+  owner: ServiceSpec,
+): { readonly message: string; readonly remedy: string } | undefined {
+  if (sharedNetworkOf(owner.template.networkMode) !== undefined)
+    return {
+      message: `service ${owner.name} has the network of another service itself`,
+      remedy: `name the service that it has it of`,
+    };
+  if (owner.mode !== spec.mode)
+    return {
+      message: `service ${owner.name} is ${owner.mode}, this one ${spec.mode}`,
+      remedy: 'give both the same deploy.mode',
+    };
+  if (owner.replicas !== spec.replicas)
+    return {
+      message: `service ${owner.name} has ${owner.replicas} replicas, this one ${spec.replicas}: each of its tasks is in the network of one of the other's`,
+      remedy: 'give both as many',
+    };
+  return undefined;
 }
 
 /** Everything about a spec that would never work, whoever made it; empty: it may be committed. */
@@ -98,7 +169,54 @@ export function specProblems(spec: ServiceSpec): readonly SpecProblem[] {
       'dnsrr has no service address that ports could be published on',
       'use mode: host for the ports, or endpoint_mode: vip',
     );
+  networkSettingProblems(spec, refuse);
   return problems;
+}
+
+function networkSettingProblems(
+  spec: ServiceSpec,
+  refuse: (field: string, message: string, remedy: string) => void,
+): void {
+  const { networks, networkMode, container, bandwidth } = spec.template;
+  if (networks.length > limits.networksOfService)
+    refuse('networks', `${networks.length} networks are too many`, `at most ${limits.networksOfService} fit`);
+  if (container.drainMs > limits.drainMs) refuse('x-drain', 'so long a drain is not allowed', 'at most 1h');
+  const fixed = networks.find(({ ipv4Address }) => ipv4Address !== '');
+  if (fixed && (spec.mode === 'global' || spec.replicas > 1))
+    refuse(
+      'networks',
+      `only one task can have the address ${fixed.ipv4Address}`,
+      'remove ipv4_address, or use one replica',
+    );
+  if (fixed && spec.update.order === 'start-first')
+    refuse(
+      'networks',
+      `the new task cannot have the address ${fixed.ipv4Address} before the old one has gone`,
+      'remove ipv4_address, or use order: stop-first',
+    );
+  if (networkMode === '') return;
+  if (networks.length > 0)
+    refuse('networks', `with network_mode: ${networkMode} there are no networks`, 'keep one of the two');
+  if (bandwidth.egressBitsPerSecond + bandwidth.ingressBitsPerSecond > 0)
+    refuse('x-bandwidth', `with network_mode: ${networkMode} there is no interface of its own to limit`, 'remove it');
+  if (container.links.length > 0)
+    refuse('links', `with network_mode: ${networkMode} nothing can be linked`, 'remove links:');
+  if (networkMode !== 'host' && spec.ports.length > 0)
+    refuse(
+      'ports',
+      networkMode === 'none'
+        ? 'with network_mode: none no port can be reached'
+        : `the ports are those of the service whose network it has`,
+      networkMode === 'none' ? 'remove ports:' : `publish them at service ${sharedNetworkOf(networkMode)}`,
+    );
+  if (networkMode === 'host' && spec.ports.some((port) => port.mode !== 'host' || port.published !== port.target))
+    refuse(
+      'ports',
+      "with network_mode: host ports are the host's own",
+      'use mode: host, and the same port on both sides',
+    );
+  if (networkMode === 'host' && spec.allowFrom)
+    refuse('x-allow-from', "with network_mode: host the host's firewall decides who may call it", 'remove it');
 }
 
 function bytesOf(texts: readonly string[]): number {

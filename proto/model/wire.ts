@@ -6,7 +6,7 @@ import type { AssignmentItem, Backend, Endpoint, Peer, TaskAssignment } from './
 import { assignmentKey } from './assignment.ts';
 import type { ClusterConfig } from './cluster.ts';
 import { nodeId, serviceId, taskId } from './ids.ts';
-import type { ClusterNetwork, NetworkMode } from './network.ts';
+import type { ClusterNetwork, NetworkMode, NetworkSpec } from './network.ts';
 import type { Node } from './node.ts';
 import { noResources } from './resources.ts';
 import { type ContainerSpec, containerSpec, defaults, type Mount, type Port, type TaskTemplate } from './service.ts';
@@ -74,10 +74,22 @@ function networkModeFromWire(mode: string): NetworkMode {
   return oneOf('template.network_mode', ['', 'host', 'none'], mode);
 }
 
+/** Field by field: what a newer client says beside them is not kept. */
+export function networkSpecFromWire(spec: types.NetworkSpec): NetworkSpec {
+  const { name, project, internal, ipv6, encrypted, parent, labels } = spec;
+  const driver = oneOf('network.driver', ['cluster', 'macvlan'], spec.driver || 'cluster');
+  const subnets = spec.subnets.map(({ subnet, gateway, ipRange, reserved }) => ({
+    subnet,
+    gateway,
+    ipRange,
+    reserved,
+  }));
+  return { name, project, driver, internal, ipv6, encrypted, subnets, parent, labels };
+}
+
 function networkFromWire(network: types.ClusterNetwork): ClusterNetwork {
-  const spec = required('network.spec', network.spec);
-  const driver = oneOf('network.driver', ['cluster', 'macvlan'], spec.driver);
-  return { spec: { ...spec, driver }, number: network.number, createdAtMs: network.createdAtMs };
+  const spec = networkSpecFromWire(required('network.spec', network.spec));
+  return { spec, number: network.number, createdAtMs: network.createdAtMs };
 }
 
 const healthStates = ['', 'starting', 'healthy', 'unhealthy'] as const;

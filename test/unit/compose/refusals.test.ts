@@ -155,7 +155,7 @@ describe('bad input is refused at its place', () => {
     ['services: { Web: { image: a } }', /compose.yaml:1:13 services.web: service name "Web" is not allowed/i],
     ['services: { web: { image: "a b" } }', /compose.yaml:1:27 services.web.image: "a b" is not an image reference/],
     ['name: A B\nservices: { web: { image: a } }', /compose.yaml:1:7 name: "A B" cannot name a project/],
-    ['networks: {}\nservices: { web: { image: a } }', /compose.yaml:1:1 networks: "networks" is not supported/],
+    ['networks: [a]\nservices: { web: { image: a } }', /compose.yaml:1:11 networks: networks must be a map/],
     ['servces: { web: { image: a } }', /compose.yaml:1:1 servces: unknown key "servces" → did you mean "services"/],
     ['services: { web: *nothing }', /compose.yaml:1:18/],
     ['services: { web: { image: !!binary x } }', /./],

@@ -21,7 +21,7 @@ import {
 } from "@grpc/grpc-js";
 import { ClusterConfig, Credential, ExecStart, RelayFrame, TaskStats } from "./agent.ts";
 import { NetDiagnosis, NetFinding } from "./probe.ts";
-import { Event, Node, Resources, Service, Task, TaskTemplate } from "./types.ts";
+import { ClusterNetwork, Event, NetworkSpec, Node, Resources, Service, Task, TaskTemplate } from "./types.ts";
 
 export const protobufPackage = "gantry.v1";
 
@@ -80,6 +80,16 @@ export interface ApplyResponse {
   /** committed at; 0 for dry_run and for no change */
   revision: number;
   project: string;
+  networks: PlannedNetwork[];
+  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
+}
+
+export interface PlannedNetwork {
+  /** create | update | unchanged */
+  action: string;
+  name: string;
+  /** what differs, in words */
+  details: string[];
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
@@ -145,7 +155,7 @@ export interface ServiceProgress {
 }
 
 export interface ListRequest {
-  /** service | task | node | token */
+  /** service | task | node | token | network */
   kind: string;
   /** tasks of this one only */
   service: string;
@@ -162,6 +172,30 @@ export interface ListResponse {
   nodes: NodeSummary[];
   tokens: TokenInfo[];
   revision: number;
+  networks: NetworkSummary[];
+  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
+}
+
+export interface NetworkSummary {
+  network:
+    | ClusterNetwork
+    | undefined;
+  /** PROJECT/NAME of those on it */
+  services: string[];
+  members: NetworkMember[];
+  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
+}
+
+/** A task on a network. */
+export interface NetworkMember {
+  /** PROJECT/SERVICE.SLOT */
+  task: string;
+  taskId: string;
+  node: string;
+  /** primary */
+  address: string;
+  /** out of the network's own subnets; empty: it has none */
+  networkAddress: string;
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
@@ -190,8 +224,10 @@ export interface TokenInfo {
 }
 
 export interface InspectRequest {
-  /** service, task or node: by name or by the start of its id */
+  /** service, task or node: by name or by the start of its id; network: by its name */
   name: string;
+  /** only of this kind; empty: any */
+  kind: string;
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
@@ -200,6 +236,7 @@ export interface InspectResponse {
     | { $case: "service"; value: Service }
     | { $case: "task"; value: Task }
     | { $case: "node"; value: Node }
+    | { $case: "network"; value: NetworkSummary }
     | undefined;
   /** of a task */
   template: TaskTemplate | undefined;
@@ -255,6 +292,16 @@ export interface NodeExplanation {
   chosen: boolean;
   /** "2 of this service, 14 tasks" */
   rank: string;
+  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
+}
+
+export interface CreateNetworkRequest {
+  spec: NetworkSpec | undefined;
+  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
+}
+
+export interface RemoveNetworkRequest {
+  names: string[];
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
@@ -806,6 +853,7 @@ function createBaseApplyResponse(): ApplyResponse {
     changes: [],
     revision: 0,
     project: "",
+    networks: [],
     _unknownFields: {},
   };
 }
@@ -832,6 +880,9 @@ export const ApplyResponse: MessageFns<ApplyResponse> = {
     }
     if (message.project !== "") {
       writer.uint32(58).string(message.project);
+    }
+    for (const v of message.networks) {
+      PlannedNetwork.encode(v!, writer.uint32(66).fork()).join();
     }
     if (message._unknownFields !== undefined) {
       for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
@@ -913,6 +964,14 @@ export const ApplyResponse: MessageFns<ApplyResponse> = {
             message.project = reader.string();
             continue;
           }
+          case 8: {
+            if (tag !== 66) {
+              break;
+            }
+
+            message.networks.push(PlannedNetwork.decode(reader, reader.uint32()));
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -945,6 +1004,102 @@ export const ApplyResponse: MessageFns<ApplyResponse> = {
     message.changes = object.changes?.map((e) => PlannedChange.fromPartial(e)) || [];
     message.revision = object.revision ?? 0;
     message.project = object.project ?? "";
+    message.networks = object.networks?.map((e) => PlannedNetwork.fromPartial(e)) || [];
+    return message;
+  },
+};
+
+function createBasePlannedNetwork(): PlannedNetwork {
+  return { action: "", name: "", details: [], _unknownFields: {} };
+}
+
+export const PlannedNetwork: MessageFns<PlannedNetwork> = {
+  encode(message: PlannedNetwork, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.action !== "") {
+      writer.uint32(10).string(message.action);
+    }
+    if (message.name !== "") {
+      writer.uint32(18).string(message.name);
+    }
+    for (const v of message.details) {
+      writer.uint32(26).string(v!);
+    }
+    if (message._unknownFields !== undefined) {
+      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
+        const tag = parseInt(key, 10);
+        for (const value of values) {
+          writer.uint32(tag).raw(value);
+        }
+      }
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): PlannedNetwork {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBasePlannedNetwork();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.action = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.name = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.details.push(reader.string());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        const buf = reader.skip(tag & 7);
+
+        const list = message._unknownFields![tag];
+
+        if (list === undefined) {
+          message._unknownFields![tag] = [buf];
+        } else {
+          list.push(buf);
+        }
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<PlannedNetwork>, I>>(base?: I): PlannedNetwork {
+    return PlannedNetwork.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<PlannedNetwork>, I>>(object: I): PlannedNetwork {
+    const message = createBasePlannedNetwork();
+    message.action = object.action ?? "";
+    message.name = object.name ?? "";
+    message.details = object.details?.map((e) => e) || [];
     return message;
   },
 };
@@ -1735,7 +1890,7 @@ export const ListRequest: MessageFns<ListRequest> = {
 };
 
 function createBaseListResponse(): ListResponse {
-  return { services: [], tasks: [], nodes: [], tokens: [], revision: 0, _unknownFields: {} };
+  return { services: [], tasks: [], nodes: [], tokens: [], revision: 0, networks: [], _unknownFields: {} };
 }
 
 export const ListResponse: MessageFns<ListResponse> = {
@@ -1754,6 +1909,9 @@ export const ListResponse: MessageFns<ListResponse> = {
     }
     if (message.revision !== 0) {
       writer.uint32(40).int64(message.revision);
+    }
+    for (const v of message.networks) {
+      NetworkSummary.encode(v!, writer.uint32(50).fork()).join();
     }
     if (message._unknownFields !== undefined) {
       for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
@@ -1819,6 +1977,14 @@ export const ListResponse: MessageFns<ListResponse> = {
             message.revision = longToNumber(reader.int64());
             continue;
           }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.networks.push(NetworkSummary.decode(reader, reader.uint32()));
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1849,6 +2015,223 @@ export const ListResponse: MessageFns<ListResponse> = {
     message.nodes = object.nodes?.map((e) => NodeSummary.fromPartial(e)) || [];
     message.tokens = object.tokens?.map((e) => TokenInfo.fromPartial(e)) || [];
     message.revision = object.revision ?? 0;
+    message.networks = object.networks?.map((e) => NetworkSummary.fromPartial(e)) || [];
+    return message;
+  },
+};
+
+function createBaseNetworkSummary(): NetworkSummary {
+  return { network: undefined, services: [], members: [], _unknownFields: {} };
+}
+
+export const NetworkSummary: MessageFns<NetworkSummary> = {
+  encode(message: NetworkSummary, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.network !== undefined) {
+      ClusterNetwork.encode(message.network, writer.uint32(10).fork()).join();
+    }
+    for (const v of message.services) {
+      writer.uint32(18).string(v!);
+    }
+    for (const v of message.members) {
+      NetworkMember.encode(v!, writer.uint32(26).fork()).join();
+    }
+    if (message._unknownFields !== undefined) {
+      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
+        const tag = parseInt(key, 10);
+        for (const value of values) {
+          writer.uint32(tag).raw(value);
+        }
+      }
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): NetworkSummary {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseNetworkSummary();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.network = ClusterNetwork.decode(reader, reader.uint32());
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.services.push(reader.string());
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.members.push(NetworkMember.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        const buf = reader.skip(tag & 7);
+
+        const list = message._unknownFields![tag];
+
+        if (list === undefined) {
+          message._unknownFields![tag] = [buf];
+        } else {
+          list.push(buf);
+        }
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<NetworkSummary>, I>>(base?: I): NetworkSummary {
+    return NetworkSummary.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<NetworkSummary>, I>>(object: I): NetworkSummary {
+    const message = createBaseNetworkSummary();
+    message.network = (object.network !== undefined && object.network !== null)
+      ? ClusterNetwork.fromPartial(object.network)
+      : undefined;
+    message.services = object.services?.map((e) => e) || [];
+    message.members = object.members?.map((e) => NetworkMember.fromPartial(e)) || [];
+    return message;
+  },
+};
+
+function createBaseNetworkMember(): NetworkMember {
+  return { task: "", taskId: "", node: "", address: "", networkAddress: "", _unknownFields: {} };
+}
+
+export const NetworkMember: MessageFns<NetworkMember> = {
+  encode(message: NetworkMember, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.task !== "") {
+      writer.uint32(10).string(message.task);
+    }
+    if (message.taskId !== "") {
+      writer.uint32(18).string(message.taskId);
+    }
+    if (message.node !== "") {
+      writer.uint32(26).string(message.node);
+    }
+    if (message.address !== "") {
+      writer.uint32(34).string(message.address);
+    }
+    if (message.networkAddress !== "") {
+      writer.uint32(42).string(message.networkAddress);
+    }
+    if (message._unknownFields !== undefined) {
+      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
+        const tag = parseInt(key, 10);
+        for (const value of values) {
+          writer.uint32(tag).raw(value);
+        }
+      }
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): NetworkMember {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseNetworkMember();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.task = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.taskId = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.node = reader.string();
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.address = reader.string();
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.networkAddress = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        const buf = reader.skip(tag & 7);
+
+        const list = message._unknownFields![tag];
+
+        if (list === undefined) {
+          message._unknownFields![tag] = [buf];
+        } else {
+          list.push(buf);
+        }
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<NetworkMember>, I>>(base?: I): NetworkMember {
+    return NetworkMember.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<NetworkMember>, I>>(object: I): NetworkMember {
+    const message = createBaseNetworkMember();
+    message.task = object.task ?? "";
+    message.taskId = object.taskId ?? "";
+    message.node = object.node ?? "";
+    message.address = object.address ?? "";
+    message.networkAddress = object.networkAddress ?? "";
     return message;
   },
 };
@@ -2167,13 +2550,16 @@ export const TokenInfo: MessageFns<TokenInfo> = {
 };
 
 function createBaseInspectRequest(): InspectRequest {
-  return { name: "", _unknownFields: {} };
+  return { name: "", kind: "", _unknownFields: {} };
 }
 
 export const InspectRequest: MessageFns<InspectRequest> = {
   encode(message: InspectRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.name !== "") {
       writer.uint32(10).string(message.name);
+    }
+    if (message.kind !== "") {
+      writer.uint32(18).string(message.kind);
     }
     if (message._unknownFields !== undefined) {
       for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
@@ -2207,6 +2593,14 @@ export const InspectRequest: MessageFns<InspectRequest> = {
             message.name = reader.string();
             continue;
           }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.kind = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -2233,6 +2627,7 @@ export const InspectRequest: MessageFns<InspectRequest> = {
   fromPartial<I extends Exact<DeepPartial<InspectRequest>, I>>(object: I): InspectRequest {
     const message = createBaseInspectRequest();
     message.name = object.name ?? "";
+    message.kind = object.kind ?? "";
     return message;
   },
 };
@@ -2252,6 +2647,9 @@ export const InspectResponse: MessageFns<InspectResponse> = {
         break;
       case "node":
         Node.encode(message.object.value, writer.uint32(26).fork()).join();
+        break;
+      case "network":
+        NetworkSummary.encode(message.object.value, writer.uint32(42).fork()).join();
         break;
     }
     if (message.template !== undefined) {
@@ -2305,6 +2703,14 @@ export const InspectResponse: MessageFns<InspectResponse> = {
             message.object = { $case: "node", value: Node.decode(reader, reader.uint32()) };
             continue;
           }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.object = { $case: "network", value: NetworkSummary.decode(reader, reader.uint32()) };
+            continue;
+          }
           case 4: {
             if (tag !== 34) {
               break;
@@ -2354,6 +2760,12 @@ export const InspectResponse: MessageFns<InspectResponse> = {
       case "node": {
         if (object.object?.value !== undefined && object.object?.value !== null) {
           message.object = { $case: "node", value: Node.fromPartial(object.object.value) };
+        }
+        break;
+      }
+      case "network": {
+        if (object.object?.value !== undefined && object.object?.value !== null) {
+          message.object = { $case: "network", value: NetworkSummary.fromPartial(object.object.value) };
         }
         break;
       }
@@ -2989,6 +3401,150 @@ export const NodeExplanation: MessageFns<NodeExplanation> = {
     message.verdicts = object.verdicts?.map((e) => e) || [];
     message.chosen = object.chosen ?? false;
     message.rank = object.rank ?? "";
+    return message;
+  },
+};
+
+function createBaseCreateNetworkRequest(): CreateNetworkRequest {
+  return { spec: undefined, _unknownFields: {} };
+}
+
+export const CreateNetworkRequest: MessageFns<CreateNetworkRequest> = {
+  encode(message: CreateNetworkRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.spec !== undefined) {
+      NetworkSpec.encode(message.spec, writer.uint32(10).fork()).join();
+    }
+    if (message._unknownFields !== undefined) {
+      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
+        const tag = parseInt(key, 10);
+        for (const value of values) {
+          writer.uint32(tag).raw(value);
+        }
+      }
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): CreateNetworkRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseCreateNetworkRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.spec = NetworkSpec.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        const buf = reader.skip(tag & 7);
+
+        const list = message._unknownFields![tag];
+
+        if (list === undefined) {
+          message._unknownFields![tag] = [buf];
+        } else {
+          list.push(buf);
+        }
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<CreateNetworkRequest>, I>>(base?: I): CreateNetworkRequest {
+    return CreateNetworkRequest.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<CreateNetworkRequest>, I>>(object: I): CreateNetworkRequest {
+    const message = createBaseCreateNetworkRequest();
+    message.spec = (object.spec !== undefined && object.spec !== null)
+      ? NetworkSpec.fromPartial(object.spec)
+      : undefined;
+    return message;
+  },
+};
+
+function createBaseRemoveNetworkRequest(): RemoveNetworkRequest {
+  return { names: [], _unknownFields: {} };
+}
+
+export const RemoveNetworkRequest: MessageFns<RemoveNetworkRequest> = {
+  encode(message: RemoveNetworkRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.names) {
+      writer.uint32(10).string(v!);
+    }
+    if (message._unknownFields !== undefined) {
+      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
+        const tag = parseInt(key, 10);
+        for (const value of values) {
+          writer.uint32(tag).raw(value);
+        }
+      }
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): RemoveNetworkRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseRemoveNetworkRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.names.push(reader.string());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        const buf = reader.skip(tag & 7);
+
+        const list = message._unknownFields![tag];
+
+        if (list === undefined) {
+          message._unknownFields![tag] = [buf];
+        } else {
+          list.push(buf);
+        }
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<RemoveNetworkRequest>, I>>(base?: I): RemoveNetworkRequest {
+    return RemoveNetworkRequest.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<RemoveNetworkRequest>, I>>(object: I): RemoveNetworkRequest {
+    const message = createBaseRemoveNetworkRequest();
+    message.names = object.names?.map((e) => e) || [];
     return message;
   },
 };
@@ -5155,6 +5711,25 @@ export const OperatorService = {
     responseSerialize: (value: ExplainResponse): Buffer => Buffer.from(ExplainResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): ExplainResponse => ExplainResponse.decode(value),
   },
+  /** Faults of both: `invalid`, `exists`, `conflict` (in use: by whom). */
+  createNetwork: {
+    path: "/gantry.v1.Operator/CreateNetwork" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: CreateNetworkRequest): Buffer => Buffer.from(CreateNetworkRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): CreateNetworkRequest => CreateNetworkRequest.decode(value),
+    responseSerialize: (value: ClusterNetwork): Buffer => Buffer.from(ClusterNetwork.encode(value).finish()),
+    responseDeserialize: (value: Buffer): ClusterNetwork => ClusterNetwork.decode(value),
+  },
+  removeNetwork: {
+    path: "/gantry.v1.Operator/RemoveNetwork" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: RemoveNetworkRequest): Buffer => Buffer.from(RemoveNetworkRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): RemoveNetworkRequest => RemoveNetworkRequest.decode(value),
+    responseSerialize: (value: ChangeResponse): Buffer => Buffer.from(ChangeResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): ChangeResponse => ChangeResponse.decode(value),
+  },
   updateNode: {
     path: "/gantry.v1.Operator/UpdateNode" as const,
     requestStream: false as const,
@@ -5292,6 +5867,9 @@ export interface OperatorServer extends UntypedServiceImplementation {
   rollback: handleUnaryCall<ServiceRequest, ChangeResponse>;
   remove: handleUnaryCall<ServiceRequest, ChangeResponse>;
   explain: handleUnaryCall<ExplainRequest, ExplainResponse>;
+  /** Faults of both: `invalid`, `exists`, `conflict` (in use: by whom). */
+  createNetwork: handleUnaryCall<CreateNetworkRequest, ClusterNetwork>;
+  removeNetwork: handleUnaryCall<RemoveNetworkRequest, ChangeResponse>;
   updateNode: handleUnaryCall<UpdateNodeRequest, Node>;
   removeNode: handleUnaryCall<RemoveNodeRequest, Node>;
   createToken: handleUnaryCall<CreateTokenRequest, CreateTokenResponse>;
@@ -5433,6 +6011,37 @@ export interface OperatorClient extends Client {
     metadata: Metadata,
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: ExplainResponse) => void,
+  ): ClientUnaryCall;
+  /** Faults of both: `invalid`, `exists`, `conflict` (in use: by whom). */
+  createNetwork(
+    request: CreateNetworkRequest,
+    callback: (error: ServiceError | null, response: ClusterNetwork) => void,
+  ): ClientUnaryCall;
+  createNetwork(
+    request: CreateNetworkRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: ClusterNetwork) => void,
+  ): ClientUnaryCall;
+  createNetwork(
+    request: CreateNetworkRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: ClusterNetwork) => void,
+  ): ClientUnaryCall;
+  removeNetwork(
+    request: RemoveNetworkRequest,
+    callback: (error: ServiceError | null, response: ChangeResponse) => void,
+  ): ClientUnaryCall;
+  removeNetwork(
+    request: RemoveNetworkRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: ChangeResponse) => void,
+  ): ClientUnaryCall;
+  removeNetwork(
+    request: RemoveNetworkRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: ChangeResponse) => void,
   ): ClientUnaryCall;
   updateNode(
     request: UpdateNodeRequest,

@@ -170,6 +170,8 @@ export interface NetworkSubnet {
   gateway: string;
   /** CIDR within subnet; empty: all of it */
   ipRange: string;
+  /** never given out */
+  reserved: string[];
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
@@ -2125,7 +2127,7 @@ export const Bandwidth: MessageFns<Bandwidth> = {
 };
 
 function createBaseNetworkSubnet(): NetworkSubnet {
-  return { subnet: "", gateway: "", ipRange: "", _unknownFields: {} };
+  return { subnet: "", gateway: "", ipRange: "", reserved: [], _unknownFields: {} };
 }
 
 export const NetworkSubnet: MessageFns<NetworkSubnet> = {
@@ -2138,6 +2140,9 @@ export const NetworkSubnet: MessageFns<NetworkSubnet> = {
     }
     if (message.ipRange !== "") {
       writer.uint32(26).string(message.ipRange);
+    }
+    for (const v of message.reserved) {
+      writer.uint32(34).string(v!);
     }
     if (message._unknownFields !== undefined) {
       for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
@@ -2187,6 +2192,14 @@ export const NetworkSubnet: MessageFns<NetworkSubnet> = {
             message.ipRange = reader.string();
             continue;
           }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.reserved.push(reader.string());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -2215,6 +2228,7 @@ export const NetworkSubnet: MessageFns<NetworkSubnet> = {
     message.subnet = object.subnet ?? "";
     message.gateway = object.gateway ?? "";
     message.ipRange = object.ipRange ?? "";
+    message.reserved = object.reserved?.map((e) => e) || [];
     return message;
   },
 };
