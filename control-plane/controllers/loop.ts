@@ -142,7 +142,9 @@ class Controllers {
   #onTask(before: Task | undefined, after: Task | undefined): boolean {
     const task = (after ?? before)!;
     if (!before || !after || differs(before, after)) this.#dirty.add(task.serviceId);
-    return before !== undefined && occupiesNode(before) && !(after && occupiesNode(after));
+    const left = before !== undefined && occupiesNode(before) && !(after && occupiesNode(after));
+    if (left) this.#nodesDirty ||= waitsForSubnet(this.#parts.store.snapshot.node(before.nodeId as NodeId));
+    return left;
   }
 
   #onService({ before, after }: Extract<Applied, { table: 'service' }>): void {
@@ -161,7 +163,7 @@ class Controllers {
 
   #onNode(before: Node | undefined, after: Node | undefined): boolean {
     const node = (after ?? before)!;
-    this.#nodesDirty ||= !before || !after || before.subnet !== after.subnet || before.state !== after.state;
+    this.#nodesDirty ||= !before || !after || !sameGround(before, after);
     if (before && after && samePlace(before, after)) return false;
     for (const task of this.#parts.store.snapshot.tasksOnNode(node.id)) this.#dirty.add(task.serviceId);
     for (const id of this.#global) this.#dirty.add(id);
@@ -348,6 +350,22 @@ class Controllers {
 /** Something that a reconciler looks at has changed. */
 function differs(a: Task, b: Task): boolean {
   return a.state !== b.state || a.wanted !== b.wanted || a.health !== b.health || a.nodeId !== b.nodeId;
+}
+
+/** Equal in all that decides which subnets nodes have. */
+function sameGround(a: Node, b: Node): boolean {
+  return (
+    a.subnet === b.subnet &&
+    a.state === b.state &&
+    a.bootId === b.bootId &&
+    a.pinnedSubnet === b.pinnedSubnet &&
+    same(a.foreignNetworks, b.foreignNetworks)
+  );
+}
+
+/** It gets the subnet that it was started with once it has no tasks. */
+function waitsForSubnet(node: Node | undefined): boolean {
+  return node !== undefined && node.pinnedSubnet !== '' && node.pinnedSubnet !== node.subnet;
 }
 
 /** Equal in all that decides where tasks may be. */

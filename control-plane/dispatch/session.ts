@@ -1,5 +1,4 @@
 /** One node's session: greets it, takes its reports, and keeps it told what it should hold. */
-import { tryAddress } from '#net/plan/cidr.ts';
 import type {
   AgentMessage,
   AssignmentSet,
@@ -19,8 +18,9 @@ import { assignmentToWire, nodeFromWire, taskStatusFromWire, toWire } from '#pro
 import type { MessageStream } from '#proto/stream.ts';
 import type { Store } from '../store/store.ts';
 import { credentialItem, type Dirty, itemsOf, registriesOf, registryOf, taskItem, type Unseal } from './assign.ts';
+import { descriptionOf } from './description.ts';
 import type { NoticeDesk } from './notices.ts';
-import type { NodeDescription, StatusWriter } from './status.ts';
+import type { StatusWriter } from './status.ts';
 import { asUntold } from './withdrawal.ts';
 
 export interface SessionParts {
@@ -122,6 +122,9 @@ export class NodeSession {
         case 'hello':
           this.#greet(body.value);
           break;
+        case 'described':
+          if (this.#live) this.#parts.writer.describe(this.node, descriptionOf(nodeFromWire(body.value)));
+          break;
         case 'status':
           if (this.#live) this.#report(body.value.tasks);
           break;
@@ -182,14 +185,7 @@ export class NodeSession {
       this.expel();
       return;
     }
-    if (hello.node) {
-      const { platform, capacity, address, bootId, agentVersion, kernel, components, runtimes } = nodeFromWire(
-        hello.node,
-      );
-      const description = { platform, capacity, address, bootId, agentVersion, kernel, components, runtimes };
-      assertSound(description);
-      writer.describe(this.node, description);
-    }
+    if (hello.node) writer.describe(this.node, descriptionOf(nodeFromWire(hello.node)));
     this.#report(hello.tasks);
     this.#live = true;
     log.info('node connected', { node: this.node, epoch, count: hello.tasks.length });
@@ -298,19 +294,6 @@ export class NodeSession {
     this.#parts.log.info('node had fallen behind, sending it the full set', { node: this.node });
     this.sendAll();
   }
-}
-
-/** Longest description of a machine, as JSON. */
-const descriptionChars = 16_384;
-
-/** What a node says of itself goes into the store and to all other nodes, whose kernels act on it. Faults: `invalid`. */
-function assertSound(description: NodeDescription): void {
-  if (description.address !== '' && tryAddress(description.address) === undefined)
-    throw new Fault('invalid', `"${description.address.slice(0, 50)}" is not an IPv4 address`, {
-      remedy: 'start the agent with --advertise ADDRESS',
-    });
-  if (JSON.stringify(description).length > descriptionChars)
-    throw new Fault('invalid', `the node describes itself in more than ${descriptionChars} characters`);
 }
 
 /** The answer to a node that has no record, or not with this certificate. */

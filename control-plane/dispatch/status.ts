@@ -9,12 +9,7 @@ import type { Change } from '../store/records.ts';
 import type { Snapshot } from '../store/snapshot.ts';
 import { revisionKey } from '../store/snapshot.ts';
 import type { Store } from '../store/store.ts';
-
-/** What a node says of itself in its Hello. */
-export type NodeDescription = Pick<
-  Node,
-  'platform' | 'capacity' | 'address' | 'bootId' | 'agentVersion' | 'kernel' | 'components' | 'runtimes'
->;
+import type { NodeDescription } from './description.ts';
 
 /** Most changes of one transaction; the rest goes with the next. */
 const commitLimit = 1_000;

@@ -1,5 +1,5 @@
 /** Pure: what a step of the snapshot means to people, as events in their words. */
-import type { Event } from '#proto/model/cluster.ts';
+import type { ClusterConfig, Event } from '#proto/model/cluster.ts';
 import { qualifiedName, taskName } from '#proto/model/ids.ts';
 import type { Node } from '#proto/model/node.ts';
 import type { Service } from '#proto/model/service.ts';
@@ -36,17 +36,20 @@ function said(change: Applied): readonly Said[] {
     case 'credential':
       return [clusterEvent(change.after ? 'login' : 'logout', change.key, `login for ${change.key}`)];
     case 'cluster':
-      return [
-        clusterEvent(
-          change.before ? 'updated' : 'created',
-          change.key,
-          change.before ? 'settings changed' : 'the cluster begins',
-        ),
-      ];
+      return ofCluster(change.before, change.after);
     case 'revision':
     case 'guard':
       return [];
   }
+}
+
+/** Enrolments write the record unchanged: that is no news. */
+function ofCluster(before: ClusterConfig | undefined, after: ClusterConfig | undefined): readonly Said[] {
+  if (!before || !after) return [clusterEvent('created', 'config', 'the cluster begins')];
+  const changed = (Object.keys(after) as (keyof ClusterConfig)[]).filter((key) => after[key] !== before[key]);
+  if (changed.length === 0) return [];
+  const words = changed.map((key) => `${key} ${after[key] || 'off'}, was ${before[key] || 'off'}`);
+  return [clusterEvent('updated', 'config', words.join('; '))];
 }
 
 function clusterEvent(action: string, id: string, message: string): Said {
@@ -129,6 +132,10 @@ function ofNode(before: Node | undefined, after: Node | undefined): readonly Sai
   if (!before) return [event('joined', after.address)];
   const events: Said[] = [];
   if (after.state !== before.state) events.push(event(after.state, after.message || `${before.state} before`));
+  else if (after.message !== before.message && after.state === 'ready')
+    events.push(after.message === '' ? event('well', `no more: ${before.message}`) : event('warned', after.message));
+  if (after.subnet !== before.subnet && before.subnet !== '')
+    events.push(event('subnet', `${after.subnet || 'none'}, was ${before.subnet}`));
   if (after.availability !== before.availability)
     events.push(event(after.availability, `availability was ${before.availability}`));
   if (after.bootId !== before.bootId && before.bootId !== '')

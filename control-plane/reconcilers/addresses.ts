@@ -1,6 +1,6 @@
 /** Who has which address: taken from the snapshot first, then handed out; an address that became free rests before it means somebody else. */
 import type { Snapshot } from '#control-plane/store/snapshot.ts';
-import { nextAddress, nextSubnet } from '#net/plan/ipam.ts';
+import { nextAddress } from '#net/plan/ipam.ts';
 import type { NodeId, ServiceId, TaskId } from '#proto/model/ids.ts';
 import type { Node } from '#proto/model/node.ts';
 import type { Service } from '#proto/model/service.ts';
@@ -8,8 +8,6 @@ import { isTerminal, occupiesNode, type Task } from '#proto/model/task.ts';
 
 export const defaultNetwork = '10.192.0.0/11';
 export const defaultVipNetwork = '10.224.0.0/14';
-/** Each node's part of the cluster network. */
-export const subnetPrefix = 24;
 /** How long a freed address means nobody: connections and caches of its former owner have gone by then. */
 export const addressRestMs = 60_000;
 
@@ -156,15 +154,4 @@ function rest(pool: Pool, address: string, freeAtMs: number): void {
   pool.resting.delete(address);
   pool.resting.set(address, freeAtMs);
   pool.taken.add(address);
-}
-
-/** The subnet of a node that has none, beside those of the snapshot and those `given` since; undefined when the network is used up. */
-export function subnetFor(snapshot: Snapshot, given: readonly string[] = []): string | undefined {
-  const used = [...given];
-  for (const { subnet } of snapshot.all('node')) if (subnet !== '') used.push(subnet);
-  // A node that was removed may still run its tasks, and their addresses rest as others do: as long as they are remembered.
-  for (const { nodeId, address } of snapshot.all('task')) {
-    if (nodeId !== '' && address !== '' && !snapshot.node(nodeId)) used.push(`${address}/32`);
-  }
-  return nextSubnet(used, snapshot.cluster?.network || defaultNetwork, subnetPrefix);
 }

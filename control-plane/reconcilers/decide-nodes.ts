@@ -4,8 +4,8 @@ import type { Change } from '#control-plane/store/records.ts';
 import type { Snapshot } from '#control-plane/store/snapshot.ts';
 import type { NodeId } from '#proto/model/ids.ts';
 import type { Node } from '#proto/model/node.ts';
-import { subnetFor } from './addresses.ts';
 import { type Hearing, judge } from './node-health.ts';
+import { adviseSubnets } from './subnets.ts';
 
 export interface NodesDecision {
   readonly changes: readonly Change[];
@@ -22,21 +22,18 @@ export function decideNodes(snapshot: Snapshot, hearing: Hearing, now: number): 
   for (const { node, state, message } of verdicts) {
     changed.set(node.id, { ...node, state, message, stateAtMs: now });
   }
-  giveSubnets(snapshot, changed);
+  takeAdvice(snapshot, changed, now);
   const changes = [...changed.values()].map((value): Change => {
     return { table: 'node', key: value.id, value, expect: snapshot.get('node', value.id)?.modRevision ?? 0 };
   });
   return { changes, deaf, wakeAtMs };
 }
 
-function giveSubnets(snapshot: Snapshot, changed: Map<NodeId, Node>): void {
-  const without = [...snapshot.all('node')].filter((node) => node.subnet === '');
-  if (without.length === 0) return;
-  const given: string[] = [];
-  for (const node of without.sort((a, b) => (a.name < b.name ? -1 : 1))) {
-    const subnet = subnetFor(snapshot, given);
-    if (subnet === undefined) return;
-    given.push(subnet);
-    changed.set(node.id, { ...(changed.get(node.id) ?? node), subnet });
+/** Subnets, and what is wrong with them where nothing worse is. */
+function takeAdvice(snapshot: Snapshot, changed: Map<NodeId, Node>, now: number): void {
+  for (const [{ id }, { subnet, message }] of adviseSubnets(snapshot, now)) {
+    const node = changed.get(id) ?? (snapshot.node(id) as Node);
+    const said = node.state === 'ready' ? message : node.message;
+    if (node.subnet !== subnet || node.message !== said) changed.set(id, { ...node, subnet, message: said });
   }
 }

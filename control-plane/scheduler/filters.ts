@@ -185,7 +185,7 @@ const network: Filter = {
   rule: 'network',
   fits: (_, usage) => usage.tasks < usage.addresses,
   refusal: (_, { node, addresses }) =>
-    node.subnet === '' ? 'has no subnet yet' : `all ${addresses} addresses of ${node.subnet} are taken`,
+    node.subnet === '' ? node.message || 'has no subnet yet' : `all ${addresses} addresses of ${node.subnet} are taken`,
   gist: () => 'without an address for it',
   lasting: false,
 };

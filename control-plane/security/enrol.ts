@@ -1,6 +1,6 @@
 /** How a machine becomes a member: a join token is proven, a certificate issued, a node record written, all in one commit. */
 import { createHash, timingSafeEqual } from 'node:crypto';
-import { subnetFor } from '#control-plane/reconcilers/addresses.ts';
+import { hasFreeSubnet } from '#control-plane/reconcilers/subnets.ts';
 import type { Change } from '#control-plane/store/records.ts';
 import type { Store } from '#control-plane/store/store.ts';
 import { enrolmentProof, tokenSecretHash } from '#proto/enrolment-proof.ts';
@@ -89,10 +89,10 @@ export class Enrolment {
       try {
         const revision = await store.commit(this.#changes(node, token));
         await store.seen(revision);
-        log.info('node enrolled', { node: node.name, revision, address: node.subnet });
+        log.info('node enrolled', { node: node.name, revision });
         return this.#response(node.id, certificate);
       } catch (error) {
-        // Two machines at once wanted the same subnet, or the same token: look again.
+        // Two machines at once wanted the same name, the last subnet, or the same token: look again.
         if (attempt >= attempts || !isFault(error, 'conflict')) throw error;
         await this.#parts.clock.sleep(this.#parts.random.int(20 * attempt));
       }
@@ -148,8 +148,8 @@ export class Enrolment {
         });
       return { ...node, bootId: '', joinedAtMs: now, enrolment };
     }
-    const subnet = subnetFor(store.snapshot);
-    if (subnet === undefined)
+    // The leader gives it one as soon as it has said what it is.
+    if (!hasFreeSubnet(store.snapshot, now))
       throw new Fault('exhausted', 'the cluster network has no subnet left for another node', {
         remedy: 'remove nodes that are gone: gantry node rm',
       });
@@ -163,7 +163,7 @@ export class Enrolment {
       platform: { os: '', architecture: '', variant: '' },
       capacity: noResources,
       address: '',
-      subnet,
+      subnet: '',
       pinnedSubnet: '',
       link: '',
       address6: '',
@@ -193,7 +193,7 @@ export class Enrolment {
       value: usesLeft === 1 ? undefined : { ...token.value, usesLeft: Math.max(0, usesLeft - 1) },
       expect: token.modRevision,
     });
-    // Written unchanged: it makes enrolments on several replicas take turns, so that no two get one subnet.
+    // Written unchanged: it makes enrolments on several replicas take turns, so that no two get one name, or the last subnet.
     const cluster = snapshot.get('cluster', 'config');
     if (cluster) changes.push({ table: 'cluster', key: 'config', value: cluster.value, expect: cluster.modRevision });
     return changes;

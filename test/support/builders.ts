@@ -2,6 +2,7 @@
 
 import type { ClusterConfig } from '#proto/model/cluster.ts';
 import { nodeId, type ServiceId, serviceId, taskId } from '#proto/model/ids.ts';
+import type { ClusterNetwork, NetworkSpec } from '#proto/model/network.ts';
 import type { Node } from '#proto/model/node.ts';
 import { noResources } from '#proto/model/resources.ts';
 import {
@@ -147,4 +148,25 @@ export function aCluster(fields: Partial<ClusterConfig> = {}): ClusterConfig {
     domain: 'gantry.internal',
     ...fields,
   };
+}
+
+/** A network of the cluster, whose tasks have further addresses out of these subnets. */
+export function aNetwork(
+  name: string,
+  subnets: readonly string[] = [],
+  fields: Partial<NetworkSpec> = {},
+): ClusterNetwork {
+  const spec: NetworkSpec = {
+    name,
+    project: 'demo',
+    driver: 'cluster',
+    internal: false,
+    ipv6: false,
+    encrypted: false,
+    subnets: subnets.map((subnet) => ({ subnet, gateway: '', ipRange: '', reserved: [] })),
+    parent: '',
+    labels: {},
+    ...fields,
+  };
+  return { spec, number: 1, createdAtMs: 0 };
 }

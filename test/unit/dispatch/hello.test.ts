@@ -41,13 +41,35 @@ it.each(['10.0.0.3 }\nflush ruleset', 'h1.example', '10.0.0', '10.0.0.3/8'])(
   },
 );
 
+it.each([
+  { link: '10.90.0.2/24' },
+  { link: '10.90.0.1/33' },
+  { address6: 'fd00::g' },
+  { pinnedSubnet: '10.192.7.0/8' },
+  { foreignNetworks: ['10.0.0.1/8'] },
+  { foreignNetworks: Array<string>(201).fill('10.0.0.0/8') },
+  { wireguardKey: 'private' },
+] as Partial<Node>[])('refuses a node that says %j', async (fields) => {
+  const { fault } = await greet(fields);
+  expect(fault).toMatchObject({ code: 'invalid' });
+});
+
+it('takes what a node tells of its networks, also when it changes', async () => {
+  const told = { address6: 'fd00:90::1', pinnedSubnet: '10.192.7.0/24', foreignNetworks: ['10.0.0.0/8'] };
+  const { fault } = await greet(told);
+  expect(fault).toBeUndefined();
+  const node = () => lab.store.snapshot.node(lab.hosts[0]!.id)!;
+  await eventually(() => node().address6 === told.address6);
+  expect(node()).toMatchObject(told);
+});
+
 it('refuses a node that says more of itself than a record may hold', async () => {
   const { fault } = await greet({ components: { runc: 'x'.repeat(100_000) } });
   expect(fault).toMatchObject({ code: 'invalid' });
 });
 
 it('takes a node that says what it should', async () => {
-  const { fault } = await greet({ address: '10.0.0.9' });
+  const { fault } = await greet({ address: '10.0.0.9', link: '10.0.0.9/24' });
   expect(fault).toBeUndefined();
   await eventually(() => lab.store.snapshot.node(lab.hosts[0]!.id)!.address === '10.0.0.9');
 });
