@@ -1,0 +1,105 @@
+/** A client outside of the cluster: asks for PATH on each HOST:PORT by turns, half of it on connections it keeps, until FILE exists; prints what came of it. */
+import { existsSync } from 'node:fs';
+import http from 'node:http';
+
+/** What `load-process.ts RATE PATH EXPECTED FILE HOST:PORT…` prints when it ends, as JSON. */
+export interface LoadReport {
+  readonly asked: number;
+  readonly good: number;
+  /** Requests on a reused connection that was closed before any byte of an answer, asked again on a new one (RFC 9112, 9.3.1). */
+  readonly retried: number;
+  /** Connections that were opened, and how many requests found one that was. */
+  readonly opened: number;
+  readonly reused: number;
+  /** Why others failed, and when (ms since the start). */
+  readonly bad: readonly string[];
+  readonly p50Ms: number;
+  readonly p99Ms: number;
+  readonly maxMs: number;
+}
+
+const [rate = '200', path = '/', expected = '', stopFile = '', ...targets] = process.argv.slice(2);
+const timeoutMs = 4_000;
+/** Connections kept for each target, and how many requests each is used for before the client lets it go. */
+const keptForEach = 8;
+const requestsOfOne = 60;
+
+const startedAt = performance.now();
+const bad: string[] = [];
+const times: number[] = [];
+let [asked, good, retried, opened, reused] = [0, 0, 0, 0, 0];
+
+const newAgent = () => new http.Agent({ keepAlive: true, maxSockets: 1, scheduling: 'fifo' });
+const kept = targets.map(() => Array.from({ length: keptForEach }, () => ({ agent: newAgent(), used: 0 })));
+
+/** The connection to use next, of those that are kept. */
+function nextKept(target: number, turn: number): http.Agent {
+  const seat = kept[target]![turn % keptForEach]!;
+  // Not all at once: each lives for a while of its own.
+  if (++seat.used > requestsOfOne + 7 * (turn % keptForEach)) {
+    seat.agent.destroy();
+    seat.agent = newAgent();
+    seat.used = 0;
+  }
+  return seat.agent;
+}
+
+function ask(target: string, agent: http.Agent | false, isRetry: boolean, beganAt: number): void {
+  const [host, port] = target.split(':');
+  let answered = false;
+  let ended = false;
+  const finish = (why?: string) => {
+    if (ended) return;
+    ended = true;
+    const now = performance.now();
+    if (why === undefined) {
+      good++;
+      times.push(now - beganAt);
+    } else {
+      const kind = request.reusedSocket ? 'kept' : isRetry ? 'retry' : 'new';
+      const local = request.socket?.localPort;
+      bad.push(`${Math.round(beganAt - startedAt)}+${Math.round(now - beganAt)} ms ${target} ${kind} :${local} ${why}`);
+    }
+  };
+  const request = http.get({ host, port, path, agent, timeout: timeoutMs, headers: { 'x-asked': asked } }, (answer) => {
+    answered = true;
+    let text = '';
+    answer.setEncoding('utf8').on('data', (data: string) => {
+      text += data;
+    });
+    answer.on('error', (error: NodeJS.ErrnoException) => finish(`in the answer: ${error.code}`));
+    answer.on('end', () => finish(text.trim() === expected ? undefined : `${answer.statusCode} ${text}`));
+  });
+  request.on('socket', () => (request.reusedSocket ? reused++ : opened++));
+  request.on('timeout', () => request.destroy(Object.assign(new Error('timeout'), { code: 'TIMEOUT' })));
+  request.on('error', (error: NodeJS.ErrnoException) => {
+    const isClosed = error.code === 'ECONNRESET' || error.code === 'EPIPE';
+    if (request.reusedSocket && isClosed && !answered && !isRetry) {
+      ended = true;
+      retried++;
+      ask(target, false, true, beganAt);
+    } else finish(error.code ?? error.message);
+  });
+}
+
+const timer = setInterval(() => {
+  // As many as are due: a late timer must not make it a smaller load.
+  while (asked < ((performance.now() - startedAt) * Number(rate)) / 1_000) {
+    const turn = asked++;
+    const index = turn % targets.length;
+    const pass = Math.floor(turn / targets.length);
+    ask(targets[index]!, pass % 2 === 0 ? false : nextKept(index, pass >> 1), false, performance.now());
+  }
+  if (!existsSync(stopFile)) return;
+  clearInterval(timer);
+  setTimeout(report, timeoutMs + 500);
+}, 5);
+
+function report(): void {
+  times.sort((a, b) => a - b);
+  const quantile = (part: number) => Math.round(times[Math.floor((times.length - 1) * part)] ?? 0);
+  const [p50Ms, p99Ms, maxMs] = [quantile(0.5), quantile(0.99), quantile(1)];
+  const said: LoadReport = { asked, good, retried, opened, reused, bad: bad.slice(0, 50), p50Ms, p99Ms, maxMs };
+  process.stdout.write(`${JSON.stringify(said)}\n`);
+  process.exit();
+}
