@@ -6,9 +6,9 @@ import { Fault, isFault } from '#proto/kernel/errors.ts';
 import type { Log } from '#proto/kernel/log.ts';
 import type { Endpoint } from '#proto/model/assignment.ts';
 import { type TaskId, taskId } from '#proto/model/ids.ts';
-import { dnsView } from './dns/answer.ts';
 import { DnsServer } from './dns/server.ts';
 import { resolvConfUpstream } from './dns/upstream.ts';
+import { dnsView } from './dns/view.ts';
 import { examine } from './doctor/doctor.ts';
 import { RepairLog } from './doctor/repair-log.ts';
 import type { Entry, ForgetScope } from './host/conntrack.ts';
@@ -22,7 +22,8 @@ import { type Planned, portNameOf } from './plan/node-plan.ts';
 import { changesBetween } from './plan/shards.ts';
 import { Reconciler } from './reconcile.ts';
 
-const upstreamTimeoutMs = 2000;
+/** Below the five seconds that resolvers wait for us. */
+const upstreamTimeoutMs = 4000;
 
 export interface HostNetworkParts {
   readonly clock: Clock;
@@ -48,6 +49,8 @@ class HostNetwork implements Network {
   readonly #repairs: RepairLog;
   /** The tasks with a namespace, and their addresses; '' until asked: one of a process before this. */
   readonly #tasks = new Map<string, string>();
+  /** Of those tasks that were attached by this process. */
+  readonly #attachments = new Map<string, Attachment>();
   #mtu = 1500;
 
   constructor(parts: HostNetworkParts) {
@@ -64,7 +67,7 @@ class HostNetwork implements Network {
       timeoutMs: upstreamTimeoutMs,
       notThese: gateway,
     });
-    this.#dns = new DnsServer({ log: this.#log.with('dns'), upstream });
+    this.#dns = new DnsServer({ clock: parts.clock, log: this.#log.with('dns'), upstream });
     const kernel = {
       readLinks: this.#kernel.readLinks.bind(this.#kernel),
       readTable: this.#kernel.readTable.bind(this.#kernel),
@@ -91,9 +94,15 @@ class HostNetwork implements Network {
     const { input } = planned;
     const wanted = this.#reconciler.wanted as NetworkWanted;
     if (!before || before.input.address !== input.address) this.#mtu = this.#kernel.mtuTowards(input.address);
-    this.#dns.update(() => dnsView(wanted));
-    await this.#dns.listen(gatewayOf(input.subnet));
+    this.#namesChanged(wanted);
+    await this.#dns.listen(planned.plan.bridge.addresses.map((address) => address.replace(/\/.*/, '')));
     if (before && before !== planned) this.#forgetDeparted(planned, before);
+  }
+
+  /** A task may ask before the revision that names it is applied. */
+  #namesChanged(wanted: NetworkWanted): void {
+    const attachments = [...this.#attachments.values(), ...wanted.attachments];
+    this.#dns.update((previous) => dnsView({ ...wanted, attachments }, previous));
   }
 
   /** Flows to backends that are gone would reach nobody, or the next owner of the address, for as long as they go on. */
@@ -170,6 +179,8 @@ class HostNetwork implements Network {
       await this.#reconciler.recheck();
       netnsPath = this.#attachNow(attachment, wanted.subnet);
     }
+    this.#attachments.set(attachment.taskId, attachment);
+    this.#namesChanged(this.#reconciler.wanted ?? wanted);
     return { netnsPath, gateway, dns: gateway };
   }
 
@@ -194,6 +205,7 @@ class HostNetwork implements Network {
   async detach(id: TaskId): Promise<void> {
     const address = this.#tasks.get(id) || this.#kernel.addressOf(id);
     this.#tasks.delete(id);
+    this.#attachments.delete(id);
     this.#kernel.detach(id);
     if (address) await this.#forget(address, 'all');
   }

@@ -3,7 +3,7 @@ import type { Probe, ProbeFact } from '#proto/gen/gantry/v1/probe.ts';
 import type { Endpoint, Peer } from '#proto/model/assignment.ts';
 import type { ClusterConfig } from '#proto/model/cluster.ts';
 import type { ServiceId, TaskId } from '#proto/model/ids.ts';
-import type { Bandwidth, ClusterNetwork, TaskAddress } from '#proto/model/network.ts';
+import type { Bandwidth, ClusterNetwork, Link, TaskAddress } from '#proto/model/network.ts';
 import type { Port } from '#proto/model/service.ts';
 import type { NetStep } from './plan/diff.ts';
 
@@ -13,11 +13,14 @@ export interface Attachment {
   readonly address: string;
   readonly hostPorts: readonly Port[];
   readonly serviceId: ServiceId;
+  readonly project: string;
   /** Names of the networks it is on. */
   readonly networks: readonly string[];
   /** Its addresses out of networks' own subnets. */
   readonly addresses: readonly TaskAddress[];
   readonly bandwidth: Bandwidth;
+  /** Names that services of its project have for it alone. */
+  readonly links: readonly Link[];
   /** Name servers for what is outside of the cluster; empty: the host's. */
   readonly dns: readonly string[];
 }

@@ -1,61 +1,85 @@
-/** The name server of a node's tasks, on the bridge's address: ours from the view, the rest from upstream. */
+/** The name server of a node's tasks, on the bridge's addresses: ours from the view, the rest from upstream. */
 import dgram from 'node:dgram';
 import net from 'node:net';
-import packet from 'dns-packet';
-import { containsAddress } from '#net/plan/cidr.ts';
+import type { Clock } from '#proto/kernel/clock.ts';
 import { Fault } from '#proto/kernel/errors.ts';
 import type { Log } from '#proto/kernel/log.ts';
-import { answer, type DnsAnswer, type DnsView, ttlSeconds } from './answer.ts';
-import { readMessages, type Upstream } from './upstream.ts';
+import { answer, ttlSeconds } from './answer.ts';
+import { Limits } from './limits.ts';
+import { type Query, rcode, readQuery, truncated, udpLimit, writeError, writeReply } from './message.ts';
+import { framed, readMessages, type Upstream } from './upstream.ts';
+import type { DnsView } from './view.ts';
 
-const NXDOMAIN = 3;
-const SERVFAIL = 2;
-const REFUSED = 5;
-const plainUdpBytes = 512;
-/** What fits an Ethernet frame: larger answers are fetched by TCP. */
-const largestUdpBytes = 1232;
-const mostForwards = 512;
 const idleMs = 10_000;
+const mostTcpBytes = 65_535;
+type Transport = 'udp' | 'tcp';
+
+/** Where the server listens: sockets that are the machine's already, or are made. */
+interface Listening {
+  readonly address: string;
+  readonly port: number;
+  close(): Promise<void>;
+}
 
 export class DnsServer {
   readonly #log: Log;
   readonly #upstream: Upstream;
+  readonly #limits: Limits;
   #view: DnsView | undefined;
-  #makeView: (() => DnsView) | undefined;
-  #sockets: { address: string; port: number; close(): Promise<void> } | undefined;
-  #forwards = 0;
+  #makeView: ((previous: DnsView | undefined) => DnsView) | undefined;
+  readonly #listening = new Map<string, Listening>();
+  /** Queries on their way upstream: who asks the same meanwhile gets the same answer. */
+  readonly #asked = new Map<string, Promise<Buffer>>();
   #turn = 0;
 
-  constructor(parts: { readonly log: Log; readonly upstream: Upstream }) {
+  constructor(parts: { readonly clock: Clock; readonly log: Log; readonly upstream: Upstream }) {
     this.#log = parts.log;
     this.#upstream = parts.upstream;
+    this.#limits = new Limits(parts.clock);
   }
 
-  /** Answers from the view that `makeView` makes, when the next question comes. */
-  update(makeView: () => DnsView): void {
+  /** Answers from the view that `makeView` makes of the one before, when the next question comes. */
+  update(makeView: (previous: DnsView | undefined) => DnsView): void {
     this.#makeView = makeView;
   }
 
-  /** Listens on `address`, UDP and TCP, in place of the address before; the address must be the machine's. Gives the port. */
-  async listen(address: string, port = 53): Promise<number> {
-    if (this.#sockets?.address === address) return this.#sockets.port;
-    await this.close();
-    const udp = dgram.createSocket('udp4');
+  /** Listens on these addresses, UDP and TCP, and on no others; they must be the machine's. Gives the ports. */
+  async listen(addresses: readonly string[], port = 53): Promise<readonly number[]> {
+    for (const [address, listening] of this.#listening) {
+      if (addresses.includes(address)) continue;
+      this.#listening.delete(address);
+      await listening.close();
+    }
+    for (const address of addresses) {
+      if (!this.#listening.has(address)) this.#listening.set(address, await this.#open(address, port));
+    }
+    return addresses.map((address) => this.#listening.get(address)?.port ?? 0);
+  }
+
+  async #open(address: string, port: number): Promise<Listening> {
+    const udp = dgram.createSocket({ type: net.isIPv6(address) ? 'udp6' : 'udp4', ipv6Only: net.isIPv6(address) });
     udp.on('message', (query, from) => {
+      if (!this.#limits.admits(from.address)) return;
       void this.#reply(query, from.address, 'udp').then((reply) => {
         // The socket may have been closed meanwhile; a reply that cannot be sent is a lost packet to the asker.
-        if (reply && this.#sockets?.address === address) udp.send(reply, from.port, from.address, () => {});
+        if (reply && this.#listening.get(address)) udp.send(reply, from.port, from.address, () => {});
       });
     });
     const tcp = net.createServer((socket) => this.#serveStream(socket));
-    await opened(udp, () => udp.bind(port, address), address);
-    await opened(tcp, () => tcp.listen(udp.address().port, address), address);
     const connections = new Set<net.Socket>();
     tcp.on('connection', (socket) => {
       connections.add(socket);
       socket.on('close', () => connections.delete(socket));
     });
-    this.#sockets = {
+    try {
+      await opened(udp, () => udp.bind(port, address), address);
+      await opened(tcp, () => tcp.listen(udp.address().port, address), address);
+    } catch (error) {
+      udp.close();
+      tcp.close();
+      throw error;
+    }
+    return {
       address,
       port: udp.address().port,
       async close() {
@@ -66,105 +90,80 @@ export class DnsServer {
         ]);
       },
     };
-    return this.#sockets.port;
   }
 
   #serveStream(socket: net.Socket): void {
+    const source = socket.remoteAddress ?? '';
+    const leave = this.#limits.enter(source);
+    if (!leave) return void socket.destroy();
     socket.setTimeout(idleMs, () => socket.destroy());
     socket.on('error', () => socket.destroy());
+    socket.on('close', leave);
     readMessages(socket, (query) => {
-      void this.#reply(query, socket.remoteAddress ?? '', 'tcp').then((reply) => {
-        if (!reply) return socket.destroy();
-        const length = Buffer.alloc(2);
-        length.writeUInt16BE(reply.length);
-        return socket.write(Buffer.concat([length, reply]));
-      });
+      // Who does not read the answers gets no more of them.
+      if (!this.#limits.admits(source) || socket.writableLength > mostTcpBytes) return void socket.destroy();
+      void this.#reply(query, source, 'tcp').then((reply) => (reply ? socket.write(framed(reply)) : socket.destroy()));
     });
   }
 
   /** The reply to a query's bytes; undefined for what is no query. */
-  async #reply(bytes: Buffer, source: string, transport: 'udp' | 'tcp'): Promise<Buffer | undefined> {
-    let query: packet.DecodedPacket;
-    try {
-      query = packet.decode(bytes);
-    } catch {
-      return undefined;
-    }
-    const question = query.questions?.[0];
-    if (query.type !== 'query' || !question || query.questions?.length !== 1) return undefined;
-    this.#refresh();
-    const view = this.#view;
-    if (!view) return encode(query, { code: SERVFAIL });
-    // Not a resolver for the world: tasks, and the host itself.
-    if (!containsAddress(view.network, source) && source !== this.#sockets?.address) {
-      return encode(query, { code: REFUSED });
-    }
-    const result = answer(view, { name: question.name, type: question.type }, source, this.#turn++ & 0xffff);
-    if (result.kind === 'forward') return this.#forward(query, bytes, transport);
-    return this.#encodeOurs(query, result, transport);
-  }
-
-  #refresh(): void {
-    if (!this.#makeView) return;
-    this.#view = this.#makeView();
+  async #reply(bytes: Buffer, source: string, transport: Transport): Promise<Buffer | undefined> {
+    const query = readQuery(bytes);
+    if (!query) return undefined;
+    if ('error' in query) return writeError(query.id, query.error);
+    this.#view = this.#makeView?.(this.#view) ?? this.#view;
     this.#makeView = undefined;
+    const plain = { records: [], ttlSeconds, limitBytes: transport === 'udp' ? udpLimit(query) : mostTcpBytes };
+    if (!this.#view) return writeReply(query, { ...plain, code: rcode.serverFailure });
+    const result = answer(this.#view, query, source, this.#turn++ & 0xffff);
+    switch (result.kind) {
+      case 'refused':
+        return writeReply(query, { ...plain, code: rcode.refused });
+      case 'unknown':
+        return writeReply(query, { ...plain, code: rcode.unknownName });
+      case 'records':
+        return writeReply(query, { ...plain, code: rcode.noError, records: result.records });
+      case 'forward': {
+        const reply = await this.#forward(bytes, { source, transport, servers: result.servers });
+        if (!reply) return writeReply(query, { ...plain, code: rcode.serverFailure });
+        return fitting(reply, query, plain.limitBytes);
+      }
+    }
   }
 
-  #encodeOurs(query: packet.DecodedPacket, result: DnsAnswer, transport: 'udp' | 'tcp'): Buffer {
-    if (result.kind !== 'records') return encode(query, { code: NXDOMAIN });
-    const answers = result.records.map((record): packet.Answer => {
-      const { name } = record;
-      return record.type === 'A'
-        ? { type: 'A', name, ttl: ttlSeconds, data: record.address }
-        : { type: 'PTR', name, ttl: ttlSeconds, data: record.target };
-    });
-    const whole = encode(query, { answers });
-    if (transport === 'tcp' || whole.length <= udpLimit(query)) return whole;
-    return encode(query, { truncated: true });
-  }
-
-  async #forward(query: packet.DecodedPacket, bytes: Buffer, transport: 'udp' | 'tcp'): Promise<Buffer> {
-    if (this.#forwards >= mostForwards) return encode(query, { code: SERVFAIL });
-    this.#forwards++;
+  /** Undefined where nobody upstream answers, or the asker asks for too much at once. */
+  async #forward(
+    bytes: Buffer,
+    how: { readonly source: string; readonly transport: Transport; readonly servers: readonly string[] },
+  ): Promise<Buffer | undefined> {
+    const { source, transport, servers } = how;
+    const done = this.#limits.forward(source);
+    if (!done) return undefined;
+    const key = `${transport} ${servers.join()} ${bytes.toString('latin1', 2)}`;
     try {
-      const reply = await this.#upstream.ask(bytes, transport);
-      return transport === 'udp' && reply.length > udpLimit(query) ? encode(query, { truncated: true }) : reply;
+      const asking = this.#asked.get(key) ?? this.#upstream.ask(bytes, transport, servers);
+      this.#asked.set(key, asking);
+      const reply = Buffer.from(await asking);
+      reply.writeUInt16BE(bytes.readUInt16BE(0), 0);
+      return reply;
     } catch (error) {
       this.#log.debug('a name could not be resolved upstream', { error });
-      return encode(query, { code: SERVFAIL });
+      return undefined;
     } finally {
-      this.#forwards--;
+      this.#asked.delete(key);
+      done();
     }
   }
 
   async close(): Promise<void> {
-    const sockets = this.#sockets;
-    this.#sockets = undefined;
-    await sockets?.close();
+    const open = [...this.#listening.values()];
+    this.#listening.clear();
+    for (const listening of open) await listening.close();
   }
 }
 
-function encode(
-  query: packet.DecodedPacket,
-  reply: { readonly code?: number; readonly answers?: packet.Answer[]; readonly truncated?: boolean },
-): Buffer {
-  const ours = reply.code === undefined || reply.code === NXDOMAIN ? packet.AUTHORITATIVE_ANSWER : 0;
-  const truncated = reply.truncated ? packet.TRUNCATED_RESPONSE : 0;
-  const wish = query.flags === undefined ? 0 : query.flags & packet.RECURSION_DESIRED;
-  return packet.encode({
-    type: 'response',
-    id: query.id ?? 0,
-    flags: ours | truncated | wish | packet.RECURSION_AVAILABLE | (reply.code ?? 0),
-    questions: query.questions ?? [],
-    answers: reply.answers ?? [],
-  });
-}
-
-/** How large a UDP reply the asker takes (EDNS, RFC 6891). */
-function udpLimit(query: packet.DecodedPacket): number {
-  const offer = query.additionals?.find((record) => record.type === 'OPT');
-  const size = offer && 'udpPayloadSize' in offer ? Number(offer.udpPayloadSize) : plainUdpBytes;
-  return Math.min(largestUdpBytes, Math.max(plainUdpBytes, size));
+function fitting(reply: Buffer, query: Query, limitBytes: number): Buffer {
+  return reply.length > limitBytes ? truncated(reply, query) : reply;
 }
 
 function opened(socket: dgram.Socket | net.Server, open: () => void, address: string): Promise<void> {

@@ -183,9 +183,11 @@ export function attachmentOf({ task, template }: Pick<TaskWanted, 'task' | 'temp
     address: task.address,
     hostPorts: task.hostPorts,
     serviceId: task.serviceId,
+    project: task.project,
     networks: template.networks.map(({ network }) => network),
     addresses: task.addresses,
     bandwidth: template.bandwidth,
+    links: template.container.links,
     dns: template.container.dns,
   };
 }

@@ -2,6 +2,7 @@
 import type { Attachment, NetworkWanted } from '#net/network.ts';
 import type { Backend, Endpoint, Peer } from '#proto/model/assignment.ts';
 import { nodeId, serviceId, type TaskId, taskId } from '#proto/model/ids.ts';
+import type { ClusterNetwork, NetworkSpec } from '#proto/model/network.ts';
 import { defaults } from '#proto/model/service.ts';
 
 export function backend(address: string, over: Partial<Backend> = {}): Backend {
@@ -56,12 +57,31 @@ export function attachment(id: TaskId, address: string, over: Partial<Attachment
     address,
     hostPorts: [],
     serviceId: serviceId('none'),
+    project: 'shop',
     networks: [],
     addresses: [],
     bandwidth: defaults.bandwidth,
+    links: [],
     dns: [],
     ...over,
   };
+}
+
+/** A network that services are on. */
+export function clusterNetwork(name: string, over: Partial<NetworkSpec> = {}): ClusterNetwork {
+  const spec: NetworkSpec = {
+    name,
+    project: 'shop',
+    driver: 'cluster',
+    internal: false,
+    ipv6: false,
+    encrypted: false,
+    subnets: [],
+    parent: '',
+    labels: {},
+    ...over,
+  };
+  return { spec, number: 1, createdAtMs: 0 };
 }
 
 /** The network of a node with nobody and nothing beside it. */
