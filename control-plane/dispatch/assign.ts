@@ -18,10 +18,14 @@ export interface Dirty {
   readonly peers: Set<NodeId>;
   /** Networks, by name, that every node must hear of. */
   readonly networks: Set<string>;
+  /** Networks that have IPv6 now, or no longer: their services' endpoints say so. */
+  readonly ipv6: Set<string>;
   /** Registries whose login changed. */
   readonly credentials: Set<string>;
   /** Nodes whose own record changed in what their agent acts on, or has gone. */
   readonly records: Set<NodeId>;
+  /** What is true of the whole cluster changed: every agent is told anew. */
+  cluster: boolean;
 }
 
 export function nothingDirty(): Dirty {
@@ -30,8 +34,10 @@ export function nothingDirty(): Dirty {
     endpoints: new Set(),
     peers: new Set(),
     networks: new Set(),
+    ipv6: new Set(),
     credentials: new Set(),
     records: new Set(),
+    cluster: false,
   };
 }
 
@@ -80,6 +86,10 @@ export function mark(dirty: Dirty, delta: Delta): void {
       }
       case 'network':
         dirty.networks.add(change.key);
+        if ((change.before?.spec.ipv6 ?? false) !== (change.after?.spec.ipv6 ?? false)) dirty.ipv6.add(change.key);
+        break;
+      case 'cluster':
+        dirty.cluster ||= !same(change.before, change.after);
         break;
       case 'credential':
         dirty.credentials.add(change.key);
@@ -181,6 +191,15 @@ export function endpointOf(snapshot: Snapshot, service: Service): Endpoint {
     ports: service.spec.ports,
     backends,
   };
+}
+
+/** Services that are on one of these networks. */
+export function servicesOnAny(snapshot: Snapshot, networks: ReadonlySet<string>): ServiceId[] {
+  if (networks.size === 0) return [];
+  const ids: ServiceId[] = [];
+  for (const { id, spec } of snapshot.all('service'))
+    if (spec.template.networks.some(({ network }) => networks.has(network))) ids.push(id);
+  return ids;
 }
 
 /** Only what runs can be reached; what is still starting, or has ended, is nobody's backend. */

@@ -16,7 +16,7 @@ import { assignmentToWire } from '#proto/model/wire.ts';
 import type { MessageStream } from '#proto/stream.ts';
 import type { Delta } from '../store/records.ts';
 import type { Store } from '../store/store.ts';
-import { type Dirty, endpointOf, mark, nothingDirty, peerOf, type Unseal } from './assign.ts';
+import { type Dirty, endpointOf, mark, nothingDirty, peerOf, servicesOnAny, type Unseal } from './assign.ts';
 import { BeatLiveness } from './liveness.ts';
 import { type Notice, NoticeDesk } from './notices.ts';
 import { RelayDesk } from './relay.ts';
@@ -271,6 +271,10 @@ export class Dispatch {
       }
     }
     dirty.records.clear();
+    if (dirty.cluster) {
+      dirty.cluster = false;
+      for (const session of this.#sessions.values()) if (session.live) session.welcome();
+    }
     if (dirty.credentials.size > 0) {
       for (const session of this.#sessions.values()) session.sendOwn(dirty);
       dirty.credentials.clear();
@@ -296,8 +300,9 @@ export class Dispatch {
   #broadcast(): void {
     const { snapshot } = this.#parts.store;
     const epoch = this.epoch;
-    const { endpoints, peers, networks } = this.#dirty;
+    const { endpoints, peers, networks, ipv6 } = this.#dirty;
     if (epoch === undefined || saysNothing(this.#dirty)) return;
+    for (const id of servicesOnAny(snapshot, ipv6)) endpoints.add(id);
     const put: WireAssignment[] = [];
     const remove: string[] = [];
     for (const name of networks) {
@@ -323,6 +328,7 @@ export class Dispatch {
     };
     endpoints.clear();
     networks.clear();
+    ipv6.clear();
     peers.clear();
     this.#broadcastAtMs = this.#parts.clock.monotonic();
     for (const session of this.#sessions.values()) session.sendShared(message);

@@ -1,5 +1,6 @@
 /** How records lie in etcd: keys under one prefix, values as JSON, and what is secret sealed. */
 import { assert, Fault } from '#proto/kernel/errors.ts';
+import { completed } from './older-records.ts';
 import type { Table, Tables } from './records.ts';
 
 export const prefix = '/gantry/';
@@ -58,7 +59,7 @@ export function encodeRecord<T extends Table>(table: T, value: Tables[T], sealer
 
 /** The record of its bytes. Faults: `corrupt`. */
 export function decodeRecord(table: Table, bytes: Buffer, sealer: Sealer): Tables[Table] {
-  const value = parse(table, bytes);
+  const value = completed(table, parse(table, bytes));
   if (table === 'credential') {
     const credential = value as Tables['credential'];
     return { ...credential, password: sealer.open(credential.password) };

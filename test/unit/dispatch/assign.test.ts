@@ -1,12 +1,12 @@
 /** Holds what each node is sent, and what a change makes stale, to the state law. */
 import { describe, expect, it } from 'vitest';
-import { endpointOf, itemsOf, mark, nothingDirty, registryOf } from '#control-plane/dispatch/assign.ts';
+import { endpointOf, itemsOf, mark, nothingDirty, registryOf, servicesOnAny } from '#control-plane/dispatch/assign.ts';
 import type { Applied } from '#control-plane/store/records.ts';
 import { LiveSnapshot } from '#control-plane/store/snapshot.ts';
 import { assignmentKey } from '#proto/model/assignment.ts';
 import { serviceId } from '#proto/model/ids.ts';
 import type { Task } from '#proto/model/task.ts';
-import { aNode, aRevision, aService, aTask, idOf } from '#test/support/builders.ts';
+import { aCluster, aNetwork, aNode, aRevision, aService, aTask, aTemplate, idOf } from '#test/support/builders.ts';
 
 const web = aService('web');
 const [h1, h2] = [aNode('h1'), aNode('h2')];
@@ -111,4 +111,51 @@ describe('the registry of an image', () => {
     ['registry:5000/web:1', 'registry:5000'],
     ['r.example/a/b@sha256:0', 'r.example'],
   ])('%s is %s', (image, registry) => expect(registryOf(image)).toBe(registry));
+});
+
+describe('a network', () => {
+  const front = aNetwork('shop_front', [], { ipv6: true });
+  const joined = aService('web', {
+    template: aTemplate({ networks: [{ network: 'shop_front', aliases: ['www'], ipv4Address: '' }] }),
+  });
+
+  it('goes to every node before the services that are on it, and says whether they have IPv6', () => {
+    const snapshot = snapshotOf();
+    snapshot.apply('network', front.spec.name, front, 1);
+    snapshot.apply('service', joined.id, joined, 1);
+    const keys = itemsOf(snapshot, h1.id, (one) => one).map(assignmentKey);
+    expect(keys).toEqual([`peer/${h2.id}`, 'network/shop_front', `endpoint/${joined.id}`]);
+    const endpoint = endpointOf(snapshot, joined);
+    expect(endpoint.networks).toEqual([{ network: 'shop_front', aliases: ['www'] }]);
+    expect(endpoint.ipv6).toBe(true);
+    expect(servicesOnAny(snapshot, new Set(['shop_front']))).toEqual([joined.id]);
+  });
+
+  it('is sent when it changes; its services only where their IPv6 does', () => {
+    const change = (after: typeof front | undefined, before: typeof front | undefined = front) =>
+      dirtyAfter({ table: 'network', key: front.spec.name, before, after });
+    const internal = change({ ...front, spec: { ...front.spec, internal: true } });
+    expect([...internal.networks]).toEqual(['shop_front']);
+    expect([...internal.ipv6]).toEqual([]);
+    expect([...change({ ...front, spec: { ...front.spec, ipv6: false } }).ipv6]).toEqual(['shop_front']);
+    expect([...change(undefined).networks]).toEqual(['shop_front']);
+  });
+
+  it('that a service joins makes its endpoint stale, as callers, stickiness and addresses do', () => {
+    const plain = aService('web');
+    const other = { ...plain, spec: { ...plain.spec, sticky: 'client' as const } };
+    const closed = { ...plain, spec: { ...plain.spec, allowFrom: { services: [] } } };
+    for (const after of [joined, other, closed])
+      expect([...dirtyAfter({ table: 'service', key: plain.id, before: plain, after }).endpoints]).toEqual([plain.id]);
+    const task = aTask('a', onH1);
+    const further = { ...task, addresses: [{ network: 'shop_front', address: '172.28.0.2' }] };
+    expect([...dirtyAfter(taskChange(task, further)).tasks]).toEqual([[h1.id, new Set([task.id])]]);
+  });
+});
+
+it('what is true of the whole cluster makes every welcome stale', () => {
+  const before = { ...aCluster() };
+  const change = (after: typeof before) => dirtyAfter({ table: 'cluster', key: 'config', before, after });
+  expect(change({ ...before, encapsulation: 'always' }).cluster).toBe(true);
+  expect(change({ ...before }).cluster).toBe(false);
 });

@@ -1,0 +1,66 @@
+/** What records that an older version wrote mean by the fields they do not have yet. */
+import type { ClusterConfig } from '#proto/model/cluster.ts';
+import type { Node } from '#proto/model/node.ts';
+import { defaults, type Revision, type Service, type ServiceSpec, type TaskTemplate } from '#proto/model/service.ts';
+import type { Task } from '#proto/model/task.ts';
+import type { Table, Tables } from './records.ts';
+
+/** To add a field that records of today may lack, add it to its table here. */
+const task = { addresses: [] } satisfies Partial<Task>;
+const container = { drainMs: defaults.drainMs, links: [] } satisfies Partial<TaskTemplate['container']>;
+/** On no network: until it is applied again, which puts it on its project's, nobody may call it by one. */
+const template = { networks: [], networkMode: '', bandwidth: defaults.bandwidth } satisfies Partial<TaskTemplate>;
+const spec = { sticky: '' } satisfies Partial<ServiceSpec>;
+const node = {
+  pinnedSubnet: '',
+  link: '',
+  address6: '',
+  foreignNetworks: [],
+  wireguardKey: '',
+} satisfies Partial<Node>;
+const cluster = { network6: '', encapsulation: 'auto', encryption: '' } satisfies Partial<ClusterConfig>;
+
+/** The record with every field that this version knows. */
+export function completed(table: Table, value: Tables[Table]): Tables[Table] {
+  switch (table) {
+    case 'task':
+      return filled(task, value as Task);
+    case 'service':
+      return completedService(value as Service);
+    case 'revision':
+      return completedRevision(value as Revision);
+    case 'node':
+      return filled(node, value as Node);
+    case 'cluster':
+      return filled(cluster, value as ClusterConfig);
+    default:
+      return value;
+  }
+}
+
+function completedService(service: Service): Service {
+  const now = completedSpec(service.spec);
+  const previous = service.previous && completedSpec(service.previous);
+  return now === service.spec && previous === service.previous ? service : { ...service, spec: now, previous };
+}
+
+function completedRevision(revision: Revision): Revision {
+  const now = completedTemplate(revision.template);
+  return now === revision.template ? revision : { ...revision, template: now };
+}
+
+function completedSpec(value: ServiceSpec): ServiceSpec {
+  const now = completedTemplate(value.template);
+  return filled(spec, now === value.template ? value : { ...value, template: now });
+}
+
+function completedTemplate(value: TaskTemplate): TaskTemplate {
+  const now = filled(container, value.container);
+  return filled(template, now === value.container ? value : { ...value, container: now });
+}
+
+/** The value itself where it lacks nothing: that is the rule. */
+function filled<T extends object>(absent: Partial<T>, value: T): T {
+  for (const key of Object.keys(absent)) if (!(key in value)) return { ...absent, ...value };
+  return value;
+}
