@@ -6,6 +6,7 @@ import { serviceId, taskId } from '#proto/model/ids.ts';
 import { attachment, backend, clusterNetwork, endpoint, networkWanted } from '#test/support/endpoint.ts';
 
 const on = (...networks: string[]) => networks.map((network) => ({ network, aliases: [] as string[] }));
+const subnets = (subnet: string) => [{ subnet, gateway: '', ipRange: '', reserved: [] }];
 const web = endpoint('web', {
   aliases: ['www', 'web.example.com'],
   networks: [{ network: 'shop_default', aliases: ['front'] }, ...on('shop_six')],
@@ -56,11 +57,11 @@ const view = dnsView(
       networks: [
         clusterNetwork('shop_default'),
         clusterNetwork('shop_six', { ipv6: true }),
-        clusterNetwork('shop_back', { subnets: [{ subnet: '172.20.0.0/16', gateway: '', ipRange: '' }] }),
+        clusterNetwork('shop_back', { subnets: subnets('172.20.0.0/16') }),
         clusterNetwork('shop_vault', { internal: true }),
         clusterNetwork('shop_lan', {
           driver: 'macvlan',
-          subnets: [{ subnet: '192.168.7.0/24', gateway: '', ipRange: '' }],
+          subnets: subnets('192.168.7.0/24'),
         }),
         clusterNetwork('blog_default'),
         clusterNetwork('common'),
