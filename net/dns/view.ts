@@ -112,7 +112,7 @@ function indexOf(endpoints: readonly Endpoint[]): Shards<readonly Endpoint[]> {
       else lists.set(key, [endpoint]);
     }
   }
-  return shardsOf(lists);
+  return shardsOf(lists, shardCount);
 }
 
 function followIndex(previous: DnsView, endpoints: readonly Endpoint[]): Shards<readonly Endpoint[]> {
@@ -131,6 +131,9 @@ function followIndex(previous: DnsView, endpoints: readonly Endpoint[]): Shards<
     [...lists].map(([key, list]) => [key, list.length > 0 ? list : undefined] as const),
   );
 }
+
+/** A service has some eight keys, each in another shard to be copied. */
+const shardCount = 2048;
 
 /** Under what a service is found. */
 function keysOf(endpoint: Endpoint): ReadonlySet<string> {

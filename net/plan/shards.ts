@@ -1,25 +1,25 @@
 /** A map that is never changed but followed by another: both share all but the shards that differ, so a change costs the same however large it is. */
 
 /** Ten thousand entries are eighty to a shard: copying one, and comparing all, take some microseconds each. */
-const count = 128;
+const usualCount = 128;
 
 export type Shards<V> = readonly ReadonlyMap<string, V>[];
 
-export function shardsOf<V>(entries: Iterable<readonly [string, V]>): Shards<V> {
+export function shardsOf<V>(entries: Iterable<readonly [string, V]>, count = usualCount): Shards<V> {
   const shards = Array.from({ length: count }, () => new Map<string, V>());
-  for (const [key, value] of entries) shards[indexOf(key)]?.set(key, value);
+  for (const [key, value] of entries) shards[indexOf(key, count)]?.set(key, value);
   return shards;
 }
 
 export function lookUp<V>(shards: Shards<V>, key: string): V | undefined {
-  return shards[indexOf(key)]?.get(key);
+  return shards[indexOf(key, shards.length)]?.get(key);
 }
 
 /** The map with other values for some keys; undefined: without that key. */
 export function changed<V>(shards: Shards<V>, changes: Iterable<readonly [string, V | undefined]>): Shards<V> {
   const copies = new Map<number, Map<string, V>>();
   for (const [key, value] of changes) {
-    const index = indexOf(key);
+    const index = indexOf(key, shards.length);
     const shard = copies.get(index) ?? new Map(shards[index]);
     copies.set(index, shard);
     if (value === undefined) shard.delete(key);
@@ -45,7 +45,7 @@ export function* valuesOf<V>(shards: Shards<V>): Generator<V> {
   for (const shard of shards) yield* shard.values();
 }
 
-function indexOf(key: string): number {
+function indexOf(key: string, count: number): number {
   let hash = 0;
   for (let index = 0; index < key.length; index++) hash = (hash * 31 + key.charCodeAt(index)) | 0;
   return (hash >>> 0) % count;
