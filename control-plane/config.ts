@@ -3,8 +3,10 @@ import { readFileSync } from 'node:fs';
 import { isIP } from 'node:net';
 import { parse } from 'yaml';
 import { z } from 'zod';
-import { Fault } from '#proto/kernel/errors.ts';
+import { Fault, isFault } from '#proto/kernel/errors.ts';
+import type { ClusterConfig } from '#proto/model/cluster.ts';
 import { namePattern } from '#proto/model/ids.ts';
+import { assertApart, type ClusterSetting, type ClusterValues, readSetting } from './reconcilers/cluster-settings.ts';
 
 export interface ControlPlaneConfig {
   /** Where identity and keys lie. */
@@ -29,6 +31,10 @@ export interface ControlPlaneConfig {
   readonly network: string;
   readonly vipNetwork: string;
   readonly domain: string;
+  /** As the three above; empty: as it is, at the very first start one of its own, `auto` and none. */
+  readonly network6: string;
+  readonly encapsulation: '' | ClusterConfig['encapsulation'];
+  readonly encryption: ClusterConfig['encryption'];
   readonly logLevel: 'debug' | 'info' | 'warn' | 'error';
 }
 
@@ -59,6 +65,19 @@ export const settings: readonly Setting[] = [
   { key: 'network', flag: '--network <cidr>', help: 'addresses of nodes and tasks', fallback: '10.192.0.0/11' },
   { key: 'vipNetwork', flag: '--vip-network <cidr>', help: 'addresses of services', fallback: '10.224.0.0/14' },
   { key: 'domain', flag: '--domain <name>', help: 'DNS domain of services', fallback: 'gantry.internal' },
+  { key: 'network6', flag: '--network6 <cidr>', help: 'IPv6 addresses, a /96 (default: one of its own)', fallback: '' },
+  {
+    key: 'encapsulation',
+    flag: '--encapsulation <when>',
+    help: 'VXLAN between nodes: auto, always or never (default: auto)',
+    fallback: '',
+  },
+  {
+    key: 'encryption',
+    flag: '--encryption <how>',
+    help: 'between nodes: wireguard or off (default: off)',
+    fallback: '',
+  },
   { key: 'logLevel', flag: '--log-level <level>', help: 'debug, info, warn or error', fallback: 'info' },
 ];
 
@@ -68,9 +87,11 @@ const port = z
   .regex(/^\d{1,5}$/, 'must be a port number')
   .transform(Number)
   .refine((value) => value < 65_536, 'must be below 65536');
-const cidr = z
-  .string()
-  .refine(isNetwork, 'must be an IPv4 network such as 10.192.0.0/11, its address without host bits');
+/** A setting of the whole cluster, as `gantry cluster set` takes it. */
+const ofCluster = <K extends ClusterSetting>(key: K) =>
+  z.string().transform((value, context) => settingOf(key, value, context));
+const unsaidOr = <K extends ClusterSetting>(key: K) =>
+  z.string().transform((value, context) => (value === '' ? ('' as const) : settingOf(key, value, context)));
 const url = (protocols: readonly string[]) =>
   z.string().refine((value) => isUrl(value, protocols), `must be a URL beginning with ${protocols.join(' or ')}`);
 
@@ -97,9 +118,12 @@ const schema = z.strictObject({
   agentPort: port,
   enrolPort: port,
   metricsPort: port,
-  network: cidr,
-  vipNetwork: cidr,
-  domain: z.string().regex(/^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$/, 'must be a DNS name'),
+  network: ofCluster('network'),
+  vipNetwork: ofCluster('vipNetwork'),
+  domain: ofCluster('domain'),
+  network6: unsaidOr('network6'),
+  encapsulation: unsaidOr('encapsulation'),
+  encryption: ofCluster('encryption'),
   logLevel: z.enum(['debug', 'info', 'warn', 'error']),
 });
 
@@ -126,10 +150,7 @@ export function readConfig(
   const result = schema.safeParse(merged);
   if (!result.success) throw refusal(result.error);
   const config = { ...result.data, listen: result.data.listen ?? result.data.advertise };
-  if (overlap(config.network, config.vipNetwork))
-    throw new Fault('invalid', `--network ${config.network} and --vip-network ${config.vipNetwork} overlap`, {
-      remedy: 'give networks that share no address',
-    });
+  assertApart(config.network, config.vipNetwork);
   const secure = config.etcd.filter((member) => member.startsWith('https:')).length;
   if (secure !== 0 && secure !== config.etcd.length)
     throw new Fault('invalid', '--etcd mixes http and https', { remedy: 'give members of one kind' });
@@ -164,24 +185,12 @@ function isUrl(value: string, protocols: readonly string[]): boolean {
   return URL.canParse(value) && protocols.includes(new URL(value).protocol);
 }
 
-function isNetwork(value: string): boolean {
-  const range = rangeOf(value);
-  return range !== undefined && range.first === range.address;
-}
-
-function overlap(a: string, b: string): boolean {
-  const [one, other] = [rangeOf(a)!, rangeOf(b)!];
-  return one.first <= other.last && other.first <= one.last;
-}
-
-function rangeOf(
-  cidr: string,
-): { readonly address: number; readonly first: number; readonly last: number } | undefined {
-  const [address = '', bits = '', ...more] = cidr.split('/');
-  const prefix = Number(bits);
-  if (isIP(address) !== 4 || !/^\d{1,2}$/.test(bits) || prefix > 32 || more.length > 0) return undefined;
-  const value = address.split('.').reduce((sum, part) => sum * 256 + Number(part), 0);
-  const size = 2 ** (32 - prefix);
-  const first = Math.floor(value / size) * size;
-  return { address: value, first, last: first + size - 1 };
+function settingOf<K extends ClusterSetting>(key: K, value: string, context: z.RefinementCtx): ClusterValues[K] {
+  try {
+    return readSetting(key, value);
+  } catch (error) {
+    if (!isFault(error)) throw error;
+    context.addIssue({ code: 'custom', message: `${error.message}; ${error.remedy}` });
+    return z.NEVER;
+  }
 }

@@ -7,6 +7,7 @@ import { serverStream, unary } from '#proto/rpc.ts';
 import { serverSideStream } from '#proto/rpc-stream.ts';
 import { createToken, issueCertificate, putCredential, removeCredential, revokeToken } from './access.ts';
 import { apply } from './apply.ts';
+import { setCluster } from './cluster.ts';
 import { explain } from './explain.ts';
 import { inspect, list } from './list.ts';
 import { netProbe } from './net-probe.ts';
@@ -41,6 +42,7 @@ export function operatorService(parts: OperatorParts): OperatorServer {
     exec: (call: grpc.ServerDuplexStream<ExecInput, RelayFrame>) => exec(parts, serverSideStream(call)),
     stats: unary((request) => stats(parts, request)),
     info: unary(async () => info(parts)),
+    setCluster: unary((request) => setCluster(parts, request)),
     createNetwork: unary((request) => createNetwork(parts, request)),
     removeNetwork: unary((request) => removeNetwork(parts, request)),
     netProbe: serverStream((request, signal) => netProbe(parts, request, signal)),

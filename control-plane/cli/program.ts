@@ -178,6 +178,15 @@ export function createProgram(end: (code: number) => void): Command {
     (command) => command.option('--force', 'even if it is ready, or has the data of volumes'),
   );
 
+  const cluster = program.command('cluster').description('settings of the whole cluster').exitOverride();
+  add(cluster, 'show', 'show them', async (options) => (await import('./cluster.ts')).show(options));
+  add(
+    cluster,
+    'set <setting...>',
+    'change them: NAME=VALUE …, as `cluster show` names them',
+    async (options, ...words) => (await import('./cluster.ts')).set(options, words),
+  );
+
   const net = program
     .command('net')
     .description('the network: what is broken, what is there, how a packet goes')

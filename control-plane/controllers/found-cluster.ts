@@ -1,5 +1,7 @@
-/** Writes down what is true of the whole cluster at its very first start; later only where logs go may change. */
+/** Writes down what is true of the whole cluster at its very first start; later only where logs go may change here, the rest by `gantry cluster set`. */
+import { createHash } from 'node:crypto';
 import type { Store } from '#control-plane/store/store.ts';
+import { formatAddress6 } from '#net/plan/address6.ts';
 import { isFault } from '#proto/kernel/errors.ts';
 import type { Log } from '#proto/kernel/log.ts';
 import { newId, type Random } from '#proto/kernel/random.ts';
@@ -10,6 +12,10 @@ export interface Foundation {
   readonly network: string;
   readonly vipNetwork: string;
   readonly domain: string;
+  /** These three empty: as it was, or as it is by default. */
+  readonly network6?: string;
+  readonly encapsulation?: '' | ClusterConfig['encapsulation'];
+  readonly encryption?: ClusterConfig['encryption'];
   /** NATS; empty: as it was. */
   readonly nats: string;
 }
@@ -22,23 +28,35 @@ export async function foundCluster(
 ): Promise<void> {
   const record = store.snapshot.get('cluster', 'config');
   const { value: found, modRevision: expect = 0 } = record ?? {};
+  const id = found?.id ?? newId(random);
   const wanted: ClusterConfig = {
-    id: found?.id ?? newId(random),
+    id,
     network: found?.network ?? asked.network,
     vipNetwork: found?.vipNetwork ?? asked.vipNetwork,
     domain: found?.domain ?? asked.domain,
-    network6: found?.network6 ?? '',
-    encapsulation: found?.encapsulation ?? 'auto',
-    encryption: found?.encryption ?? '',
+    // Clusters of before have none.
+    network6: found?.network6 || asked.network6 || ownNetwork6(id),
+    encapsulation: found?.encapsulation ?? (asked.encapsulation || 'auto'),
+    encryption: found?.encryption ?? asked.encryption ?? '',
     natsUrl: asked.nats || found?.natsUrl || '',
   };
-  const { network, vipNetwork, domain } = wanted;
-  if (network !== asked.network || vipNetwork !== asked.vipNetwork || domain !== asked.domain)
-    log.warn('networks and domain stay as at the first start', { why: `${network}, ${vipNetwork}, ${domain}` });
-  if (found && found.natsUrl === wanted.natsUrl) return;
+  const stays = (['network', 'vipNetwork', 'network6', 'domain', 'encapsulation', 'encryption'] as const).filter(
+    (key) => asked[key] && asked[key] !== wanted[key],
+  );
+  if (stays.length > 0)
+    log.warn('settings of the cluster count at its first start only: see `gantry cluster set`', {
+      why: stays.map((key) => `${key} stays ${wanted[key] || 'off'}, not ${asked[key]}`).join('; '),
+    });
+  if (found && JSON.stringify({ ...found, ...wanted }) === JSON.stringify(found)) return;
   try {
     await store.seen(await store.commit([{ table: 'cluster', key: 'config', value: wanted, expect }]));
   } catch (error) {
     if (!isFault(error, 'conflict')) throw error;
   }
+}
+
+/** A unique local /96 (RFC 4193) that no other cluster is likely to have: its 40 bits are made of the cluster's id. */
+export function ownNetwork6(clusterId: string): string {
+  const digest = createHash('sha256').update(`gantry network6 ${clusterId}`).digest();
+  return `${formatAddress6([0xfd, ...digest.subarray(0, 5), ...Array<number>(10).fill(0)])}/96`;
 }

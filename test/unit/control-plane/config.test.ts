@@ -23,6 +23,9 @@ describe('the configuration', () => {
       network: '10.192.0.0/11',
       vipNetwork: '10.224.0.0/14',
       domain: 'gantry.internal',
+      network6: '',
+      encapsulation: '',
+      encryption: '',
       logLevel: 'info',
     });
   });
@@ -47,6 +50,10 @@ describe('the configuration', () => {
     [{ agentPort: '70000' }, /--agent-port .*GANTRY_AGENT_PORT/],
     [{ network: '10.192.0.1/11' }, /--network/],
     [{ network: '10.224.0.0/14' }, /overlap/],
+    [{ network: '10.192.0.0/25' }, /--network .*not between/],
+    [{ network6: 'fd00::/64' }, /--network6 .*not a \/96/],
+    [{ encapsulation: 'often' }, /--encapsulation .*auto, always, never/],
+    [{ encryption: 'rot13' }, /--encryption .*wireguard or off/],
     [{ etcd: '127.0.0.1:2379' }, /--etcd/],
     [{ etcd: 'https://a:1,http://b:1' }, /mixes/],
     [{ nats: 'http://x' }, /--nats/],

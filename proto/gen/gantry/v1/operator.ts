@@ -445,6 +445,27 @@ export interface InfoResponse {
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
+export interface SetClusterRequest {
+  /** network, vip-network, network6, domain, encapsulation, encryption */
+  settings: { [key: string]: string };
+  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
+}
+
+export interface SetClusterRequest_SettingsEntry {
+  key: string;
+  value: string;
+  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
+}
+
+export interface ClusterSettings {
+  cluster:
+    | ClusterConfig
+    | undefined;
+  /** what the operator should know of the change */
+  notes: string[];
+  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
+}
+
 export interface NetProbeRequest {
   /** doctor | show | trace */
   kind: string;
@@ -5417,6 +5438,258 @@ export const InfoResponse: MessageFns<InfoResponse> = {
   },
 };
 
+function createBaseSetClusterRequest(): SetClusterRequest {
+  return { settings: {}, _unknownFields: {} };
+}
+
+export const SetClusterRequest: MessageFns<SetClusterRequest> = {
+  encode(message: SetClusterRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    globalThis.Object.entries(message.settings).forEach(([key, value]: [string, string]) => {
+      SetClusterRequest_SettingsEntry.encode({ key: key as any, value }, writer.uint32(10).fork()).join();
+    });
+    if (message._unknownFields !== undefined) {
+      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
+        const tag = parseInt(key, 10);
+        for (const value of values) {
+          writer.uint32(tag).raw(value);
+        }
+      }
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): SetClusterRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseSetClusterRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            const entry1 = SetClusterRequest_SettingsEntry.decode(reader, reader.uint32());
+            if (entry1.value !== undefined) {
+              message.settings[entry1.key] = entry1.value;
+            }
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        const buf = reader.skip(tag & 7);
+
+        const list = message._unknownFields![tag];
+
+        if (list === undefined) {
+          message._unknownFields![tag] = [buf];
+        } else {
+          list.push(buf);
+        }
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<SetClusterRequest>, I>>(base?: I): SetClusterRequest {
+    return SetClusterRequest.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<SetClusterRequest>, I>>(object: I): SetClusterRequest {
+    const message = createBaseSetClusterRequest();
+    message.settings = (globalThis.Object.entries(object.settings ?? {}) as [string, string][]).reduce(
+      (acc: { [key: string]: string }, [key, value]: [string, string]) => {
+        if (value !== undefined) {
+          acc[key] = globalThis.String(value);
+        }
+        return acc;
+      },
+      {},
+    );
+    return message;
+  },
+};
+
+function createBaseSetClusterRequest_SettingsEntry(): SetClusterRequest_SettingsEntry {
+  return { key: "", value: "", _unknownFields: {} };
+}
+
+export const SetClusterRequest_SettingsEntry: MessageFns<SetClusterRequest_SettingsEntry> = {
+  encode(message: SetClusterRequest_SettingsEntry, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.key !== "") {
+      writer.uint32(10).string(message.key);
+    }
+    if (message.value !== "") {
+      writer.uint32(18).string(message.value);
+    }
+    if (message._unknownFields !== undefined) {
+      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
+        const tag = parseInt(key, 10);
+        for (const value of values) {
+          writer.uint32(tag).raw(value);
+        }
+      }
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): SetClusterRequest_SettingsEntry {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseSetClusterRequest_SettingsEntry();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.key = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.value = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        const buf = reader.skip(tag & 7);
+
+        const list = message._unknownFields![tag];
+
+        if (list === undefined) {
+          message._unknownFields![tag] = [buf];
+        } else {
+          list.push(buf);
+        }
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<SetClusterRequest_SettingsEntry>, I>>(base?: I): SetClusterRequest_SettingsEntry {
+    return SetClusterRequest_SettingsEntry.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<SetClusterRequest_SettingsEntry>, I>>(
+    object: I,
+  ): SetClusterRequest_SettingsEntry {
+    const message = createBaseSetClusterRequest_SettingsEntry();
+    message.key = object.key ?? "";
+    message.value = object.value ?? "";
+    return message;
+  },
+};
+
+function createBaseClusterSettings(): ClusterSettings {
+  return { cluster: undefined, notes: [], _unknownFields: {} };
+}
+
+export const ClusterSettings: MessageFns<ClusterSettings> = {
+  encode(message: ClusterSettings, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.cluster !== undefined) {
+      ClusterConfig.encode(message.cluster, writer.uint32(10).fork()).join();
+    }
+    for (const v of message.notes) {
+      writer.uint32(18).string(v!);
+    }
+    if (message._unknownFields !== undefined) {
+      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
+        const tag = parseInt(key, 10);
+        for (const value of values) {
+          writer.uint32(tag).raw(value);
+        }
+      }
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ClusterSettings {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseClusterSettings();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.cluster = ClusterConfig.decode(reader, reader.uint32());
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.notes.push(reader.string());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        const buf = reader.skip(tag & 7);
+
+        const list = message._unknownFields![tag];
+
+        if (list === undefined) {
+          message._unknownFields![tag] = [buf];
+        } else {
+          list.push(buf);
+        }
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<ClusterSettings>, I>>(base?: I): ClusterSettings {
+    return ClusterSettings.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<ClusterSettings>, I>>(object: I): ClusterSettings {
+    const message = createBaseClusterSettings();
+    message.cluster = (object.cluster !== undefined && object.cluster !== null)
+      ? ClusterConfig.fromPartial(object.cluster)
+      : undefined;
+    message.notes = object.notes?.map((e) => e) || [];
+    return message;
+  },
+};
+
 function createBaseNetProbeRequest(): NetProbeRequest {
   return { kind: "", from: "", to: "", _unknownFields: {} };
 }
@@ -5843,6 +6116,15 @@ export const OperatorService = {
     responseSerialize: (value: InfoResponse): Buffer => Buffer.from(InfoResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): InfoResponse => InfoResponse.decode(value),
   },
+  setCluster: {
+    path: "/gantry.v1.Operator/SetCluster" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: SetClusterRequest): Buffer => Buffer.from(SetClusterRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): SetClusterRequest => SetClusterRequest.decode(value),
+    responseSerialize: (value: ClusterSettings): Buffer => Buffer.from(ClusterSettings.encode(value).finish()),
+    responseDeserialize: (value: Buffer): ClusterSettings => ClusterSettings.decode(value),
+  },
   /** Findings as the nodes make them, then what they come to. */
   netProbe: {
     path: "/gantry.v1.Operator/NetProbe" as const,
@@ -5882,6 +6164,7 @@ export interface OperatorServer extends UntypedServiceImplementation {
   exec: handleBidiStreamingCall<ExecInput, RelayFrame>;
   stats: handleUnaryCall<StatsRequest, StatsResponse>;
   info: handleUnaryCall<InfoRequest, InfoResponse>;
+  setCluster: handleUnaryCall<SetClusterRequest, ClusterSettings>;
   /** Findings as the nodes make them, then what they come to. */
   netProbe: handleServerStreamingCall<NetProbeRequest, NetProbeUpdate>;
 }
@@ -6181,6 +6464,21 @@ export interface OperatorClient extends Client {
     metadata: Metadata,
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: InfoResponse) => void,
+  ): ClientUnaryCall;
+  setCluster(
+    request: SetClusterRequest,
+    callback: (error: ServiceError | null, response: ClusterSettings) => void,
+  ): ClientUnaryCall;
+  setCluster(
+    request: SetClusterRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: ClusterSettings) => void,
+  ): ClientUnaryCall;
+  setCluster(
+    request: SetClusterRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: ClusterSettings) => void,
   ): ClientUnaryCall;
   /** Findings as the nodes make them, then what they come to. */
   netProbe(request: NetProbeRequest, options?: Partial<CallOptions>): ClientReadableStream<NetProbeUpdate>;

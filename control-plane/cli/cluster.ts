@@ -1,0 +1,53 @@
+/** `gantry cluster show` and `gantry cluster set`. */
+import type { ClusterConfig } from '#proto/gen/gantry/v1/agent.ts';
+import { Fault } from '#proto/kernel/errors.ts';
+import { exitCodes } from './failure.ts';
+import { type CommonOptions, methods, type Session, withSession } from './session.ts';
+import { table } from './words.ts';
+
+export function show(options: CommonOptions): Promise<number> {
+  return withSession(options, async (session) => {
+    const { cluster } = await session.call(methods.info, {});
+    if (session.json) session.printJson(cluster);
+    else printSettings(session, cluster);
+    return exitCodes.ok;
+  });
+}
+
+/** `words`: NAME=VALUE each. */
+export async function set(options: CommonOptions, words: readonly string[]): Promise<number> {
+  const settings: Record<string, string> = {};
+  for (const word of words) {
+    const cut = word.indexOf('=');
+    if (cut <= 0)
+      throw new Fault('invalid', `"${word}" is not a setting`, {
+        remedy: 'write NAME=VALUE, such as encryption=wireguard',
+      });
+    settings[word.slice(0, cut)] = word.slice(cut + 1);
+  }
+  return withSession(options, async (session) => {
+    const { cluster, notes } = await session.call(methods.setCluster, { settings });
+    if (session.json) session.printJson({ ...cluster, notes });
+    else {
+      printSettings(session, cluster);
+      for (const note of notes) session.print(session.colours.yellow(note));
+    }
+    return exitCodes.ok;
+  });
+}
+
+function printSettings(session: Session, cluster: ClusterConfig | undefined): void {
+  if (!cluster) {
+    session.print('The cluster has no record yet.');
+    return;
+  }
+  const rows = [
+    ['network', cluster.network, "addresses of nodes' tasks"],
+    ['vip-network', cluster.vipNetwork, 'addresses of services'],
+    ['network6', cluster.network6, 'IPv6 addresses: it, and the IPv4 address'],
+    ['domain', cluster.domain, 'DNS names of services'],
+    ['encapsulation', cluster.encapsulation, 'VXLAN between nodes: auto (where they share no link), always, never'],
+    ['encryption', cluster.encryption || 'off', 'of all between nodes: wireguard, off'],
+  ];
+  session.print(table(['SETTING', 'VALUE', 'MEANING'], rows, session.colours.bold));
+}
