@@ -3,7 +3,7 @@ import type { Clock, Timer } from '#proto/kernel/clock.ts';
 import { describe, Fault, isFault } from '#proto/kernel/errors.ts';
 import type { Log } from '#proto/kernel/log.ts';
 import type { NetworkRepair, NetworkWanted } from './network.ts';
-import { diffFirewalls, diffLinks, diffTable, type LinksSeen, type NetStep, type TableSeen } from './plan/diff.ts';
+import { diffLinks, diffPlans, diffTables, type LinksSeen, type NetStep, type TablesSeen } from './plan/diff.ts';
 import { type NodePlan, type Planned, planNode, type Surroundings, sameSet } from './plan/node-plan.ts';
 
 /** How often is asked whether somebody has interfered; each time costs some ten microseconds. */
@@ -14,7 +14,7 @@ const retryAfterMs = 1000;
 /** The kernel as the loop needs it (net/host/host-kernel.ts). */
 export interface Kernel {
   readLinks(plan: NodePlan): LinksSeen;
-  readTable(plan: NodePlan): Promise<TableSeen | undefined>;
+  readTables(plan: NodePlan): Promise<TablesSeen>;
   take(step: NetStep): Promise<void>;
   /** What the operator would have to change for packets to pass. */
   obstacles(wanted: NetworkWanted): Promise<readonly Fault[]>;
@@ -129,18 +129,16 @@ export class Reconciler {
       const planned =
         before?.input === wanted && sameAround(before.around, around) ? before : planNode(wanted, around, before);
       const { plan } = planned;
-      const read = stale.table || !before ? { table: await this.#parts.kernel.readTable(plan) } : undefined;
-      const table = read
-        ? diffTable(plan.firewall, read.table)
-        : diffFirewalls(plan.firewall, (before as Planned).plan.firewall);
+      const read = stale.table || !before ? await this.#parts.kernel.readTables(plan) : undefined;
+      const tables = read ? diffTables(plan, read) : diffPlans(plan, (before as Planned).plan);
       const seen = stale.links || !before ? this.#parts.kernel.readLinks(plan) : undefined;
       const links = diffLinks(plan, seen ?? (before as Planned).plan);
       // What was there as last settled, and is not as it was any more, whatever else is wanted by now.
       const damage = this.#done && {
         links: seen ? diffLinks(this.#done.plan, seen) : [],
-        table: read ? diffTable(this.#done.plan.firewall, read.table) : [],
+        table: read ? diffTables(this.#done.plan, read) : [],
       };
-      const { fault, taken } = await this.#takeAll([...links, ...table]);
+      const { fault, taken } = await this.#takeAll([...links, ...tables]);
       this.#sayRepaired(taken, damage);
       this.#planned = planned;
       if (stale.table || !before) await this.#lookForObstacles(wanted);

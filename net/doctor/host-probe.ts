@@ -1,7 +1,7 @@
 /** The node itself: its settings, bridge, routes, rules and table beside the plan, its name server, and who else claims its address. */
 import { listAddresses, listLinks } from '#net/host/rtnetlink.ts';
 import { gatewayOf } from '#net/plan/cidr.ts';
-import { diffLinks, diffTable, type NetStep } from '#net/plan/diff.ts';
+import { diffLinks, diffTables, type NetStep } from '#net/plan/diff.ts';
 import type { Fault } from '#proto/kernel/errors.ts';
 import type { Hop } from '#proto/model/net-finding.ts';
 import { broken, good, inLooks, isWrong, looked, type Say, unknown } from './fact.ts';
@@ -106,9 +106,9 @@ function againAndAgain(view: View, message: string): string {
 }
 
 async function table(view: View, say: Say): Promise<void> {
-  const { firewall } = view.plan.plan;
+  const { plan } = view.plan;
   const { looks, wrong } = await looked(view.clock, lookForMs, tableEveryMs, async () =>
-    diffTable(firewall, await view.kernel.readTable(view.plan.plan)).map(({ why }) => why),
+    diffTables(plan, await view.kernel.readTables(plan)).map(({ why }) => why),
   );
   let faults = 0;
   for (const [why, count] of wrong) {

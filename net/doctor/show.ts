@@ -49,7 +49,7 @@ function describeBridge(bridge: Bridge | undefined): string {
 /** The table by service: what its elements lead to, and how many of them differ. */
 async function showTable(view: View, say: Say): Promise<void> {
   const { firewall } = view.plan.plan;
-  const table = await view.kernel.readTable(view.plan.plan);
+  const { ip: table } = await view.kernel.readTables(view.plan.plan);
   const total = elementsOf(firewall).size;
   const steps = diffTable(firewall, table);
   const subject = `table ip ${tableName}`;

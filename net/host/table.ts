@@ -1,5 +1,6 @@
 /** Our nftables table, read back in the words of the plan. */
 import type { TableSeen } from '#net/plan/diff.ts';
+import type { FamilyName } from '#net/plan/family.ts';
 import { type Declarations, tableName } from '#net/plan/rules.ts';
 import { isFault } from '#proto/kernel/errors.ts';
 import { inPrivateNetns } from './netns.ts';
@@ -13,42 +14,44 @@ export class CanonicalForms {
   readonly #forms = new Map<string, string>();
 
   /** By name, for declarations that make up a whole table. */
-  of(declarations: Declarations): ReadonlyMap<string, string> {
-    if ([...declarations.values()].some((body) => !this.#forms.has(body))) {
+  of(family: FamilyName, declarations: Declarations): ReadonlyMap<string, string> {
+    const key = (body: string) => `${family} ${body}`;
+    if ([...declarations.values()].some((body) => !this.#forms.has(key(body)))) {
       const bodies = [...declarations.values()].join('\n');
       const listed = inPrivateNetns(() => {
         const nftables = new Nftables();
         try {
-          nftables.listSync(`table ip ${tableName} {\n${bodies}\n}\n`);
-          return readForms(nftables.listSync(`list table ip ${tableName}`));
+          nftables.listSync(`table ${family} ${tableName} {\n${bodies}\n}\n`);
+          return readForms(nftables.listSync(`list table ${family} ${tableName}`));
         } finally {
           nftables.closeSync();
         }
       });
-      this.#forms.clear();
-      for (const [name, body] of declarations) this.#forms.set(body, listed.get(name) ?? '');
+      for (const old of this.#forms.keys()) if (old.startsWith(key(''))) this.#forms.delete(old);
+      for (const [name, body] of declarations) this.#forms.set(key(body), listed.get(name) ?? '');
     }
-    return new Map([...declarations].map(([name, body]) => [name, this.#forms.get(body) ?? '']));
+    return new Map([...declarations].map(([name, body]) => [name, this.#forms.get(key(body)) ?? '']));
   }
 }
 
-/** Our table as it is now; undefined where there is none. */
+/** Our table of a family as it is now; undefined where there is none. */
 export async function readTable(
   nftables: Nftables,
+  family: FamilyName,
   wanted: Declarations,
   forms: CanonicalForms,
 ): Promise<TableSeen | undefined> {
   let objects: readonly NftObject[];
   try {
-    const tables = await nftables.list('list tables ip', { terse: true });
+    const tables = await nftables.list(`list tables ${family}`, { terse: true });
     if (!tables.some((object) => object.table?.name === tableName)) return undefined;
-    objects = await nftables.list(`list table ip ${tableName}`);
+    objects = await nftables.list(`list table ${family} ${tableName}`);
   } catch (error) {
     // Gone between the two questions, or in a state nft itself cannot list: replace it.
     if (isFault(error, 'invalid')) return undefined;
     throw error;
   }
-  const expected = forms.of(wanted);
+  const expected = forms.of(family, wanted);
   const declarations = new Map<string, string>();
   for (const [name, form] of readForms(objects)) {
     declarations.set(name, form === expected.get(name) ? (wanted.get(name) ?? form) : form);

@@ -1,6 +1,8 @@
 /** Balancing as elements of a few shared nftables maps, so that the cost of a change does not grow with the number of services. */
 import type { Endpoint } from '#proto/model/assignment.ts';
 import type { Port } from '#proto/model/service.ts';
+import { type Family, ip } from './family.ts';
+import { bucketsOf } from './sticky.ts';
 
 /**
  * Elements of our maps and sets: `<map> <key>` → value as nft prints them ('' in a set).
@@ -22,40 +24,58 @@ export function portKey(port: { readonly protocol: string; readonly published: n
 /**
  * An endpoint's VIP leads to its serving backends, whatever the port; each port of `ports` (the ingress ports that are
  * this endpoint's to publish) leads on every node to the target port of the same backends. Without a serving backend
- * the VIP is in no map (and the filter rejects it) and the ports are in `refused`.
+ * the VIP is in no map (and the filter rejects it) and the ports are in `refused`. Where clients keep their backend (`sticky`),
+ * each of the buckets that clients fall into has one.
  */
-export function balanceEndpoint(endpoint: Endpoint, ports: readonly Port[]): Group {
-  const addresses = [...new Set(endpoint.backends.filter((b) => b.serving && b.address !== '').map((b) => b.address))];
-  addresses.sort();
+export function balanceEndpoint(endpoint: Endpoint, ports: readonly Port[], family: Family = ip): Group {
+  const serving = endpoint.backends.filter(
+    (b) => b.serving && b.address !== '' && family.address(b.address) !== undefined,
+  );
+  const backends = [...new Set(serving.map((b) => b.address))].sort();
   const elements = new Map<string, string>();
   const chains = new Set<string>();
-  if (endpoint.mode === 'vip' && endpoint.vip !== '' && addresses.length > 0) {
-    chains.add(`k${addresses.length}`);
-    elements.set(`services ${endpoint.vip}`, `goto k${addresses.length}`);
-    for (const [index, address] of addresses.entries()) elements.set(`backends ${endpoint.vip} . ${index}`, address);
+  const vip = endpoint.mode === 'vip' && endpoint.vip !== '' ? family.address(endpoint.vip) : undefined;
+  const dealt =
+    endpoint.sticky === 'client'
+      ? { chain: 's', targets: writtenIn(family, bucketsOf(backends)) }
+      : { chain: String(backends.length), targets: writtenIn(family, backends) };
+  if (vip !== undefined && backends.length > 0) {
+    chains.add(`k${dealt.chain}`);
+    elements.set(`services ${vip}`, `goto k${dealt.chain}`);
+    for (const [index, address] of dealt.targets.entries()) elements.set(`backends ${vip} . ${index}`, address);
   }
-  for (const port of ports) publish(port, addresses, elements, chains);
+  for (const port of ports) publish(port, dealt, elements, chains);
   return { elements, chains: [...chains] };
 }
 
 /** The ports that a task publishes on its own node only. */
-export function publishOnHost(address: string, ports: readonly Port[]): Group {
+export function publishOnHost(address: string, ports: readonly Port[], family: Family = ip): Group {
   const elements = new Map<string, string>();
   const chains = new Set<string>();
-  for (const port of ports) publish(port, [address], elements, chains);
+  const targets = writtenIn(family, [address]);
+  for (const port of ports) publish(port, { chain: String(targets.length), targets }, elements, chains);
   return { elements, chains: [...chains] };
 }
 
-function publish(port: Port, addresses: readonly string[], elements: Map<string, string>, chains: Set<string>): void {
+function writtenIn(family: Family, addresses: readonly string[]): readonly string[] {
+  return addresses.flatMap((address) => family.address(address) ?? []);
+}
+
+function publish(
+  port: Port,
+  { chain, targets }: { readonly chain: string; readonly targets: readonly string[] },
+  elements: Map<string, string>,
+  chains: Set<string>,
+): void {
   const key = portKey(port);
-  if (addresses.length === 0) {
+  if (targets.length === 0) {
     elements.set(`refused ${key}`, '');
     return;
   }
-  chains.add(`p${addresses.length}`);
-  elements.set(`published ${key}`, `goto p${addresses.length}`);
+  chains.add(`p${chain}`);
+  elements.set(`published ${key}`, `goto p${chain}`);
   elements.set(`published_targets ${key}`, String(port.target));
-  for (const [index, address] of addresses.entries()) elements.set(`published_backends ${key} . ${index}`, address);
+  for (const [index, address] of targets.entries()) elements.set(`published_backends ${key} . ${index}`, address);
 }
 
 /** Addresses that were backends and are not any more, and those among the rest that do not serve any more. */

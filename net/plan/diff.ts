@@ -1,10 +1,20 @@
 /** From what the kernel holds to what it should hold: the named steps between them, each with its why. */
 import type { Elements } from './balance.ts';
-import { type Bridge, elementsOf, type Firewall, isPortName, type NodePlan } from './node-plan.ts';
+import type { FamilyName } from './family.ts';
+import { type Bridge, bridgeName, elementsOf, type Firewall, isPortName, type NodePlan } from './node-plan.ts';
 import type { Rule } from './return-path.ts';
 import { describeRoute, type Route, routeKey } from './routes.ts';
 import { type Declarations, isDispatchChain } from './rules.ts';
 import { changesBetween } from './shards.ts';
+import {
+  describeWireGuard,
+  sameMake,
+  type Tunnel,
+  type TunnelDevice,
+  tunnelName,
+  type WireGuard,
+  wireguardName,
+} from './tunnel.ts';
 
 /** Our links, addresses, routes and settings, as read back. */
 export interface LinksSeen {
@@ -13,9 +23,17 @@ export interface LinksSeen {
   readonly ports: ReadonlySet<string>;
   readonly routes: ReadonlyMap<string, Route>;
   readonly rules: ReadonlyMap<string, Rule>;
+  /** Undefined where there is no such device, or one that has to be made anew. */
+  readonly tunnel: Tunnel | undefined;
+  readonly wireguard: WireGuard | undefined;
 }
 
-/** Our nftables table, as read back. */
+/** Our nftables tables, as read back. */
+export interface TablesSeen {
+  readonly ip: TableSeen | undefined;
+  readonly ip6: TableSeen | undefined;
+}
+
 export interface TableSeen {
   /** Bodies as planned where the kernel's form of them is equal, else the kernel's own words. */
   readonly declarations: Declarations;
@@ -26,18 +44,33 @@ export interface TableSeen {
 export type NetStep = { readonly why: string } & (
   | { readonly kind: 'sysctl'; readonly name: string; readonly value: string }
   | { readonly kind: 'bridge'; readonly mac: string }
-  | { readonly kind: 'address-add' | 'address-remove'; readonly address: string }
+  | { readonly kind: 'address-add' | 'address-remove'; readonly address: string; readonly link: string }
+  /** Makes the device, in place of any that has its name. */
+  | { readonly kind: 'tunnel'; readonly device: TunnelDevice }
+  | { readonly kind: 'tunnel-set'; readonly device: TunnelDevice }
+  | { readonly kind: 'tunnel-remove' | 'wireguard-remove' }
+  | { readonly kind: 'forwarding' | 'forwarding-remove'; readonly mac: string; readonly underlay: string }
+  | { readonly kind: 'neighbour' | 'neighbour-remove'; readonly address: string; readonly mac: string }
+  | { readonly kind: 'wireguard'; readonly wireguard: WireGuard }
   | { readonly kind: 'port' | 'port-remove'; readonly port: string }
   | { readonly kind: 'route'; readonly route: Route }
   | { readonly kind: 'route-remove'; readonly route: Route }
   | { readonly kind: 'rule' | 'rule-remove'; readonly rule: Rule }
-  | { readonly kind: 'table-replace'; readonly declarations: Declarations; readonly elements: Elements }
+  | {
+      readonly kind: 'table-replace';
+      readonly family: FamilyName;
+      readonly declarations: Declarations;
+      readonly elements: Elements;
+    }
+  | { readonly kind: 'table-remove'; readonly family: FamilyName }
   | ({ readonly kind: 'table-update' } & TableChange)
 );
 
 /** A change of elements and dispatch chains; an element whose value changes is in both lists. */
 export interface TableChange {
-  readonly addChains: readonly string[];
+  readonly family: FamilyName;
+  /** Names and bodies. */
+  readonly addChains: readonly (readonly [string, string])[];
   readonly removeElements: readonly string[];
   readonly addElements: readonly (readonly [string, string])[];
   readonly removeChains: readonly string[];
@@ -45,25 +78,15 @@ export interface TableChange {
 
 /** The steps that make the links, addresses, routes and settings those of `plan`, in an order in which they can be taken. */
 export function diffLinks(plan: NodePlan, seen: LinksSeen): NetStep[] {
-  const steps: NetStep[] = [];
-  for (const [name, value] of plan.sysctls) {
-    const now = seen.sysctls.get(name);
-    if (now !== value) steps.push({ kind: 'sysctl', name, value, why: `${name} was ${now ?? 'unset'}, not ${value}` });
-  }
+  const settings = diffSettings(plan.sysctls, seen.sysctls);
   const { bridge } = plan;
+  const steps: NetStep[] = settings.filter((step) => !isOfLink(step));
   if (!seen.bridge) steps.push({ kind: 'bridge', mac: bridge.mac, why: 'the bridge was missing' });
   else if (!seen.bridge.up) steps.push({ kind: 'bridge', mac: bridge.mac, why: 'the bridge was down' });
   else if (seen.bridge.mac !== bridge.mac) {
     steps.push({ kind: 'bridge', mac: bridge.mac, why: `the bridge had the MAC ${seen.bridge.mac}` });
   }
-  for (const address of seen.bridge?.addresses ?? []) {
-    if (bridge.addresses.includes(address)) continue;
-    steps.push({ kind: 'address-remove', address, why: `address ${address} is not the bridge's` });
-  }
-  for (const address of bridge.addresses) {
-    if (seen.bridge?.addresses.includes(address)) continue;
-    steps.push({ kind: 'address-add', address, why: `address ${address} of the bridge was missing` });
-  }
+  steps.push(...diffAddresses('the bridge', bridgeName, bridge.addresses, seen.bridge?.addresses ?? []));
   for (const port of plan.ports) {
     if (!seen.ports.has(port))
       steps.push({ kind: 'port', port, why: `link ${port} was missing, down or off the bridge` });
@@ -72,11 +95,100 @@ export function diffLinks(plan: NodePlan, seen: LinksSeen): NetStep[] {
     if (!isPortName(port) || plan.ports.has(port)) continue;
     steps.push({ kind: 'port-remove', port, why: `link ${port} belongs to no task` });
   }
-  steps.push(...diffRoutes(plan.routes, seen), ...diffRules(plan.rules, seen.rules));
+  steps.push(...diffWireGuard(plan.wireguard, seen.wireguard), ...diffTunnel(plan.tunnel, seen.tunnel));
+  steps.push(...settings.filter(isOfLink));
+  steps.push(...diffRoutes(plan.routes, seen, remadeLinks(plan, seen)), ...diffRules(plan.rules, seen.rules));
+  // Only now does no route lead to them.
+  if (seen.tunnel && !plan.tunnel) steps.push({ kind: 'tunnel-remove', why: `${tunnelName} leads to nobody` });
+  if (seen.wireguard && !plan.wireguard)
+    steps.push({ kind: 'wireguard-remove', why: `${wireguardName} leads to nobody` });
   return steps;
 }
 
-function diffRoutes(routes: ReadonlyMap<string, Route>, seen: LinksSeen): NetStep[] {
+function diffSettings(settings: NodePlan['sysctls'], seen: LinksSeen['sysctls']): NetStep[] {
+  const steps: NetStep[] = [];
+  for (const [name, value] of settings) {
+    const now = seen.get(name);
+    if (now !== value) steps.push({ kind: 'sysctl', name, value, why: `${name} was ${now ?? 'unset'}, not ${value}` });
+  }
+  return steps;
+}
+
+/** True for a setting that exists as long as a link of ours. */
+function isOfLink(step: NetStep): boolean {
+  return step.kind === 'sysctl' && /^net\.ipv[46]\.conf\.gantry/.test(step.name);
+}
+
+function diffAddresses(what: string, link: string, wanted: readonly string[], seen: readonly string[]): NetStep[] {
+  const steps: NetStep[] = [];
+  for (const address of seen) {
+    if (wanted.includes(address)) continue;
+    steps.push({ kind: 'address-remove', link, address, why: `address ${address} is not that of ${what}` });
+  }
+  for (const address of wanted) {
+    if (seen.includes(address)) continue;
+    steps.push({ kind: 'address-add', link, address, why: `address ${address} of ${what} was missing` });
+  }
+  return steps;
+}
+
+function diffTunnel(wanted: Tunnel | undefined, now: Tunnel | undefined): NetStep[] {
+  if (!wanted || wanted === now) return [];
+  const { device } = wanted;
+  const seen = now && sameMake(now.device, device) ? now : undefined;
+  const steps: NetStep[] = [];
+  if (!seen) {
+    const why = now ? `${tunnelName} sent from ${now.device.local}` : `the tunnel ${tunnelName} was missing`;
+    steps.push({ kind: 'tunnel', device, why });
+  } else if (!seen.device.up) steps.push({ kind: 'tunnel-set', device, why: `the tunnel ${tunnelName} was down` });
+  else if (seen.device.mac !== device.mac || seen.device.mtu !== device.mtu) {
+    const why = `the tunnel ${tunnelName} had MAC ${seen.device.mac} and MTU ${seen.device.mtu}`;
+    steps.push({ kind: 'tunnel-set', device, why });
+  }
+  steps.push(...diffAddresses('the tunnel', tunnelName, device.addresses, seen?.device.addresses ?? []));
+  for (const [mac, underlay] of seen?.forwarding ?? []) {
+    if (wanted.forwarding.has(mac)) continue;
+    steps.push({ kind: 'forwarding-remove', mac, underlay, why: `tunnel entry ${mac} to ${underlay} leads to nobody` });
+  }
+  for (const [mac, underlay] of wanted.forwarding) {
+    const now = seen?.forwarding.get(mac);
+    if (now === underlay) continue;
+    const was = now === undefined ? 'was missing' : `led to ${now}`;
+    steps.push({ kind: 'forwarding', mac, underlay, why: `tunnel entry ${mac} to ${underlay} ${was}` });
+  }
+  for (const [address, mac] of seen?.neighbours ?? []) {
+    if (wanted.neighbours.has(address)) continue;
+    steps.push({ kind: 'neighbour-remove', address, mac, why: `neighbour ${address} of the tunnel is nobody` });
+  }
+  for (const [address, mac] of wanted.neighbours) {
+    const now = seen?.neighbours.get(address);
+    if (now === mac) continue;
+    const was = now === undefined ? 'was missing' : `was ${now}`;
+    steps.push({ kind: 'neighbour', address, mac, why: `neighbour ${address} (${mac}) of the tunnel ${was}` });
+  }
+  return steps;
+}
+
+function diffWireGuard(wanted: WireGuard | undefined, seen: WireGuard | undefined): NetStep[] {
+  if (!wanted || wanted === seen) return [];
+  if (seen && describeWireGuard(seen) === describeWireGuard(wanted)) return [];
+  const was = seen ? 'had another configuration' : 'was missing';
+  return [{ kind: 'wireguard', wireguard: wanted, why: `the tunnel ${wireguardName} ${was}` }];
+}
+
+/** The links that were missing, down or of another make: the kernel has dropped, or will drop, the routes by them. */
+function remadeLinks(plan: NodePlan, seen: LinksSeen): ReadonlySet<string> {
+  const links = new Set<string>();
+  if (!seen.bridge?.up) links.add(bridgeName);
+  if (!seen.wireguard?.up) links.add(wireguardName);
+  if (!seen.tunnel?.device.up || (plan.tunnel && !sameMake(plan.tunnel.device, seen.tunnel.device))) {
+    links.add(tunnelName);
+  }
+  return links;
+}
+
+function diffRoutes(routes: ReadonlyMap<string, Route>, seen: LinksSeen, remade: ReadonlySet<string>): NetStep[] {
+  if (routes === seen.routes && remade.size === 0) return [];
   const steps: NetStep[] = [];
   for (const route of seen.routes.values()) {
     if (!routes.has(routeKey(route))) {
@@ -85,8 +197,7 @@ function diffRoutes(routes: ReadonlyMap<string, Route>, seen: LinksSeen): NetSte
   }
   for (const route of routes.values()) {
     const now = seen.routes.get(routeKey(route));
-    // The kernel drops the routes of a link that goes away or down.
-    const dropped = route.type === 'link' && !seen.bridge?.up;
+    const dropped = route.type !== 'unreachable' && route.link !== undefined && remade.has(route.link);
     if (now && !dropped && (now === route || describeRoute(now) === describeRoute(route))) continue;
     const was = now && !dropped ? `was ${describeRoute(now)}` : 'was missing';
     steps.push({ kind: 'route', route, why: `route ${describeRoute(route)} ${was}` });
@@ -106,22 +217,44 @@ function diffRules(rules: ReadonlyMap<string, Rule>, seen: ReadonlyMap<string, R
   return steps;
 }
 
-/** The steps that make the table what is wanted; at most one. */
+/** The steps that make our tables what is wanted; at most one for each. */
+export function diffTables(plan: NodePlan, seen: TablesSeen): NetStep[] {
+  const steps = diffTable(plan.firewall, seen.ip);
+  if (plan.firewall6) return [...steps, ...diffTable(plan.firewall6, seen.ip6)];
+  return seen.ip6 ? [...steps, removeTable('ip6')] : steps;
+}
+
+/** As diffTables, when the kernel is known to hold `before`. */
+export function diffPlans(plan: NodePlan, before: NodePlan): NetStep[] {
+  const steps = diffFirewalls(plan.firewall, before.firewall);
+  if (plan.firewall6) {
+    const then = before.firewall6;
+    return [...steps, ...(then ? diffFirewalls(plan.firewall6, then) : diffTable(plan.firewall6, undefined))];
+  }
+  return before.firewall6 ? [...steps, removeTable('ip6')] : steps;
+}
+
+function removeTable(family: FamilyName): NetStep {
+  return { kind: 'table-remove', family, why: `table ${family} gantry is of no use` };
+}
+
+/** The steps that make one table what is wanted; at most one. */
 export function diffTable(wanted: Firewall, seen: TableSeen | undefined): NetStep[] {
+  const { family, declarations } = wanted;
   const replace = (why: string): NetStep[] => [
-    { kind: 'table-replace', declarations: wanted.declarations, elements: elementsOf(wanted), why },
+    { kind: 'table-replace', family, declarations, elements: elementsOf(wanted), why },
   ];
-  if (!seen) return replace('table ip gantry was missing');
-  for (const [name, body] of wanted.declarations) {
+  if (!seen) return replace(`table ${family} gantry was missing`);
+  for (const [name, body] of declarations) {
     const now = seen.declarations.get(name);
     if (now === body || (now === undefined && isDispatchChain(name))) continue;
-    return replace(`${name} of table ip gantry was ${now === undefined ? 'missing' : 'changed'}`);
+    return replace(`${name} of table ${family} gantry was ${now === undefined ? 'missing' : 'changed'}`);
   }
   for (const name of seen.declarations.keys()) {
-    if (wanted.declarations.has(name) || isDispatchChain(name)) continue;
-    return replace(`${name} of table ip gantry is not ours`);
+    if (declarations.has(name) || isDispatchChain(name)) continue;
+    return replace(`${name} of table ${family} gantry is not ours`);
   }
-  return update(wanted.declarations, seen.declarations, elementsOf(wanted), seen.elements);
+  return update(wanted, seen.declarations, elementsOf(wanted), seen.elements);
 }
 
 /** As diffTable, when the kernel is known to hold `before`: only groups that are other objects are looked at. */
@@ -146,12 +279,22 @@ export function diffFirewalls(wanted: Firewall, before: Firewall): NetStep[] {
     collect(now, group?.elements);
     collect(then, old?.elements);
   }
-  return update(wanted.declarations, before.declarations, now, then);
+  for (const [member, count, old] of changesBetween(wanted.members, before.members)) {
+    if (count !== undefined) now.set(member, '');
+    if (old !== undefined) then.set(member, '');
+  }
+  return update(wanted, before.declarations, now, then);
 }
 
-function update(wanted: Declarations, seen: Declarations, now: Elements, then: Elements): NetStep[] {
+function update(
+  { family, declarations: wanted }: Firewall,
+  seen: Declarations,
+  now: Elements,
+  then: Elements,
+): NetStep[] {
   const change = {
-    addChains: [...wanted.keys()].filter((name) => !seen.has(name)),
+    family,
+    addChains: [...wanted].filter(([name]) => !seen.has(name)),
     removeElements: [...then].filter(([element, value]) => now.get(element) !== value).map(([element]) => element),
     addElements: [...now].filter(([element, value]) => then.get(element) !== value),
     removeChains: [...seen.keys()].filter((name) => !wanted.has(name)),
@@ -163,5 +306,7 @@ function update(wanted: Declarations, seen: Declarations, now: Elements, then: E
     [change.removeChains.length, 'chains were left over'],
   ] as const;
   const why = parts.filter(([count]) => count > 0).map(([count, what]) => `${count} ${what}`);
-  return why.length === 0 ? [] : [{ kind: 'table-update', ...change, why: `${why.join(', ')} in table ip gantry` }];
+  return why.length === 0
+    ? []
+    : [{ kind: 'table-update', ...change, why: `${why.join(', ')} in table ${family} gantry` }];
 }

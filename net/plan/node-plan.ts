@@ -1,12 +1,21 @@
 /** What the kernel of one node should hold, as a function of one revision. */
-import type { Endpoint, Peer } from '#proto/model/assignment.ts';
-import type { Port } from '#proto/model/service.ts';
-import { balanceEndpoint, type Elements, type Group, portKey, publishOnHost } from './balance.ts';
-import { gatewayOf, parseAddress, prefixOf, tryAddress } from './cidr.ts';
+import type { Fault } from '#proto/kernel/errors.ts';
+import type { Endpoint } from '#proto/model/assignment.ts';
+import type { ClusterNetwork } from '#proto/model/network.ts';
+import { tryAddress6 } from './address6.ts';
+import { type Elements, type Group, portKey } from './balance.ts';
+import { formatCidr, gatewayOf, parseCidr, prefixOf, tryAddress } from './cidr.ts';
+import { type Balanced, balanceEndpoints, type EndpointGroup, followBalance } from './endpoint-groups.ts';
+import { type Family, type FamilyName, ip, ip6 } from './family.ts';
+import { type Networks, networksOf } from './isolation.ts';
+import { byText, claim, furtherAddresses, type LocalTask, type LocalTasks, planLocalTasks } from './local-tasks.ts';
+import { macOf } from './mac.ts';
 import { describeRule, type Rule, returnPaths } from './return-path.ts';
 import { type Route, routeKey, routesOf } from './routes.ts';
-import { type Declarations, declarationsOf } from './rules.ts';
-import { changed, lookUp, type Shards, shardsOf, valuesOf } from './shards.ts';
+import { type Declarations, declarationsOf, dispatchChain, reachChain } from './rules.ts';
+import { keysOf, lookUp, type Shards, valuesOf } from './shards.ts';
+import { type Tunnel, tunnelName, type WireGuard, wireguardName } from './tunnel.ts';
+import { endOf, type PeerWay, tunnelOf, type WaysInput, type Wires, waysMissing, waysOf, wireguardOf } from './ways.ts';
 
 /** The bridge that the tasks of a node hang on. */
 export const bridgeName = 'gantry0';
@@ -19,20 +28,16 @@ export interface Bridge {
   readonly addresses: readonly string[];
 }
 
-/** An endpoint's elements, and what they were made of. */
-export interface EndpointGroup extends Group {
-  readonly endpoint: Endpoint;
-  /** The ports of the endpoint that are its to publish. */
-  readonly owned: readonly Port[];
-}
-
-/** Our table as planned: elements in groups, so that an unchanged endpoint costs nothing at the next revision. */
+/** Our table of a family as planned: elements in groups, so that an unchanged endpoint costs nothing at the next revision. */
 export interface Firewall {
+  readonly family: FamilyName;
   readonly declarations: Declarations;
   /** Of tasks, hosts and peers. */
   readonly groups: ReadonlyMap<string, Group>;
   /** By service id. */
   readonly endpoints: Shards<EndpointGroup>;
+  /** Elements of `members`, to how many endpoints they are of. */
+  readonly members: Shards<number>;
 }
 
 export interface NodePlan {
@@ -44,27 +49,27 @@ export interface NodePlan {
   readonly routes: ReadonlyMap<string, Route>;
   /** By describeRule. */
   readonly rules: ReadonlyMap<string, Rule>;
+  /** Undefined where no peer is behind a tunnel. */
+  readonly tunnel: Tunnel | undefined;
+  readonly wireguard: WireGuard | undefined;
   readonly firewall: Firewall;
+  /** Undefined where no network has IPv6. */
+  readonly firewall6: Firewall | undefined;
 }
 
 /** What a plan is made of; a NetworkWanted fits. */
-export interface PlanInput {
-  readonly nodeId: string;
-  readonly address: string;
-  readonly subnet: string;
+export interface PlanInput extends WaysInput {
   readonly network: string;
   readonly vipNetwork: string;
-  readonly peers: readonly Peer[];
+  readonly network6: string;
+  readonly address6: string;
   readonly endpoints: readonly Endpoint[];
-  readonly attachments: readonly {
-    readonly taskId: string;
-    readonly address: string;
-    readonly hostPorts: readonly Port[];
-  }[];
+  readonly networks: readonly ClusterNetwork[];
+  readonly attachments: readonly LocalTask[];
 }
 
 /** What the plan takes from the node as it is. */
-export interface Surroundings {
+export interface Surroundings extends Wires {
   /** Names of the veths that exist for tasks. */
   readonly ports: ReadonlySet<string>;
   /** MACs of the peers that are known on the link, by address. */
@@ -72,10 +77,11 @@ export interface Surroundings {
 }
 
 /** What follows from the peers alone. */
-interface Ways {
-  readonly routes: NodePlan['routes'];
-  readonly rules: NodePlan['rules'];
+interface Ways extends Pick<NodePlan, 'routes' | 'rules' | 'tunnel' | 'wireguard'> {
   readonly groups: ReadonlyMap<string, Group>;
+  readonly list: readonly PeerWay[];
+  /** Why there is no way to some peers. */
+  readonly missing: readonly Fault[];
 }
 
 /** A plan, with what the next one can take over. */
@@ -84,10 +90,12 @@ export interface Planned {
   readonly input: PlanInput;
   readonly around: Surroundings;
   readonly ways: Ways;
-  /** How many endpoints' verdicts lead to each dispatch chain. */
-  readonly chains: ReadonlyMap<string, number>;
-  /** The ports that tasks publish on this node. */
-  readonly claimed: ReadonlySet<string>;
+  readonly networks: Networks;
+  readonly families: readonly Family[];
+  /** The endpoints that say who may call them. */
+  readonly guarded: readonly Endpoint[];
+  readonly tasks: LocalTasks;
+  readonly balanced: ReadonlyMap<FamilyName, Balanced>;
 }
 
 /**
@@ -96,113 +104,236 @@ export interface Planned {
  * A port that two claim is published by the host-mode task, else by the endpoint whose id sorts first.
  */
 export function planNode(input: PlanInput, around: Surroundings, previous?: Planned): Planned {
-  const tasks = planTasks(input);
-  const { endpoints, chains } = followEndpoints(input, tasks.claimed, previous) ?? planEndpoints(input, tasks.claimed);
   const ways = previous && sameWays(input, around, previous) ? previous.ways : planWays(input, around);
-  const groups = new Map([...tasks.groups, ...ways.groups]);
-  const dispatch = new Set(chains.keys());
-  for (const group of groups.values()) for (const chain of group.chains) dispatch.add(chain);
+  const networks =
+    previous && sameItems(input.networks, previous.input.networks) ? previous.networks : networksOf(input.networks);
+  const families = familiesOf(input, networks, previous);
+  const changes = previous && changesOf(input.endpoints, previous.input.endpoints);
+  const guarded = guardedOf(input, changes, previous);
+  const tasks = planTasks(input, { networks, guarded, families, changes, previous });
+  const balanced = balance(input, { networks, tasks, families, changes, previous });
   const gateway = gatewayOf(input.subnet);
-  const plan: NodePlan = {
-    sysctls: new Map([['net.ipv4.ip_forward', '1']]),
-    bridge: { mac: macOf(gateway), up: true, addresses: [`${gateway}/${prefixOf(input.subnet)}`] },
-    ports: around.ports,
-    routes: ways.routes,
-    rules: ways.rules,
-    firewall: { declarations: declarationsOf({ ...input, bridge: bridgeName }, dispatch), groups, endpoints },
-  };
-  return { plan, input, around, ways, chains, claimed: tasks.claimed };
-}
-
-function planWays(input: PlanInput, around: Surroundings): Ways {
-  const wanted = { ...input, bridge: bridgeName };
-  const paths = returnPaths(wanted, around.macs);
-  return {
-    routes: new Map([...routesOf(wanted), ...paths.routes].map((route) => [routeKey(route), route])),
-    rules: new Map(paths.rules.map((rule) => [describeRule(rule), rule])),
-    groups: new Map([
-      ['hosts', { elements: hostsOf(input), chains: [] }],
-      ['peers', { elements: paths.elements, chains: [] }],
-    ]),
-  };
-}
-
-function sameWays(input: PlanInput, around: Surroundings, { input: before, around: then }: Planned): boolean {
-  const fields = ['nodeId', 'address', 'subnet', 'network', 'vipNetwork'] as const;
-  return (
-    around.macs === then.macs &&
-    fields.every((field) => input[field] === before[field]) &&
-    input.peers.length === before.peers.length &&
-    input.peers.every((peer, index) => peer === before.peers[index])
+  const firewalls = new Map(
+    families.map((family) => [family.name, firewallOf(input, { ways, networks, tasks, balanced }, family)]),
   );
+  const addresses = families.map(({ name, address, range }) =>
+    name === 'ip' ? `${gateway}/${prefixOf(input.subnet)}` : `${address(gateway)}/${range(input.subnet).split('/')[1]}`,
+  );
+  const plan: NodePlan = {
+    sysctls: sysctlsOf(ways),
+    bridge: { mac: macOf(gateway), up: true, addresses },
+    ports: around.ports,
+    routes: new Map([...ways.routes, ...furtherRoutes(input, networks)]),
+    rules: ways.rules,
+    tunnel: ways.tunnel,
+    wireguard: ways.wireguard,
+    firewall: firewalls.get('ip') as Firewall,
+    firewall6: firewalls.get('ip6'),
+  };
+  return { plan, input, around, ways, networks, families, guarded, tasks, balanced };
 }
 
-/** The groups of tasks, and the ports that they claim. */
-function planTasks(input: PlanInput) {
-  const claimed = new Set<string>();
-  const groups = new Map<string, Group>();
-  for (const attachment of byText(input.attachments, (item) => item.taskId)) {
-    const owned = claim(attachment.hostPorts, 'host', claimed);
-    const host = publishOnHost(attachment.address, owned);
-    const elements = new Map(host.elements);
-    elements.set(`hairpin ${attachment.address} . ${attachment.address}`, '');
-    groups.set(`task/${attachment.taskId}`, { elements, chains: host.chains });
+const ipAlone: readonly Family[] = [ip];
+
+/** The same objects as before where nothing of it changed. */
+function familiesOf(input: PlanInput, networks: Networks, previous: Planned | undefined): readonly Family[] {
+  if (!networks.ipv6 || input.network6 === '') return ipAlone;
+  const fields = ['network', 'vipNetwork', 'network6', 'address', 'address6'] as const;
+  const same =
+    previous &&
+    previous.families !== ipAlone &&
+    fields.every((field) => input[field] === previous.input[field]) &&
+    sameItems(input.peers, previous.input.peers);
+  if (same) return previous.families;
+  const hosts = [input, ...input.peers].filter(({ address6 }) => tryAddress6(address6) !== undefined);
+  return [ip, ip6({ ...input, hosts: new Map(hosts.map(({ address, address6 }) => [address, address6])) })];
+}
+
+type Changes = ReadonlyMap<string, Endpoint | undefined>;
+
+/** As before where no endpoint that changed is, or was, one of them. */
+function guardedOf(input: PlanInput, changes: Changes | undefined, previous: Planned | undefined): readonly Endpoint[] {
+  if (previous && changes) {
+    const then = new Set(previous.guarded.map(({ serviceId }) => serviceId as string));
+    if (![...changes].some(([id, now]) => now?.allowFrom || then.has(id))) return previous.guarded;
   }
-  return { groups, claimed };
+  return input.endpoints.filter(({ allowFrom }) => allowFrom);
 }
 
-/** Those of `ports` in that mode that nobody has claimed; they are claimed now. */
-function claim(ports: readonly Port[], mode: Port['mode'], claimed: Set<string>): readonly Port[] {
-  return ports.filter((port) => {
-    if (port.mode !== mode || port.published === 0 || claimed.has(portKey(port))) return false;
-    claimed.add(portKey(port));
-    return true;
-  });
+interface TaskParts {
+  readonly networks: Networks;
+  readonly guarded: readonly Endpoint[];
+  readonly families: readonly Family[];
+  readonly changes: Changes | undefined;
+  readonly previous: Planned | undefined;
 }
 
-function planEndpoints(input: PlanInput, claimedByTasks: ReadonlySet<string>) {
+function planTasks(input: PlanInput, { networks, guarded, families, changes, previous }: TaskParts): LocalTasks {
+  const balanced = previous?.balanced.get('ip');
+  const byId = balanced
+    ? undefined
+    : new Map(input.endpoints.map((endpoint) => [endpoint.serviceId as string, endpoint]));
+  const before = (id: string) => balanced && lookUp(balanced.endpoints, id)?.endpoint;
+  const serviceOf = (id: string) => (changes?.has(id) ? changes.get(id) : (byId?.get(id) ?? before(id)));
+  const same =
+    previous &&
+    networks === previous.networks &&
+    families === previous.families &&
+    input.subnet === previous.input.subnet &&
+    guarded === previous.guarded &&
+    sameItems(input.attachments, previous.input.attachments) &&
+    // The name of a service stays; that it has one may be news.
+    input.attachments.every(({ serviceId }) => !serviceOf(serviceId) === !before(serviceId));
+  if (same) return previous.tasks;
+  const tasks = planLocalTasks(input.attachments, { networks, guarded, serviceOf, families });
+  const then = previous?.tasks.reached;
+  const sameReached = then && then.size === tasks.reached.size && [...then].every((group) => tasks.reached.has(group));
+  return sameReached ? { ...tasks, reached: then } : tasks;
+}
+
+interface BalanceParts extends Omit<TaskParts, 'guarded'> {
+  readonly tasks: LocalTasks;
+}
+
+/** The endpoints' elements, in each family: those of `previous` but for what changed, unless a port may have another owner now. */
+function balance(input: PlanInput, parts: BalanceParts): ReadonlyMap<FamilyName, Balanced> {
+  const { networks, tasks, families, changes, previous } = parts;
+  const policy = { networks, reached: tasks.reached };
+  const balanced = new Map<FamilyName, Balanced>();
+  const before = previous?.balanced.get('ip');
+  const follow = previous && before && changes && sameOwners(tasks, changes, previous, before);
+  const owned = follow ? undefined : ownersOf(input.endpoints, tasks.claimed);
+  const ownedBy = ({ serviceId }: Endpoint) =>
+    owned ? (owned.get(serviceId) ?? []) : ((before && lookUp(before.endpoints, serviceId)?.owned) ?? []);
+  for (const family of families) {
+    const then = previous?.families.includes(family) ? previous.balanced.get(family.name) : undefined;
+    const next =
+      follow && then
+        ? followBalance(then, { ...previous, reached: previous.tasks.reached }, changes, ownedBy, policy, family)
+        : balanceEndpoints(input.endpoints, ownedBy, policy, family);
+    balanced.set(family.name, next);
+  }
+  return balanced;
+}
+
+function ownersOf(endpoints: readonly Endpoint[], claimedByTasks: ReadonlySet<string>) {
   const claimed = new Set(claimedByTasks);
-  const groups: [string, EndpointGroup][] = [];
-  const chains = new Map<string, number>();
-  for (const endpoint of byText(input.endpoints, (item) => item.serviceId)) {
-    const group = groupOf(endpoint, claim(endpoint.ports, 'ingress', claimed));
-    groups.push([endpoint.serviceId, group]);
-    count(chains, group, 1);
-  }
-  return { endpoints: shardsOf(groups), chains };
+  const sorted = byText(endpoints, ({ serviceId }) => serviceId);
+  return new Map(sorted.map((endpoint) => [endpoint.serviceId, claim(endpoint.ports, 'ingress', claimed)]));
 }
 
-/** What planEndpoints would give, from what it gave for `previous`; undefined where a port may have another owner now. */
-function followEndpoints(input: PlanInput, claimed: ReadonlySet<string>, previous: Planned | undefined) {
-  if (!previous || !sameSet(claimed, previous.claimed)) return undefined;
-  const { endpoints } = previous.plan.firewall;
-  const chains = new Map(previous.chains);
-  const changes: [string, EndpointGroup | undefined][] = [];
-  for (const [id, now] of changesOf(input.endpoints, previous.input.endpoints)) {
-    const before = lookUp(endpoints, id);
-    if (portsText(before?.endpoint) !== portsText(now)) return undefined;
-    const group = now && groupOf(now, before?.owned ?? []);
-    if (before) count(chains, before, -1);
-    if (group) count(chains, group, 1);
-    changes.push([id, group]);
-  }
-  return { endpoints: changed(endpoints, changes), chains };
+/** True where each published port has the owner that it had. */
+function sameOwners(tasks: LocalTasks, changes: Changes, previous: Planned, before: Balanced): boolean {
+  if (tasks.claimed !== previous.tasks.claimed && !sameSet(tasks.claimed, previous.tasks.claimed)) return false;
+  return [...changes].every(([id, now]) => portsText(lookUp(before.endpoints, id)?.endpoint) === portsText(now));
 }
 
 function portsText(endpoint: Endpoint | undefined): string {
   return (endpoint?.ports ?? []).map((port) => `${port.mode} ${portKey(port)} ${port.target}`).join();
 }
 
-function groupOf(endpoint: Endpoint, owned: readonly Port[]): EndpointGroup {
-  return { ...balanceEndpoint(endpoint, owned), endpoint, owned };
+type FirewallParts = Pick<Planned, 'ways' | 'networks' | 'tasks' | 'balanced'>;
+
+function firewallOf(input: PlanInput, { ways, networks, tasks, balanced }: FirewallParts, family: Family): Firewall {
+  const { endpoints, chains, members } = balanced.get(family.name) as Balanced;
+  const groups = new Map([
+    ...(tasks.groups.get(family.name) ?? []),
+    ...(family.name === 'ip' ? ways.groups : [hosts6Of(input, family)]),
+    insideOf(input, networks, family),
+  ]);
+  const names = new Set(chains.keys());
+  for (const group of groups.values()) for (const chain of group.chains) names.add(chain);
+  const words = {
+    family: family.name,
+    subnet: family.range(formatCidr(parseCidr(input.subnet))),
+    network: family.range(input.network),
+    vipNetwork: family.range(input.vipNetwork),
+    gateway: family.address(gatewayOf(input.subnet)) as string,
+    bridge: bridgeName,
+    isolated: networks.isolated,
+  };
+  const dispatch = new Map([...names].map((name) => [name, dispatchChain(name, family.name)]));
+  for (const [name, reach] of tasks.reaches) dispatch.set(name, reachChain(reach, words));
+  return { family: family.name, declarations: declarationsOf(words, dispatch), groups, endpoints, members };
 }
 
-function count(chains: Map<string, number>, group: Group, by: number): void {
-  for (const chain of group.chains) {
-    const total = (chains.get(chain) ?? 0) + by;
-    if (total === 0) chains.delete(chain);
-    else chains.set(chain, total);
-  }
+/** What is within the cluster: its network, and the further subnets of networks. */
+function insideOf(input: PlanInput, { subnets }: Networks, family: Family): readonly [string, Group] {
+  const further = family.name === 'ip' ? subnets : [];
+  const ranges = [family.range(formatCidr(parseCidr(input.network))), ...further];
+  return ['inside', { elements: new Map(ranges.map((range) => [`inside ${range}`, ''])), chains: [] }];
+}
+
+function hosts6Of(input: PlanInput, family: Family): readonly [string, Group] {
+  const addresses = [input.address, ...input.peers.map(({ address }) => address)].flatMap((host) => {
+    const address = tryAddress(host) === undefined ? undefined : family.address(host);
+    return address === undefined ? [] : [address];
+  });
+  return ['hosts', { elements: new Map(addresses.map((address) => [`hosts ${address}`, ''])), chains: [] }];
+}
+
+/** The further addresses of this node's tasks lead to the bridge. */
+function furtherRoutes(input: PlanInput, networks: Networks): readonly (readonly [string, Route])[] {
+  return input.attachments.flatMap((task) =>
+    furtherAddresses(task, networks).map(({ address }) => {
+      const route: Route = { type: 'link', destination: `${address}/32`, link: bridgeName };
+      return [routeKey(route), route] as const;
+    }),
+  );
+}
+
+function planWays(input: PlanInput, around: Surroundings): Ways {
+  const wanted = { ...input, bridge: bridgeName };
+  const list = waysOf(input, around);
+  const paths = returnPaths(wanted, list, around.macs);
+  return {
+    list,
+    missing: waysMissing(input, list),
+    routes: new Map([...routesOf(wanted, list), ...paths.routes].map((route) => [routeKey(route), route])),
+    rules: new Map(paths.rules.map((rule) => [describeRule(rule), rule])),
+    tunnel: tunnelOf(input, list, around),
+    wireguard: wireguardOf(list, around),
+    groups: new Map([
+      ['hosts', { elements: hostsOf(input, list), chains: [] }],
+      ['peers', { elements: paths.elements, chains: [] }],
+    ]),
+  };
+}
+
+/** Of our own devices the loose reverse path check is made: what comes by a tunnel may be from anywhere. */
+function sysctlsOf({ tunnel, wireguard }: Ways): ReadonlyMap<string, string> {
+  const links = [...(tunnel ? [tunnelName] : []), ...(wireguard ? [wireguardName] : [])];
+  return new Map([
+    ['net.ipv4.ip_forward', '1'],
+    ...links.map((link) => [`net.ipv4.conf.${link}.rp_filter`, '2'] as const),
+  ]);
+}
+
+function sameWays(input: PlanInput, around: Surroundings, { input: before, around: then }: Planned): boolean {
+  const fields = [
+    'nodeId',
+    'address',
+    'address6',
+    'subnet',
+    'network',
+    'network6',
+    'vipNetwork',
+    'link',
+    'segment',
+  ] as const;
+  const settings = ['encapsulation', 'encryption'] as const;
+  return (
+    sameWires(around, then) &&
+    [...fields, ...settings].every((field) => input[field] === before[field]) &&
+    input.peers.length === before.peers.length &&
+    input.peers.every((peer, index) => peer === before.peers[index])
+  );
+}
+
+/** True where what is known of the wires is the same news. */
+export function sameWires(one: Surroundings, other: Surroundings): boolean {
+  const fields = ['macs', 'mtus', 'linkMtu', 'wireguardKey'] as const;
+  return fields.every((field) => one[field] === other[field]);
 }
 
 /** The endpoints that are not the same objects in both, by service id; only what lies between equal ends is looked at. */
@@ -228,16 +359,6 @@ export function changesOf(
   return changes;
 }
 
-/**
- * The MAC of whoever has the address: a neighbour's entry for a reused address is then never stale (F26), and the
- * bridge's does not change as ports come and go.
- */
-export function macOf(address: string): string {
-  const value = parseAddress(address);
-  const bytes = [0x02, 0x47, value >>> 24, (value >>> 16) & 255, (value >>> 8) & 255, value & 255];
-  return bytes.map((byte) => byte.toString(16).padStart(2, '0')).join(':');
-}
-
 /** The name of the host's end of a task's veth: 15 characters at most are allowed. */
 export function portNameOf(taskId: string): string {
   return `gt${taskId.slice(0, 13)}`;
@@ -256,25 +377,24 @@ export function elementsOf(firewall: Firewall): Elements {
   };
   for (const group of firewall.groups.values()) add(group);
   for (const group of valuesOf(firewall.endpoints)) add(group);
+  for (const member of keysOf(firewall.members)) all.set(member, '');
   return all;
 }
 
-function hostsOf(input: PlanInput): Elements {
+/** By a tunnel, a host sends with the address of its end of it. */
+function hostsOf(input: PlanInput, ways: readonly PeerWay[]): Elements {
   const elements = new Map<string, string>();
-  for (const address of [input.address, ...input.peers.map((peer) => peer.address)]) {
+  const ends = ways.flatMap(({ mac, gateway }) => (mac === undefined ? [] : [gateway]));
+  if (ends.length > 0) ends.push(endOf(input.subnet));
+  for (const address of [input.address, ...input.peers.map((peer) => peer.address), ...ends]) {
     // A node's own word, and this text is a command: what is no address stays out.
     if (tryAddress(address) !== undefined) elements.set(`hosts ${address}`, '');
   }
   return elements;
 }
 
-function byText<T>(items: readonly T[], text: (item: T) => string): readonly T[] {
-  for (let index = 1; index < items.length; index++) {
-    if (text(items[index - 1] as T) > text(items[index] as T)) {
-      return [...items].sort((a, b) => (text(a) < text(b) ? -1 : text(a) > text(b) ? 1 : 0));
-    }
-  }
-  return items;
+function sameItems<T>(a: readonly T[], b: readonly T[]): boolean {
+  return a === b || (a.length === b.length && a.every((item, index) => item === b[index]));
 }
 
 export function sameSet(a: ReadonlySet<string>, b: ReadonlySet<string>): boolean {

@@ -41,6 +41,10 @@ export function* changesBetween<V>(
   }
 }
 
+export function* keysOf(shards: Shards<unknown>): Generator<string> {
+  for (const shard of shards) yield* shard.keys();
+}
+
 export function* valuesOf<V>(shards: Shards<V>): Generator<V> {
   for (const shard of shards) yield* shard.values();
 }

@@ -2,7 +2,7 @@
 import type { Attachment, NetworkWanted } from '#net/network.ts';
 import type { Backend, Endpoint, Peer } from '#proto/model/assignment.ts';
 import { nodeId, serviceId, type TaskId, taskId } from '#proto/model/ids.ts';
-import type { ClusterNetwork, ClusterNetwork, NetworkSpec, NetworkSpec } from '#proto/model/network.ts';
+import type { ClusterNetwork, NetworkSpec } from '#proto/model/network.ts';
 import { defaults } from '#proto/model/service.ts';
 
 export function backend(address: string, over: Partial<Backend> = {}): Backend {
@@ -85,18 +85,7 @@ export function clusterNetwork(name: string, over: Partial<NetworkSpec> = {}): C
 }
 
 export function network(name: string, number: number, over: Partial<NetworkSpec> = {}): ClusterNetwork {
-  const spec: NetworkSpec = {
-    name,
-    project: 'shop',
-    driver: 'cluster',
-    internal: false,
-    ipv6: false,
-    encrypted: false,
-    subnets: [],
-    parent: '',
-    labels: {},
-  };
-  return { spec: { ...spec, ...over }, number, createdAtMs: 0 };
+  return { ...clusterNetwork(name, over), number };
 }
 
 /** The network of a node with nobody and nothing beside it. */

@@ -2,7 +2,15 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { formatAddress } from '#net/plan/cidr.ts';
-import { diffFirewalls, diffLinks, diffTable, type LinksSeen, type NetStep, type TableSeen } from '#net/plan/diff.ts';
+import {
+  diffLinks,
+  diffPlans,
+  diffTables,
+  type LinksSeen,
+  type NetStep,
+  type TableSeen,
+  type TablesSeen,
+} from '#net/plan/diff.ts';
 import { nextAddress, nextSubnet } from '#net/plan/ipam.ts';
 import {
   elementsOf,
@@ -14,9 +22,9 @@ import {
 } from '#net/plan/node-plan.ts';
 import { describeRule } from '#net/plan/return-path.ts';
 import { routeKey } from '#net/plan/routes.ts';
-import { dispatchChain, isDispatchChain } from '#net/plan/rules.ts';
-import { nodeId, taskId } from '#proto/model/ids.ts';
-import { backend, endpoint, peer } from '#test/support/endpoint.ts';
+import { isDispatchChain } from '#net/plan/rules.ts';
+import { nodeId, serviceId, taskId } from '#proto/model/ids.ts';
+import { attachment, backend, endpoint, network, networkWanted, peer } from '#test/support/endpoint.ts';
 
 const port = fc.record({
   target: fc.integer({ min: 1, max: 3 }),
@@ -37,9 +45,22 @@ const services = fc.uniqueArray(
     mode: fc.constantFrom('vip' as const, 'dnsrr' as const),
     ports: fc.array(port, { maxLength: 3 }),
     backends,
+    networks: fc.subarray(['a', 'b', 'c', 'lan']),
+    allowFrom: fc.option(fc.subarray(['s0', 's1', 'shop/s2', 'other/s3', '*'], { maxLength: 2 }), { freq: 2 }),
+    sticky: fc.constantFrom('' as const, '' as const, 'client' as const),
   }),
   { maxLength: 6, selector: (service) => service.number },
 );
+/** Networks a, b and c, and one of another driver; by the first three bits: none at all, a has IPv6, b is internal. */
+const networksBy = (bits: number) =>
+  bits & 1
+    ? [
+        network('a', 1, { ipv6: (bits & 2) !== 0 }),
+        network('b', 2, { internal: (bits & 4) !== 0 }),
+        network('c', 7, { subnets: [{ subnet: '172.28.0.0/16', gateway: '', ipRange: '', reserved: [] }] }),
+        network('lan', 8, { driver: 'macvlan', parent: 'eth0' }),
+      ]
+    : [];
 const input: fc.Arbitrary<PlanInput> = fc
   .record({
     subnet: fc.constantFrom('10.192.1.0/24', '10.192.7.0/24'),
@@ -48,17 +69,20 @@ const input: fc.Arbitrary<PlanInput> = fc
       selector: ([subnet]) => subnet,
     }),
     services,
-    tasks: fc.uniqueArray(fc.tuple(fc.integer({ min: 2, max: 9 }), fc.array(port, { maxLength: 2 })), {
-      maxLength: 4,
-      selector: ([last]) => last,
-    }),
+    tasks: fc.uniqueArray(
+      fc.tuple(
+        fc.integer({ min: 2, max: 9 }),
+        fc.array(port, { maxLength: 2 }),
+        fc.subarray(['a', 'b', 'c', 'lan']),
+        fc.integer({ min: 0, max: 6 }),
+      ),
+      { maxLength: 4, selector: ([last]) => last },
+    ),
+    bits: fc.integer({ min: 0, max: 7 }),
   })
-  .map(({ subnet, peers, services, tasks }) => ({
-    nodeId: 'n1',
-    address: '10.90.0.1',
-    subnet,
-    network: '10.192.0.0/11',
-    vipNetwork: '10.224.0.0/14',
+  .map(({ subnet, peers, services, tasks, bits }) => ({
+    ...networkWanted({ nodeId: 'n1', address: '10.90.0.1', subnet }, { address6: '2001:db8::1' }),
+    networks: networksBy(bits),
     peers: peers.map(([number, via]) =>
       peer(`h${number}`, `10.90.0.${via}`, `10.192.${number}.0/24`, { nodeId: nodeId(`n${number}`) }),
     ),
@@ -68,25 +92,43 @@ const input: fc.Arbitrary<PlanInput> = fc
         ports: service.ports,
         vip: service.mode === 'vip' ? `10.224.0.${service.number + 2}` : '',
         backends: service.backends.map(([node, last, serving]) => backend(`10.192.${node}.${last}`, { serving })),
+        networks: service.networks.map((name) => ({ network: name, aliases: [] })),
+        allowFrom: service.allowFrom ? { services: service.allowFrom } : undefined,
+        sticky: service.sticky,
+        ipv6: (bits & 3) === 3 && service.networks.includes('a'),
       }),
     ),
-    attachments: tasks.map(([last, hostPorts]) => ({
-      taskId: taskId(`t${last}`),
-      address: subnet.replace('.0/24', `.${last}`),
-      hostPorts,
-    })),
+    attachments: tasks.map(([last, hostPorts, networks, service]) =>
+      attachment(taskId(`t${last}`), subnet.replace('.0/24', `.${last}`), {
+        hostPorts,
+        networks,
+        serviceId: serviceId(`service-s${service}`),
+        addresses: networks.includes('c') ? [{ network: 'c', address: `172.28.0.${last}` }] : [],
+      }),
+    ),
   }));
 
 interface Seen {
   links: LinksSeen;
-  table: TableSeen | undefined;
+  tables: TablesSeen;
 }
 const nothing: Seen = {
-  links: { sysctls: new Map(), bridge: undefined, ports: new Set(), routes: new Map(), rules: new Map() },
-  table: undefined,
+  links: {
+    sysctls: new Map(),
+    bridge: undefined,
+    ports: new Set(),
+    routes: new Map(),
+    rules: new Map(),
+    tunnel: undefined,
+    wireguard: undefined,
+  },
+  tables: { ip: undefined, ip6: undefined },
 };
 /** The node as it is with that plan's tasks, and its peers on the link but for one; two hosts have the same MAC. */
 const around = (plan: PlanInput): Surroundings => ({
+  linkMtu: 1500,
+  mtus: new Map(),
+  wireguardKey: '',
   ports: new Set(plan.attachments.map((task) => portNameOf(task.taskId))),
   macs: new Map(
     plan.peers.slice(1).map((peer) => [peer.address, `02:00:00:00:00:0${Math.min(2, Number(peer.address.at(-1)))}`]),
@@ -95,7 +137,7 @@ const around = (plan: PlanInput): Surroundings => ({
 
 /** A kernel in a few lines, which refuses what nftables would refuse. */
 function take(seen: Seen, step: NetStep): Seen {
-  const { links, table } = seen;
+  const { links, tables } = seen;
   const { bridge } = links;
   switch (step.kind) {
     case 'sysctl':
@@ -135,12 +177,18 @@ function take(seen: Seen, step: NetStep): Seen {
       return { ...seen, links: { ...links, routes } };
     }
     case 'table-replace':
-      return { ...seen, table: { declarations: step.declarations, elements: step.elements } };
+      return {
+        ...seen,
+        tables: { ...tables, [step.family]: { declarations: step.declarations, elements: step.elements } },
+      };
+    case 'table-remove':
+      return { ...seen, tables: { ...tables, [step.family]: undefined } };
     case 'table-update': {
+      const table = tables[step.family];
       if (!table) throw new Error('no table to update');
       const declarations = new Map(table.declarations);
       const elements = new Map(table.elements);
-      for (const name of step.addChains) declarations.set(name, dispatchChain(name));
+      for (const [name, body] of step.addChains) declarations.set(name, body);
       for (const element of step.removeElements) if (!elements.delete(element)) throw new Error(`no ${element}`);
       for (const [element, value] of step.addElements) {
         if (elements.has(element)) throw new Error(`${element} exists`);
@@ -151,23 +199,33 @@ function take(seen: Seen, step: NetStep): Seen {
         if ([...elements.values()].includes(`goto ${name}`)) throw new Error(`chain ${name} is in use`);
         declarations.delete(name);
       }
-      return { ...seen, table: { declarations, elements } };
+      return { ...seen, tables: { ...tables, [step.family]: { declarations, elements } } };
     }
   }
 }
 
 function converge(plan: NodePlan, seen: Seen): Seen {
-  return [...diffLinks(plan, seen.links), ...diffTable(plan.firewall, seen.table)].reduce(take, seen);
+  return [...diffLinks(plan, seen.links), ...diffTables(plan, seen.tables)].reduce(take, seen);
 }
 
+/** As the loop takes them where it knows what the kernel holds. */
+const stepsBetween = (plan: NodePlan, before: NodePlan) => [...diffLinks(plan, before), ...diffPlans(plan, before)];
+
 function expectHeld(plan: NodePlan, seen: Seen) {
-  expect([...diffLinks(plan, seen.links), ...diffTable(plan.firewall, seen.table)]).toEqual([]);
+  expect([...diffLinks(plan, seen.links), ...diffTables(plan, seen.tables)]).toEqual([]);
   expect(seen.links.routes).toEqual(plan.routes);
   expect(seen.links.rules).toEqual(plan.rules);
   expect(seen.links.bridge).toEqual(plan.bridge);
   expect(seen.links.ports).toEqual(plan.ports);
-  expect(seen.table?.elements).toEqual(elementsOf(plan.firewall));
-  expect(new Set(seen.table?.declarations.keys())).toEqual(new Set(plan.firewall.declarations.keys()));
+  for (const [firewall, table] of [
+    [plan.firewall, seen.tables.ip],
+    [plan.firewall6, seen.tables.ip6],
+  ] as const) {
+    expect(table?.elements).toEqual(firewall && elementsOf(firewall));
+    expect(table && new Map([...table.declarations].sort())).toEqual(
+      firewall && new Map([...firewall.declarations].sort()),
+    );
+  }
 }
 
 describe('the steps of a diff', () => {
@@ -186,9 +244,9 @@ describe('the steps of a diff', () => {
         const before = planNode(first, around(first)).plan;
         const { plan } = planNode(second, around(second));
         const seen = converge(plan, converge(before, nothing));
-        expect(seen.table?.elements).toEqual(elementsOf(plan.firewall));
+        expectHeld(plan, seen);
         expect(seen.links.routes).toEqual(plan.routes);
-        expect([...diffLinks(plan, seen.links), ...diffTable(plan.firewall, seen.table)]).toEqual([]);
+        expect([...diffLinks(plan, seen.links), ...diffTables(plan, seen.tables)]).toEqual([]);
       }),
     );
   });
@@ -207,7 +265,7 @@ describe('the steps of a diff', () => {
         const after = planNode(second, around(second), before);
         expect(after.plan).toEqual(planNode(second, around(second)).plan);
         const held = converge(before.plan, nothing);
-        const seen = diffFirewalls(after.plan.firewall, before.plan.firewall).reduce(take, held);
+        const seen = stepsBetween(after.plan, before.plan).reduce(take, held);
         expectHeld(after.plan, seen);
       }),
     );
@@ -215,7 +273,19 @@ describe('the steps of a diff', () => {
 
   it('follow any chain of changes, each planned from the plan before as it would be from nothing', () => {
     const change = fc.record({
-      what: fc.constantFrom('backends', 'backends', 'ports', 'remove', 'add', 'reorder', 'host port' as const),
+      what: fc.constantFrom(
+        'backends',
+        'backends',
+        'ports',
+        'remove',
+        'add',
+        'reorder',
+        'host port',
+        'move',
+        'guard',
+        'networks',
+        'leave' as const,
+      ),
       which: fc.nat(20),
       backends,
       ports: fc.array(port, { maxLength: 2 }),
@@ -238,12 +308,16 @@ describe('the steps of a diff', () => {
             remove: () => ({ endpoints: wanted.endpoints.filter((item) => item !== at) }),
             add: () => ({ endpoints: [...others.slice(0, which), free, ...others.slice(which)] }),
             reorder: () => ({ endpoints: [...wanted.endpoints].reverse() }),
+            move: () => ({ endpoints: put({ networks: [{ network: 'abc'.charAt(which % 3), aliases: [] }] }) }),
+            guard: () => ({ endpoints: put({ allowFrom: which % 2 ? { services: [`s${which % 6}`] } : undefined }) }),
+            networks: () => ({ networks: networksBy(which % 8) }),
+            leave: () => ({ attachments: wanted.attachments.slice(1) }),
             'host port': () => ({ attachments: wanted.attachments.map((task) => ({ ...task, hostPorts: ports })) }),
           }[what]();
           wanted = { ...wanted, ...next };
           const after = planNode(wanted, around(wanted), planned);
           expect(after.plan).toEqual(planNode(wanted, around(wanted)).plan);
-          seen = diffFirewalls(after.plan.firewall, planned.plan.firewall).reduce(take, seen);
+          seen = stepsBetween(after.plan, planned.plan).reduce(take, seen);
           expectHeld(after.plan, seen);
           planned = after;
         }
@@ -256,29 +330,22 @@ describe('the steps of a diff', () => {
       fc.property(input, fc.nat(), (wanted, which) => {
         const { plan } = planNode(wanted, around(wanted));
         const whole = converge(plan, nothing);
-        const table = whole.table as TableSeen;
+        const table = whole.tables.ip as TableSeen;
+        const withTable = (over: Partial<TableSeen>) => ({
+          ...whole,
+          tables: { ...whole.tables, ip: { ...table, ...over } },
+        });
         const less = <K, V>(map: ReadonlyMap<K, V>) =>
           new Map([...map].filter((_, index) => index !== which % map.size));
         for (const damaged of [
           { ...whole, links: { ...whole.links, routes: less(whole.links.routes) } },
           ...(plan.rules.size > 0 ? [{ ...whole, links: { ...whole.links, rules: less(whole.links.rules) } }] : []),
           { ...whole, links: { ...whole.links, bridge: undefined, ports: new Set<string>() } },
-          { ...whole, table: { ...table, elements: less(table.elements) } },
-          {
-            ...whole,
-            table: {
-              ...table,
-              declarations: new Map([...table.declarations].filter(([name]) => isDispatchChain(name))),
-            },
-          },
-          {
-            ...whole,
-            table: { ...table, declarations: new Map(table.declarations).set('input', 'chain input { drop; }') },
-          },
+          withTable({ elements: less(table.elements) }),
+          withTable({ declarations: new Map([...table.declarations].filter(([name]) => isDispatchChain(name))) }),
+          withTable({ declarations: new Map(table.declarations).set('input', 'chain input { drop; }') }),
         ]) {
-          expect(
-            diffLinks(plan, damaged.links).length + diffTable(plan.firewall, damaged.table).length,
-          ).toBeGreaterThan(0);
+          expect(diffLinks(plan, damaged.links).length + diffTables(plan, damaged.tables).length).toBeGreaterThan(0);
           expectHeld(plan, converge(plan, damaged));
         }
       }),
