@@ -3,6 +3,7 @@ import { Books } from '#control-plane/reconcilers/books.ts';
 import { decideNodes } from '#control-plane/reconcilers/decide-nodes.ts';
 import { type Decision, decideService } from '#control-plane/reconcilers/decide-service.ts';
 import { same } from '#control-plane/reconcilers/same.ts';
+import { ownerOf } from '#control-plane/reconcilers/shared-network.ts';
 import type { Applied, Change, Delta } from '#control-plane/store/records.ts';
 import type { Store } from '#control-plane/store/store.ts';
 import type { Clock, Timer } from '#proto/kernel/clock.ts';
@@ -11,10 +12,12 @@ import type { Log } from '#proto/kernel/log.ts';
 import { newId, type Random } from '#proto/kernel/random.ts';
 import { backoffMs } from '#proto/kernel/retry.ts';
 import type { Scope } from '#proto/kernel/scope.ts';
-import type { NodeId, ServiceId } from '#proto/model/ids.ts';
+import { type NodeId, qualifiedName, type ServiceId } from '#proto/model/ids.ts';
 import type { Node } from '#proto/model/node.ts';
+import type { Service } from '#proto/model/service.ts';
 import { occupiesNode, type Task } from '#proto/model/task.ts';
 import type { Liveness } from './liveness.ts';
+import { NetworkReaper } from './network-reaper.ts';
 import { Wakes } from './wakes.ts';
 
 export interface ControllerParts {
@@ -57,6 +60,8 @@ class Controllers {
   readonly #failing = new Map<ServiceId, { readonly attempt: number; readonly againAtMs: number }>();
   readonly #unplaced = new Set<ServiceId>();
   readonly #global = new Set<ServiceId>();
+  /** By `project/name` of a service: those whose tasks have the networks of its tasks. */
+  readonly #beside = new Map<string, Set<ServiceId>>();
   readonly #wakes: Wakes<ServiceId>;
   readonly #leaderSinceMs: number;
   #laggedUntilMs = 0;
@@ -80,6 +85,7 @@ class Controllers {
     for (const service of parts.store.snapshot.all('service')) {
       this.#dirty.add(service.id);
       if (service.spec.mode === 'global') this.#global.add(service.id);
+      this.#setBeside(undefined, service);
     }
   }
 
@@ -90,8 +96,13 @@ class Controllers {
       this.#stop = resolve;
     });
     scope.signal.addEventListener('abort', () => this.#stop(), { once: true });
+    const reaper = new NetworkReaper(this.#parts, this.#epoch);
     const leave = [
-      store.subscribe((delta) => this.#onDelta(delta)),
+      store.subscribe((delta) => {
+        this.#onDelta(delta);
+        reaper.onDelta(delta);
+      }),
+      () => reaper.stop(),
       liveness.onChange(() => this.#markNodes()),
       this.#tick(),
     ];
@@ -133,6 +144,7 @@ class Controllers {
       else if (change.table === 'service') this.#onService(change);
       else if (change.table === 'node') freed = this.#onNode(change.before, change.after) || freed;
       else if (change.table === 'volume') freed ||= change.before !== undefined;
+      else if (change.table === 'network') freed = true;
     }
     if (freed) for (const id of this.#unplaced) this.#dirty.add(id);
     this.#takeTurn();
@@ -141,7 +153,10 @@ class Controllers {
   /** True when a place may have become free. */
   #onTask(before: Task | undefined, after: Task | undefined): boolean {
     const task = (after ?? before)!;
-    if (!before || !after || differs(before, after)) this.#dirty.add(task.serviceId);
+    if (!before || !after || differs(before, after)) {
+      this.#dirty.add(task.serviceId);
+      for (const id of this.#beside.get(qualifiedName(task.project, task.serviceName)) ?? []) this.#dirty.add(id);
+    }
     const left = before !== undefined && occupiesNode(before) && !(after && occupiesNode(after));
     if (left) this.#nodesDirty ||= waitsForSubnet(this.#parts.store.snapshot.node(before.nodeId as NodeId));
     return left;
@@ -149,6 +164,7 @@ class Controllers {
 
   #onService({ before, after }: Extract<Applied, { table: 'service' }>): void {
     const { id } = (after ?? before)!;
+    this.#setBeside(before, after);
     if (after) {
       this.#dirty.add(id);
       if (after.spec.mode === 'global') this.#global.add(id);
@@ -159,6 +175,17 @@ class Controllers {
     this.#unplaced.delete(id);
     this.#global.delete(id);
     this.#wakes.cancel(id);
+  }
+
+  #setBeside(before: Service | undefined, after: Service | undefined): void {
+    const [from, to] = [before && ownerOf(before.spec), after && ownerOf(after.spec)];
+    if (from === to) return;
+    const { id } = (after ?? before)!;
+    if (from !== undefined) {
+      this.#beside.get(from)?.delete(id);
+      if (this.#beside.get(from)?.size === 0) this.#beside.delete(from);
+    }
+    if (to !== undefined) this.#beside.set(to, (this.#beside.get(to) ?? new Set()).add(id));
   }
 
   #onNode(before: Node | undefined, after: Node | undefined): boolean {

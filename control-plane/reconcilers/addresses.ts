@@ -12,8 +12,8 @@ export const defaultVipNetwork = '10.224.0.0/14';
 export const addressRestMs = 60_000;
 
 interface Pool {
-  /** Held by tasks, or by orphans on a node that has not come back. */
-  readonly held: Map<string, TaskId>;
+  /** Held by tasks, or by orphans on a node that has not come back; several where tasks share a network. */
+  readonly held: Map<string, Set<TaskId>>;
   /** Free from this instant (wall clock ms); in the order in which they were freed. */
   readonly resting: Map<string, number>;
   /** Both of them: what may not be handed out. */
@@ -48,7 +48,8 @@ export class Addresses {
     if (!before || before.state === 'ready' || node.state !== 'ready') return;
     // It is back, and its agent removes what was orphaned: from now on those addresses rest.
     const pool = this.#pool(id);
-    for (const [address, task] of pool.held) if (!this.#tasks.has(task)) rest(pool, address, now + addressRestMs);
+    for (const [address, tasks] of pool.held)
+      if (![...tasks].some((task) => this.#tasks.has(task))) rest(pool, address, now + addressRestMs);
   }
 
   /** The task as it is, or is about to be; undefined: its record is gone. */
@@ -58,9 +59,7 @@ export class Addresses {
     if (holds) {
       if (before?.address === task.address) return;
       const pool = this.#pool(task.nodeId as NodeId);
-      pool.resting.delete(task.address);
-      pool.held.set(task.address, id);
-      pool.taken.add(task.address);
+      hold(pool, task.address, id);
       this.#tasks.set(id, { nodeId: task.nodeId as NodeId, address: task.address });
     } else if (before) {
       this.#tasks.delete(id);
@@ -76,6 +75,9 @@ export class Addresses {
     if (!planned) return;
     this.#tasks.delete(id);
     const pool = this.#pool(planned.nodeId);
+    const others = pool.held.get(planned.address);
+    others?.delete(id);
+    if (others && others.size > 0) return;
     pool.held.delete(planned.address);
     pool.taken.delete(planned.address);
   }
@@ -118,9 +120,12 @@ export class Addresses {
 
   #free(nodeId: NodeId, address: string, id: TaskId, task: Task | undefined, freeAtMs: number): void {
     const pool = this.#pools.get(nodeId);
-    if (!pool || pool.held.get(address) !== id) return;
+    const holders = pool?.held.get(address);
+    if (!pool || !holders?.has(id)) return;
     // A node that is not there keeps what it has: its processes may run on for as long as it is away.
     if (task?.state === 'orphaned' && this.#nodes.get(nodeId)?.state !== 'ready') return;
+    holders.delete(id);
+    if (holders.size > 0) return;
     rest(pool, address, freeAtMs);
   }
 
@@ -131,8 +136,7 @@ export class Addresses {
     const pool = this.#pool(node.id);
     if (pool.taken.has(task.address)) return;
     if (task.state === 'orphaned' && node.state !== 'ready') {
-      pool.held.set(task.address, task.id);
-      pool.taken.add(task.address);
+      hold(pool, task.address, task.id);
       return;
     }
     const endedAtMs = Math.max(task.stateAtMs, task.state === 'orphaned' ? node.stateAtMs : 0);
@@ -147,6 +151,14 @@ export class Addresses {
     }
     return pool;
   }
+}
+
+function hold(pool: Pool, address: string, id: TaskId): void {
+  pool.resting.delete(address);
+  const holders = pool.held.get(address);
+  if (holders) holders.add(id);
+  else pool.held.set(address, new Set([id]));
+  pool.taken.add(address);
 }
 
 function rest(pool: Pool, address: string, freeAtMs: number): void {

@@ -7,31 +7,44 @@ import type { Snapshot } from '#control-plane/store/snapshot.ts';
 import type { NodeId, ServiceId, TaskId } from '#proto/model/ids.ts';
 import { occupiesNode, type Task } from '#proto/model/task.ts';
 import { Addresses } from './addresses.ts';
+import { NetworkAddresses } from './network-addresses.ts';
+import { same } from './same.ts';
 
 export class Books {
   readonly ledger: Ledger;
   readonly scheduler: Scheduler;
   readonly addresses: Addresses;
+  readonly networkAddresses: NetworkAddresses;
 
   constructor(snapshot: Snapshot, now: number) {
     this.ledger = Ledger.of(snapshot);
     this.scheduler = new Scheduler(this.ledger);
     this.addresses = Addresses.of(snapshot, now);
+    this.networkAddresses = NetworkAddresses.of(snapshot, now);
   }
 
   apply(delta: Delta, now: number): void {
     this.ledger.apply(delta);
     for (const change of delta.changes) {
-      if (change.table === 'task') this.addresses.setTask(change.key as TaskId, change.after, now);
-      else if (change.table === 'node') this.addresses.setNode(change.key as NodeId, change.after, now);
-      else if (change.table === 'service') this.addresses.setService(change.key as ServiceId, change.after, now);
+      if (change.table === 'task') {
+        this.addresses.setTask(change.key as TaskId, change.after, now);
+        this.networkAddresses.setTask(change.key as TaskId, change.after, now);
+      } else if (change.table === 'node') {
+        this.addresses.setNode(change.key as NodeId, change.after, now);
+        this.networkAddresses.setNode(change.key as NodeId, change.after, now);
+      } else if (change.table === 'service') {
+        this.addresses.setService(change.key as ServiceId, change.after, now);
+        this.networkAddresses.setService(change.key as ServiceId, change.after);
+      } else if (change.table === 'network') this.networkAddresses.setNetwork(change.key, change.after);
     }
   }
 
   /** A task as it is about to be: counted at once, so that the next decision sees it. */
   plan(task: Task, now: number): void {
     this.ledger.setTask(task.id, task);
-    if (occupiesNode(task)) this.addresses.setTask(task.id, task, now);
+    if (!occupiesNode(task)) return;
+    this.addresses.setTask(task.id, task, now);
+    this.networkAddresses.setTask(task.id, task, now);
   }
 
   /** A task whose record is about to go. */
@@ -49,9 +62,14 @@ export class Books {
         const id = change.key as TaskId;
         const task = snapshot.task(id);
         this.ledger.setTask(id, task);
-        if (task?.address === (change.value?.address ?? '')) continue;
-        if (!unsure) this.addresses.forgetPlanned(id);
-        this.addresses.setTask(id, task, now);
+        if (task?.address !== (change.value?.address ?? '')) {
+          if (!unsure) this.addresses.forgetPlanned(id);
+          this.addresses.setTask(id, task, now);
+        }
+        if (!same(task?.addresses ?? [], change.value?.addresses ?? [])) {
+          if (!unsure) this.networkAddresses.forgetPlanned(id);
+          this.networkAddresses.setTask(id, task, now);
+        }
       } else if (change.table === 'volume') {
         this.ledger.setVolume(change.key, snapshot.get('volume', change.key)?.value);
       } else if (change.table === 'service') {

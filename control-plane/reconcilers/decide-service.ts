@@ -6,9 +6,10 @@ import type { Change, Table, Tables } from '#control-plane/store/records.ts';
 import { revisionKey, type Snapshot } from '#control-plane/store/snapshot.ts';
 import { describe, isFault } from '#proto/kernel/errors.ts';
 import { type NodeId, type ServiceId, type TaskId, taskId } from '#proto/model/ids.ts';
+import { sharedNetworkOf } from '#proto/model/network.ts';
 import type { Node } from '#proto/model/node.ts';
 import { noResources } from '#proto/model/resources.ts';
-import type { Service } from '#proto/model/service.ts';
+import type { Service, TaskTemplate } from '#proto/model/service.ts';
 import { isActive, occupiesNode, type Task } from '#proto/model/task.ts';
 import type { Books } from './books.ts';
 import { mustLeave } from './drain.ts';
@@ -21,6 +22,7 @@ import { isRolling, rollout } from './rollout.ts';
 import { decideSeat } from './seat.ts';
 import { hasFailed, latestOf, never, type Opinion, type Seat, seatsOf, stayingOf } from './seats.ts';
 import { rollback } from './service-changes.ts';
+import { lostNetwork, networkOwner } from './shared-network.ts';
 
 export interface DecisionContext {
   readonly snapshot: Snapshot;
@@ -151,9 +153,10 @@ class ServiceDecision {
       now,
       rolling: wasRolling,
       leave: (task: Task) =>
-        request && this.#service.spec.mode === 'replicated'
+        lostNetwork(snapshot, this.#templateOf(task)?.networkMode ?? '', task) ||
+        (request && this.#service.spec.mode === 'replicated'
           ? mustLeave(request, task, snapshot.node(task.nodeId as NodeId))
-          : '',
+          : ''),
       hasRevision: (number: number) => snapshot.revisionOf(this.#service.id, number) !== undefined,
     };
     for (const seat of wanted) this.#carryOut(decideSeat(facts, seat, rolling.move.has(seat)));
@@ -240,12 +243,23 @@ class ServiceDecision {
     const groups = new Map<string, Task[]>();
     for (const task of this.#tasks.values()) {
       if (task.nodeId !== '' || !isActive(task)) continue;
-      const key = `${task.revision}/${this.#service.spec.mode === 'global' ? task.nodeName : ''}`;
+      const key = `${task.revision}/${this.#seatKeyOf(task)}`;
       const group = groups.get(key);
       if (group) group.push(task);
       else groups.set(key, [task]);
     }
     for (const group of groups.values()) this.#placeGroup(group);
+  }
+
+  /** Tasks of one key are placed together; those that must go to one node each have their own. */
+  #seatKeyOf(task: Task): string {
+    if (this.#service.spec.mode === 'global') return task.nodeName;
+    const mode = this.#templateOf(task)?.networkMode ?? '';
+    return sharedNetworkOf(mode) === undefined ? '' : String(task.slot);
+  }
+
+  #templateOf(task: Task): TaskTemplate | undefined {
+    return this.#context.snapshot.revisionOf(this.#service.id, task.revision)?.template;
   }
 
   #placeGroup(tasks: readonly Task[]): void {
@@ -255,20 +269,36 @@ class ServiceDecision {
     let nowhere = typeof request === 'string' ? request : '';
     for (const task of tasks) {
       const usage = nowhere === '' ? places?.pick() : undefined;
-      const address = usage && books.addresses.take(usage.node.id, now);
-      if (usage && address) {
+      const given = usage && this.#takeAddresses(task, usage.node);
+      if (usage && given && typeof given !== 'string') {
         const { id: nodeId, name: nodeName } = usage.node;
-        const assigned: Task = { ...task, state: 'assigned', nodeId, nodeName, address, message: '', stateAtMs: now };
+        const assigned: Task = { ...task, ...given, state: 'assigned', nodeId, nodeName, message: '', stateAtMs: now };
         this.#put(assigned);
         books.plan(assigned, now);
         // Where the first task goes, the volumes are, and the others after it.
         if (typeof request !== 'string' && this.#claim(request, usage.node)) places = books.scheduler.open(request);
         continue;
       }
+      if (typeof given === 'string') nowhere = given;
       nowhere ||= typeof request === 'string' ? request : whyNowhere(books.ledger, request);
       this.#unplaced++;
       if (task.message !== nowhere) this.#put({ ...task, message: nowhere });
     }
+  }
+
+  /** What the task is reached by on this node; a text: why it gets nothing; undefined: the node has no address left. */
+  #takeAddresses(task: Task, node: Node): Pick<Task, 'address' | 'addresses'> | string | undefined {
+    const { books, snapshot, now } = this.#context;
+    const template = this.#templateOf(task);
+    const mode = template?.networkMode ?? '';
+    if (mode === 'host') return { address: node.address, addresses: [] };
+    if (mode === 'none') return { address: '', addresses: [] };
+    const owner = networkOwner(snapshot, task.project, mode, task);
+    if (owner !== undefined) return typeof owner === 'string' ? owner : { address: owner.address, addresses: [] };
+    const address = books.addresses.take(node.id, now);
+    if (address === undefined) return undefined;
+    const addresses = books.networkAddresses.take(template?.networks ?? [], now);
+    return typeof addresses === 'string' ? addresses : { address, addresses };
   }
 
   /**
@@ -296,7 +326,9 @@ class ServiceDecision {
     const { id, spec } = this.#service;
     const record = snapshot.revisionOf(id, task.revision);
     if (!record) return `revision ${task.revision} of its service is not there`;
-    const only = spec.mode === 'global' ? this.#nodeIdOf(task.nodeName) : undefined;
+    const owner = networkOwner(snapshot, spec.project, record.template.networkMode, task);
+    if (typeof owner === 'string') return owner;
+    const only = spec.mode === 'global' ? this.#nodeIdOf(task.nodeName) : (owner?.nodeId as NodeId | undefined);
     if (spec.mode === 'global' && only === undefined) return `node ${task.nodeName} is gone`;
     try {
       const staying = stayingOf(this.#tasks.values(), task.revision);

@@ -125,7 +125,7 @@ export function removeNetwork(context: WishContext, name: string): Change[] {
 }
 
 /** Networks of projects that nobody is on any more. */
-export function reapUnused(context: WishContext): Change[] {
+export function reapUnused(context: Pick<WishContext, 'snapshot' | 'now'>): Change[] {
   return reapNetworks(context.snapshot, () => guardNetworks(context));
 }
 

@@ -33,9 +33,12 @@ export function servicesOn(snapshot: Snapshot, network: string): Service[] {
 
 /**
  * Networks of Compose projects that no service is on any more, and none comes back to by a rollback: they go, as what nobody
- * asks for any longer. Those made by hand stay.
+ * asks for any longer. Those made by hand stay. `held`: so many would go but for tasks that are still there.
  */
-export function unusedNetworks(snapshot: Snapshot): ClusterNetwork[] {
+export function unusedNetworks(snapshot: Snapshot): {
+  readonly unused: readonly ClusterNetwork[];
+  readonly held: number;
+} {
   const unused = new Map<string, ClusterNetwork>();
   for (const network of snapshot.all('network'))
     if (network.spec.project !== '') unused.set(network.spec.name, network);
@@ -43,18 +46,18 @@ export function unusedNetworks(snapshot: Snapshot): ClusterNetwork[] {
     for (const { network } of attachments ?? []) unused.delete(network);
   };
   for (const { spec, previous } of snapshot.all('service')) {
-    if (unused.size === 0) return [];
+    if (unused.size === 0) break;
     use(spec.template.networks);
     use(previous?.template.networks);
   }
-  if (unused.size === 0) return [];
-  for (const task of snapshot.all('task')) if (occupiesNode(task)) use(networksOf(snapshot, task));
-  return [...unused.values()];
+  const wanted = unused.size;
+  if (wanted > 0) for (const task of snapshot.all('task')) if (occupiesNode(task)) use(networksOf(snapshot, task));
+  return { unused: [...unused.values()], held: wanted - unused.size };
 }
 
-/** What `unusedNetworks` says, as changes that no new membership can slip past. */
+/** Those that are unused, gone: as changes that no new membership can slip past. */
 export function reapNetworks(snapshot: Snapshot, guard: () => Change): Change[] {
-  const changes: Change[] = unusedNetworks(snapshot).map(({ spec: { name } }) => ({
+  const changes: Change[] = unusedNetworks(snapshot).unused.map(({ spec: { name } }) => ({
     table: 'network',
     key: name,
     value: undefined,

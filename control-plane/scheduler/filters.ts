@@ -28,7 +28,9 @@ export interface Request {
   readonly volumes: readonly string[];
   /** A volume whose node is lost may begin anew elsewhere. */
   readonly recreate: boolean;
-  /** Only this node; for services that run on every node. */
+  /** It takes one of the node's addresses. */
+  readonly ownAddress: boolean;
+  /** Only this node; for services that run on every node, or beside others. */
   readonly only: NodeId | undefined;
   /** Nodes to take last: tasks of this service kept failing there. */
   readonly shunned: ReadonlySet<NodeId>;
@@ -61,6 +63,7 @@ export function requestOf(
     only: options.only,
     shunned: options.shunned ?? none,
     staying: options.staying,
+    ownAddress: template.networkMode === '',
     volumes: pinnedVolumes(spec.mode, template),
     recreate: spec.volumeLoss === 'recreate',
     nodeKey: JSON.stringify([placement.constraints, placement.platforms, runtime]),
@@ -183,7 +186,7 @@ const volumes: Filter = {
 
 const network: Filter = {
   rule: 'network',
-  fits: (_, usage) => usage.tasks < usage.addresses,
+  fits: ({ ownAddress }, usage) => !ownAddress || usage.tasks < usage.addresses,
   refusal: (_, { node, addresses }) =>
     node.subnet === '' ? node.message || 'has no subnet yet' : `all ${addresses} addresses of ${node.subnet} are taken`,
   gist: () => 'without an address for it',

@@ -36,8 +36,16 @@ export function nextSubnet(used: Iterable<string>, network: string, prefix: numb
  */
 export function nextAddress(subnet: string, used: ReadonlySet<string>, after?: string): string | undefined {
   const range = parseCidr(subnet);
-  const first = range.base + 2;
-  const count = sizeOf(range) - 3;
+  return nextWithin(range.base + 2, sizeOf(range) - 3, used, after);
+}
+
+/** As `nextAddress`, of the `count` addresses from the number `first`, whatever they are in their subnet. */
+export function nextWithin(
+  first: number,
+  count: number,
+  used: Pick<ReadonlySet<string>, 'has' | 'size'>,
+  after?: string,
+): string | undefined {
   if (count <= 0) return undefined;
   const last = after === undefined ? undefined : tryAddress(after);
   const start = last !== undefined && last >= first && last < first + count ? last - first + 1 : 0;

@@ -94,10 +94,11 @@ export function sharedNetworkProblem(
   spec: ServiceSpec,
   owner: ServiceSpec,
 ): { readonly message: string; readonly remedy: string } | undefined {
-  if (sharedNetworkOf(owner.template.networkMode) !== undefined)
+  const { networkMode } = owner.template;
+  if (networkMode !== '')
     return {
-      message: `service ${owner.name} has the network of another service itself`,
-      remedy: `name the service that it has it of`,
+      message: `service ${owner.name} has no network of its own, with network_mode: ${networkMode}`,
+      remedy: `write network_mode: ${networkMode} here too`,
     };
   if (owner.mode !== spec.mode)
     return {
