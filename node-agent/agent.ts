@@ -24,6 +24,9 @@ export interface Agent {
   close(): void;
 }
 
+/** How often the machine is looked at again: links, addresses and routes of it come and go. */
+const lookEveryMs = 5_000;
+
 /** Adopts what an earlier agent left, and dials. Resolves when adopted; whether the control plane answers is not waited for. */
 export async function startAgent(parts: AgentParts): Promise<Agent> {
   const { journal, clock, log, runtime } = parts;
@@ -54,12 +57,17 @@ export async function startAgent(parts: AgentParts): Promise<Agent> {
   });
   const notices = new Notices({ clock, send: (said) => session.notices(said) });
   const unsubscribe = parts.network.onRepair(({ message }) => notices.repaired(message));
+  let look = clock.after(lookEveryMs, function lookAgain() {
+    session.described();
+    look = clock.after(lookEveryMs, lookAgain);
+  });
   await worker.start();
   session.start();
   return {
     worker,
     session,
     close() {
+      look.cancel();
       unsubscribe();
       notices.close();
       session.close();

@@ -162,7 +162,7 @@ async function assemble(config: AgentConfig, kernel: Kernel, signal: AbortSignal
   const components = { ...(await runtime.versions()), containerd: await images.version() };
   const { name, advertise: address, subnet: pinnedSubnet } = config;
   const machine = describeMachine({ name, address, pinnedSubnet, bootId, components });
-  const describe = () => ({ ...machine, ...hostFacts(address, log) });
+  const facts = hostFacts(address, log);
   const running = await startAgent({
     clock,
     random,
@@ -180,7 +180,7 @@ async function assemble(config: AgentConfig, kernel: Kernel, signal: AbortSignal
     transport: grpcTransport(() => identity),
     heartbeat,
     addresses: config.controlPlane,
-    describe,
+    describe: () => ({ ...machine, ...facts() }),
   });
   agent = running;
   scope.defer(() => running.close());
@@ -198,17 +198,22 @@ async function assemble(config: AgentConfig, kernel: Kernel, signal: AbortSignal
   return { agent: running, close: () => scope.close() };
 }
 
-/** The host's networks as they are now; nothing of them where the kernel does not say. */
-function hostFacts(address: string, log: Log): HostFacts {
-  try {
-    const facts = readHostFacts(address);
-    if (facts.link === '')
-      log.warn('no link of this host has the address it was given: check --advertise', { address });
+/** Tells the host's networks as they are now; nothing of them where the kernel does not say. */
+function hostFacts(address: string, log: Log): () => HostFacts {
+  let complaint = '';
+  return () => {
+    let facts: HostFacts = { link: '', address6: '', foreignNetworks: [] };
+    let why = '';
+    try {
+      facts = readHostFacts(address);
+      if (facts.link === '') why = 'no link of this host has the address it was given: check --advertise';
+    } catch (error) {
+      why = describe(error);
+    }
+    if (why !== complaint && why !== '') log.warn('what the host has of networks is not known', { address, why });
+    complaint = why;
     return facts;
-  } catch (error) {
-    log.warn("the host's networks cannot be read", { error });
-    return { link: '', address6: '', foreignNetworks: [] };
-  }
+  };
 }
 
 /** The one on disk, else a new one for the token. */

@@ -64,6 +64,8 @@ export class Session {
   #closed = false;
   #dialTimer: Timer | undefined;
   #greetingTimer: Timer | undefined;
+  /** The description that the control plane has, as JSON. */
+  #described = '';
   readonly #outbox = new Map<TaskId, TaskStatus>();
   #flushTimer: Timer | undefined;
   #flushUrgent = false;
@@ -102,6 +104,15 @@ export class Session {
   /** The network of this revision is in the kernel. */
   applied(revision: number): void {
     if (this.#welcomed) this.#send({ $case: 'applied', value: { revision } });
+  }
+
+  /** Says what the machine is where that has changed since it was last said; while there is no session the next Hello does. */
+  described(): void {
+    if (!this.#welcomed) return;
+    const node = toWire(this.#parts.describe());
+    if (JSON.stringify(node) === this.#described) return;
+    this.#described = JSON.stringify(node);
+    this.#send({ $case: 'described', value: node });
   }
 
   /** Says what has happened here by itself; false where nobody listens at the moment. */
@@ -151,8 +162,10 @@ export class Session {
       this.#drop(redialMs);
     });
     this.#parts.began();
+    const node = toWire(this.#parts.describe());
+    this.#described = JSON.stringify(node);
     const hello = {
-      node: toWire(this.#parts.describe()),
+      node,
       epoch: this.#parts.epoch.get(),
       tasks: this.#parts.statuses().map((status) => toWire(status)),
     };

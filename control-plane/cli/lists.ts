@@ -30,7 +30,7 @@ export function ps(options: ListOptions, service = ''): Promise<number> {
         taskName(task),
         stateOf(session, task),
         task.nodeName,
-        task.address,
+        [task.address, ...task.addresses.map(({ address }) => address)].join(' ').trim(),
         ago(task.stateAtMs, now),
         task.error || (task.state === 'running' ? '' : task.message),
       ]);
@@ -105,7 +105,7 @@ export function services(options: ListOptions): Promise<number> {
 }
 
 function portText({ published, target, protocol, mode }: Port): string {
-  return `${published ? `${published}→` : ''}${target}${protocol === 'udp' ? '/udp' : ''}${mode === 'host' ? ' host' : ''}`;
+  return `${published ? `${published}→` : ''}${target}${protocol === 'tcp' ? '' : `/${protocol}`}${mode === 'host' ? ' host' : ''}`;
 }
 
 export function nodes(options: ListOptions): Promise<number> {
@@ -137,6 +137,7 @@ export function nodes(options: ListOptions): Promise<number> {
           colours.bold,
         ),
       );
+      for (const { node } of nodes) if (node?.message) session.print(colours.yellow(`${node.name}: ${node.message}`));
     }
     return 0;
   });

@@ -3,6 +3,7 @@ import { spawn } from 'node:child_process';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import type { Wishes } from '#node-agent/sandbox/protocol.ts';
 import { pushSampleImage } from '#node-agent/sandbox/sample-image.ts';
 import { openSandbox, type Sandbox } from '#node-agent/sandbox/sandbox.ts';
 import { newId, systemRandom } from '#proto/kernel/random.ts';
@@ -40,7 +41,13 @@ export interface NodeRow {
   readonly name: string;
   readonly state: string;
   readonly availability: string;
+  readonly message: string;
+  readonly address: string;
   readonly subnet: string;
+  readonly pinnedSubnet: string;
+  readonly link: string;
+  readonly address6: string;
+  readonly foreignNetworks: readonly string[];
   readonly tasks: number;
 }
 
@@ -71,8 +78,8 @@ export interface Cluster {
   close(): Promise<void>;
 }
 
-/** Starts a cluster of `hosts` workers with the images hello:1, hello:2 and hello:broken in its registry. */
-export async function startCluster(hosts = 3): Promise<Cluster> {
+/** Starts a cluster of `hosts` workers, wired as wished, with the images hello:1, hello:2 and hello:broken in its registry. */
+export async function startCluster(hosts = 3, wishes: Wishes = {}): Promise<Cluster> {
   const root = mkdtempSync(join(tmpdir(), 'gst-'));
   const name = `t${newId(systemRandom).slice(0, 6)}`;
   const sandbox = openSandbox(name, { root });
@@ -129,7 +136,7 @@ export async function startCluster(hosts = 3): Promise<Cluster> {
     },
   };
   try {
-    await sandbox.up({ hosts });
+    await sandbox.up({ ...wishes, hosts });
     for (const tag of ['1', '2', 'broken']) await eventually(() => pushSampleImage(sandbox, `hello:${tag}`));
     await eventually(
       async () => (await cluster.nodes()).filter((node) => node.state === 'ready').length === hosts || undefined,

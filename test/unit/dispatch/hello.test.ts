@@ -63,6 +63,24 @@ it('takes what a node tells of its networks, also when it changes', async () => 
   expect(node()).toMatchObject(told);
 });
 
+it('takes what has changed of a machine while its agent is connected', async () => {
+  lab = await AgentLab.start(['h1']);
+  const host = lab.hosts[0]!;
+  const stream = lab.net.transportOf(host.id).connect('m1:7400').session();
+  let welcomed = false;
+  stream.listen({
+    message: ({ body }) => {
+      welcomed ||= body?.$case === 'welcome';
+    },
+    closed() {},
+  });
+  stream.send({ body: { $case: 'hello', value: { node: toWire(host.node), epoch: 0, tasks: [] } } });
+  await eventually(() => welcomed);
+  const node = toWire<Node>({ ...host.node, foreignNetworks: ['192.168.0.0/16'] });
+  stream.send({ body: { $case: 'described', value: node } });
+  await eventually(() => lab.store.snapshot.node(host.id)!.foreignNetworks[0] === '192.168.0.0/16');
+});
+
 it('refuses a node that says more of itself than a record may hold', async () => {
   const { fault } = await greet({ components: { runc: 'x'.repeat(100_000) } });
   expect(fault).toMatchObject({ code: 'invalid' });
