@@ -15,6 +15,7 @@ import { call, channelOptions, unary } from '#proto/rpc.ts';
 import packageJson from '../package.json' with { type: 'json' };
 import { leaderDoors } from './api/leader-door.ts';
 import { operatorService } from './api/operator.ts';
+import { Turns } from './api/turns.ts';
 import type { ControlPlaneConfig } from './config.ts';
 import { foundCluster } from './controllers/found-cluster.ts';
 import { runControllers } from './controllers/loop.ts';
@@ -165,6 +166,7 @@ async function openDoors(
       return leadership && leadership.replica !== config.name ? doors.at(leadership.address) : undefined;
     },
     plan: planTasks,
+    wishes: new Turns(),
     version,
   });
   const agent = agentService({ dispatch, renew: (node, { csrPem }) => enrolment.renew(node, csrPem) });

@@ -206,12 +206,21 @@ function checkNetworks(
     if (value === '*' || snapshot.serviceNamed(project, name) || (project === spec.project && inFile.has(name)))
       continue;
     const message = `there is no service ${qualifiedName(project, name)}`;
-    if (project === spec.project) refuse(findings, place, message, suggestionAmong(name, inFile));
+    if (project === spec.project)
+      refuse(
+        findings,
+        place,
+        message,
+        suggestionAmong(
+          name,
+          [...inFile].filter((one) => one !== spec.name),
+        ),
+      );
     else warn(findings, place, `${message} yet: it may call when it is there`);
   }
 }
 
-function suggestionAmong(name: string, names: ReadonlySet<string>): string {
+function suggestionAmong(name: string, names: readonly string[]): string {
   const guess = suggestion(name, names);
   return guess ? `did you mean "${guess}"?` : 'name a service of the project, or PROJECT/NAME';
 }

@@ -15,6 +15,7 @@ import { isFault } from '#proto/kernel/errors.ts';
 import type { Log } from '#proto/kernel/log.ts';
 import { newId, type Random } from '#proto/kernel/random.ts';
 import type { LeaderDoor } from './leader-door.ts';
+import type { Turns } from './turns.ts';
 
 /** What the controllers would do about changes that are not committed: service id → its tasks' fates. */
 export type Planner = (
@@ -37,6 +38,7 @@ export interface OperatorParts {
   readonly authority: Pick<Authority, 'certificate' | 'hash'>;
   readonly enrolment: Pick<Enrolment, 'createToken' | 'revokeToken' | 'issueOperator'>;
   readonly plan: Planner;
+  readonly wishes: Turns;
   readonly version: string;
   /** Where operators with a certificate reach the control plane, `host:port`. */
   readonly addresses: readonly string[];
@@ -57,7 +59,11 @@ export function wishContext({ store, clock, random }: OperatorParts): WishContex
  * Commits what `decide` wishes, all or nothing, and waits until the snapshot has it; decides anew when somebody was faster.
  * Returns the revision of the commit; 0 where there was nothing to change.
  */
-export async function commitWish(parts: OperatorParts, decide: Decide): Promise<number> {
+export function commitWish(parts: OperatorParts, decide: Decide): Promise<number> {
+  return parts.wishes.take(() => commitNow(parts, decide));
+}
+
+async function commitNow(parts: OperatorParts, decide: Decide): Promise<number> {
   const { store, clock } = parts;
   for (let attempt = 1; ; attempt++) {
     const changes = decide(wishContext(parts));

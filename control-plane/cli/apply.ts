@@ -32,7 +32,7 @@ export function apply(options: ApplyOptions): Promise<number> {
     if (refused !== undefined) return refused;
     const waiting = response.changes.filter(({ action, details }) => action !== 'unchanged' || details.length === 0);
     if (session.json && options.detach) session.printJson(response);
-    if (!session.json) for (const change of response.changes) printChange(session, change);
+    if (!session.json) printChanges(session, response);
     if (options.detach) return exitCodes.ok;
     const names = new Map(waiting.map(({ serviceId, name }) => [serviceId, name]));
     return await watchProgress(session, names, { revision: response.revision });
@@ -46,10 +46,11 @@ export function plan(options: ApplyOptions): Promise<number> {
     if (refused !== undefined) return refused;
     if (session.json) session.printJson(response);
     else {
-      for (const change of response.changes) printChange(session, change);
+      printChanges(session, response);
       const changed = response.changes.filter(({ action }) => action !== 'unchanged').length;
+      const networks = response.networks.filter(({ action }) => action !== 'unchanged').length;
       session.print(
-        changed === 0
+        changed + networks === 0
           ? 'Nothing would change.'
           : `${changed} of ${response.changes.length} services would change. Nothing was changed.`,
       );
@@ -150,6 +151,14 @@ function place({ file, line, column }: Diagnostic): string {
 
 function words({ message, remedy }: Diagnostic): string {
   return remedy ? `${message} (${remedy})` : message;
+}
+
+/** Networks that stay as they are are nothing to tell. */
+function printChanges(session: Session, { networks, changes }: ApplyResponse): void {
+  for (const { action, name, details } of networks)
+    if (action !== 'unchanged')
+      printChange(session, { action, name: `network ${name}`, details, tasks: [], serviceId: '' });
+  for (const change of changes) printChange(session, change);
 }
 
 function printChange({ colours, print }: Session, { action, name, details, tasks }: PlannedChange): void {

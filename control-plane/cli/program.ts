@@ -187,6 +187,38 @@ export function createProgram(end: (code: number) => void): Command {
     async (options, ...words) => (await import('./cluster.ts')).set(options, words),
   );
 
+  const network = program.command('network').description('networks that services share').exitOverride();
+  add(
+    network,
+    'ls',
+    'list networks',
+    async (options) => (await import('./networks.ts')).list(options),
+    (command) => command.option('-p, --project <name>', 'of this project only'),
+  );
+  add(network, 'inspect <network>', 'a network, and who is on it', async (options, name) =>
+    (await import('./networks.ts')).inspect(options, name!),
+  );
+  add(
+    network,
+    'create <network>',
+    'make a network that projects may be on: external: true',
+    async (options, name) => (await import('./networks.ts')).create(options, name!),
+    (command) =>
+      command
+        .option('-d, --driver <name>', 'cluster, or macvlan', 'cluster')
+        .option('--subnet <cidr>', 'a range that its tasks have further addresses of; again for more', collect)
+        .option('--gateway <address>', "the subnet's gateway")
+        .option('--ip-range <cidr>', 'the part of the subnet that is given out')
+        .option('--internal', 'no way out of the cluster')
+        .option('--ipv6', 'IPv6 addresses too')
+        .option('--encrypted', 'only where the cluster encrypts')
+        .option('--label <name=value>', 'a label; again for more', collect)
+        .option('-o, --opt <name=value>', 'an option of the driver: parent=eth0', collect),
+  );
+  add(network, 'rm <network...>', 'remove networks that no service is on', async (options, ...names) =>
+    (await import('./networks.ts')).remove(options, names),
+  );
+
   const net = program
     .command('net')
     .description('the network: what is broken, what is there, how a packet goes')

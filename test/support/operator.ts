@@ -2,6 +2,7 @@
 
 import { operatorService } from '#control-plane/api/operator.ts';
 import type { OperatorParts } from '#control-plane/api/parts.ts';
+import { Turns } from '#control-plane/api/turns.ts';
 import type { RelayChannel, RelayRequest } from '#control-plane/dispatch/relay.ts';
 import type { LogEntry } from '#control-plane/logs/log-store.ts';
 import type { Authority } from '#control-plane/security/certificates.ts';
@@ -88,6 +89,7 @@ export function operatorLab(more: Partial<OperatorParts> = {}): OperatorLab {
           .filter(({ table }) => table === 'service')
           .map(({ key }) => [key, [{ action: 'start', slot: 1, node: 'h1', reason: 'least loaded' }]]),
       ),
+    wishes: new Turns(),
     version: '0.0.0-test',
     addresses: ['127.0.0.1:7400'],
     ...more,
