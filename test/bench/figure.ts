@@ -2,7 +2,7 @@
 
 /** One measured number beside what it is to be compared with. */
 export interface Figure {
-  /** The letter of the issue: a to f. */
+  /** The letter of the issue, a to f; net: the network. */
   readonly section: string;
   readonly name: string;
   readonly value: number;

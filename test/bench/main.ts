@@ -8,6 +8,7 @@ import { burst } from './burst.ts';
 import { type Figure, met, ratio, table } from './figure.ts';
 import { Floor } from './floor.ts';
 import { memory } from './memory.ts';
+import { network } from './net.ts';
 import { oneService } from './one-service.ts';
 import { placement } from './placement.ts';
 import { falseAlarms, powerOff } from './power-off.ts';
@@ -18,7 +19,7 @@ const { values, positionals } = parseArgs({
   options: { 'false-alarms': { type: 'string' } },
 });
 const minutes = Number(values['false-alarms'] ?? 0);
-const sections = positionals.length > 0 ? positionals : ['a', 'b', 'c', 'd', 'e', 'f'];
+const sections = positionals.length > 0 ? positionals : ['a', 'b', 'c', 'd', 'e', 'f', 'net'];
 
 interface Lab {
   readonly bench: BenchCluster;
@@ -33,11 +34,13 @@ const actions: Readonly<Record<string, (lab: Lab) => Promise<Figure[]>>> = {
   f: ({ bench }) => memory(bench),
 };
 
+/** Those that need no cluster. */
+const alone: Readonly<Record<string, () => Promise<Figure[]>>> = { e: placement, net: network };
 /** Memory before power-off: hosts that have just booted are no idle hosts. */
 const order = ['a', 'c', 'b', 'f', 'd'];
-const unknown = sections.filter((section) => section !== 'e' && !(section in actions));
+const unknown = sections.filter((section) => !(section in alone) && !(section in actions));
 if (unknown.length > 0) {
-  process.stderr.write(`bench: there is no section ${unknown.join(', ')}; there are a to f\n`);
+  process.stderr.write(`bench: there is no section ${unknown.join(', ')}; there are a to f and net\n`);
   process.exit(2);
 }
 
@@ -65,8 +68,8 @@ async function run(section: string, action: () => Promise<Figure[]>): Promise<vo
 }
 
 try {
-  if (sections.includes('e')) await run('e', placement);
-  if (sections.some((section) => section !== 'e')) {
+  for (const [section, action] of Object.entries(alone)) if (sections.includes(section)) await run(section, action);
+  if (sections.some((section) => section in actions)) {
     const floor = await Floor.start();
     closers.push(() => floor.close());
     const bench = await BenchCluster.start();

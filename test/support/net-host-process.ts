@@ -2,11 +2,14 @@
 import readline from 'node:readline';
 import { resetNetwork } from '#net/host/reset.ts';
 import { hostNetwork } from '#net/host-network.ts';
-import type { NetworkWanted } from '#net/network.ts';
+import type { Attachment, NetworkWanted } from '#net/network.ts';
 import { systemClock } from '#proto/kernel/clock.ts';
 import { describe, isFault } from '#proto/kernel/errors.ts';
 import { jsonLog } from '#proto/kernel/log.ts';
+import { newId, systemRandom } from '#proto/kernel/random.ts';
 import type { Endpoint } from '#proto/model/assignment.ts';
+import { serviceId, taskId } from '#proto/model/ids.ts';
+import { attachment, backend, endpoint } from './endpoint.ts';
 
 const [runDir = '', resolvConf = ''] = process.argv.slice(2);
 const say = (line: unknown) => process.stdout.write(`${JSON.stringify(line)}\n`);
@@ -14,6 +17,7 @@ const log = jsonLog((line) => process.stderr.write(line), Date.now, 'info');
 const network = await hostNetwork({ clock: systemClock, log, runDir, resolvConf });
 network.onRepair((repair) => say({ repair: repair.message }));
 
+let held: NetworkWanted | undefined;
 const calls: Record<string, (argument: never) => Promise<unknown>> = {
   apply: (wanted) => network.apply(wanted),
   attach: (attachment) => network.attach(attachment),
@@ -25,6 +29,45 @@ const calls: Record<string, (argument: never) => Promise<unknown>> = {
   async reset() {
     await network.close();
     return resetNetwork(runDir);
+  },
+  /** How long that takes; ms. */
+  async timeApply(wanted: NetworkWanted) {
+    const start = performance.now();
+    await network.apply(wanted);
+    return performance.now() - start;
+  },
+  /** Applies `wanted`, for `change` to go on from. */
+  async hold(wanted: NetworkWanted) {
+    held = wanted;
+    await network.apply(held);
+  },
+  /** How long the endpoint takes in the place of the one of its id; ms. */
+  async change(endpoint: Endpoint) {
+    if (!held) throw new Error('hold something first');
+    const endpoints = held.endpoints.map((item) => (item.serviceId === endpoint.serviceId ? endpoint : item));
+    held = { ...held, endpoints };
+    const start = performance.now();
+    await network.apply(held);
+    return performance.now() - start;
+  },
+  /** How long it takes for each of `count` new tasks until it is attached, a backend of its service and in the rules; ms. They are detached at the end. */
+  async timeAttach({ wanted, count }: { wanted: NetworkWanted; count: number }) {
+    await network.apply(wanted);
+    const times: number[] = [];
+    const tasks: Attachment[] = [];
+    for (let number = 0; number < count; number++) {
+      const address = wanted.subnet.replace('.0/24', `.${100 + number}`);
+      const task = attachment(taskId(newId(systemRandom)), address, { serviceId: serviceId('timed') });
+      tasks.push(task);
+      const timed = endpoint('timed', { vip: '10.224.0.7', backends: tasks.map((one) => backend(one.address)) });
+      const next = { ...wanted, endpoints: [...wanted.endpoints, timed], attachments: [...tasks] };
+      const start = performance.now();
+      await network.attach(task);
+      await network.apply(next);
+      times.push(performance.now() - start);
+    }
+    for (const task of tasks) await network.detach(task.taskId);
+    return times;
   },
   /** How long each of `endpoints` takes to apply, in the place of the one in `wanted` with its id; ms. */
   async timeChanges({ wanted, endpoints }: { wanted: NetworkWanted; endpoints: Endpoint[] }) {
