@@ -164,5 +164,7 @@ export function readBandwidth(draft: Draft, tree: Tree): void {
 /** How long connections of others may go on before the stop signal. */
 export function readDrain(draft: Draft, tree: Tree): void {
   const ms = readDuration(draft.findings, tree);
-  if (ms !== undefined) draft.container.drainMs = ms;
+  if (ms === undefined) return;
+  draft.container.drainMs = ms;
+  draft.drain = tree;
 }

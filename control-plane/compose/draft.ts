@@ -51,6 +51,8 @@ export interface Draft {
   allowFrom?: readonly Said<string>[];
   sticky?: 'client' | '';
   bandwidth?: Said<Bandwidth>;
+  /** Where `x-drain` is. */
+  drain?: Place;
 }
 
 export function emptyDraft(findings: Findings, name: string, place: Place): Draft {

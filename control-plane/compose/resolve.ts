@@ -486,6 +486,7 @@ function placeOf(draft: Draft, field: string): Place {
   if (field === 'networks') return draft.networks?.place ?? draft.place;
   if (field === 'ports') return draft.ports[0]?.place ?? draft.place;
   if (field === 'x-bandwidth') return draft.bandwidth?.place ?? draft.place;
+  if (field === 'x-drain') return draft.drain ?? draft.place;
   if (field === 'links') return draft.links[0]?.place ?? draft.place;
   if (field === 'volumes') return draft.mounts.at(-1)?.place ?? draft.place;
   return { at: draft.place.at, path: field ? `${draft.place.path}.${field}` : draft.place.path };
