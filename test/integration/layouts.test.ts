@@ -25,8 +25,8 @@ const run = (host: string, line: string) => cluster.sandbox.run(host, ['sh', '-c
 /** Has the agent of a host start with this subnet, as an operator who edits its settings and starts it anew. */
 async function pin(host: string, subnet: string): Promise<void> {
   await cluster.sandbox.up({ hosts: 4, settings: { [host]: { GANTRY_SUBNET: subnet } } });
-  // The agent alone has both words in its command line.
-  await run(host, 'kill $(grep -lz -- --control-plane /proc/[0-9]*/cmdline | cut -d/ -f3)');
+  // The brackets: so that the shell, which has these very words in its command line, is not meant.
+  await run(host, 'kill $(grep -lz -- [-]-control-plane /proc/[0-9]*/cmdline | cut -d/ -f3)');
   await eventually(async () => (await node(host)).pinnedSubnet === subnet);
 }
 
