@@ -3,7 +3,7 @@ import { describe, expect, it } from 'vitest';
 import { eventsOf } from '#control-plane/events/events-of.ts';
 import type { Applied } from '#control-plane/store/records.ts';
 import { nodeId } from '#proto/model/ids.ts';
-import { aNode, aService, aTask, aTemplate } from '#test/support/builders.ts';
+import { aCluster, aNode, aService, aTask, aTemplate } from '#test/support/builders.ts';
 
 const told = (...changes: Applied[]) =>
   eventsOf({ revision: 7, changes }, 1_000).map(
@@ -92,5 +92,34 @@ describe('events', () => {
     const credential = { registry: 'registry:5000', username: 'ann', password: 'correct horse' };
     const lines = told({ table: 'credential', key: 'registry:5000', before: undefined, after: credential });
     expect(lines).toEqual(['cluster login registry:5000: login for registry:5000']);
+  });
+
+  it('tell what is wrong with a ready node, that it is well again, and where its subnet has gone', () => {
+    const h1 = aNode('h1');
+    const change = (after: Partial<typeof h1>, before: Partial<typeof h1> = {}): Applied => ({
+      table: 'node',
+      key: h1.id,
+      before: { ...h1, ...before },
+      after: { ...h1, ...after },
+    });
+    expect(told(change({ message: 'subnet x is taken' }))).toEqual(['node warned h1: subnet x is taken']);
+    expect(told(change({}, { message: 'subnet x is taken' }))).toEqual(['node well h1: no more: subnet x is taken']);
+    expect(told(change({ subnet: '10.192.9.0/24' }))).toEqual(['node subnet h1: 10.192.9.0/24, was 10.192.1.0/24']);
+    expect(told(change({ subnet: '10.192.9.0/24' }, { subnet: '' }))).toEqual([]);
+    expect(told(change({ foreignNetworks: ['10.0.0.0/8'], address6: 'fd00::1' }))).toEqual([]);
+  });
+
+  it('tell which settings of the cluster changed; an enrolment, which writes them unchanged, is none', () => {
+    const cluster = aCluster();
+    const change = (after: Partial<typeof cluster>): Applied => ({
+      table: 'cluster',
+      key: 'config',
+      before: cluster,
+      after: { ...cluster, ...after },
+    });
+    expect(told(change({}))).toEqual([]);
+    expect(told(change({ encryption: 'wireguard', encapsulation: 'always' }))).toEqual([
+      'cluster updated config: encapsulation always, was auto; encryption wireguard, was off',
+    ]);
   });
 });
