@@ -30,12 +30,16 @@ export interface HostNetworkParts {
   readonly log: Log;
   /** The agent's run directory (`/run/gantry`): namespaces are pinned in its `netns/`. Must not outlive a reboot. */
   readonly runDir: string;
+  /** Where this node's WireGuard key is kept, and made when it is missing. */
+  readonly dataDir: string;
   /** Where the host's resolvers are named; default /etc/resolv.conf. */
   readonly resolvConf?: string;
 }
 
 /** The Network of the namespace this process is in. Nothing is touched before the first apply; Fault('precondition') without libnftables. */
-export async function hostNetwork(parts: HostNetworkParts): Promise<Network> {
+export async function hostNetwork(
+  parts: HostNetworkParts,
+): Promise<Network & { /** Of this node; empty where it cannot do WireGuard. */ readonly wireguardKey: string }> {
   return new HostNetwork(parts);
 }
 
@@ -52,13 +56,18 @@ class HostNetwork implements Network {
   /** Of those tasks that were attached by this process. */
   readonly #attachments = new Map<string, Attachment>();
   #mtu = 1500;
+  #mtus: ReadonlyMap<string, number> = new Map();
 
   constructor(parts: HostNetworkParts) {
     this.#log = parts.log.with('network');
     this.#parts = parts;
     this.#netnsDir = path.join(parts.runDir, 'netns');
     this.#repairs = new RepairLog(parts.clock);
-    this.#kernel = new HostKernel(path.join(parts.runDir, 'netns'), (entries) => this.#endWaiting(entries));
+    const { clock, dataDir, runDir } = parts;
+    this.#kernel = new HostKernel(path.join(runDir, 'netns'), {
+      leaving: (entries) => this.#endWaiting(entries),
+      wireguard: { clock, dataDir },
+    });
     for (const id of this.#kernel.attached()) this.#tasks.set(id, '');
     const gateway = () => (this.#reconciler.wanted ? [gatewayOf(this.#reconciler.wanted.subnet)] : []);
     const upstream = resolvConfUpstream({
@@ -70,7 +79,7 @@ class HostNetwork implements Network {
     this.#dns = new DnsServer({ clock: parts.clock, log: this.#log.with('dns'), upstream });
     const kernel = {
       readLinks: this.#kernel.readLinks.bind(this.#kernel),
-      readTable: this.#kernel.readTable.bind(this.#kernel),
+      readTables: this.#kernel.readTables.bind(this.#kernel),
       obstacles: this.#kernel.obstacles.bind(this.#kernel),
       disturbed: this.#kernel.disturbed.bind(this.#kernel),
       take: (step: NetStep) => this.#kernel.take(step, (port) => this.#reattach(port)),
@@ -80,10 +89,17 @@ class HostNetwork implements Network {
       (wanted) => ({
         ports: new Set([...this.#tasks.keys()].map(portNameOf)),
         macs: this.#kernel.macs(peersOf(wanted)),
+        mtus: this.#mtus,
+        linkMtu: this.#mtu,
+        wireguardKey: this.#kernel.wireguardKey,
       }),
       (planned, before) => this.#settle(planned, before),
     );
     this.#reconciler.onRepair(({ kind, message }) => this.#repairs.note(kind, message));
+  }
+
+  get wireguardKey(): string {
+    return this.#kernel.wireguardKey;
   }
 
   apply(wanted: NetworkWanted): Promise<void> {

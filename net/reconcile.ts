@@ -4,7 +4,7 @@ import { describe, Fault, isFault } from '#proto/kernel/errors.ts';
 import type { Log } from '#proto/kernel/log.ts';
 import type { NetworkRepair, NetworkWanted } from './network.ts';
 import { diffLinks, diffPlans, diffTables, type LinksSeen, type NetStep, type TablesSeen } from './plan/diff.ts';
-import { type NodePlan, type Planned, planNode, type Surroundings, sameSet } from './plan/node-plan.ts';
+import { type NodePlan, type Planned, planNode, type Surroundings, sameSet, sameWires } from './plan/node-plan.ts';
 
 /** How often is asked whether somebody has interfered; each time costs some ten microseconds. */
 const watchEveryMs = 200;
@@ -226,12 +226,12 @@ export class Reconciler {
       this.#failed(error);
     }
     const { input, around } = this.#planned;
-    const news = this.#around(input as NetworkWanted).macs !== around.macs;
+    const news = !sameWires(this.#around(input as NetworkWanted), around);
     if (this.#failure !== '' && this.#parts.clock.monotonic() < this.#retryAt) return false;
     return news || this.#stale.links || this.#stale.table;
   }
 }
 
 function sameAround(a: Surroundings, b: Surroundings): boolean {
-  return a.macs === b.macs && sameSet(a.ports, b.ports);
+  return sameWires(a, b) && sameSet(a.ports, b.ports);
 }

@@ -115,7 +115,7 @@ async function assemble(config: AgentConfig, kernel: Kernel, signal: AbortSignal
     }),
   );
   scope.defer(() => images.close());
-  const network = await hostNetwork({ clock, log, runDir: config.run });
+  const network = await hostNetwork({ clock, log, runDir: config.run, dataDir: config.data });
   scope.defer(() => network.close());
   const mounts = taskMounts({
     data: config.data,

@@ -2,7 +2,8 @@
 import { isPinned, openNetns } from '#net/host/netns.ts';
 import * as rt from '#net/host/rtnetlink.ts';
 import { gatewayOf } from '#net/plan/cidr.ts';
-import { bridgeName, macOf, portNameOf } from '#net/plan/node-plan.ts';
+import { macOf } from '#net/plan/mac.ts';
+import { bridgeName, portNameOf } from '#net/plan/node-plan.ts';
 import type { ProbeTask } from '#proto/gen/gantry/v1/probe.ts';
 import { broken, good, type Say } from './fact.ts';
 import { isOpen, type Listener, listeners } from './listeners.ts';

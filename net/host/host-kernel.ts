@@ -2,11 +2,14 @@
 import fs from 'node:fs';
 import path from 'node:path';
 import { gatewayOf } from '#net/plan/cidr.ts';
-import type { LinksSeen, NetStep, TableSeen } from '#net/plan/diff.ts';
-import { bridgeName, macOf, type NodePlan, portNameOf } from '#net/plan/node-plan.ts';
+import type { LinksSeen, NetStep, TablesSeen } from '#net/plan/diff.ts';
+import type { FamilyName } from '#net/plan/family.ts';
+import { macOf } from '#net/plan/mac.ts';
+import { bridgeName, type NodePlan, portNameOf } from '#net/plan/node-plan.ts';
 import { describeRule } from '#net/plan/return-path.ts';
 import { routeKey } from '#net/plan/routes.ts';
-import { replaceTable, updateTable } from '#net/plan/rules.ts';
+import { removeTable, replaceTable, updateTable } from '#net/plan/rules.ts';
+import { type TunnelDevice, tunnelName, wireguardName } from '#net/plan/tunnel.ts';
 import { Fault, isFault, unreachable } from '#proto/kernel/errors.ts';
 import { Connections } from './connections.ts';
 import { Conntrack, type Entry, type ForgetScope } from './conntrack.ts';
@@ -21,6 +24,8 @@ import * as routing from './routing.ts';
 import * as rt from './rtnetlink.ts';
 import { readSysctl, writeSysctl } from './sysctl.ts';
 import { CanonicalForms, readTable } from './table.ts';
+import * as vxlan from './tunnel.ts';
+import { WireGuardLink, type WireGuardMaker } from './wireguard.ts';
 
 const taskLink = 'eth0';
 /** Without capabilities of their own, tasks may bind any port of their own namespace and ping, as under Docker. */
@@ -35,6 +40,12 @@ export class HostKernel {
   /** Deletes links, on a thread of the pool. */
   readonly #deleter = new Netlink(0);
   readonly #monitor = new rt.Monitor(rt.linkGroups, new Set([this.#netlink.portId, this.#deleter.portId]));
+  /** Who has changed what the tunnel was told. */
+  readonly #tunnelMonitor = new rt.Monitor(rt.neighbourGroups, new Set([this.#netlink.portId]), (message) =>
+    vxlan.isNeighbourOf(message, this.#tunnelIndex),
+  );
+  #tunnelIndex: number | undefined;
+  readonly #wireguard: WireGuardLink;
   readonly #neighbours = new Neighbours();
   readonly #nftables = new Nftables();
   readonly #generation = new NftGeneration();
@@ -46,12 +57,20 @@ export class HostKernel {
   #knownGeneration: number | undefined;
 
   /**
-   * `netnsDir`: where the namespaces of tasks are pinned. It acts on the namespace it is made in. `leaving`: as Conntrack's.
+   * `netnsDir`: where the namespaces of tasks are pinned. It acts on the namespace it is made in. `leaving`: as Conntrack's;
+   * `wireguard`: what it takes to make its device, and not only to read it.
    */
-  constructor(netnsDir: string, leaving?: (entries: readonly Entry[]) => Promise<unknown>) {
+  constructor(
+    netnsDir: string,
+    parts: {
+      readonly leaving?: (entries: readonly Entry[]) => Promise<unknown>;
+      readonly wireguard?: WireGuardMaker;
+    } = {},
+  ) {
     this.#netnsDir = netnsDir;
+    this.#wireguard = new WireGuardLink({ runDir: path.dirname(netnsDir), netlink: this.#netlink }, parts.wireguard);
     this.#settings = new FormerSettings(path.dirname(netnsDir));
-    this.#conntrack = new Conntrack(leaving);
+    this.#conntrack = new Conntrack(parts.leaving);
     fs.mkdirSync(netnsDir, { recursive: true, mode: 0o755 });
   }
 
@@ -67,6 +86,8 @@ export class HostKernel {
     }
     const addresses = bridge ? rt.listAddresses(this.#netlink).filter((item) => item.index === bridge.index) : [];
     const nameOf = (index: number) => links.find((link) => link.index === index)?.name ?? '';
+    const tunnel = this.#ownTunnel(links);
+    const wireguard = links.find((link) => link.name === wireguardName);
     return {
       sysctls: new Map([...plan.sysctls.keys()].flatMap((name) => pair(name, readSysctl(name)))),
       bridge: bridge && { mac: bridge.mac, up: bridge.up, addresses: addresses.map((item) => item.cidr) },
@@ -75,13 +96,31 @@ export class HostKernel {
       ),
       routes: new Map(routing.listRoutes(this.#netlink, nameOf).map((route) => [routeKey(route), route])),
       rules: new Map(routing.listRules(this.#netlink).map((rule) => [describeRule(rule), rule])),
+      tunnel: tunnel && vxlan.readTunnel(this.#netlink, tunnel),
+      wireguard: wireguard && this.#wireguard.read(wireguard),
     };
   }
 
-  /** Our nftables table, in the words of `plan`; undefined where there is none. */
-  async readTable(plan: NodePlan): Promise<TableSeen | undefined> {
+  /** The device of our tunnels; not one that somebody made otherwise, which is replaced. */
+  #ownTunnel(links: readonly rt.Link[]): rt.Link | undefined {
+    this.#tunnelMonitor.disturbed();
+    const link = links.find(({ name }) => name === tunnelName);
+    if (link && link.kind !== 'vxlan') {
+      throw new Fault('precondition', `the link ${tunnelName} is a ${link.kind || 'device'}, not our tunnel`, {
+        remedy: `rename it: ip link set ${tunnelName} name OTHER`,
+      });
+    }
+    const own = link && vxlan.isTunnel(link) ? link : undefined;
+    this.#tunnelIndex = own?.index;
+    return own;
+  }
+
+  /** Our nftables tables, in the words of `plan`. */
+  async readTables(plan: NodePlan): Promise<TablesSeen> {
     const before = this.#generation.read();
-    const seen = await readTable(this.#nftables, plan.firewall.declarations, this.#forms);
+    const read = (family: FamilyName, firewall: NodePlan['firewall6']) =>
+      readTable(this.#nftables, family, firewall?.declarations ?? new Map(), this.#forms);
+    const seen = { ip: await read('ip', plan.firewall), ip6: await read('ip6', plan.firewall6) };
     this.#knownGeneration = before;
     return seen;
   }
@@ -102,11 +141,33 @@ export class HostKernel {
       case 'bridge':
         return this.#setBridge(step.mac);
       case 'address-add':
-        return this.#netlink.do(rt.addAddress(this.#indexOf(bridgeName), step.address));
+        return this.#netlink.do(rt.addAddress(this.#indexOf(step.link), step.address));
       case 'address-remove':
         return ignoring(['not-found'], () =>
-          this.#netlink.do(rt.deleteAddress(this.#indexOf(bridgeName), step.address)),
+          this.#netlink.do(rt.deleteAddress(this.#indexOf(step.link), step.address)),
         );
+      case 'tunnel':
+        return this.#makeTunnel(step.device);
+      case 'tunnel-set':
+        return this.#netlink.do(rt.setLink({ ...step.device, index: this.#indexOf(tunnelName) }));
+      case 'tunnel-remove':
+        return ignoring(['not-found'], () => this.#netlink.do(rt.deleteLink(tunnelName)));
+      case 'forwarding':
+        return this.#netlink.do(vxlan.addForwarding(this.#indexOf(tunnelName), step.mac, step.underlay));
+      case 'forwarding-remove':
+        return ignoring(['not-found'], () =>
+          this.#netlink.do(vxlan.removeForwarding(this.#indexOf(tunnelName), step.mac, step.underlay)),
+        );
+      case 'neighbour':
+        return this.#netlink.do(vxlan.addNeighbour(this.#indexOf(tunnelName), step.address, step.mac));
+      case 'neighbour-remove':
+        return ignoring(['not-found'], () =>
+          this.#netlink.do(vxlan.removeNeighbour(this.#indexOf(tunnelName), step.address, step.mac)),
+        );
+      case 'wireguard':
+        return this.#wireguard.set(step.wireguard);
+      case 'wireguard-remove':
+        return ignoring(['not-found'], () => this.#netlink.do(rt.deleteLink(wireguardName)));
       case 'port':
         return this.#setPort(step.port, reattach);
       case 'port-remove':
@@ -120,7 +181,9 @@ export class HostKernel {
       case 'rule-remove':
         return ignoring(['not-found'], () => this.#netlink.do(routing.deleteRule(step.rule)));
       case 'table-replace':
-        return this.#transact(replaceTable(step.declarations, step.elements));
+        return this.#transact(replaceTable(step.family, step.declarations, step.elements));
+      case 'table-remove':
+        return this.#transact(removeTable(step.family));
       case 'table-update':
         return this.#transact(updateTable(step));
       default:
@@ -138,8 +201,15 @@ export class HostKernel {
 
   /** Which of the two somebody else may have changed since the last look; costs some ten microseconds. */
   disturbed(plan: NodePlan): { readonly links: boolean; readonly table: boolean } {
-    const links = this.#monitor.disturbed() || [...plan.sysctls].some(([name, value]) => readSysctl(name) !== value);
+    const told = this.#tunnelMonitor.disturbed();
+    const links =
+      this.#monitor.disturbed() || told || [...plan.sysctls].some(([name, value]) => readSysctl(name) !== value);
     return { links, table: this.#generation.read() !== this.#knownGeneration };
+  }
+
+  /** As WireGuardLink.publicKey. */
+  get wireguardKey(): string {
+    return this.#wireguard.publicKey;
   }
 
   /** As Neighbours.macs. */
@@ -150,6 +220,12 @@ export class HostKernel {
   #setBridge(mac: string): void {
     const bridge = rt.findLink(this.#netlink, bridgeName);
     this.#netlink.do(bridge ? rt.setLink({ index: bridge.index, mac }) : rt.createBridge(bridgeName, mac));
+  }
+
+  #makeTunnel(device: TunnelDevice): void {
+    ignoring(['not-found'], () => this.#netlink.do(rt.deleteLink(tunnelName)));
+    this.#netlink.do(vxlan.createTunnel(device));
+    this.#tunnelIndex = this.#indexOf(tunnelName);
   }
 
   #setPort(port: string, reattach: (port: string) => void): void {
@@ -278,6 +354,7 @@ export class HostKernel {
   async close(): Promise<void> {
     await this.#nftables.close();
     this.#monitor.close();
+    this.#tunnelMonitor.close();
     this.#neighbours.close();
     this.#generation.close();
     await this.#conntrack.close();

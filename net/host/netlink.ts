@@ -1,4 +1,5 @@
 /** Netlink messages and a synchronous request socket: the kernel answers within the call, so nothing here waits. */
+import { formatAddress6, tryAddress6 } from '#net/plan/address6.ts';
 import { Fault } from '#proto/kernel/errors.ts';
 import { closeFd, errnoFault, openNetlink, receive, receiveOnThread, send, sendOnThread, setOption } from './libc.ts';
 
@@ -72,11 +73,14 @@ export function textOf(attribute: Buffer | undefined): string {
   return attribute.toString('latin1', 0, end < 0 ? attribute.length : end);
 }
 
+/** Of an IPv4 or IPv6 address. */
 export function addressBytes(address: string): Buffer {
-  return Buffer.from(address.split('.').map(Number));
+  const six = address.includes(':') ? tryAddress6(address) : undefined;
+  return Buffer.from(six ?? address.split('.').map(Number));
 }
 
 export function addressText(bytes: Buffer | undefined): string {
+  if (bytes?.length === 16) return formatAddress6(bytes);
   return bytes ? [...bytes].join('.') : '';
 }
 

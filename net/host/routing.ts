@@ -11,13 +11,16 @@ import {
   NLM_F_CREATE,
   NLM_F_EXCL,
   NLM_F_REPLACE,
+  nested,
   type Request,
   textOf,
 } from './netlink.ts';
 
 const RTM = { newRoute: 24, deleteRoute: 25, getRoute: 26, newRule: 32, deleteRule: 33, getRule: 34 } as const;
 const AF_INET = 2;
-const RTA = { destination: 1, oif: 4, gateway: 5, priority: 6, table: 15 } as const;
+const AF_INET6 = 10;
+const RTA = { destination: 1, oif: 4, gateway: 5, priority: 6, metrics: 8, table: 15 } as const;
+const RTAX_MTU = 2;
 const FRA = { link: 3, goto: 4, priority: 6, mark: 10, table: 15, mask: 16, protocol: 21 } as const;
 const FR_ACT = { lookup: 1, goto: 2, end: 3 } as const;
 const FIB_RULE_INVERT = 2;
@@ -38,12 +41,13 @@ interface RouteParts {
   readonly protocol?: number;
   readonly metric?: number;
   readonly table?: number;
+  readonly mtu?: number | undefined;
 }
 
 function routeBody(parts: RouteParts): Buffer {
   const [address = '0.0.0.0', prefix = '0'] = parts.destination?.split('/') ?? [];
   const head = Buffer.alloc(12);
-  head[0] = AF_INET;
+  head[0] = familyOf(address);
   head[1] = Number(prefix);
   head[4] = parts.table === undefined ? RT_TABLE_MAIN : RT_TABLE_UNSPEC;
   head[5] = parts.protocol ?? routeProtocol;
@@ -57,14 +61,20 @@ function routeBody(parts: RouteParts): Buffer {
     ...(parts.oif === undefined ? [] : [attribute(RTA.oif, parts.oif)]),
     ...(parts.metric === undefined ? [] : [attribute(RTA.priority, parts.metric)]),
     ...(parts.table === undefined ? [] : [attribute(RTA.table, parts.table)]),
+    ...(parts.mtu === undefined ? [] : [nested(RTA.metrics, attribute(RTAX_MTU, parts.mtu))]),
   ]);
 }
+
+const familyOf = (address: string) => (address.includes(':') ? AF_INET6 : AF_INET);
 
 function ownRoute(route: Route, linkIndex: (name: string) => number): RouteParts {
   const { destination } = route;
   switch (route.type) {
-    case 'via':
-      return { destination, gateway: route.gateway, metric: routeMetric, ...tableOf(route) };
+    case 'via': {
+      const { gateway, link, mtu } = route;
+      const onlink = link === undefined ? {} : { oif: linkIndex(link), flags: RTNH_F_ONLINK };
+      return { destination, gateway, metric: routeMetric, mtu, ...onlink, ...tableOf(route) };
+    }
     case 'link':
       return { destination, oif: linkIndex(route.link), scope: RT_SCOPE_LINK, metric: routeMetric };
     case 'unreachable':
@@ -106,25 +116,41 @@ export function taskRoutes(index: number, gateway: string): Request[] {
 
 /** Our routes (by protocol number and metric): of the main table, and of tables that only a number has. */
 export function listRoutes(netlink: Netlink, linkName: (index: number) => string): Route[] {
-  const head = Buffer.alloc(12);
-  head[0] = AF_INET;
-  head[5] = routeProtocol;
   const routes: Route[] = [];
-  for (const { body } of netlink.dump({ what: 'listing routes', type: RTM.getRoute, flags: 0, body: head })) {
-    if (body[5] !== routeProtocol) continue;
-    const attributes = attributesOf(body, 12);
-    if (attributes.get(RTA.priority)?.readUInt32LE(0) !== routeMetric) continue;
-    const number = attributes.get(RTA.table)?.readUInt32LE(0) ?? body[4] ?? 0;
-    const table = number === RT_TABLE_MAIN ? {} : { table: number };
-    const destination = `${addressText(attributes.get(RTA.destination)) || '0.0.0.0'}/${body[1]}`;
-    const gateway = attributes.get(RTA.gateway);
-    if (body[7] === RTN.unreachable) routes.push({ type: 'unreachable', destination });
-    else if (gateway) routes.push({ type: 'via', destination, gateway: addressText(gateway), ...table });
-    else {
-      routes.push({ type: 'link', destination, link: linkName(attributes.get(RTA.oif)?.readUInt32LE(0) ?? 0) });
+  for (const family of [AF_INET, AF_INET6]) {
+    const head = Buffer.alloc(12);
+    head[0] = family;
+    head[5] = routeProtocol;
+    for (const { body } of netlink.dump({ what: 'listing routes', type: RTM.getRoute, flags: 0, body: head })) {
+      const route = readRoute(body, linkName);
+      if (route) routes.push(route);
     }
   }
   return routes;
+}
+
+function readRoute(body: Buffer, linkName: (index: number) => string): Route | undefined {
+  if (body[5] !== routeProtocol) return undefined;
+  const attributes = attributesOf(body, 12);
+  if (attributes.get(RTA.priority)?.readUInt32LE(0) !== routeMetric) return undefined;
+  const number = attributes.get(RTA.table)?.readUInt32LE(0) ?? body[4] ?? 0;
+  const everything = body[0] === AF_INET6 ? '::' : '0.0.0.0';
+  const destination = `${addressText(attributes.get(RTA.destination)) || everything}/${body[1]}`;
+  if (body[7] === RTN.unreachable) return { type: 'unreachable', destination };
+  const link = linkName(attributes.get(RTA.oif)?.readUInt32LE(0) ?? 0);
+  const gateway = attributes.get(RTA.gateway);
+  if (!gateway) return { type: 'link', destination, link };
+  const mtu = attributesOf(attributes.get(RTA.metrics) ?? Buffer.alloc(0))
+    .get(RTAX_MTU)
+    ?.readUInt32LE(0);
+  return {
+    type: 'via',
+    destination,
+    gateway: addressText(gateway),
+    ...(number === RT_TABLE_MAIN ? {} : { table: number }),
+    ...(body.readUInt32LE(8) & RTNH_F_ONLINK ? { link } : {}),
+    ...(mtu === undefined ? {} : { mtu }),
+  };
 }
 
 function ruleBody(rule: Rule): Buffer {

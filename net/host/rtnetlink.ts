@@ -7,6 +7,7 @@ import {
   attribute,
   attributesOf,
   joinGroup,
+  type Message,
   messagesOf,
   type Netlink,
   NLM_F_CREATE,
@@ -17,7 +18,7 @@ import {
   textOf,
 } from './netlink.ts';
 
-const RTM = {
+export const RTM = {
   newLink: 16,
   deleteLink: 17,
   getLink: 18,
@@ -25,13 +26,15 @@ const RTM = {
   deleteAddress: 21,
   getAddress: 22,
   newNeighbour: 28,
+  deleteNeighbour: 29,
   getNeighbour: 30,
 } as const;
-const IFLA = { address: 1, name: 3, mtu: 4, master: 10, linkInfo: 18, netnsFd: 28 } as const;
+export const IFLA = { address: 1, name: 3, mtu: 4, master: 10, linkInfo: 18, netnsFd: 28 } as const;
 const NDA = { address: 1, mac: 2 } as const;
 const NTF_USE = 1;
 const AF_INET = 2;
-const IFF_UP = 1;
+const AF_INET6 = 10;
+export const IFF_UP = 1;
 
 export interface Link {
   readonly index: number;
@@ -42,9 +45,11 @@ export interface Link {
   /** Index of the bridge it is a port of; 0: none. */
   readonly master: number;
   readonly kind: string;
+  /** What only this kind of device has (IFLA_INFO_DATA), by type. */
+  readonly details: ReadonlyMap<number, Buffer>;
 }
 
-function linkBody(index: number, flags: number, change: number, ...attributes: readonly Buffer[]): Buffer {
+export function linkBody(index: number, flags: number, change: number, ...attributes: readonly Buffer[]): Buffer {
   const head = Buffer.alloc(16);
   head.writeInt32LE(index, 4);
   head.writeUInt32LE(flags, 8);
@@ -52,8 +57,8 @@ function linkBody(index: number, flags: number, change: number, ...attributes: r
   return Buffer.concat([head, ...attributes]);
 }
 
-const macText = (bytes: Buffer) => [...bytes].map((byte) => byte.toString(16).padStart(2, '0')).join(':');
-const macBytes = (mac: string) => Buffer.from(mac.replaceAll(':', ''), 'hex');
+export const macText = (bytes: Buffer) => [...bytes].map((byte) => byte.toString(16).padStart(2, '0')).join(':');
+export const macBytes = (mac: string) => Buffer.from(mac.replaceAll(':', ''), 'hex');
 
 export function createBridge(name: string, mac: string): Request {
   return {
@@ -105,8 +110,13 @@ export function createVeth(veth: {
   };
 }
 
-/** Brings a link up, and where given sets its MAC, or makes it a port of a bridge. */
-export function setLink(link: { readonly index: number; readonly mac?: string; readonly master?: number }): Request {
+/** Brings a link up, and where given sets its MAC or MTU, or makes it a port of a bridge. */
+export function setLink(link: {
+  readonly index: number;
+  readonly mac?: string;
+  readonly master?: number;
+  readonly mtu?: number;
+}): Request {
   return {
     what: `setting link ${link.index}`,
     type: RTM.newLink,
@@ -117,6 +127,7 @@ export function setLink(link: { readonly index: number; readonly mac?: string; r
       IFF_UP,
       ...(link.mac === undefined ? [] : [attribute(IFLA.address, macBytes(link.mac))]),
       ...(link.master === undefined ? [] : [attribute(IFLA.master, link.master)]),
+      ...(link.mtu === undefined ? [] : [attribute(IFLA.mtu, link.mtu)]),
     ),
   };
 }
@@ -149,7 +160,7 @@ export function deleteLink(name: string): Request {
 
 function readLink(body: Buffer): Link {
   const attributes = attributesOf(body, 16);
-  const info = attributes.get(IFLA.linkInfo);
+  const info = attributesOf(attributes.get(IFLA.linkInfo) ?? Buffer.alloc(0));
   return {
     index: body.readInt32LE(4),
     name: textOf(attributes.get(IFLA.name)),
@@ -157,7 +168,8 @@ function readLink(body: Buffer): Link {
     mac: macText(attributes.get(IFLA.address) ?? Buffer.alloc(0)),
     mtu: attributes.get(IFLA.mtu)?.readUInt32LE(0) ?? 0,
     master: attributes.get(IFLA.master)?.readUInt32LE(0) ?? 0,
-    kind: info ? textOf(attributesOf(info).get(1)) : '',
+    kind: textOf(info.get(1)),
+    details: attributesOf(info.get(2) ?? Buffer.alloc(0)),
   };
 }
 
@@ -180,14 +192,14 @@ export function listLinks(netlink: Netlink): Link[] {
 function addressBody(index: number, cidr: string): Buffer {
   const [address = '', prefix] = cidr.split('/');
   const head = Buffer.alloc(8);
-  head[0] = AF_INET;
+  head[0] = address.includes(':') ? AF_INET6 : AF_INET;
   head[1] = Number(prefix);
   head.writeUInt32LE(index, 4);
   const bytes = addressBytes(address);
   return Buffer.concat([head, attribute(2, bytes), attribute(1, bytes)]);
 }
 
-/** Gives a link an address, `a.b.c.d/n`. */
+/** Gives a link an address, `a.b.c.d/n` or IPv6. */
 export function addAddress(index: number, cidr: string): Request {
   const what = `adding address ${cidr}`;
   return { what, type: RTM.newAddress, flags: NLM_F_CREATE | NLM_F_REPLACE, body: addressBody(index, cidr) };
@@ -245,11 +257,17 @@ export class Monitor {
   readonly #fd: number;
   readonly #buffer = Buffer.alloc(1 << 16);
   readonly #own: ReadonlySet<number>;
+  readonly #concerns: (message: Message) => boolean;
 
-  /** `own`: port ids of the sockets whose changes are not news. */
-  constructor(groups: readonly number[], own: ReadonlySet<number>) {
+  /** `own`: port ids of the sockets whose changes are not news. `concerns`: whether another's change is. */
+  constructor(
+    groups: readonly number[],
+    own: ReadonlySet<number>,
+    concerns: (message: Message) => boolean = () => true,
+  ) {
     this.#fd = openNetlink(0, 1 << 20).fd;
     this.#own = own;
+    this.#concerns = concerns;
     for (const group of groups) joinGroup(this.#fd, group);
   }
 
@@ -260,7 +278,7 @@ export class Monitor {
       try {
         const length = receive(this.#fd, this.#buffer, MSG_DONTWAIT);
         for (const message of messagesOf(this.#buffer.subarray(0, length))) {
-          if (!this.#own.has(message.portId)) news = true;
+          if (!this.#own.has(message.portId) && this.#concerns(message)) news = true;
         }
       } catch (error) {
         if (errnoOf(error) === 'EAGAIN') return news;

@@ -95,6 +95,7 @@ export function diffLinks(plan: NodePlan, seen: LinksSeen): NetStep[] {
     if (!isPortName(port) || plan.ports.has(port)) continue;
     steps.push({ kind: 'port-remove', port, why: `link ${port} belongs to no task` });
   }
+  steps.push(...routesLeft(plan.routes, seen.routes));
   steps.push(...diffWireGuard(plan.wireguard, seen.wireguard), ...diffTunnel(plan.tunnel, seen.tunnel));
   steps.push(...settings.filter(isOfLink));
   steps.push(...diffRoutes(plan.routes, seen, remadeLinks(plan, seen)), ...diffRules(plan.rules, seen.rules));
@@ -187,14 +188,19 @@ function remadeLinks(plan: NodePlan, seen: LinksSeen): ReadonlySet<string> {
   return links;
 }
 
-function diffRoutes(routes: ReadonlyMap<string, Route>, seen: LinksSeen, remade: ReadonlySet<string>): NetStep[] {
+function routesLeft(routes: NodePlan['routes'], seen: LinksSeen['routes']): NetStep[] {
+  if (routes === seen) return [];
+  const left = [...seen].filter(([key]) => !routes.has(key));
+  return left.map(([, route]) => ({
+    kind: 'route-remove',
+    route,
+    why: `route ${describeRoute(route)} leads to nobody`,
+  }));
+}
+
+function diffRoutes(routes: NodePlan['routes'], seen: LinksSeen, remade: ReadonlySet<string>): NetStep[] {
   if (routes === seen.routes && remade.size === 0) return [];
   const steps: NetStep[] = [];
-  for (const route of seen.routes.values()) {
-    if (!routes.has(routeKey(route))) {
-      steps.push({ kind: 'route-remove', route, why: `route ${describeRoute(route)} leads to nobody` });
-    }
-  }
   for (const route of routes.values()) {
     const now = seen.routes.get(routeKey(route));
     const dropped = route.type !== 'unreachable' && route.link !== undefined && remade.has(route.link);

@@ -1,8 +1,8 @@
 /** How a client's address survives: replies leave by the node that the connection came in by, told by that node's number. */
-import type { Peer } from '#proto/model/assignment.ts';
 import type { Elements } from './balance.ts';
-import { formatCidr, parseCidr, sizeOf, tryAddress } from './cidr.ts';
-import type { Route } from './routes.ts';
+import { parseCidr, sizeOf } from './cidr.ts';
+import { type Route, routeBy } from './routes.ts';
+import type { PeerWay } from './ways.ts';
 
 /**
  * A node's number is the place of its subnet's first /24 in the cluster's network, counted from here: so it is the same
@@ -41,17 +41,13 @@ export interface ReturnPaths {
 }
 
 /**
- * The return paths by all `peers` that have a number; `macs`: by address, of the hosts that are known on the link. Of a
- * peer whose MAC is unknown, or another's too, nobody could tell that a connection came by it: it is not in `direct`, so
- * that connections to it are masqueraded.
+ * The return paths by all peers that have a number and a way; `macs`: by address, of the hosts that are known on the link. A
+ * tunnel's end has a MAC of its own. Of a peer on the link whose MAC is unknown, or another's too, nobody could tell that a
+ * connection came by it: it is not in `direct`, so that connections to it are masqueraded.
  */
 export function returnPaths(
-  wanted: {
-    readonly nodeId: string;
-    readonly network: string;
-    readonly peers: readonly Peer[];
-    readonly bridge: string;
-  },
+  wanted: { readonly network: string; readonly bridge: string },
+  ways: readonly PeerWay[],
   macs: ReadonlyMap<string, string>,
 ): ReturnPaths {
   const elements = new Map<string, string>();
@@ -60,19 +56,18 @@ export function returnPaths(
   const numbers = new Set<number>();
   const owners = new Map<string, number>();
   for (const mac of macs.values()) owners.set(mac, (owners.get(mac) ?? 0) + 1);
-  for (const peer of wanted.peers) {
-    if (peer.nodeId === wanted.nodeId || peer.subnet === '' || tryAddress(peer.address) === undefined) continue;
-    const number = numberOf(peer.subnet, wanted.network);
+  for (const { kind, peer, subnet, ...way } of ways) {
+    if (kind === 'none') continue;
+    const number = numberOf(subnet, wanted.network);
     if (number === undefined || numbers.has(number)) continue;
     numbers.add(number);
-    const subnet = formatCidr(parseCidr(peer.subnet));
     const mark = replyMark + number;
     elements.set(`reply_marks ${number}`, String(mark));
     elements.set(`returning ${peer.address} . ${subnet}`, '');
-    routes.push({ type: 'via', destination: '0.0.0.0/0', gateway: peer.address, table: number });
+    routes.push(routeBy(way, '0.0.0.0/0', number));
     rules.push({ type: 'lookup', priority: priority.lookup, mark, table: number });
-    const mac = macs.get(peer.address);
-    if (mac === undefined || owners.get(mac) !== 1) continue;
+    const mac = way.mac ?? macs.get(peer.address);
+    if (mac === undefined || (way.mac === undefined && owners.get(mac) !== 1)) continue;
     elements.set(`ingress ${mac}`, String(number));
     elements.set(`direct ${subnet}`, '');
   }

@@ -183,10 +183,11 @@ describe('repair', () => {
     expect(await lab.inside(a.netns, 'busybox', 'nslookup', '-type=a', 'web.shop', '10.192.1.1')).toContain(vip);
   });
 
-  it('does what it can when a peer is not on the link, says so, and does the rest once it is', async () => {
+  it('does what it can when a peer is not on the link and may not be encapsulated, says so, and does the rest once it is', async () => {
     const far = { ...h2, address: '10.91.0.9', subnet: '10.192.9.0/24' } as LabHost;
     const web = endpoint('web', { vip, backends: [backend(c.address)] });
-    await expect(h1.apply([h1, h2, far], { endpoints: [web], attachments: [a, b] })).rejects.toMatchObject({
+    const wanted = { endpoints: [web], attachments: [a, b], encapsulation: 'never' as const };
+    await expect(h1.apply([h1, h2, far], wanted)).rejects.toMatchObject({
       message: expect.stringMatching(/10\.192\.9\.0\/24 via 10\.91\.0\.9: ENETUNREACH/),
       code: 'unavailable',
     });

@@ -25,6 +25,7 @@ import { routeKey } from '#net/plan/routes.ts';
 import { isDispatchChain } from '#net/plan/rules.ts';
 import { nodeId, serviceId, taskId } from '#proto/model/ids.ts';
 import { attachment, backend, endpoint, network, networkWanted, peer } from '#test/support/endpoint.ts';
+import { takeTunnelStep } from '#test/support/tunnel-steps.ts';
 
 const port = fc.record({
   target: fc.integer({ min: 1, max: 3 }),
@@ -61,13 +62,16 @@ const networksBy = (bits: number) =>
         network('lan', 8, { driver: 'macvlan', parent: 'eth0' }),
       ]
     : [];
+const keyOf = (number: number) => `${String(number).padStart(43, 'A')}=`;
 const input: fc.Arbitrary<PlanInput> = fc
   .record({
     subnet: fc.constantFrom('10.192.1.0/24', '10.192.7.0/24'),
-    peers: fc.uniqueArray(fc.tuple(fc.integer({ min: 1, max: 5 }), fc.integer({ min: 1, max: 3 })), {
-      maxLength: 5,
-      selector: ([subnet]) => subnet,
-    }),
+    peers: fc.uniqueArray(
+      fc.tuple(fc.integer({ min: 1, max: 5 }), fc.integer({ min: 1, max: 3 }), fc.boolean(), fc.boolean()),
+      { maxLength: 5, selector: ([subnet]) => subnet },
+    ),
+    encapsulation: fc.constantFrom('auto' as const, 'always' as const, 'never' as const),
+    encryption: fc.constantFrom('' as const, 'wireguard' as const),
     services,
     tasks: fc.uniqueArray(
       fc.tuple(
@@ -80,11 +84,16 @@ const input: fc.Arbitrary<PlanInput> = fc
     ),
     bits: fc.integer({ min: 0, max: 7 }),
   })
-  .map(({ subnet, peers, services, tasks, bits }) => ({
+  .map(({ subnet, peers, services, tasks, bits, encapsulation, encryption }) => ({
     ...networkWanted({ nodeId: 'n1', address: '10.90.0.1', subnet }, { address6: '2001:db8::1' }),
+    encapsulation,
+    encryption,
     networks: networksBy(bits),
-    peers: peers.map(([number, via]) =>
-      peer(`h${number}`, `10.90.0.${via}`, `10.192.${number}.0/24`, { nodeId: nodeId(`n${number}`) }),
+    peers: peers.map(([number, via, far, dumb]) =>
+      peer(`h${number}`, `10.90.${far ? 1 : 0}.${via}`, `10.192.${number}.0/24`, {
+        nodeId: nodeId(`n${number}`),
+        wireguardKey: dumb ? '' : keyOf(number),
+      }),
     ),
     endpoints: services.map((service) =>
       endpoint(`s${service.number}`, {
@@ -124,11 +133,11 @@ const nothing: Seen = {
   },
   tables: { ip: undefined, ip6: undefined },
 };
-/** The node as it is with that plan's tasks, and its peers on the link but for one; two hosts have the same MAC. */
+/** The node as it is with that plan's tasks, and its peers on the link but for one; two hosts have the same MAC; the way to one is narrow. */
 const around = (plan: PlanInput): Surroundings => ({
   linkMtu: 1500,
-  mtus: new Map(),
-  wireguardKey: '',
+  mtus: new Map(plan.peers.slice(0, 1).map((peer) => [peer.address, 1400])),
+  wireguardKey: keyOf(0),
   ports: new Set(plan.attachments.map((task) => portNameOf(task.taskId))),
   macs: new Map(
     plan.peers.slice(1).map((peer) => [peer.address, `02:00:00:00:00:0${Math.min(2, Number(peer.address.at(-1)))}`]),
@@ -137,6 +146,11 @@ const around = (plan: PlanInput): Surroundings => ({
 
 /** A kernel in a few lines, which refuses what nftables would refuse. */
 function take(seen: Seen, step: NetStep): Seen {
+  const tunnelled = takeTunnelStep(seen.links, step);
+  return tunnelled ? { ...seen, links: tunnelled } : takeOther(seen, step);
+}
+
+function takeOther(seen: Seen, step: NetStep): Seen {
   const { links, tables } = seen;
   const { bridge } = links;
   switch (step.kind) {
@@ -201,6 +215,8 @@ function take(seen: Seen, step: NetStep): Seen {
       }
       return { ...seen, tables: { ...tables, [step.family]: { declarations, elements } } };
     }
+    default:
+      throw new Error(`nobody takes ${step.kind}`);
   }
 }
 
@@ -216,6 +232,8 @@ function expectHeld(plan: NodePlan, seen: Seen) {
   expect(seen.links.routes).toEqual(plan.routes);
   expect(seen.links.rules).toEqual(plan.rules);
   expect(seen.links.bridge).toEqual(plan.bridge);
+  expect(seen.links.tunnel).toEqual(plan.tunnel);
+  expect(seen.links.wireguard).toEqual(plan.wireguard);
   expect(seen.links.ports).toEqual(plan.ports);
   for (const [firewall, table] of [
     [plan.firewall, seen.tables.ip],

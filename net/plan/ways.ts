@@ -1,0 +1,194 @@
+/** Which way packets go between two nodes: decided alike at both ends, with the reason in words. */
+import { Fault } from '#proto/kernel/errors.ts';
+import type { Peer } from '#proto/model/assignment.ts';
+import type { ClusterConfig } from '#proto/model/cluster.ts';
+import { formatCidr, nthAddress, parseCidr, tryAddress } from './cidr.ts';
+import { macOf } from './mac.ts';
+import {
+  type Tunnel,
+  type TunnelDevice,
+  tunnelName,
+  type WireGuard,
+  wireguardPort,
+  withinTunnel,
+  withinWireGuard,
+} from './tunnel.ts';
+
+/** What a node's end of a way is told by. */
+export type End = Pick<Peer, 'address' | 'subnet' | 'link' | 'segment' | 'wireguardKey'>;
+export type WaySettings = Pick<ClusterConfig, 'encapsulation' | 'encryption'>;
+
+/**
+ * `direct`: by a route over the link both are on. `tunnel`: in VXLAN. `encrypted`: in VXLAN within WireGuard. `none`: not at
+ * all, for it would have to be in clear.
+ */
+export type WayKind = 'direct' | 'tunnel' | 'encrypted' | 'none';
+
+export interface Decision {
+  readonly kind: WayKind;
+  /** Why, as people say it: "both are on 10.90.0.0/24". The same words at both ends. */
+  readonly reason: string;
+}
+
+/** The way between two nodes; the same whichever is called the first. */
+export function wayBetween(one: End, other: End, cluster: WaySettings): Decision {
+  if (cluster.encryption === 'wireguard') {
+    const without = [one, other].filter((end) => !isKey(end.wireguardKey)).map((end) => end.address);
+    if (without.length === 0) return { kind: 'encrypted', reason: 'the cluster is encrypted' };
+    const who = without.sort().join(' and ');
+    return { kind: 'none', reason: `the cluster is encrypted, and ${who} cannot do WireGuard` };
+  }
+  if (cluster.encapsulation === 'never') return { kind: 'direct', reason: 'encapsulation is never' };
+  if (cluster.encapsulation === 'always') return { kind: 'tunnel', reason: 'encapsulation is always' };
+  if (one.segment !== other.segment) {
+    const names = [one, other].map(({ segment }) => segment || 'none').sort();
+    return { kind: 'tunnel', reason: `their gantry.link labels differ: ${names.join(', ')}` };
+  }
+  const links = [one, other].map(({ link }) => linkOf(link));
+  if (links[0] !== undefined && links[0] === links[1]) return { kind: 'direct', reason: `both are on ${links[0]}` };
+  const texts = links.map((link) => link ?? 'an unknown link').sort();
+  return { kind: 'tunnel', reason: `they are on ${texts.join(' and ')}` };
+}
+
+/** A node's own word, and it becomes a line of WireGuard's configuration. */
+function isKey(text: string): boolean {
+  return /^[A-Za-z0-9+/]{43}=$/.test(text);
+}
+
+/** The range of a link; undefined where it is unknown. A node's own word: anything may stand in it. */
+function linkOf(link: string): string | undefined {
+  try {
+    return formatCidr(parseCidr(link));
+  } catch {
+    return undefined;
+  }
+}
+
+/** The way to a peer, with what the kernel needs for it. */
+export interface PeerWay extends Decision {
+  readonly peer: Peer;
+  /** The peer's, without host bits. */
+  readonly subnet: string;
+  /** What routes to the peer lead to: its address, or its end of the tunnel. Of no meaning for `none`. */
+  readonly gateway: string;
+  /** The link that `gateway` is on whatever its address says; undefined: the link of that address. */
+  readonly link: string | undefined;
+  /** Widest packet, bytes; undefined: as wide as the link. */
+  readonly mtu: number | undefined;
+  /** Of the tunnel's end at the peer; undefined where there is none. */
+  readonly mac: string | undefined;
+  /** The address that tunnel packets are sent to; '' where there is none. */
+  readonly underlay: string;
+}
+
+/** What a node knows of the wires. */
+export interface Wires {
+  /** Width of the link that has the node's address, bytes. */
+  readonly linkMtu: number;
+  /** Widest packet that was seen to reach an address, bytes; without an entry nothing is known. */
+  readonly mtus: ReadonlyMap<string, number>;
+  /** This node's public WireGuard key; empty: it cannot do WireGuard. */
+  readonly wireguardKey: string;
+}
+
+/** A node, its peers, and what its cluster says of ways; a NetworkWanted fits. */
+export interface WaysInput extends Omit<End, 'wireguardKey'>, WaySettings {
+  readonly nodeId: string;
+  readonly peers: readonly Peer[];
+}
+
+/** The ways to all peers that have an address and a subnet. */
+export function waysOf(input: WaysInput, wires: Wires): readonly PeerWay[] {
+  const ways: PeerWay[] = [];
+  const own = { ...input, wireguardKey: wires.wireguardKey };
+  const ownSubnet = formatCidr(parseCidr(input.subnet));
+  for (const peer of input.peers) {
+    if (peer.nodeId === input.nodeId || peer.subnet === '' || tryAddress(peer.address) === undefined) continue;
+    const subnet = formatCidr(parseCidr(peer.subnet));
+    if (subnet !== ownSubnet) ways.push(wayTo({ ...peer, subnet }, wayBetween(own, peer, input), wires));
+  }
+  return ways;
+}
+
+function wayTo(peer: Peer, decision: Decision, wires: Wires): PeerWay {
+  const { subnet, address } = peer;
+  const end = endOf(subnet);
+  const outer = Math.min(wires.mtus.get(address) ?? wires.linkMtu, wires.linkMtu);
+  const direct = { ...decision, peer, subnet, gateway: address, link: undefined, mac: undefined, underlay: '' };
+  const tunnelled = { ...direct, gateway: end, link: tunnelName, mac: macOf(end) };
+  switch (decision.kind) {
+    case 'none':
+      return { ...direct, mtu: undefined };
+    case 'direct':
+      return { ...direct, mtu: outer < wires.linkMtu ? outer : undefined };
+    case 'tunnel':
+      return { ...tunnelled, mtu: withinTunnel(outer), underlay: address };
+    case 'encrypted': {
+      // What WireGuard lets through is measured, too: there no firewall on the way hides the answers.
+      const inner = Math.min(wires.mtus.get(end) ?? wires.linkMtu, withinWireGuard(outer));
+      return { ...tunnelled, mtu: withinTunnel(inner), underlay: end };
+    }
+  }
+}
+
+/** The addresses whose paths are measured for these ways. */
+export function measuredFor(ways: readonly PeerWay[]): readonly string[] {
+  return ways.flatMap(({ kind, peer, underlay }) =>
+    kind === 'none' ? [] : kind === 'encrypted' ? [peer.address, underlay] : [peer.address],
+  );
+}
+
+/** The VXLAN device that these ways need; undefined where none is a tunnel. */
+export function tunnelOf(input: WaysInput, ways: readonly PeerWay[], wires: Wires): Tunnel | undefined {
+  const tunnelled = ways.filter((way) => way.mac !== undefined);
+  if (tunnelled.length === 0) return undefined;
+  const own = endOf(input.subnet);
+  const encrypted = input.encryption === 'wireguard';
+  const device: TunnelDevice = {
+    local: encrypted ? own : input.address,
+    mac: macOf(own),
+    mtu: withinTunnel(encrypted ? withinWireGuard(wires.linkMtu) : wires.linkMtu),
+    up: true,
+    addresses: [`${own}/32`],
+  };
+  return {
+    device,
+    forwarding: new Map(tunnelled.map((way) => [way.mac ?? '', way.underlay])),
+    neighbours: new Map(tunnelled.map((way) => [way.gateway, way.mac ?? ''])),
+  };
+}
+
+/** The WireGuard device that these ways need; undefined where none is encrypted. */
+export function wireguardOf(ways: readonly PeerWay[], wires: Wires): WireGuard | undefined {
+  const encrypted = ways.filter(({ kind }) => kind === 'encrypted');
+  if (encrypted.length === 0) return undefined;
+  const peers = new Map(
+    encrypted.map(({ peer, underlay }) => [
+      peer.wireguardKey,
+      { endpoint: `${peer.address}:${wireguardPort}`, allowed: `${underlay}/32` },
+    ]),
+  );
+  return { mtu: withinWireGuard(wires.linkMtu), up: true, port: wireguardPort, peers };
+}
+
+/** What the operator has to know: peers that there is no way to. */
+export function waysMissing(input: WaysInput, ways: readonly PeerWay[]): readonly Fault[] {
+  const missing = ways.filter(({ kind }) => kind === 'none');
+  if (missing.length === 0) return [];
+  const reasons = new Map(missing.map(({ peer, reason }) => [reason, peer.name]));
+  return [...reasons].map(
+    ([reason, name]) =>
+      new Fault('precondition', `${name} is not reached from ${input.address}: ${reason}`, {
+        remedy:
+          'install wireguard-tools there, and wireguard-go where the kernel has no WireGuard, then restart the agent; or gantry cluster set --encryption none',
+      }),
+  );
+}
+
+/**
+ * A node's end of all its tunnels: the first address of its subnet, which no task gets. It is the address within VXLAN, and
+ * within WireGuard the one that VXLAN is sent to.
+ */
+export function endOf(subnet: string): string {
+  return nthAddress(subnet, 0);
+}
