@@ -120,10 +120,6 @@ async function assemble(config: AgentConfig, kernel: Kernel, signal: AbortSignal
   const mounts = taskMounts({
     data: config.data,
     volumes: hostVolumes({ data: config.data, forbidden: [config.data, config.run, config.containerd] }),
-    search: (project) => {
-      const domain = journal.membership?.cluster.domain;
-      return domain ? [`${project}.${domain}`, domain] : [];
-    },
   });
   const { key, cert, ca } = identityPaths(config.data);
   const logs = await taskLogs({

@@ -126,6 +126,7 @@ function measuredImages(images: Images, clock: Clock, observe: (outcome: string,
         observe(outcome, (clock.monotonic() - beganAt) / 1000);
       }
     },
+    config: (request) => images.config(request),
     prepareRootfs: (task, image) => images.prepareRootfs(task, image),
     release: (task) => images.release(task),
     rootfs: () => images.rootfs(),

@@ -9,15 +9,26 @@ import type { Random } from '#proto/kernel/random.ts';
 import { assignmentKey, segmentLabel, type TaskAssignment } from '#proto/model/assignment.ts';
 import type { Credential } from '#proto/model/cluster.ts';
 import { type TaskId, taskId } from '#proto/model/ids.ts';
-import { isTerminal, type TaskStatus } from '#proto/model/task.ts';
+import { sharedNetworkOf } from '#proto/model/network.ts';
+import { compareStates, isTerminal, type TaskStatus } from '#proto/model/task.ts';
 import { clusterFromWire, nodeFromWire } from '#proto/model/wire.ts';
 import type { Images } from './images/images.ts';
 import { Inventory } from './inventory.ts';
 import type { Journal, Membership } from './journal.ts';
 import type { ContainerExit, ContainerState, Runtime } from './runtime/runtime.ts';
+import type { TaskWanted } from './task/decide.ts';
 import { Drain } from './task/drain.ts';
 import { type RunnerParts, TaskRunner } from './task/runner.ts';
-import { attachmentOf, type Mounts, removeRemains, type Steps, stepTable } from './task/steps.ts';
+import { type Mounts, removeRemains, type Steps, stepTable } from './task/steps.ts';
+import {
+  type Asked,
+  attachmentOf,
+  hasOwnNetwork,
+  type NodePlace,
+  nameOfOwner,
+  type Owner,
+  sharesNetworkOf,
+} from './task/task-network.ts';
 
 /** Where the logs of tasks go. */
 export interface TaskLogs {
@@ -64,6 +75,8 @@ export class Worker {
   readonly #unknown = new Map<TaskId, ContainerState>();
   readonly #steps: Steps;
   #membership: Membership | undefined;
+  /** Called when a task of this node has begun to run, or has ended. */
+  readonly #waiting: (() => void)[] = [];
   #networkDirty = false;
   #networkBusy = false;
   /** Called when the next application has been made, or has failed. */
@@ -94,7 +107,9 @@ export class Worker {
       withdrawn: () => this.#withdrawn(),
       drain: new Drain(parts),
       addressFree: (address, by, signal) => this.#addressFree(address, by, signal),
-      gateway: () => gatewayOf(this.#membership!.node.subnet),
+      owner: (asked) => this.#owner(asked),
+      place: () => this.#place(),
+      clock: parts.clock,
     });
   }
 
@@ -106,6 +121,7 @@ export class Worker {
     const assigned = new Map(this.#inventory.tasks().map((assignment) => [assignment.task.id, assignment]));
     for (const assignment of assigned.values()) this.#adopt(assignment, containers.get(assignment.task.id));
     for (const [id, container] of containers) if (!assigned.has(id)) this.#unknown.set(id, container);
+    this.#endSharers();
     // Exits from before this listener are delivered to it too.
     this.#unsubscribe.push(runtime.onExit((id, exit) => this.#exited(id, exit)));
     this.#networkChanged();
@@ -168,8 +184,9 @@ export class Worker {
         steps: this.#steps,
         runtime,
         report: (status) => this.#report(status),
-        running: ({ task, template, imageDigest }) => {
-          if (this.#membership) this.#parts.logs.follow({ task, template, imageDigest }, this.#membership);
+        running: (wanted) => {
+          if (this.#membership) this.#parts.logs.follow(wanted, this.#membership);
+          this.#moved();
         },
         forgotten: (task) => void this.#forget(task),
         stepDone: this.#parts.stepDone,
@@ -185,7 +202,58 @@ export class Worker {
     if (this.#closed) return;
     this.#parts.journal.setStatus(status);
     this.#events.status(status);
-    if (isTerminal(status.state)) this.#networkChanged();
+    if (!isTerminal(status.state)) return;
+    this.#networkChanged();
+    this.#moved();
+    // When what is being taken in has been taken in whole.
+    void Promise.resolve().then(() => this.#endSharers());
+  }
+
+  /** Who waits for another task of this node looks again. */
+  #moved(): void {
+    for (const look of this.#waiting.splice(0)) look();
+  }
+
+  /** The running task whose network another one is to have. */
+  async #owner({ wanted, signal, say }: Asked): Promise<Owner> {
+    for (let said = false; ; ) {
+      const owner = this.#ownerOf(wanted);
+      if (!owner) {
+        throw new Fault('unavailable', `${nameOfOwner(wanted)}, whose network it is to have, is not on this node`);
+      }
+      if (owner.status.state === 'running') return { wanted: owner.wanted, pid: owner.status.pid };
+      if (!said) say(`waits for ${nameOfOwner(wanted)}, whose network it is to have`);
+      said = true;
+      await unlessAborted(new Promise<void>((resolve) => this.#waiting.push(resolve)), signal);
+    }
+  }
+
+  #ownerOf(wanted: TaskWanted): TaskRunner | undefined {
+    const runners = [...this.#runners.values()];
+    return runners.find((runner) => runner.networked && sharesNetworkOf(wanted, runner.wanted.task));
+  }
+
+  /** A task has no network any more when that of the task it shared has gone: the next one of its seat has the next one's. */
+  #endSharers(): void {
+    for (const runner of this.#runners.values()) {
+      const { wanted, status } = runner;
+      if (sharedNetworkOf(wanted.template.networkMode) === undefined) continue;
+      // Before that it has none yet, and waits for it.
+      const joined = compareStates(status.state, 'ready') >= 0 && !isTerminal(status.state);
+      if (!joined || this.#ownerOf(wanted)) continue;
+      runner.lose(`${nameOfOwner(wanted)}, whose network it has, has ended`);
+    }
+  }
+
+  #place(): NodePlace {
+    const { node, cluster } = this.#membership!;
+    const ipv6 = this.#inventory.networks().flatMap(({ spec }) => (spec.ipv6 ? [spec.name] : []));
+    return {
+      gateway: node.subnet === '' ? '' : gatewayOf(node.subnet),
+      domain: cluster.domain,
+      network6: cluster.network6,
+      ipv6: new Set(ipv6),
+    };
   }
 
   /** Its process, network and layers are gone; its log goes when it is kept elsewhere, and with it what we know of it. */
@@ -255,8 +323,8 @@ export class Worker {
     const { id } = assignment.task;
     const runner = this.#runners.get(id) ?? this.#runner(assignment, { container: this.#unknown.get(id) });
     this.#unknown.delete(id);
-    const { task, template, imageDigest } = assignment;
-    runner.update({ task, template, imageDigest, removed: false });
+    const { task, template, imageDigest, links } = assignment;
+    runner.update({ task, template, imageDigest, links, removed: false });
   }
 
   #unassign(id: TaskId): void {
@@ -310,7 +378,7 @@ export class Worker {
     }
     await unlessAborted(this.#networkStands, signal);
     for (const [id, runner] of this.#runners) {
-      if (id === by || runner.wanted.task.address !== address) continue;
+      if (id === by || runner.wanted.task.address !== address || !hasOwnNetwork(runner.wanted)) continue;
       if (runner.networked) {
         // A leader that never heard of the other task, for its record is gone, may give its address away before it has ended.
         throw new Fault('unavailable', `address ${address} is still that of task ${id}, which has not ended`);
@@ -362,7 +430,7 @@ export class Worker {
     const { node, cluster } = this.#membership;
     if (node.subnet === '') return undefined;
     const attachments = [...this.#runners.values()]
-      .filter((runner) => runner.networked && runner.wanted.task.address !== '')
+      .filter((runner) => runner.networked && runner.wanted.task.address !== '' && hasOwnNetwork(runner.wanted))
       .map((runner) => attachmentOf(runner.wanted));
     return {
       revision: this.#inventory.revision,

@@ -1,9 +1,17 @@
 /** What each node should hold, out of a snapshot, and which items one step of the snapshot changes. Pure. */
-import { type AssignmentItem, type Backend, type Endpoint, type Peer, segmentLabel } from '#proto/model/assignment.ts';
+import {
+  type AssignmentItem,
+  type Backend,
+  type Endpoint,
+  type LinkedPort,
+  type LinkedService,
+  type Peer,
+  segmentLabel,
+} from '#proto/model/assignment.ts';
 import type { Credential } from '#proto/model/cluster.ts';
 import type { NodeId, ServiceId } from '#proto/model/ids.ts';
 import type { Node } from '#proto/model/node.ts';
-import type { Service } from '#proto/model/service.ts';
+import type { Service, TaskTemplate } from '#proto/model/service.ts';
 import { isServing, occupiesNode, type Task } from '#proto/model/task.ts';
 import type { Delta } from '../store/records.ts';
 import type { Snapshot } from '../store/snapshot.ts';
@@ -166,7 +174,25 @@ export function taskItem(
   if (!task || !occupiesNode(task)) return undefined;
   const revision = snapshot.revisionOf(task.serviceId, task.revision);
   if (!revision) return undefined;
-  return { kind: 'task', task, template: revision.template, imageDigest: task.imageDigest || revision.imageDigest };
+  const { template } = revision;
+  const imageDigest = task.imageDigest || revision.imageDigest;
+  return { kind: 'task', task, template, imageDigest, links: linksOf(snapshot, task.project, template) };
+}
+
+/** Of the linked services that are there now: as with Docker's links, the task keeps what it was begun with. */
+function linksOf(snapshot: Snapshot, project: string, { container }: TaskTemplate): readonly LinkedService[] {
+  return container.links.flatMap(({ service: name, alias }) => {
+    const service = snapshot.serviceNamed(project, name);
+    if (!service || service.removing) return [];
+    const { spec, vip } = service;
+    const { image, env, expose } = spec.template.container;
+    const ports: LinkedPort[] = [
+      ...spec.ports.map(({ target, protocol }) => ({ number: target, protocol })),
+      ...expose.map((number) => ({ number, protocol: 'tcp' as const })),
+    ];
+    const imageDigest = snapshot.revisionOf(service.id, service.revision)?.imageDigest ?? '';
+    return [{ alias, service: name, vip: spec.endpointMode === 'vip' ? vip : '', ports, env, image, imageDigest }];
+  });
 }
 
 /** A service as every node's network sees it. Backends in the order of their slots, so that equal endpoints are equal bytes. */

@@ -10,7 +10,7 @@ import type { Random } from '#proto/kernel/random.ts';
 import { type TaskId, taskId } from '#proto/model/ids.ts';
 import type { Platform } from '#proto/model/node.ts';
 import { Limiter } from '../limiter.ts';
-import type { RootfsMount } from '../runtime/runtime.ts';
+import type { ImageConfig, RootfsMount } from '../runtime/runtime.ts';
 import { openArchive } from './archive.ts';
 import { type Containerd, containerdClient, snapshotter } from './containerd-client.ts';
 import { ContentStore } from './content.ts';
@@ -112,6 +112,17 @@ class ContainerdImageStore implements Images {
       signal: request.signal,
       onNote: request.onProgress,
     });
+  }
+
+  async config(request: ImageRequest): Promise<ImageConfig> {
+    const reference = parseReference(request.reference);
+    const wanted = request.digest ? { ...reference, digest: request.digest } : reference;
+    const present = await this.#present(wanted);
+    if (present) return present.config;
+    const access = { credential: request.credential, signal: request.signal ?? new AbortController().signal };
+    const root = await this.#registry.document(wanted, access);
+    const plan = await planPull(root, this.#parts.platform, this.#registrySource(wanted, access));
+    return plan.config.config;
   }
 
   /** The image, where all of it is here already. */

@@ -32,6 +32,8 @@ export interface Image {
 export interface Images {
   /** The image, unpacked; asks no registry where it is present and the policy allows. */
   ensure(request: ImageRequest): Promise<Image>;
+  /** What the image's config says; of one that is not here its documents are read, and none of its layers. */
+  config(request: ImageRequest): Promise<ImageConfig>;
   /** A writable layer over the image for one task, kept until `release`; the same again for the same task. */
   prepareRootfs(task: TaskId, image: Image): Promise<readonly RootfsMount[]>;
   /** Drops the task's layer; nothing where there is none. */

@@ -5,7 +5,7 @@ import type { Resources } from '#proto/model/resources.ts';
 import type { Ulimit } from '#proto/model/service.ts';
 import { capabilities } from './capabilities.ts';
 import { processArgs, processEnv, workingDirectory } from './process-args.ts';
-import type { ContainerRequest, PreparedMount } from './runtime.ts';
+import type { ContainerNetwork, ContainerRequest, PreparedMount } from './runtime.ts';
 import type { SeccompProfile } from './seccomp.ts';
 import type { ProcessUser } from './user.ts';
 
@@ -124,11 +124,11 @@ export function ociSpec(request: ContainerRequest, around: SpecSurroundings): Oc
         { type: 'uts' },
         { type: 'mount' },
         { type: 'cgroup' },
-        { type: 'network', path: request.netnsPath },
+        ...networkNamespace(request.network),
       ],
       cgroupsPath: around.cgroupPath,
       resources: resourcesOf(request.limits, privileged, around.swapLimit),
-      sysctl: sysctlsOf(container.sysctls),
+      sysctl: sysctlsOf(container.sysctls, request.network),
       ...(privileged ? {} : { maskedPaths, readonlyPaths }),
       ...(privileged || container.seccompUnconfined ? {} : { seccomp: around.seccomp(held) }),
     },
@@ -157,14 +157,28 @@ function resourcesOf(limits: Resources, privileged: boolean, swapLimit: boolean)
   };
 }
 
-function sysctlsOf(wanted: Readonly<Record<string, string>>): Readonly<Record<string, string>> {
+/** With neither, the container stays in the namespace of the host; a new one gets its loopback from the runtime. */
+function networkNamespace(network: ContainerNetwork): readonly { readonly type: string; readonly path?: string }[] {
+  if (network === 'host') return [];
+  return network === 'none' ? [{ type: 'network' }] : [{ type: 'network', path: network.path }];
+}
+
+function sysctlsOf(
+  wanted: Readonly<Record<string, string>>,
+  network: ContainerNetwork,
+): Readonly<Record<string, string>> {
   for (const name of Object.keys(wanted)) {
+    if (network === 'host' && name.startsWith('net.')) {
+      throw new Fault('invalid', `sysctl "${name}" would be the host's own, with network_mode: host`, {
+        remedy: 'remove it, and set it on the host where that is meant',
+      });
+    }
     if (namespacedSysctls.test(name) && !name.includes('..')) continue;
     throw new Fault('invalid', `sysctl "${name}" is not one of a container's own`, {
       remedy: 'only net.*, fs.mqueue.* and the IPC limits of kernel.* are; set others on the host',
     });
   }
-  return { ...defaultSysctls, ...wanted };
+  return network === 'host' ? wanted : { ...defaultSysctls, ...wanted };
 }
 
 const rlimitNames =

@@ -1,5 +1,5 @@
 /** What /proc says of processes: whether one is still the one that was known, and what it has done. */
-import { closeSync, readFileSync } from 'node:fs';
+import { closeSync, readFileSync, readlinkSync } from 'node:fs';
 import { pidfdOpen } from './libc.ts';
 
 /** When the process began, in clock ticks since boot; undefined where there is none, or it is a zombie. */
@@ -35,7 +35,7 @@ export function commandOf(pid: number): string {
   }
 }
 
-/** What the network namespace of a process has carried, without loopback. */
+/** What the network namespace of a process has carried, without loopback; nothing where that is ours, the host's. */
 export function networkBytes(pid: number): {
   readonly networkReceivedBytes: number;
   readonly networkSentBytes: number;
@@ -44,7 +44,8 @@ export function networkBytes(pid: number): {
   let sent = 0;
   let text = '';
   try {
-    text = readFileSync(`/proc/${pid}/net/dev`, 'utf8');
+    const namespace = readlinkSync(`/proc/${pid}/ns/net`);
+    if (namespace !== readlinkSync('/proc/self/ns/net')) text = readFileSync(`/proc/${pid}/net/dev`, 'utf8');
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
     if (code !== 'ENOENT' && code !== 'ESRCH' && code !== 'EINVAL') throw error;

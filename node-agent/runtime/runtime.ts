@@ -43,6 +43,9 @@ export interface PreparedMount {
   readonly options: readonly string[];
 }
 
+/** Whose network a container has: that of a namespace, its host's, or one of its own with nothing but a loopback. */
+export type ContainerNetwork = { readonly path: string } | 'host' | 'none';
+
 /** Everything that creating one container needs; nothing is looked up elsewhere. */
 export interface ContainerRequest {
   readonly id: TaskId;
@@ -51,8 +54,7 @@ export interface ContainerRequest {
   readonly rootfs: readonly RootfsMount[];
   readonly mounts: readonly PreparedMount[];
   readonly hostname: string;
-  /** Of the network namespace the task joins. */
-  readonly netnsPath: string;
+  readonly network: ContainerNetwork;
   readonly limits: Resources;
   /** runc | crun */
   readonly runtime: string;

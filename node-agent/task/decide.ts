@@ -189,6 +189,9 @@ function ending(exit: ContainerExit, seen: TaskSeen): { state: TaskState; messag
   if (seen.unhealthy !== undefined) {
     return { state: 'failed', message: 'stopped because it was unhealthy', error: `unhealthy: ${seen.unhealthy}` };
   }
+  if (seen.verdict && seen.signalledAtMs !== undefined) {
+    return { state: seen.verdict.state, message: 'stopped because it could not go on', error: seen.verdict.error };
+  }
   if (seen.signalledAtMs !== undefined) {
     const message = seen.killed ? 'killed: it had not ended within its grace period' : 'stopped';
     return { state: 'shutdown', message, error: '' };

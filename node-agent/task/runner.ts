@@ -110,6 +110,12 @@ export class TaskRunner {
     this.wake();
   }
 
+  /** It cannot go on, whatever is wanted of it. */
+  lose(reason: string): void {
+    this.#verdict ??= { state: 'failed', error: reason };
+    this.wake();
+  }
+
   exited(exit: ContainerExit): void {
     if (this.#exit || isTerminal(this.#status.state)) return;
     this.#exit = exit;

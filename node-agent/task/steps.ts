@@ -1,20 +1,23 @@
 /** What each effect of a task does, over the parts of the node: the table that the runner executes from. */
 
-import type { Attachment, Network } from '#net/network.ts';
+import type { Clock } from '#proto/kernel/clock.ts';
 import { Fault } from '#proto/kernel/errors.ts';
 import type { Credential } from '#proto/model/cluster.ts';
 import type { TaskId } from '#proto/model/ids.ts';
-import type { Image, Images } from '../images/images.ts';
-import type { PreparedMount, RootfsMount, Runtime } from '../runtime/runtime.ts';
+import type { Image, ImageRequest, Images } from '../images/images.ts';
+import type { EtcSettings } from '../runtime/etc-files.ts';
+import type { ContainerNetwork, PreparedMount, RootfsMount, Runtime } from '../runtime/runtime.ts';
 import type { Effect, TaskWanted } from './decide.ts';
 import type { Drain } from './drain.ts';
+import { linkEnv } from './link-env.ts';
+import { etcOf, hostnameOf, joinNetwork, type TaskNetworkParts } from './task-network.ts';
 
 /** What the effects done so far have left for those that follow. */
 export interface Progress {
   readonly image?: Image;
   readonly rootfs?: readonly RootfsMount[];
   readonly mounts?: readonly PreparedMount[];
-  readonly network?: { readonly netnsPath: string; readonly gateway: string; readonly dns: string };
+  readonly network?: ContainerNetwork;
   readonly container?: 'created' | 'running';
   readonly pid?: number;
 }
@@ -37,9 +40,8 @@ export interface Mounts {
     readonly wanted: TaskWanted;
     readonly image: Image;
     readonly rootfs: readonly RootfsMount[];
-    /** Of the gateway's resolver, for resolv.conf. */
-    readonly dns: string;
-    readonly hostname: string;
+    /** For the files that are made; or the task whose network it has. */
+    readonly etc: EtcSettings | { readonly of: TaskId };
   }): Promise<readonly PreparedMount[]>;
   /** Drops what belongs to the task alone: anonymous volumes, made files. Nothing where there is none. */
   release(task: TaskId): Promise<void>;
@@ -47,25 +49,24 @@ export interface Mounts {
   held(): Promise<readonly TaskId[]>;
 }
 
-export interface StepParts {
+export interface StepParts extends TaskNetworkParts {
   readonly images: Images;
   readonly runtime: Runtime;
-  readonly network: Network;
   readonly mounts: Mounts;
   readonly credential: (image: string) => Credential | undefined;
   /** Where conmon writes the task's log. */
   readonly logPath: (task: TaskId) => string;
-  /** Resolves when the node's network stands, and the remains of no ended task hold the address any more. */
-  readonly addressFree: (address: string, by: TaskId, signal: AbortSignal) => Promise<void>;
   /** Resolves when this node sends to no task that the newest set no longer names as serving. */
   readonly withdrawn: () => Promise<void>;
   readonly drain: Drain;
-  /** Gateway and name server of this node's tasks. */
-  readonly gateway: () => string;
+  readonly clock: Clock;
 }
 
+/** For the ports and environment of linked services' images. */
+const linkPatienceMs = 2_000;
+
 export function stepTable(parts: StepParts): Steps {
-  const { images, runtime, network } = parts;
+  const { images, runtime } = parts;
   return onFullDisk({
     'ensure-image': async ({ wanted, signal, say }) => {
       const { image: reference, pullPolicy } = wanted.template.container;
@@ -80,29 +81,27 @@ export function stepTable(parts: StepParts): Steps {
       return { image };
     },
     'prepare-rootfs': async ({ wanted, got }) => ({ rootfs: await images.prepareRootfs(wanted.task.id, got.image!) }),
-    'prepare-mounts': async ({ wanted, got }) => ({
+    'prepare-mounts': async (input) => ({
       mounts: await parts.mounts.prepare({
-        wanted,
-        image: got.image!,
-        rootfs: got.rootfs!,
-        dns: parts.gateway(),
-        hostname: hostnameOf(wanted),
+        wanted: input.wanted,
+        image: input.got.image!,
+        rootfs: input.got.rootfs!,
+        etc: await etcOf(parts, input),
       }),
     }),
-    'attach-network': async ({ wanted, signal }) => {
-      await parts.addressFree(wanted.task.address, wanted.task.id, signal);
-      return { network: await network.attach(attachmentOf(wanted)) };
-    },
-    create: async ({ wanted, got }) => {
+    'attach-network': async (input) => ({ network: await joinNetwork(parts, input) }),
+    create: async (input) => {
+      const { wanted, got } = input;
       const { task, template } = wanted;
       const { pid } = await runtime.create({
         id: task.id,
-        container: template.container,
+        // What the user says goes before what links give.
+        container: { ...template.container, env: [...(await linksOf(parts, input)), ...template.container.env] },
         image: got.image!.config,
         rootfs: got.rootfs!,
         mounts: got.mounts!,
-        hostname: hostnameOf(wanted),
-        netnsPath: got.network!.netnsPath,
+        hostname: await hostnameOf(parts, input),
+        network: got.network!,
         limits: template.limits,
         runtime: template.runtime,
         logPath: parts.logPath(task.id),
@@ -177,28 +176,31 @@ export async function removeRemains(
   for (const result of results) if (result.status === 'rejected') throw result.reason;
 }
 
-export function attachmentOf({ task, template }: Pick<TaskWanted, 'task' | 'template'>): Attachment {
-  return {
-    taskId: task.id,
-    address: task.address,
-    hostPorts: task.hostPorts,
-    serviceId: task.serviceId,
-    project: task.project,
-    networks: template.networks.map(({ network }) => network),
-    addresses: task.addresses,
-    bandwidth: template.bandwidth,
-    links: template.container.links,
-    dns: template.container.dns,
-  };
-}
-
 /** Where others reach it; none where it shares its host's address, whose connections are not all its own. */
 function addressesOf({ task, template }: Pick<TaskWanted, 'task' | 'template'>): readonly string[] {
   if (template.networkMode === 'host') return [];
   return [task.address, ...task.addresses.map(({ address }) => address)].filter((address) => address !== '');
 }
 
-/** As Docker does: the short id, unless told. */
-function hostnameOf(wanted: TaskWanted): string {
-  return wanted.template.container.hostname || wanted.task.id.slice(0, 12);
+/** What cannot be learnt of a linked service's image in time is not worth a task: its own words are enough. */
+async function linksOf(parts: StepParts, { wanted, signal }: StepInput): Promise<readonly string[]> {
+  const limit = new AbortController();
+  const timer = parts.clock.after(linkPatienceMs, () => limit.abort(new Fault('timeout', 'the images took too long')));
+  try {
+    const env = wanted.links.map(async (link) => {
+      const request: ImageRequest = {
+        reference: link.image,
+        digest: link.imageDigest,
+        pullPolicy: 'missing',
+        credential: parts.credential(link.image),
+        signal: AbortSignal.any([signal, limit.signal]),
+      };
+      const config = await parts.images.config(request).catch(() => undefined);
+      signal.throwIfAborted();
+      return linkEnv(wanted.task.serviceName, link, config);
+    });
+    return (await Promise.all(env)).flat();
+  } finally {
+    timer.cancel();
+  }
 }

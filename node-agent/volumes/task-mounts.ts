@@ -4,7 +4,7 @@ import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { TaskAssignment } from '#proto/model/assignment.ts';
 import { isId, type TaskId } from '#proto/model/ids.ts';
-import { writeEtcFiles } from '../runtime/etc-files.ts';
+import { type EtcSettings, etcMounts, writeEtcFiles } from '../runtime/etc-files.ts';
 import type { ImageConfig, PreparedMount, RootfsMount } from '../runtime/runtime.ts';
 import type { Volumes } from './volumes.ts';
 
@@ -12,9 +12,8 @@ export interface TaskMountsRequest {
   readonly wanted: Pick<TaskAssignment, 'task' | 'template'>;
   readonly image: { readonly config: ImageConfig };
   readonly rootfs: readonly RootfsMount[];
-  /** Of the gateway's resolver, for resolv.conf. */
-  readonly dns: string;
-  readonly hostname: string;
+  /** For the files that are made; or the task whose network it has: it has that one's files too. */
+  readonly etc: EtcSettings | { readonly of: TaskId };
 }
 
 export interface TaskMounts {
@@ -26,15 +25,11 @@ export interface TaskMounts {
   held(): Promise<readonly TaskId[]>;
 }
 
-/** `data`: the agent's directory; `task-files/` is made in it. `search`: domains of a project's names, for resolv.conf. */
-export function taskMounts(parts: {
-  readonly data: string;
-  readonly volumes: Volumes;
-  readonly search: (project: string) => readonly string[];
-}): TaskMounts {
+/** `data`: the agent's directory; `task-files/` is made in it. */
+export function taskMounts(parts: { readonly data: string; readonly volumes: Volumes }): TaskMounts {
   const files = join(parts.data, 'task-files');
   return {
-    async prepare({ wanted, image, rootfs, dns, hostname }) {
+    async prepare({ wanted, image, rootfs, etc }) {
       const { task, template } = wanted;
       const volumes = await parts.volumes.prepare({
         task: task.id,
@@ -43,14 +38,8 @@ export function taskMounts(parts: {
         rootfs,
         privileged: template.container.privileged,
       });
-      const made = writeEtcFiles(join(files, task.id), {
-        hostname,
-        address: task.address,
-        gateway: dns,
-        dns,
-        search: parts.search(task.project),
-        container: template.container,
-      });
+      const made =
+        'of' in etc ? etcMounts(join(files, etc.of)) : writeEtcFiles(join(files, task.id), etc, template.container);
       // What the user mounts there goes before what would be made.
       const taken = new Set(volumes.map(({ target }) => target));
       return [...made.filter(({ target }) => !taken.has(target)), ...volumes];

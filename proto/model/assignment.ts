@@ -10,6 +10,27 @@ export interface TaskAssignment {
   readonly template: TaskTemplate;
   /** What the image's tag meant when the revision was first run; empty: resolve the tag. */
   readonly imageDigest: string;
+  /** What its service links to, as far as it is there. */
+  readonly links: readonly LinkedService[];
+}
+
+/** A service that a task's own service links to: what the environment of Docker's links is made of. */
+export interface LinkedService {
+  readonly alias: string;
+  readonly service: string;
+  /** Empty: it has no one address (dnsrr). */
+  readonly vip: string;
+  /** Those it says it listens on; its image may say more. */
+  readonly ports: readonly LinkedPort[];
+  readonly env: readonly string[];
+  readonly image: string;
+  /** Empty: resolve the tag. */
+  readonly imageDigest: string;
+}
+
+export interface LinkedPort {
+  readonly number: number;
+  readonly protocol: Port['protocol'];
 }
 
 /** A service as every node's network sees it. */

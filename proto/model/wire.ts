@@ -189,6 +189,13 @@ function taskAssignmentFromWire(item: agent.TaskAssignment): TaskAssignment {
     task: taskFromWire(required('assignment.task', item.task)),
     template: templateFromWire(required('assignment.template', item.template)),
     imageDigest: item.imageDigest,
+    links: item.links.map((link) => ({
+      ...link,
+      ports: link.ports.map(({ number, protocol }) => ({
+        number,
+        protocol: oneOf('link.protocol', ['tcp', 'udp', 'sctp'], protocol),
+      })),
+    })),
   };
 }
 

@@ -72,7 +72,7 @@ async function openFloor() {
     rootfs: await images.prepareRootfs(model, image),
     mounts: [],
     hostname: 'floor',
-    netnsPath,
+    network: { path: netnsPath },
     limits: noResources,
     runtime: engine,
     logPath: join(directory, 'model.log'),

@@ -47,7 +47,7 @@ describe('a task on a node', () => {
     expect(task.startedAtMs).toBeGreaterThan(0);
     expect(task.imageDigest).toMatch(/^sha256:/);
     expect(host.network.attachments.has(id)).toBe(true);
-    expect(host.runtime.containers.get(id)!.request!.netnsPath).toBe(`/run/gantry/netns/${id}`);
+    expect(host.runtime.containers.get(id)!.request!.network).toEqual({ path: `/run/gantry/netns/${id}` });
     // Later tasks of the revision use what the tag meant to the first.
     await eventually(() => lab.store.snapshot.revisionOf(task.serviceId, 1)!.imageDigest === task.imageDigest);
   });

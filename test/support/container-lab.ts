@@ -45,7 +45,7 @@ export function shellRequest(
     rootfs: [{ type: 'bind', source: place.rootfs, options: ['rbind'] }],
     mounts: [],
     hostname: 'web-1',
-    netnsPath: place.netnsPath,
+    network: { path: place.netnsPath },
     limits: noResources,
     runtime: 'runc',
     logPath: join(place.logs, `${id}.log`),

@@ -77,6 +77,14 @@ export class FakeImages implements Images {
     return image;
   }
 
+  async config(request: ImageRequest): Promise<Image['config']> {
+    const reference = parseReference(request.reference);
+    if (this.#registry.failure) throw this.#registry.failure;
+    const image = this.#find(formatReference(reference), request.digest || reference.digest);
+    if (!image) throw new Fault('not-found', `${reference.registry} has no ${request.reference}`);
+    return image.config;
+  }
+
   #find(name: string, digest: string): Image | undefined {
     if (!digest) return this.#registry.images.get(name) ?? (this.#registry.any ? fakeImage(name) : undefined);
     for (const image of this.#registry.images.values()) if (image.digest === digest) return image;

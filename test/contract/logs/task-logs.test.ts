@@ -22,7 +22,7 @@ const hurried: Clock = {
   after: (ms, action) => systemClock.after(ms / 10, action),
   sleep: (ms, signal) => sleepOn(hurried, ms, signal),
 };
-const assignment = { task: aTask('t1'), template: aTemplate(), imageDigest: '' };
+const assignment = { task: aTask('t1'), template: aTemplate(), imageDigest: '', links: [] };
 const cluster = aCluster({ natsUrl: 'tls://127.0.0.1:1' });
 const membership = { node: aNode('h1'), cluster };
 

@@ -243,7 +243,7 @@ describe('all that is mounted into a task', () => {
   it('is its volumes and the files made for it, but for those it brings itself', async () => {
     const hosts = join(directory, 'hosts');
     writeFileSync(hosts, '');
-    const mounts = taskMounts({ data, volumes, search: (project) => [`${project}.test`] });
+    const mounts = taskMounts({ data, volumes });
     const id = newTaskId();
     used.push(id);
     const container = containerSpec('web', {
@@ -256,8 +256,16 @@ describe('all that is mounted into a task', () => {
       },
       image: { config: { ...emptyImage, volumes: ['/cache'] } },
       rootfs: [{ type: 'bind', source: image, options: ['rbind'] }],
-      dns: '10.1.0.1',
-      hostname: 'web-1',
+      etc: {
+        network: 'cluster',
+        hostname: 'web-1',
+        fullName: '1.web.shop.test',
+        addresses: ['10.1.0.7'],
+        gateway: '10.1.0.1',
+        nameserver: '10.1.0.1',
+        search: ['shop.test'],
+        links: [],
+      },
     });
     expect(made.map(({ target }) => target)).toEqual([
       '/etc/hostname',
@@ -267,6 +275,15 @@ describe('all that is mounted into a task', () => {
       '/cache',
     ]);
     expect(readFileSync(made[1]!.source, 'utf8')).toBe('nameserver 10.1.0.1\nsearch shop.test\n');
+    const beside = newTaskId();
+    used.push(beside);
+    const shared = await mounts.prepare({
+      wanted: { task: { id: beside } as Task, template: taskTemplate(containerSpec('sidecar')) },
+      image: { config: emptyImage },
+      rootfs: [{ type: 'bind', source: image, options: ['rbind'] }],
+      etc: { of: id },
+    });
+    expect(shared.map(({ source }) => source)).toEqual(expect.arrayContaining([made[0]!.source, made[1]!.source]));
     expect(await mounts.held()).toEqual([id]);
     await mounts.release(id);
     await mounts.release(id);

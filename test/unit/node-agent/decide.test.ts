@@ -18,7 +18,7 @@ const now = { wallMs: 1_000_000, monotonicMs: 50_000 };
 
 function wanted(task: Parameters<typeof aTask>[1] = {}, removed = false): TaskWanted {
   const template = aTemplate({ container: containerSpec('web:1', { stopGracePeriodMs: 5_000 }) });
-  return { task: aTask('t1', task), template, imageDigest: '', removed };
+  return { task: aTask('t1', task), template, imageDigest: '', links: [], removed };
 }
 
 function seen(fields: Partial<TaskSeen> = {}): TaskSeen {

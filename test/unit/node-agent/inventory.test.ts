@@ -6,7 +6,13 @@ import { assignmentToWire } from '#proto/model/wire.ts';
 import { aTask, aTemplate, idOf } from '#test/support/builders.ts';
 
 const task = (name: string) =>
-  assignmentToWire({ kind: 'task', task: aTask(name), template: aTemplate({ runtime: 'runc' }), imageDigest: '' });
+  assignmentToWire({
+    kind: 'task',
+    task: aTask(name),
+    template: aTemplate({ runtime: 'runc' }),
+    imageDigest: '',
+    links: [],
+  });
 const set = (fields: Partial<AssignmentSet>): AssignmentSet => ({
   epoch: 1,
   revision: 1,

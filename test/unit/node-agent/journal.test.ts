@@ -31,7 +31,8 @@ function status(name: string, message: string): TaskStatus {
     imageDigest: '',
   };
 }
-const item = (name: string) => ({ kind: 'task', task: aTask(name), template: aTemplate(), imageDigest: '' }) as const;
+const item = (name: string) =>
+  ({ kind: 'task', task: aTask(name), template: aTemplate(), imageDigest: '', links: [] }) as const;
 
 describe('the journal', () => {
   it('gives back after a restart what was last written', () => {

@@ -210,6 +210,29 @@ export interface TaskAssignment {
     | undefined;
   /** empty: resolve the tag */
   imageDigest: string;
+  /** what its service links to, as far as it is there */
+  links: LinkedService[];
+  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
+}
+
+/** A service that a task's own service links to: what the environment of Docker's links is made of. */
+export interface LinkedService {
+  alias: string;
+  service: string;
+  /** empty: it has no one address (dnsrr) */
+  vip: string;
+  /** those it says it listens on; its image may say more */
+  ports: LinkedPort[];
+  env: string[];
+  image: string;
+  imageDigest: string;
+  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
+}
+
+export interface LinkedPort {
+  number: number;
+  /** tcp | udp | sctp */
+  protocol: string;
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
@@ -2331,7 +2354,7 @@ export const Assignment: MessageFns<Assignment> = {
 };
 
 function createBaseTaskAssignment(): TaskAssignment {
-  return { task: undefined, template: undefined, imageDigest: "", _unknownFields: {} };
+  return { task: undefined, template: undefined, imageDigest: "", links: [], _unknownFields: {} };
 }
 
 export const TaskAssignment: MessageFns<TaskAssignment> = {
@@ -2344,6 +2367,9 @@ export const TaskAssignment: MessageFns<TaskAssignment> = {
     }
     if (message.imageDigest !== "") {
       writer.uint32(26).string(message.imageDigest);
+    }
+    for (const v of message.links) {
+      LinkedService.encode(v!, writer.uint32(34).fork()).join();
     }
     if (message._unknownFields !== undefined) {
       for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
@@ -2393,6 +2419,14 @@ export const TaskAssignment: MessageFns<TaskAssignment> = {
             message.imageDigest = reader.string();
             continue;
           }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.links.push(LinkedService.decode(reader, reader.uint32()));
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -2423,6 +2457,233 @@ export const TaskAssignment: MessageFns<TaskAssignment> = {
       ? TaskTemplate.fromPartial(object.template)
       : undefined;
     message.imageDigest = object.imageDigest ?? "";
+    message.links = object.links?.map((e) => LinkedService.fromPartial(e)) || [];
+    return message;
+  },
+};
+
+function createBaseLinkedService(): LinkedService {
+  return { alias: "", service: "", vip: "", ports: [], env: [], image: "", imageDigest: "", _unknownFields: {} };
+}
+
+export const LinkedService: MessageFns<LinkedService> = {
+  encode(message: LinkedService, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.alias !== "") {
+      writer.uint32(10).string(message.alias);
+    }
+    if (message.service !== "") {
+      writer.uint32(18).string(message.service);
+    }
+    if (message.vip !== "") {
+      writer.uint32(26).string(message.vip);
+    }
+    for (const v of message.ports) {
+      LinkedPort.encode(v!, writer.uint32(34).fork()).join();
+    }
+    for (const v of message.env) {
+      writer.uint32(42).string(v!);
+    }
+    if (message.image !== "") {
+      writer.uint32(50).string(message.image);
+    }
+    if (message.imageDigest !== "") {
+      writer.uint32(58).string(message.imageDigest);
+    }
+    if (message._unknownFields !== undefined) {
+      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
+        const tag = parseInt(key, 10);
+        for (const value of values) {
+          writer.uint32(tag).raw(value);
+        }
+      }
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): LinkedService {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseLinkedService();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.alias = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.service = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.vip = reader.string();
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.ports.push(LinkedPort.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.env.push(reader.string());
+            continue;
+          }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.image = reader.string();
+            continue;
+          }
+          case 7: {
+            if (tag !== 58) {
+              break;
+            }
+
+            message.imageDigest = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        const buf = reader.skip(tag & 7);
+
+        const list = message._unknownFields![tag];
+
+        if (list === undefined) {
+          message._unknownFields![tag] = [buf];
+        } else {
+          list.push(buf);
+        }
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<LinkedService>, I>>(base?: I): LinkedService {
+    return LinkedService.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<LinkedService>, I>>(object: I): LinkedService {
+    const message = createBaseLinkedService();
+    message.alias = object.alias ?? "";
+    message.service = object.service ?? "";
+    message.vip = object.vip ?? "";
+    message.ports = object.ports?.map((e) => LinkedPort.fromPartial(e)) || [];
+    message.env = object.env?.map((e) => e) || [];
+    message.image = object.image ?? "";
+    message.imageDigest = object.imageDigest ?? "";
+    return message;
+  },
+};
+
+function createBaseLinkedPort(): LinkedPort {
+  return { number: 0, protocol: "", _unknownFields: {} };
+}
+
+export const LinkedPort: MessageFns<LinkedPort> = {
+  encode(message: LinkedPort, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.number !== 0) {
+      writer.uint32(8).uint32(message.number);
+    }
+    if (message.protocol !== "") {
+      writer.uint32(18).string(message.protocol);
+    }
+    if (message._unknownFields !== undefined) {
+      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
+        const tag = parseInt(key, 10);
+        for (const value of values) {
+          writer.uint32(tag).raw(value);
+        }
+      }
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): LinkedPort {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseLinkedPort();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.number = reader.uint32();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.protocol = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        const buf = reader.skip(tag & 7);
+
+        const list = message._unknownFields![tag];
+
+        if (list === undefined) {
+          message._unknownFields![tag] = [buf];
+        } else {
+          list.push(buf);
+        }
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<LinkedPort>, I>>(base?: I): LinkedPort {
+    return LinkedPort.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<LinkedPort>, I>>(object: I): LinkedPort {
+    const message = createBaseLinkedPort();
+    message.number = object.number ?? 0;
+    message.protocol = object.protocol ?? "";
     return message;
   },
 };
