@@ -4,6 +4,8 @@ import type { NodeId } from '#proto/model/ids.ts';
 export interface Liveness {
   /** `clock.monotonic()` ms of the node's last beat; undefined: never since this leader began. */
   lastBeatAt(node: NodeId): number | undefined;
+  /** When its beats were hung up after the last of them, in the same ms; undefined: they were not. Its machine lives: a dead one says nothing. */
+  hungUpAt(node: NodeId): number | undefined;
   /**
    * Calls `listener` when a node's beats begin, begin again after a silence, or its stream ends. Calling it for every
    * beat is allowed and costs a look at one node. The result unsubscribes.

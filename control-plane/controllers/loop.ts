@@ -327,6 +327,7 @@ class Controllers {
       laggedUntilMs: this.#laggedUntilMs,
       deafUntilMs: this.#deafUntilMs,
       lastBeatAt: (node: Node) => liveness.lastBeatAt(node.id),
+      hungUpAt: (node: Node) => liveness.hungUpAt(node.id),
     };
     const { changes, deaf, wakeAtMs } = decideNodes(store.snapshot, hearing, clock.now());
     this.#deaf = deaf;

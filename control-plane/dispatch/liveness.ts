@@ -9,6 +9,7 @@ const newsAfterMs = 1_000;
 export class BeatLiveness implements Liveness {
   readonly #clock: Clock;
   readonly #last = new Map<NodeId, number>();
+  readonly #hungUp = new Map<NodeId, number>();
   readonly #listeners = new Set<(node: NodeId) => void>();
 
   constructor(clock: Clock) {
@@ -17,6 +18,10 @@ export class BeatLiveness implements Liveness {
 
   lastBeatAt(node: NodeId): number | undefined {
     return this.#last.get(node);
+  }
+
+  hungUpAt(node: NodeId): number | undefined {
+    return this.#hungUp.get(node);
   }
 
   onChange(listener: (node: NodeId) => void): () => void {
@@ -28,22 +33,26 @@ export class BeatLiveness implements Liveness {
     const now = this.#clock.monotonic();
     const last = this.#last.get(node);
     this.#last.set(node, now);
+    this.#hungUp.delete(node);
     if (last === undefined || now - last > newsAfterMs) this.#tell(node);
   }
 
   /** Its stream broke. The beats heard so far still count: only silence makes a node down. */
   hungUp(node: NodeId): void {
+    if (this.#last.has(node)) this.#hungUp.set(node, this.#clock.monotonic());
     this.#tell(node);
   }
 
   /** It is no member any more. */
   forget(node: NodeId): void {
     this.#last.delete(node);
+    this.#hungUp.delete(node);
   }
 
   /** A new leadership begins: every node gets its full grace again. */
   reset(): void {
     this.#last.clear();
+    this.#hungUp.clear();
   }
 
   #tell(node: NodeId): void {

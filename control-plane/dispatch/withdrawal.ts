@@ -6,10 +6,10 @@ import type { NodeId, TaskId } from '#proto/model/ids.ts';
 import { isServing, occupiesNode, type Task } from '#proto/model/task.ts';
 
 /**
- * Longest wait for the nodes. One that answers does so within milliseconds; an agent that is restarted needs a second or so,
+ * Longest wait for the nodes. One that answers does so within milliseconds; an agent that is restarted needs a second or two,
  * while its kernel goes on with the old table; one that has died is judged down before, and then is not waited for.
  */
-export const withdrawalLimitMs = 2_000;
+export const withdrawalLimitMs = 3_000;
 
 /** A node that may send to tasks, and the newest revision that its kernel and name server are known to hold. */
 export interface Sender {

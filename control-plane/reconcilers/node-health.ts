@@ -3,6 +3,11 @@ import type { Node } from '#proto/model/node.ts';
 
 /** Silence after which a node is down. Beats come every 200 ms. */
 export const silenceMs = 1_500;
+/**
+ * Silence allowed to a node whose agent hung up: its machine lives, or nobody had closed the connection, and so do its
+ * tasks. A new agent needs a second, on a machine with much to do two.
+ */
+export const restartMs = 3_000;
 /** Silence that is no longer chance: nodes fall silent together, but their deadlines do not come in the same instant. */
 export const quietMs = 750;
 /** Silence allowed to nodes that this leader has never heard: they have to find it first. */
@@ -20,6 +25,8 @@ export interface Hearing {
   /** We last heard nobody at all: who is heard again then is given the time of a new leader. 0: never. */
   readonly deafUntilMs: number;
   lastBeatAt(node: Node): number | undefined;
+  /** Its beats were hung up after the last; undefined: they were not. */
+  hungUpAt(node: Node): number | undefined;
 }
 
 export interface HealthAdvice {
@@ -46,7 +53,9 @@ export function judge(nodes: Iterable<Node>, hearing: Hearing): HealthAdvice {
     const heard = beat !== undefined;
     const lastMs = beat ?? leaderSinceMs;
     const deafMs = lastMs < deafUntilMs ? deafUntilMs + graceMs : 0;
-    const deadlineMs = Math.max(Math.max(lastMs, laggedUntilMs) + (heard ? silenceMs : graceMs), deafMs);
+    const hungUp = heard && (hearing.hungUpAt(node) ?? Number.NEGATIVE_INFINITY) >= beat;
+    const patienceMs = heard ? (hungUp ? restartMs : silenceMs) : graceMs;
+    const deadlineMs = Math.max(Math.max(lastMs, laggedUntilMs) + patienceMs, deafMs);
     const judged = node.state === 'ready' || (node.state === 'unknown' && node.bootId !== '');
     if (judged) {
       listening++;

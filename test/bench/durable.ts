@@ -57,7 +57,7 @@ try {
       await store.seen(await store.commit(changes.slice(at, at + 2_000), { epoch }));
   };
   await commit(nodeRecords());
-  const liveness = { lastBeatAt: () => systemClock.monotonic(), onChange: () => () => {} };
+  const liveness = { lastBeatAt: () => systemClock.monotonic(), hungUpAt: () => undefined, onChange: () => () => {} };
   void runControllers({ ...kernel, store, liveness }, epoch, scope.child());
   const total = services * replicas;
   let placed = 0;

@@ -11,9 +11,9 @@ import { aCluster, aNetwork, aNode, aTask } from '#test/support/builders.ts';
 import { DecidedCluster } from '#test/support/decided-cluster.ts';
 
 const network = '10.192.0.0/21';
-const part = fc.integer({ min: 0, max: 9 });
+const part = fc.constantFrom(0, 1, 1, 1, 2, 2, 3, 5, 9);
 const subnet = fc
-  .tuple(part, fc.constantFrom(0, 16, 128), fc.constantFrom(16, 22, 24, 25, 28))
+  .tuple(part, fc.constantFrom(0, 16, 128), fc.constantFrom(16, 22, 24, 24, 25, 28))
   .map(([n, low, prefix]) => {
     const size = 2 ** (32 - prefix);
     const base = Math.floor((n * 256 + low) / size) * size;
@@ -30,7 +30,7 @@ const facts = fc.record({
   pinnedSubnet: fc.oneof(fc.constant(''), subnet),
   foreignNetworks: foreign,
 });
-const host = fc.integer({ min: 0, max: 6 });
+const host = fc.integer({ min: 0, max: 3 });
 const action = fc.oneof(
   fc.record({ kind: fc.constant('join' as const), host, facts }),
   fc.record({ kind: fc.constant('describe' as const), host, facts }),
@@ -42,7 +42,14 @@ const action = fc.oneof(
 );
 
 /** All nodes are heard: health has no part in this. */
-const hearing = { now: 10_000, leaderSinceMs: 0, laggedUntilMs: 0, deafUntilMs: 0, lastBeatAt: () => 10_000 };
+const hearing = {
+  now: 10_000,
+  leaderSinceMs: 0,
+  laggedUntilMs: 0,
+  deafUntilMs: 0,
+  lastBeatAt: () => 10_000,
+  hungUpAt: () => undefined,
+};
 
 const blockOf = ({ base, prefix }: Cidr): Cidr =>
   prefix <= 24 ? { base, prefix } : { base: base - (base % 256), prefix: 24 };
@@ -126,7 +133,7 @@ class World {
 
 it('never overlap, are never taken from under tasks, and come to rest', () => {
   fc.assert(
-    fc.property(fc.array(action, { maxLength: 40 }), (actions) => {
+    fc.property(fc.array(action, { minLength: 20, maxLength: 60, size: 'max' }), (actions) => {
       const world = new World();
       for (const one of actions) {
         world.do(one);
@@ -144,7 +151,7 @@ it('never overlap, are never taken from under tasks, and come to rest', () => {
 
 it('of machines that join at once are all given, disjoint, and kept when their agents start again', () => {
   fc.assert(
-    fc.property(fc.uniqueArray(host, { minLength: 5, maxLength: 7 }), (hosts) => {
+    fc.property(fc.uniqueArray(fc.nat(99), { minLength: 5, maxLength: 7 }), (hosts) => {
       const world = new World();
       const unasked = { pinnedSubnet: '', foreignNetworks: [] };
       for (const index of hosts) world.do({ kind: 'join', host: index, facts: unasked });

@@ -1,6 +1,6 @@
 /** Silence makes a node down, unless it is we who do not hear. */
 import { describe, expect, it } from 'vitest';
-import { graceMs, judge, massSilenceMs, silenceMs } from '#control-plane/reconcilers/node-health.ts';
+import { graceMs, judge, massSilenceMs, restartMs, silenceMs } from '#control-plane/reconcilers/node-health.ts';
 import type { Node } from '#proto/model/node.ts';
 import { aNode } from '#test/support/builders.ts';
 
@@ -10,7 +10,7 @@ const names = ['h1', 'h2', 'h3', 'h4', 'h5'];
 function verdicts(
   now: number,
   beats: Record<string, number | undefined>,
-  options: { lagged?: number; deaf?: number; state?: Node['state'] } = {},
+  options: { lagged?: number; deaf?: number; state?: Node['state']; hungUp?: Record<string, number> } = {},
 ) {
   const nodes = names.map((name) => aNode(name, { state: options.state ?? 'ready' }));
   const advice = judge(nodes, {
@@ -19,6 +19,7 @@ function verdicts(
     laggedUntilMs: options.lagged ?? 0,
     deafUntilMs: options.deaf ?? 0,
     lastBeatAt: (node) => (node.name in beats ? beats[node.name] : now - 100),
+    hungUpAt: (node) => options.hungUp?.[node.name],
   });
   return { said: advice.verdicts.map(({ node, state }) => `${node.name}: ${state}`), wakeAtMs: advice.wakeAtMs };
 }
@@ -27,6 +28,17 @@ describe('the verdict over nodes', () => {
   it('is down after the silence, and not a moment before', () => {
     expect(verdicts(20_000, { h2: 20_000 - silenceMs + 1 }).said).toEqual([]);
     expect(verdicts(20_000, { h2: 20_000 - silenceMs }).said).toEqual(['h2: down']);
+  });
+
+  it('waits longer for an agent that hung up: its machine lives', () => {
+    const hungUp = { h2: 17_050 };
+    expect(verdicts(17_000 + restartMs - 1, { h2: 17_000 }, { hungUp })).toEqual({
+      said: [],
+      wakeAtMs: 17_000 + restartMs,
+    });
+    expect(verdicts(17_000 + restartMs, { h2: 17_000 }, { hungUp }).said).toEqual(['h2: down']);
+    // It was back after that, and has fallen silent since.
+    expect(verdicts(18_000 + silenceMs, { h2: 18_000 }, { hungUp }).said).toEqual(['h2: down']);
   });
 
   it('asks to be woken when the next node could be down', () => {
