@@ -438,7 +438,7 @@ function refuseSharedNetworks(services: readonly (ResolvedService | undefined)[]
   for (const { spec, networkMode } of named.values()) {
     const shared = sharedNetworkOf(networkMode.value);
     const owner = shared === undefined ? undefined : named.get(shared);
-    if (!owner) continue;
+    if (!owner || owner.spec === spec) continue;
     const problem = sharedNetworkProblem(spec, owner.spec);
     if (problem) refuse(findings, networkMode.place, problem.message, problem.remedy);
   }
