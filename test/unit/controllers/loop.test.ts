@@ -3,7 +3,7 @@ import { afterEach, describe, expect, it } from 'vitest';
 import { emptyMount } from '#control-plane/compose/mounts.ts';
 import { runControllers } from '#control-plane/controllers/loop.ts';
 import { BeatLiveness } from '#control-plane/dispatch/liveness.ts';
-import { createService, scaleService } from '#control-plane/reconcilers/service-changes.ts';
+import { createService, removeService, scaleService } from '#control-plane/reconcilers/service-changes.ts';
 import { MemoryEtcd, type MemoryStore } from '#control-plane/store/memory-store.ts';
 import type { Change } from '#control-plane/store/records.ts';
 import { Fault } from '#proto/kernel/errors.ts';
@@ -12,7 +12,7 @@ import { newId, seededRandom } from '#proto/kernel/random.ts';
 import { Scope } from '#proto/kernel/scope.ts';
 import { containerSpec } from '#proto/model/service.ts';
 import { isActive, type Task } from '#proto/model/task.ts';
-import { aNode, aSpec, aTemplate } from '#test/support/builders.ts';
+import { aNetwork, aNode, aSpec, aTemplate } from '#test/support/builders.ts';
 import { FakeClock } from '#test/support/fake-clock.ts';
 
 const scopes: Scope[] = [];
@@ -159,5 +159,35 @@ describe('the controllers', () => {
     await scope.close();
     await clock.pass(1);
     expect(ended()).toBe(true);
+  });
+
+  it('remove a project’s network with its last service, and look at who is beside tasks that changed', async () => {
+    const { clock, etcd, store, wish, active } = await controllers();
+    const attached = aTemplate({ networks: [{ network: 'demo_default', aliases: [], ipv4Address: '' }] });
+    const network = aNetwork('demo_default');
+    etcd.commit([{ table: 'network', key: network.spec.name, value: network, expect: 0 }], undefined);
+    etcd.commit(createService(wish, aSpec('web', { replicas: 2, template: attached })), undefined);
+    const side = aSpec('side', { replicas: 2, template: aTemplate({ networkMode: 'service:web' }) });
+    etcd.commit(createService(wish, side), undefined);
+    await clock.pass(500);
+    const places = (name: string) =>
+      active()
+        .filter(({ serviceName }) => serviceName === name)
+        .map(({ slot, nodeName, address }) => [slot, nodeName, address])
+        .sort();
+    expect(places('side')).toEqual(places('web'));
+    expect(places('side')).toHaveLength(2);
+    expect(store.snapshot.count('network')).toBe(1);
+    for (const { id } of [...store.snapshot.all('service')])
+      etcd.commit(removeService({ ...wish, snapshot: store.snapshot }, id), undefined);
+    await clock.pass(500);
+    expect(store.snapshot.count('network')).toBe(1);
+    for (const task of [...store.snapshot.all('task')]) {
+      const expect = store.snapshot.get('task', task.id)!.modRevision;
+      etcd.commit([{ table: 'task', key: task.id, value: { ...task, state: 'shutdown' }, expect }], undefined);
+    }
+    await clock.pass(1_000);
+    expect(store.snapshot.count('service')).toBe(0);
+    expect(store.snapshot.count('network')).toBe(0);
   });
 });
