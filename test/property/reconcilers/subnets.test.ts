@@ -5,9 +5,10 @@ import { decideNodes } from '#control-plane/reconcilers/decide-nodes.ts';
 import { keyOf } from '#control-plane/store/snapshot.ts';
 import { type Cidr, contains, nthAddress, overlaps, parseCidr } from '#net/plan/cidr.ts';
 
+import { nodeId } from '#proto/model/ids.ts';
 import type { Node } from '#proto/model/node.ts';
 import { isTerminal } from '#proto/model/task.ts';
-import { aCluster, aNetwork, aNode, aTask } from '#test/support/builders.ts';
+import { aCluster, aNetwork, aNode, aTask, idOf } from '#test/support/builders.ts';
 import { DecidedCluster } from '#test/support/decided-cluster.ts';
 
 const network = '10.192.0.0/21';
@@ -79,8 +80,10 @@ class World {
     } else if (one.kind === 'wait') cluster.now += 61_000;
     else {
       const node = this.node(one.host);
+      // Who joins again after it was removed is another node.
+      const id = nodeId(idOf(`h${one.host}x${this.#made++}`));
       if (one.kind === 'join' && !node)
-        cluster.put('node', aNode(`h${one.host}`, { subnet: '', state: 'unknown', ...one.facts }));
+        cluster.put('node', aNode(`h${one.host}`, { id, subnet: '', state: 'unknown', ...one.facts }));
       if (!node) return;
       if (one.kind === 'describe') cluster.put('node', { ...node, ...one.facts });
       if (one.kind === 'run' && node.subnet !== '') {
@@ -151,7 +154,7 @@ it('never overlap, are never taken from under tasks, and come to rest', () => {
 
 it('of machines that join at once are all given, disjoint, and kept when their agents start again', () => {
   fc.assert(
-    fc.property(fc.uniqueArray(fc.nat(99), { minLength: 5, maxLength: 7 }), (hosts) => {
+    fc.property(fc.uniqueArray(fc.integer({ min: 1, max: 9 }), { minLength: 5, maxLength: 7 }), (hosts) => {
       const world = new World();
       const unasked = { pinnedSubnet: '', foreignNetworks: [] };
       for (const index of hosts) world.do({ kind: 'join', host: index, facts: unasked });
