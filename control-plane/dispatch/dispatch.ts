@@ -56,6 +56,8 @@ export class Dispatch {
   #tick: Timer | undefined;
   #broadcastAtMs = Number.NEGATIVE_INFINITY;
   readonly #withdrawals = new Withdrawals();
+  /** Who has applied this holds all withdrawals so far. */
+  #withdrawnRevision = 0;
   /** Of the next look at what is withheld, and when it is due (monotonic ms). */
   #look: { readonly timer: Timer; readonly atMs: number } | undefined;
 
@@ -109,6 +111,7 @@ export class Dispatch {
         unseal: this.#parts.unseal,
         heartbeatPeriodMs,
         epoch: () => this.epoch,
+        greeted: () => this.#greeted(node),
         withheld: (task) => this.#withdrawals.holds(task),
         applied: () => {
           this.#withdrawals.caughtUp(node);
@@ -185,7 +188,16 @@ export class Dispatch {
   /** What the last leader told nobody knows: stops wait for the evidence of this one. */
   #withholdAll(): void {
     const { snapshot } = this.#parts.store;
+    this.#withdrawnRevision = snapshot.revision;
     this.#withhold(snapshot.revision, [...snapshot.all('task')].filter(isLeaving));
+  }
+
+  /** What it could not be told while it was away waits for the others as if it were told to stop now. */
+  #greeted(node: NodeId): void {
+    const leaving = [...this.#parts.store.snapshot.tasksOnNode(node)].filter(isLeaving);
+    this.#withdrawals.caughtUp(node);
+    this.#withhold(this.#withdrawnRevision, leaving);
+    this.#lookSoon(0);
   }
 
   #withhold(revision: number, tasks: readonly Task[]): void {
@@ -204,6 +216,8 @@ export class Dispatch {
       if (leavesService(before, after)) leaving.push(after);
       else if (!after || !occupiesNode(after)) this.#withdrawals.drop(change.key as TaskId);
     }
+    if (leaving.length === 0) return;
+    this.#withdrawnRevision = delta.revision;
     this.#withhold(delta.revision, leaving);
   }
 
@@ -212,7 +226,7 @@ export class Dispatch {
     for (const node of this.#parts.store.snapshot.all('node')) {
       const session = this.#sessions.get(node.id);
       if (node.subnet === '' || !(node.state === 'ready' || session?.live)) continue;
-      yield { id: node.id, appliedRevision: session?.appliedRevision ?? 0 };
+      yield { id: node.id, appliedRevision: session?.live ? session.appliedRevision : undefined };
     }
   }
 

@@ -35,6 +35,8 @@ export interface SessionParts {
   readonly epoch: () => number | undefined;
   /** The node is not to hear yet that this task is to stop. */
   readonly withheld: (task: TaskId) => boolean;
+  /** The node has said hello; called before it is told anything. */
+  readonly greeted: () => void;
   /** `appliedRevision` is a newer one. */
   readonly applied: () => void;
 }
@@ -188,6 +190,7 @@ export class NodeSession {
     if (hello.node) writer.describe(this.node, descriptionOf(nodeFromWire(hello.node)));
     this.#report(hello.tasks);
     this.#live = true;
+    this.#parts.greeted();
     log.info('node connected', { node: this.node, epoch, count: hello.tasks.length });
     this.welcome();
     this.sendAll();

@@ -11,10 +11,11 @@ import { isServing, occupiesNode, type Task } from '#proto/model/task.ts';
  */
 export const withdrawalLimitMs = 3_000;
 
-/** A node that may send to tasks, and the newest revision that its kernel and name server are known to hold. */
+/** A node that may send to tasks. */
 export interface Sender {
   readonly id: NodeId;
-  readonly appliedRevision: number;
+  /** The newest revision that its kernel and name server are known to hold; undefined: it has no session. */
+  readonly appliedRevision: number | undefined;
 }
 
 /** What left service in one step of the store. */
@@ -43,7 +44,7 @@ export class Withdrawals {
   /** By revision, the oldest first. */
   #departures: Departure[] = [];
   readonly #held = new Map<TaskId, Departure>();
-  /** Nodes that were waited for in vain: nobody waits for them again before they have caught up. */
+  /** Nodes with a session that were waited for in vain: nobody waits for them again before they have caught up. */
   readonly #overdue = new Set<NodeId>();
 
   get waiting(): boolean {
@@ -76,7 +77,7 @@ export class Withdrawals {
     if (departure.tasks.size === 0) this.#departures = this.#departures.filter((other) => other !== departure);
   }
 
-  /** The node holds a newer revision than before. */
+  /** The node holds a newer revision than before, or has a new session. */
   caughtUp(node: NodeId): void {
     this.#overdue.delete(node);
   }
@@ -90,11 +91,12 @@ export class Withdrawals {
     for (const sender of senders) {
       if (this.#overdue.has(sender.id)) continue;
       known.push(sender);
-      everywhere = Math.min(everywhere, sender.appliedRevision);
+      everywhere = Math.min(everywhere, sender.appliedRevision ?? 0);
     }
     const due = ({ revision, sinceMs }: Departure) => revision <= everywhere || nowMs >= sinceMs + withdrawalLimitMs;
     const newest = this.#departures.findLast(due)?.revision ?? 0;
-    for (const { id, appliedRevision } of known) if (appliedRevision < newest) this.#overdue.add(id);
+    // One without a session is about to come back, or to be down.
+    for (const { id, appliedRevision: held } of known) if (held !== undefined && held < newest) this.#overdue.add(id);
     // One that is newer and due makes no older one wait: whoever is behind is waited for no longer.
     while (this.#departures[0] && this.#departures[0].revision <= newest) {
       for (const [task, node] of this.#departures.shift()!.tasks) {

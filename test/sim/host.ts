@@ -103,6 +103,13 @@ export class Host {
         super.start(container);
         host.#world.started(host, container.request.id);
         if (host.doomed) host.crashAgent();
+        const { address } = host.boot!.network.attachments.get(container.request.id) ?? {};
+        // Somebody talks to a third of all tasks, and never hangs up.
+        if (address) host.boot!.network.open.set(address, host.#random.int(3) === 0 ? 1 : 0);
+      }
+      override signal(container: Parameters<FakeContainerHost['signal']>[0], signal: number): void {
+        host.#world.signalled(host, container.request.id);
+        super.signal(container, signal);
       }
     })(machine);
     for (const [id, lost] of this.#lost) containers.containers.set(id, lost);

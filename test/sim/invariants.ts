@@ -1,5 +1,6 @@
 /** What must hold whatever goes wrong: small objects, each with a name, asked at every step of the store, every look at the hosts, and when all is quiet. */
 import { itemsOf } from '#control-plane/dispatch/assign.ts';
+import { leavesService, withdrawalLimitMs } from '#control-plane/dispatch/withdrawal.ts';
 import type { Change, Delta } from '#control-plane/store/records.ts';
 import type { Snapshot } from '#control-plane/store/snapshot.ts';
 import { containsAddress } from '#net/plan/cidr.ts';
@@ -26,6 +27,8 @@ export interface Invariant {
   committed?(commit: Committed, world: World): void;
   /** A process has been started on a host. */
   started?(host: Host, task: TaskId, world: World): void;
+  /** A signal is sent to a process of a host. */
+  signalled?(host: Host, task: TaskId, world: World): void;
   /** Every 50 ms. */
   look?(world: World): void;
   /** Nothing has gone wrong for a while, but not all need be settled. */
@@ -50,6 +53,7 @@ export function invariants(): readonly Invariant[] {
     processesHaveTheirAddress,
     onlyWhatIsAssignedRuns(),
     viewsAreCurrent(),
+    stopsComeLast(),
   ];
 }
 
@@ -262,8 +266,8 @@ const processesHaveTheirAddress: Invariant = {
   },
 };
 
-/** The grace period of a stop, and some more. An agent that is started again begins it again. */
-const unwantedMs = 15_000;
+/** A stop's wait for other nodes, its drain and its grace period, and some more. An agent that is started again begins it again. */
+const unwantedMs = 17_000;
 
 function onlyWhatIsAssignedRuns(): Invariant {
   const since = new Map<string, number>();
@@ -319,6 +323,34 @@ function viewsAreCurrent(): Invariant {
             assert(forMs <= newsMs, `${host.name} balances ${name} to ${taskId}, which has not served for ${forMs} ms`);
           }
         }
+      }
+    },
+  };
+}
+
+function stopsComeLast(): Invariant {
+  const leftAt = new Map<TaskId, number>();
+  return {
+    name: 'nothing is told to stop while a node that answers sends to it',
+    step({ changes }, { clock }) {
+      for (const { table, key, before, after } of changes) {
+        if (table === 'task' && leavesService(before, after)) leftAt.set(key as TaskId, clock.monotonic());
+      }
+    },
+    signalled(host, id, { truth, hosts, tied, clock }) {
+      const task = truth.task(id);
+      const atMs = leftAt.get(id);
+      if (!task || atMs === undefined || isTerminal(task.state) || task.nodeId !== host.id) return;
+      // By its own verdict, or because it is no member any more, a node stops what it has at once.
+      if (host.journal?.status(id)?.health === 'unhealthy' || !truth.node(host.id)) return;
+      const forMs = clock.monotonic() - atMs;
+      if (forMs >= withdrawalLimitMs) return;
+      for (const other of hosts) {
+        // Of one whose kernel refuses, nobody waits a second time.
+        if (!tied(other) || other.boot?.network.behind) continue;
+        const backends = other.boot?.network.wanted?.endpoints.flatMap((endpoint) => endpoint.backends) ?? [];
+        const sends = backends.some(({ taskId, serving }) => taskId === id && serving);
+        assert(!sends, `${nameOf(task)} was signalled after ${forMs} ms, and ${other.name} still sends to it`);
       }
     },
   };

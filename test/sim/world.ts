@@ -156,6 +156,9 @@ export class World {
     this.trace.note(`${host.name} runs ${task}`);
     this.#check((invariant) => invariant.started?.(host, task, this));
   }
+  signalled(host: Host, task: TaskId): void {
+    this.#check((invariant) => invariant.signalled?.(host, task, this));
+  }
   /** Called while nothing goes wrong. */
   calm(): void {
     this.#check((invariant) => invariant.calm?.(this));

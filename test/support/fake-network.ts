@@ -8,6 +8,8 @@ import type { TaskId } from '#proto/model/ids.ts';
 export class FakeNetwork implements Network {
   /** The last wish that was applied. */
   wanted: NetworkWanted | undefined;
+  /** The last wish could not be applied. */
+  behind = false;
   readonly attachments = new Map<TaskId, Attachment>();
   /** What `connections` says of an address; 0 for one that is not in here. */
   readonly open = new Map<string, number>();
@@ -35,7 +37,9 @@ export class FakeNetwork implements Network {
 
   async apply(wanted: NetworkWanted): Promise<void> {
     await this.#held;
+    this.behind = true;
     this.#check();
+    this.behind = false;
     this.wanted = wanted;
   }
 

@@ -80,6 +80,16 @@ describe('a stop', () => {
     expect(names(stops.release(hold({ h1: 11, h2: 10 }), 6_001))).toEqual([]);
   });
 
+  it('waits each time for a node without a session: it comes back, or is soon down', () => {
+    const stops = new Withdrawals();
+    const away = [...hold({ h1: 20 }), { id: h2, appliedRevision: undefined }];
+    stops.withhold(7, [stopped], 0);
+    expect(names(stops.release(away, withdrawalLimitMs - 1))).toEqual([]);
+    expect(names(stops.release(away, withdrawalLimitMs))).toEqual([stopped.id]);
+    stops.withhold(9, [stopped], 10_000);
+    expect(names(stops.release(away, 10_001))).toEqual([]);
+  });
+
   it('does not wait for a node that is not there any more', () => {
     const stops = new Withdrawals();
     stops.withhold(7, [stopped], 0);
