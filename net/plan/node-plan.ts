@@ -251,6 +251,7 @@ function firewallOf(input: PlanInput, { ways, networks, tasks, balanced }: Firew
     gateway: family.address(gatewayOf(input.subnet)) as string,
     bridge: bridgeName,
     isolated: networks.isolated,
+    encrypted: input.encryption === 'wireguard',
   };
   const dispatch = new Map([...names].map((name) => [name, dispatchChain(name, family.name)]));
   for (const [name, reach] of tasks.reaches) dispatch.set(name, reachChain(reach, words));
@@ -286,18 +287,28 @@ function planWays(input: PlanInput, around: Surroundings): Ways {
   const wanted = { ...input, bridge: bridgeName };
   const list = waysOf(input, around);
   const paths = returnPaths(wanted, list, around.macs);
+  const tunnel = tunnelOf(input, list, around);
   return {
     list,
     missing: waysMissing(input, list),
     routes: new Map([...routesOf(wanted, list), ...paths.routes].map((route) => [routeKey(route), route])),
     rules: new Map(paths.rules.map((rule) => [describeRule(rule), rule])),
-    tunnel: tunnelOf(input, list, around),
+    tunnel,
     wireguard: wireguardOf(list, around),
     groups: new Map([
       ['hosts', { elements: hostsOf(input, list), chains: [] }],
       ['peers', { elements: paths.elements, chains: [] }],
+      ['tunnels', { elements: tunnelEnds(tunnel), chains: [] }],
     ]),
   };
+}
+
+/** Whom tunnels' packets are from and for. */
+function tunnelEnds(tunnel: Tunnel | undefined): Elements {
+  if (!tunnel) return new Map();
+  const { local } = tunnel.device;
+  const peers = [...tunnel.forwarding.values()].map((underlay) => [`tunnels ${underlay} . ${local}`, ''] as const);
+  return new Map([[`tunnel_ends ${local}`, ''], ...peers]);
 }
 
 /** Of our own devices the loose reverse path check is made: what comes by a tunnel may be from anywhere. */

@@ -13,8 +13,8 @@ const lastNumber = 0x7fff;
 /** The zones of ours, in nft's language. */
 export const zones = `${firstNumber}-${lastNumber}`;
 /** The packet mark of a reply is this, and the number in the lower half. */
-const replyMark = 0x47000000;
-const replyMask = 0xff000000;
+export const replyMark = 0x47000000;
+export const replyMask = 0xff000000;
 /** The priorities of our policy rules: three that nobody else uses. */
 const priority = { skip: 18200, lookup: 18201, end: 18202 } as const;
 

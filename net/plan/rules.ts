@@ -1,8 +1,10 @@
 /** The text of our nftables tables, one for each family: maps, base chains, and the dispatch chains, one per number of backends and per reach. */
 import type { FamilyName } from './family.ts';
 import { type Reach, reachChainName } from './isolation.ts';
-import { zones } from './return-path.ts';
+import { replyMark, replyMask, zones } from './return-path.ts';
 import { bucketCount } from './sticky.ts';
+import { tunnelName, tunnelPort, wireguardName } from './tunnel.ts';
+import { endOf } from './ways.ts';
 
 /** The table we own, in family ip and, where some network has IPv6, in ip6. Everything outside of it is somebody else's. */
 export const tableName = 'gantry';
@@ -33,6 +35,9 @@ function setsOf(family: FamilyName): Record<string, string> {
     reply_marks: 'map reply_marks { typeof ct original zone : meta mark; }',
     direct: `set direct { type ${type}; flags interval; }`,
     returning: `set returning { type ${type} . ${type}; flags interval; }`,
+    ...(family === 'ip'
+      ? { tunnels: 'set tunnels { type ipv4_addr . ipv4_addr; }', tunnel_ends: 'set tunnel_ends { type ipv4_addr; }' }
+      : {}),
   };
 }
 
@@ -46,6 +51,8 @@ export interface RuleWords {
   readonly bridge: string;
   /** Tasks reach those whom they share a network with, and send by their own addresses: false where no network is known. */
   readonly isolated: boolean;
+  /** No packet of the cluster leaves this node in clear. */
+  readonly encrypted: boolean;
 }
 
 /**
@@ -61,7 +68,9 @@ export interface RuleWords {
  *   towards a node that is not known to be on the link, towards a task with the network of another host, and back to the
  *   very host that it came from;
  * - a task that reaches itself by its VIP is masqueraded, or it would take its own packet for a forgery;
- * - tasks are reached from outside by what is published alone: not routed to directly, except by the cluster's hosts.
+ * - tasks are reached from outside by what is published alone: not routed to directly, except by the cluster's hosts;
+ * - tunnels' own packets are taken from peers alone, and conntrack does not look at them; those for an address within
+ *   WireGuard neither come nor go by another link. Connections agree on segments that fit the narrowest route (`rt mtu`).
  */
 export function declarationsOf(words: RuleWords, dispatchChains: ReadonlyMap<string, string>): Declarations {
   const { family, subnet, network, vipNetwork, gateway, isolated } = words;
@@ -77,6 +86,11 @@ export function declarationsOf(words: RuleWords, dispatchChains: ReadonlyMap<str
   const byAddress = family === 'ip' ? '' : `${saddr} != fe80::/10 ${saddr} != :: `;
   chain('incoming', [
     'type filter hook prerouting priority -300; policy accept',
+    ...tunnelPackets(words, (end) => [
+      `${daddr} ${end} iifname != "${wireguardName}" drop`,
+      `${saddr} . ${daddr} @tunnels notrack accept`,
+      `${daddr} @tunnel_ends drop`,
+    ]),
     ...(isolated ? [`iifname ${bridge} ${byAddress}ether saddr . ${saddr} != @sources drop`] : []),
     `${saddr} != ${network} ${daddr} ${subnet} ct original zone set ether saddr map @ingress`,
   ]);
@@ -84,6 +98,14 @@ export function declarationsOf(words: RuleWords, dispatchChains: ReadonlyMap<str
     'type filter hook prerouting priority -150; policy accept',
     `iifname ${bridge} ct direction reply meta mark set ct original zone map @reply_marks`,
   ]);
+  chain('outgoing', [
+    'type filter hook output priority -300; policy accept',
+    ...tunnelPackets(words, (end) => [
+      `${saddr} ${end} oifname != { "${tunnelName}", "${wireguardName}" } drop`,
+      `${daddr} . ${saddr} @tunnels notrack accept`,
+    ]),
+  ]);
+  if (words.encrypted) chain('wire', inClear(words));
   chain('prerouting', ['type nat hook prerouting priority -100; policy accept', `${daddr} vmap @services`, published]);
   chain('output', [
     'type nat hook output priority -100; policy accept',
@@ -101,6 +123,7 @@ export function declarationsOf(words: RuleWords, dispatchChains: ReadonlyMap<str
   ]);
   chain('forward', [
     'type filter hook forward priority 0; policy accept',
+    'tcp flags syn tcp option maxseg size set rt mtu',
     'ct state established,related accept',
     // Of a connection that was forgotten with its backend: picked up in the middle, it would be led to another one.
     'ct state new ct status dnat tcp flags & (fin | syn | rst | ack) != syn reject with tcp reset',
@@ -124,6 +147,21 @@ export function declarationsOf(words: RuleWords, dispatchChains: ReadonlyMap<str
     `ct status dnat ${redirects} drop`,
   ]);
   return declarations;
+}
+
+/** `end`: this node's address within WireGuard. */
+function tunnelPackets({ family, subnet }: RuleWords, rules: (end: string) => readonly string[]): readonly string[] {
+  return family === 'ip' ? rules(endOf(subnet)).map((rule) => `udp dport ${tunnelPort} ${rule}`) : [];
+}
+
+/** While a device is missing, its routes are too, and packets would go as others lead: they had better not go. */
+function inClear({ family, network, bridge }: RuleWords): readonly string[] {
+  const ours = [bridge, tunnelName, wireguardName, 'lo'].map((link) => `"${link}"`).join(', ');
+  return [
+    'type filter hook postrouting priority 300; policy accept',
+    `${family} daddr ${network} oifname != { ${ours} } drop`,
+    `meta mark & ${replyMask} == ${replyMark} oifname != "${tunnelName}" drop`,
+  ];
 }
 
 function chainBody(name: string, rules: readonly string[]): string {

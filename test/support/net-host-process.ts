@@ -24,6 +24,7 @@ const calls: Record<string, (argument: never) => Promise<unknown>> = {
   detach: (id) => network.detach(id),
   attached: () => network.attached(),
   connections: async (addresses: readonly string[]) => [...(await network.connections(addresses))],
+  wireguardKey: async () => network.wireguardKey,
   close: () => network.close(),
   /** Ends the network as an uninstall does; what was removed. */
   async reset() {

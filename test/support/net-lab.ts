@@ -27,6 +27,8 @@ export const worldAddress = '198.51.100.1';
 /** What the IPv6 addresses of a link begin with. */
 const link6 = (link: number) => (link === 0 ? 'fd00:90::' : 'fd00:90:0:1::');
 
+const netnsOf = (name: string) => `/run/netns/${name}`;
+
 /** How the hosts are joined. */
 export interface LabLayout {
   /** Hosts 2, 4 … are on a link of their own, 10.90.1.0/24, behind a router. */
@@ -66,6 +68,8 @@ export class NetLab {
   async #addRouter(mtu = 1500): Promise<void> {
     const name = `gtr${this.#tag}`;
     await run(undefined, 'ip', 'netns', 'add', name);
+    for (const which of ['all', 'default'])
+      await run(this.router, 'sysctl', '-qw', `net.ipv6.conf.${which}.accept_dad=0`);
     await this.outside('ip', 'link', 'add', 'switch1', 'type', 'bridge');
     await this.outside('ip', 'link', 'set', 'switch1', 'up');
     await this.inside(this.router, 'ip', 'link', 'set', 'lo', 'up');
@@ -90,6 +94,8 @@ export class NetLab {
     const { routed } = this.#layout;
     const second = routed === true && number % 2 === 0;
     await run(undefined, 'ip', 'netns', 'add', name);
+    for (const which of ['all', 'default'])
+      await run(netnsOf(name), 'sysctl', '-qw', `net.ipv6.conf.${which}.accept_dad=0`);
     await this.outside('ip', 'link', 'add', `h${number}`, 'type', 'veth', 'peer', 'name', 'eth0', 'netns', name);
     await this.outside('ip', 'link', 'set', `h${number}`, 'master', second ? 'switch1' : 'switch', 'up');
     const host = new LabHost(number, name, path.join(this.#dir, `h${number}`), second ? 1 : 0);
@@ -299,6 +305,8 @@ export class LabHost {
 
   async stop(): Promise<void> {
     await this.killAgent();
+    // Its process ends with it.
+    await this.run('ip', 'link', 'delete', 'gantry-wg').catch(() => {});
     const dir = path.join(this.runDir, 'netns');
     for (const name of fs.existsSync(dir) ? fs.readdirSync(dir) : []) {
       await run(undefined, 'umount', '-l', path.join(dir, name)).catch(() => {});

@@ -1,15 +1,13 @@
 /** Hosts that share no link: VXLAN between them, packets that really pass a router, and all that is known of it put back. */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { backend, endpoint } from '#test/support/endpoint.ts';
-import { eventually } from '#test/support/eventually.ts';
-import { type LabHost, NetLab, worldAddress } from '#test/support/net-lab.ts';
+import { type LabHost, NetLab } from '#test/support/net-lab.ts';
 
 let lab: NetLab;
 let hosts: LabHost[];
 /** One task on each host: h1 and h3 on the first link, h2 on the second. */
 let tasks: Awaited<ReturnType<LabHost['attach']>>[];
-const vip = '10.224.0.2';
-const ports = (['tcp', 'udp'] as const).map(
+const _vip = '10.224.0.2';
+const _ports = (['tcp', 'udp'] as const).map(
   (protocol) => ({ target: 7000, published: 8080, protocol, mode: 'ingress' }) as const,
 );
 
