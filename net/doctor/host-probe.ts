@@ -6,6 +6,7 @@ import type { Fault } from '#proto/kernel/errors.ts';
 import type { Hop } from '#proto/model/net-finding.ts';
 import { broken, good, inLooks, isWrong, looked, type Say, unknown } from './fact.ts';
 import { askName } from './name-probe.ts';
+import { inHistory, isStubborn } from './repair-log.ts';
 import { arpOwners } from './sockets.ts';
 import type { View } from './view.ts';
 
@@ -13,8 +14,6 @@ const lookForMs = 600;
 const lookEveryMs = 50;
 const tableEveryMs = 200;
 const arpWaitMs = 400;
-/** Repairs of the same thing within a minute that cannot be chance. */
-const stubborn = 3;
 
 export async function probeHost(view: View, say: Say): Promise<void> {
   await Promise.all([
@@ -46,7 +45,7 @@ export function hopOf(kind: NetStep['kind']): Hop | undefined {
       return 'route';
     case 'table-replace':
     case 'table-update':
-      return 'vip';
+      return 'table';
     default:
       return 'tunnel';
   }
@@ -59,7 +58,7 @@ const remedies: Readonly<Partial<Record<Hop, string>>> = {
   address: 'find what changes the links gt* (NetworkManager, systemd-networkd?) and have it leave them alone',
   route: 'find what removes it: ip monitor route; the agent puts it back on its own',
   tunnel: 'find what changes the links gantry* (NetworkManager, systemd-networkd?) and have it leave them alone',
-  vip: 'find what changes it: nft monitor; the agent puts it back on its own',
+  table: 'find what changes it: nft monitor; the agent puts it back on its own',
 };
 const remedyOf = (hop: Hop) => remedies[hop] ?? 'see gantry net show';
 
@@ -80,17 +79,11 @@ async function links(view: View, say: Say): Promise<void> {
     seen.add(hop);
     say(broken(hop, `${why}${inLooks(count, looks)}${againAndAgain(view, why)}`, remedyOf(hop), { subject: why }));
   }
-  for (const { kind, message, count } of view.repairs()) {
+  for (const { kind, message } of view.repairs().filter(isStubborn)) {
     const hop = hopOf(kind);
-    if (!hop || count < stubborn || seen.has(hop)) continue;
+    if (!hop || seen.has(hop)) continue;
     seen.add(hop);
-    say(
-      broken(
-        hop,
-        `${message}: put right ${count} times in the last minute, somebody breaks it again and again`,
-        remedyOf(hop),
-      ),
-    );
+    say(broken(hop, `${message}${againAndAgain(view, message)}`, remedyOf(hop)));
   }
   const names = {
     forwarding: 'it forwards',
@@ -101,8 +94,7 @@ async function links(view: View, say: Say): Promise<void> {
 }
 
 function againAndAgain(view: View, message: string): string {
-  const count = view.repairs().find((one) => one.message === message)?.count ?? 0;
-  return count < stubborn ? '' : `; put right ${count} times in the last minute: somebody breaks it again and again`;
+  return inHistory(view.repairs().filter((one) => one.message === message));
 }
 
 async function table(view: View, say: Say): Promise<void> {
@@ -114,9 +106,9 @@ async function table(view: View, say: Say): Promise<void> {
   for (const [why, count] of wrong) {
     if (!isWrong(count, looks)) continue;
     faults++;
-    say(broken('vip', `${why}${inLooks(count, looks)}${againAndAgain(view, why)}`, remedyOf('vip')));
+    say(broken('table', `${why}${inLooks(count, looks)}${againAndAgain(view, why)}`, remedyOf('table')));
   }
-  if (faults === 0) say(good('vip', 'its table is as planned'));
+  if (faults === 0) say(good('table', 'its table is as planned'));
 }
 
 async function obstacles(view: View, say: Say): Promise<void> {

@@ -4,6 +4,7 @@ import { lookUp } from '#net/plan/shards.ts';
 import type { ProbeService } from '#proto/gen/gantry/v1/probe.ts';
 import { isFault } from '#proto/kernel/errors.ts';
 import { broken, good, inLooks, isWrong, looked, type Say } from './fact.ts';
+import { inHistory } from './repair-log.ts';
 import type { View } from './view.ts';
 
 const lookForMs = 600;
@@ -42,14 +43,7 @@ export async function probeService(view: View, probe: ProbeService, say: Say): P
     return found;
   });
   let faults = 0;
-  const repairs = view
-    .repairs()
-    .filter(({ kind }) => kind.startsWith('table-'))
-    .reduce((sum, one) => sum + one.count, 0);
-  const again =
-    repairs >= 2
-      ? `; the table was put right ${repairs} times in the last minute: somebody changes it again and again`
-      : '';
+  const again = inHistory(view.repairs().filter(({ kind }) => kind.startsWith('table-')));
   for (const [what, count] of wrong) {
     if (!isWrong(count, looks)) continue;
     faults++;

@@ -54,8 +54,8 @@ async function showTable(view: View, say: Say): Promise<void> {
   const steps = diffTable(firewall, table);
   const subject = `table ip ${tableName}`;
   const wanted = `${firewall.declarations.size} chains and maps, ${total} elements`;
-  if (steps.length === 0) say(good('vip', subject, { subject, wanted, seen: wanted }));
-  for (const { why } of steps) say(broken('vip', why, remedy, { subject, wanted, seen: why }));
+  if (steps.length === 0) say(good('table', subject, { subject, wanted, seen: wanted }));
+  for (const { why } of steps) say(broken('table', why, remedy, { subject, wanted, seen: why }));
   let shown = 0;
   for (const { endpoint, elements } of valuesOf(firewall.endpoints)) {
     if (shown++ === mostServices) {

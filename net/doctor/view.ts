@@ -7,11 +7,12 @@ import type { Planned } from '#net/plan/node-plan.ts';
 import type { Clock } from '#proto/kernel/clock.ts';
 import type { Log } from '#proto/kernel/log.ts';
 
-/** Something that was put right, and how often within the last minute. */
+/** Something that was put right, how often within the last minute, and how long ago the last time. */
 export interface Repeated {
   readonly kind: NetStep['kind'];
   readonly message: string;
   readonly count: number;
+  readonly agoMs: number;
 }
 
 export interface DoctorParts {

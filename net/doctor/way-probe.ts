@@ -5,6 +5,7 @@ import { bridgeName } from '#net/plan/node-plan.ts';
 import { routeProtocol } from '#net/plan/routes.ts';
 import type { ProbeWay } from '#proto/gen/gantry/v1/probe.ts';
 import { broken, good, inLooks, isWrong, looked, type Say, unknown } from './fact.ts';
+import { inHistory } from './repair-log.ts';
 import { type Way, wayOf } from './route-lookup.ts';
 import { arpOwners, echo } from './sockets.ts';
 import type { View } from './view.ts';
@@ -86,12 +87,7 @@ async function route(
   const links = listLinks(view.netlink);
   const nameOf = (way: Way) => links.find((link) => link.index === way.link)?.name ?? `link ${way.link}`;
   const planned = [...view.plan.plan.routes.values()].find((item) => item.destination === probe.subnet);
-  const again = view
-    .repairs()
-    .filter((one) => one.message.includes(probe.subnet))
-    .reduce((sum, one) => sum + one.count, 0);
-  const somebody =
-    again >= 2 ? `; put back ${again} times in the last minute: it is being removed again and again by somebody` : '';
+  const somebody = inHistory(view.repairs().filter((one) => one.message.includes(probe.subnet)));
   let faults = 0;
   for (const [what, count] of wrong) {
     if (!isWrong(count, looks)) continue;

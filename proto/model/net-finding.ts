@@ -2,7 +2,7 @@
 
 /**
  * The hops, each before those that fail because of it: of all that is broken, the first is the cause.
- * `firewall` is a rule that was seen to drop a packet, or that drops all that is forwarded; `reach` is the sending itself.
+ * `vip` is how one service is balanced, `table` all that we have in nftables; `firewall` is a rule that was seen to drop a packet, or that drops all that is forwarded; `reach` is the sending itself.
  */
 export const hops = [
   'node',
@@ -18,6 +18,7 @@ export const hops = [
   'tunnel',
   'mtu',
   'vip',
+  'table',
   'firewall',
   'listener',
   'dns',
