@@ -81,7 +81,7 @@ class World {
     else {
       const node = this.node(one.host);
       // Who joins again after it was removed is another node.
-      const id = nodeId(idOf(`h${one.host}x${this.#made++}`));
+      const id = nodeId(idOf(`h${one.host}x${this.#made++}x`));
       if (one.kind === 'join' && !node)
         cluster.put('node', aNode(`h${one.host}`, { id, subnet: '', state: 'unknown', ...one.facts }));
       if (!node) return;
