@@ -92,6 +92,7 @@ class HostNetwork implements Network {
         mtus: this.#mtus,
         linkMtu: this.#mtu,
         wireguardKey: this.#kernel.wireguardKey,
+        bridged: this.#kernel.bridged(),
       }),
       (planned, before) => this.#settle(planned, before),
     );
@@ -103,7 +104,14 @@ class HostNetwork implements Network {
   }
 
   apply(wanted: NetworkWanted): Promise<void> {
-    return this.#reconciler.apply(wanted);
+    return this.#reconciler.apply(this.#withAttached(wanted));
+  }
+
+  /** The tasks that were attached are there, whether or not the revision knows of them yet; the same object where it does. */
+  #withAttached(wanted: NetworkWanted): NetworkWanted {
+    const known = new Set(wanted.attachments.map((task) => task.taskId));
+    const more = [...this.#attachments.values()].filter((task) => !known.has(task.taskId));
+    return more.length === 0 ? wanted : { ...wanted, attachments: [...wanted.attachments, ...more] };
   }
 
   async #settle(planned: Planned, before: Planned | undefined): Promise<void> {
@@ -196,12 +204,20 @@ class HostNetwork implements Network {
       netnsPath = this.#attachNow(attachment, wanted.subnet);
     }
     this.#attachments.set(attachment.taskId, attachment);
-    this.#namesChanged(this.#reconciler.wanted ?? wanted);
+    await this.#allow(this.#reconciler.wanted ?? wanted);
     return { netnsPath, gateway, dns: gateway };
   }
 
+  /** Rules and names of a task that was attached before the revision that knows of it is applied. */
+  async #allow(wanted: NetworkWanted): Promise<void> {
+    const now = this.#withAttached(wanted);
+    // What else fails, as a way to a peer may, is said and tried again by the loop, and no reason to fail here.
+    if (now !== wanted) await this.#reconciler.apply(now).catch(() => {});
+    this.#namesChanged(now);
+  }
+
   #attachNow(task: { readonly taskId: string; readonly address: string }, subnet: string): string {
-    const netnsPath = this.#kernel.attach({ ...task, subnet, mtu: this.#mtu });
+    const netnsPath = this.#kernel.attach({ ...task, subnet, mtu: this.#mtu, bridged: this.#kernel.bridged() });
     this.#tasks.set(task.taskId, task.address);
     return netnsPath;
   }

@@ -92,8 +92,9 @@ export class HostKernel {
       sysctls: new Map([...plan.sysctls.keys()].flatMap((name) => pair(name, readSysctl(name)))),
       bridge: bridge && { mac: bridge.mac, up: bridge.up, addresses: addresses.map((item) => item.cidr) },
       ports: new Set(
-        links.filter((link) => bridge && link.up && link.master === bridge.index).map((link) => link.name),
+        links.filter((link) => bridge && link.master === bridge.index && isSound(link, plan)).map((link) => link.name),
       ),
+      bridged: plan.bridged,
       routes: new Map(routing.listRoutes(this.#netlink, nameOf).map((route) => [routeKey(route), route])),
       rules: new Map(routing.listRules(this.#netlink).map((rule) => [describeRule(rule), rule])),
       tunnel: tunnel && vxlan.readTunnel(this.#netlink, tunnel),
@@ -169,7 +170,8 @@ export class HostKernel {
       case 'wireguard-remove':
         return ignoring(['not-found'], () => this.#netlink.do(rt.deleteLink(wireguardName)));
       case 'port':
-        return this.#setPort(step.port, reattach);
+        // Where all is well with the link, to attach its task again changes only what is to be changed.
+        return reattach(step.port);
       case 'port-remove':
         return this.#removePort(step.port);
       case 'route':
@@ -212,6 +214,11 @@ export class HostKernel {
     return this.#wireguard.publicKey;
   }
 
+  /** The host has nftables see what passes between ports of a bridge; 10 microseconds. */
+  bridged(): boolean {
+    return readSysctl('net.bridge.bridge-nf-call-iptables') === '1';
+  }
+
   /** As Neighbours.macs. */
   macs(addresses: readonly string[]): ReadonlyMap<string, string> {
     return this.#neighbours.macs(addresses);
@@ -226,12 +233,6 @@ export class HostKernel {
     ignoring(['not-found'], () => this.#netlink.do(rt.deleteLink(tunnelName)));
     this.#netlink.do(vxlan.createTunnel(device));
     this.#tunnelIndex = this.#indexOf(tunnelName);
-  }
-
-  #setPort(port: string, reattach: (port: string) => void): void {
-    const link = rt.findLink(this.#netlink, port);
-    if (!link) reattach(port);
-    else this.#netlink.do(...rt.enslave(link.index, this.#indexOf(bridgeName)));
   }
 
   async #removePort(port: string): Promise<void> {
@@ -267,6 +268,7 @@ export class HostKernel {
     readonly address: string;
     readonly subnet: string;
     readonly mtu: number;
+    readonly bridged: boolean;
   }): string {
     const target = this.netnsPathOf(task.taskId);
     const gateway = gatewayOf(task.subnet);
@@ -286,7 +288,9 @@ export class HostKernel {
         }),
       );
     }
-    this.#netlink.do(...rt.enslave(before?.index ?? this.#indexOf(port), bridge));
+    const mac = macOf(task.address);
+    const index = before?.index ?? this.#indexOf(port);
+    this.#netlink.do(...rt.enslave(index, bridge, mac, task.bridged), rt.fixNeighbour(bridge, task.address, mac));
     this.#prepareTask(netns, task.address, gateway);
     return target;
   }
@@ -362,6 +366,11 @@ export class HostKernel {
     this.#deleter.close();
     this.#netlink.close();
   }
+}
+
+/** A port of our bridge as it should be. */
+function isSound({ up, port }: rt.Link, plan: NodePlan): boolean {
+  return up && port?.locked === true && (port.isolated || plan.bridged);
 }
 
 function pair(name: string, value: string | undefined): [string, string][] {

@@ -32,6 +32,11 @@ export const RTM = {
 export const IFLA = { address: 1, name: 3, mtu: 4, master: 10, linkInfo: 18, netnsFd: 28 } as const;
 const NDA = { address: 1, mac: 2 } as const;
 const NTF_USE = 1;
+const NTF_MASTER = 4;
+const NUD = { reachable: 0x02, noArp: 0x40, permanent: 0x80 } as const;
+/** IFLA_BRPORT_… */
+const BRPORT = { hairpin: 4, learning: 8, isolated: 33, locked: 39 } as const;
+const AF_BRIDGE = 7;
 const AF_INET = 2;
 const AF_INET6 = 10;
 export const IFF_UP = 1;
@@ -47,6 +52,8 @@ export interface Link {
   readonly kind: string;
   /** What only this kind of device has (IFLA_INFO_DATA), by type. */
   readonly details: ReadonlyMap<number, Buffer>;
+  /** Of a bridge's port; undefined for other links. */
+  readonly port: { readonly isolated: boolean; readonly locked: boolean } | undefined;
 }
 
 export function linkBody(index: number, flags: number, change: number, ...attributes: readonly Buffer[]): Buffer {
@@ -133,11 +140,16 @@ export function setLink(link: {
 }
 
 /**
- * Makes a link a port of a bridge that sends back out of it what came in by it, where a task is led to itself: with
- * br_netfilter, a VIP is translated while its packet is still on the bridge.
+ * Makes a link a port of a bridge that takes frames from `mac` alone, and passes none to other ports: all that tasks say to
+ * each other is to go through the rules of their host. With br_netfilter (`bridged`) frames between ports go through them
+ * too, and must pass: a VIP is translated while its packet is still on the bridge, and sent back out of the port that it
+ * came in by where a task is led to itself.
  */
-export function enslave(index: number, bridge: number): Request[] {
-  const hairpin = nested(IFLA.linkInfo, attribute(4, 'bridge'), nested(5, attribute(4, Buffer.from([1]))));
+export function enslave(index: number, bridge: number, mac: string, bridged: boolean): Request[] {
+  const flag = (type: number, on: boolean) => attribute(type, Buffer.from([Number(on)]));
+  const { hairpin: turn, learning, isolated, locked } = BRPORT;
+  const flags = nested(5, flag(turn, true), flag(learning, false), flag(isolated, !bridged), flag(locked, true));
+  const hairpin = nested(IFLA.linkInfo, attribute(4, 'bridge'), flags);
   return [
     setLink({ index, master: bridge }),
     {
@@ -145,6 +157,12 @@ export function enslave(index: number, bridge: number): Request[] {
       type: RTM.newLink,
       flags: 0,
       body: linkBody(index, 0, 0, hairpin),
+    },
+    {
+      what: `letting ${mac} send by the bridge port ${index}`,
+      type: RTM.newNeighbour,
+      flags: NLM_F_CREATE | NLM_F_REPLACE,
+      body: Buffer.concat([neighbourHead(AF_BRIDGE, index, NUD.noArp | NUD.reachable, NTF_MASTER), macAttribute(mac)]),
     },
   ];
 }
@@ -161,6 +179,9 @@ export function deleteLink(name: string): Request {
 function readLink(body: Buffer): Link {
   const attributes = attributesOf(body, 16);
   const info = attributesOf(attributes.get(IFLA.linkInfo) ?? Buffer.alloc(0));
+  const port = textOf(info.get(4)) === 'bridge' ? attributesOf(info.get(5) ?? Buffer.alloc(0)) : undefined;
+  // An older kernel knows nothing of it: what cannot be had is not missed.
+  const flag = (type: number) => port?.get(type)?.[0] !== 0;
   return {
     index: body.readInt32LE(4),
     name: textOf(attributes.get(IFLA.name)),
@@ -170,6 +191,7 @@ function readLink(body: Buffer): Link {
     master: attributes.get(IFLA.master)?.readUInt32LE(0) ?? 0,
     kind: textOf(info.get(1)),
     details: attributesOf(info.get(2) ?? Buffer.alloc(0)),
+    port: port && { isolated: flag(BRPORT.isolated), locked: flag(BRPORT.locked) },
   };
 }
 
@@ -218,6 +240,29 @@ export function listAddresses(netlink: Netlink): { readonly index: number; reado
     const address = addressText(attributes.get(2) ?? attributes.get(1));
     return { index: message.body.readUInt32LE(4), cidr: `${address}/${message.body[1]}` };
   });
+}
+
+const macAttribute = (mac: string) => attribute(NDA.mac, macBytes(mac));
+const familyOf = (address: string) => (address.includes(':') ? AF_INET6 : AF_INET);
+
+function neighbourHead(family: number, index: number, state: number, flags: number): Buffer {
+  const head = Buffer.alloc(12);
+  head[0] = family;
+  head.writeInt32LE(index, 4);
+  head.writeUInt16LE(state, 8);
+  head[10] = flags;
+  return head;
+}
+
+/** Who has an address on a link is a matter of fact, and nobody's to claim. */
+export function fixNeighbour(index: number, address: string, mac: string): Request {
+  const bytes = attribute(NDA.address, addressBytes(address));
+  return {
+    what: `fixing ${address} to ${mac}`,
+    type: RTM.newNeighbour,
+    flags: NLM_F_CREATE | NLM_F_REPLACE,
+    body: Buffer.concat([neighbourHead(familyOf(address), index, NUD.permanent, 0), bytes, macAttribute(mac)]),
+  };
 }
 
 /** Has the kernel find out, or make sure of, the MAC of an address on a link. */

@@ -20,7 +20,9 @@ import {
 export interface LinksSeen {
   readonly sysctls: ReadonlyMap<string, string>;
   readonly bridge: Bridge | undefined;
+  /** Those that are up, on the bridge, and shut off from each other as `bridged` asks for. */
   readonly ports: ReadonlySet<string>;
+  readonly bridged: boolean;
   readonly routes: ReadonlyMap<string, Route>;
   readonly rules: ReadonlyMap<string, Rule>;
   /** Undefined where there is no such device, or one that has to be made anew. */
@@ -52,7 +54,8 @@ export type NetStep = { readonly why: string } & (
   | { readonly kind: 'forwarding' | 'forwarding-remove'; readonly mac: string; readonly underlay: string }
   | { readonly kind: 'neighbour' | 'neighbour-remove'; readonly address: string; readonly mac: string }
   | { readonly kind: 'wireguard'; readonly wireguard: WireGuard }
-  | { readonly kind: 'port' | 'port-remove'; readonly port: string }
+  | { readonly kind: 'port'; readonly port: string; readonly bridged: boolean }
+  | { readonly kind: 'port-remove'; readonly port: string }
   | { readonly kind: 'route'; readonly route: Route }
   | { readonly kind: 'route-remove'; readonly route: Route }
   | { readonly kind: 'rule' | 'rule-remove'; readonly rule: Rule }
@@ -88,8 +91,11 @@ export function diffLinks(plan: NodePlan, seen: LinksSeen): NetStep[] {
   }
   steps.push(...diffAddresses('the bridge', bridgeName, bridge.addresses, seen.bridge?.addresses ?? []));
   for (const port of plan.ports) {
-    if (!seen.ports.has(port))
-      steps.push({ kind: 'port', port, why: `link ${port} was missing, down or off the bridge` });
+    if (seen.ports.has(port) && seen.bridged === plan.bridged) continue;
+    const why = seen.ports.has(port)
+      ? `link ${port} was shut off from the others in another way`
+      : `link ${port} was missing, down, off the bridge or open to others`;
+    steps.push({ kind: 'port', port, bridged: plan.bridged, why });
   }
   for (const port of seen.ports) {
     if (!isPortName(port) || plan.ports.has(port)) continue;

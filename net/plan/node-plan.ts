@@ -45,6 +45,8 @@ export interface NodePlan {
   readonly bridge: Bridge;
   /** Host ends of the tasks' veths, each up and on the bridge. */
   readonly ports: ReadonlySet<string>;
+  /** nftables sees what passes between them; else nothing may. */
+  readonly bridged: boolean;
   /** By routeKey. */
   readonly routes: ReadonlyMap<string, Route>;
   /** By describeRule. */
@@ -74,6 +76,8 @@ export interface Surroundings extends Wires {
   readonly ports: ReadonlySet<string>;
   /** MACs of the peers that are known on the link, by address. */
   readonly macs: ReadonlyMap<string, string>;
+  /** The host has nftables see what passes between the ports of a bridge (br_netfilter): that is not ours to change. */
+  readonly bridged: boolean;
 }
 
 /** What follows from the peers alone. */
@@ -113,8 +117,9 @@ export function planNode(input: PlanInput, around: Surroundings, previous?: Plan
   const tasks = planTasks(input, { networks, guarded, families, changes, previous });
   const balanced = balance(input, { networks, tasks, families, changes, previous });
   const gateway = gatewayOf(input.subnet);
+  const parts = { ways, networks, tasks, balanced };
   const firewalls = new Map(
-    families.map((family) => [family.name, firewallOf(input, { ways, networks, tasks, balanced }, family)]),
+    families.map((family) => [family.name, firewallOf(input, { ...parts, bridged: around.bridged }, family)]),
   );
   const addresses = families.map(({ name, address, range }) =>
     name === 'ip' ? `${gateway}/${prefixOf(input.subnet)}` : `${address(gateway)}/${range(input.subnet).split('/')[1]}`,
@@ -123,6 +128,7 @@ export function planNode(input: PlanInput, around: Surroundings, previous?: Plan
     sysctls: sysctlsOf(ways),
     bridge: { mac: macOf(gateway), up: true, addresses },
     ports: around.ports,
+    bridged: around.bridged,
     routes: new Map([...ways.routes, ...furtherRoutes(input, networks)]),
     rules: ways.rules,
     tunnel: ways.tunnel,
@@ -232,9 +238,10 @@ function portsText(endpoint: Endpoint | undefined): string {
   return (endpoint?.ports ?? []).map((port) => `${port.mode} ${portKey(port)} ${port.target}`).join();
 }
 
-type FirewallParts = Pick<Planned, 'ways' | 'networks' | 'tasks' | 'balanced'>;
+type FirewallParts = Pick<Planned, 'ways' | 'networks' | 'tasks' | 'balanced'> & Pick<Surroundings, 'bridged'>;
 
-function firewallOf(input: PlanInput, { ways, networks, tasks, balanced }: FirewallParts, family: Family): Firewall {
+function firewallOf(input: PlanInput, parts: FirewallParts, family: Family): Firewall {
+  const { ways, networks, tasks, balanced, bridged } = parts;
   const { endpoints, chains, members } = balanced.get(family.name) as Balanced;
   const groups = new Map([
     ...(tasks.groups.get(family.name) ?? []),
@@ -251,6 +258,7 @@ function firewallOf(input: PlanInput, { ways, networks, tasks, balanced }: Firew
     gateway: family.address(gatewayOf(input.subnet)) as string,
     bridge: bridgeName,
     isolated: networks.isolated,
+    bridged,
     encrypted: input.encryption === 'wireguard',
   };
   const dispatch = new Map([...names].map((name) => [name, dispatchChain(name, family.name)]));
@@ -316,6 +324,9 @@ function sysctlsOf({ tunnel, wireguard }: Ways): ReadonlyMap<string, string> {
   const links = [...(tunnel ? [tunnelName] : []), ...(wireguard ? [wireguardName] : [])];
   return new Map([
     ['net.ipv4.ip_forward', '1'],
+    // All of a task's packets turn round on the bridge; and of what it is told, redirects would leave no room for refusals.
+    ['net.ipv4.conf.all.send_redirects', '0'],
+    [`net.ipv4.conf.${bridgeName}.send_redirects`, '0'],
     ...links.map((link) => [`net.ipv4.conf.${link}.rp_filter`, '2'] as const),
   ]);
 }
@@ -343,7 +354,7 @@ function sameWays(input: PlanInput, around: Surroundings, { input: before, aroun
 
 /** True where what is known of the wires is the same news. */
 export function sameWires(one: Surroundings, other: Surroundings): boolean {
-  const fields = ['macs', 'mtus', 'linkMtu', 'wireguardKey'] as const;
+  const fields = ['macs', 'mtus', 'linkMtu', 'wireguardKey', 'bridged'] as const;
   return fields.every((field) => one[field] === other[field]);
 }
 

@@ -51,6 +51,8 @@ export interface RuleWords {
   readonly bridge: string;
   /** Tasks reach those whom they share a network with, and send by their own addresses: false where no network is known. */
   readonly isolated: boolean;
+  /** The host has nftables see what passes between the ports of a bridge (br_netfilter). */
+  readonly bridged: boolean;
   /** No packet of the cluster leaves this node in clear. */
   readonly encrypted: boolean;
 }
@@ -169,13 +171,19 @@ function chainBody(name: string, rules: readonly string[]): string {
 }
 
 /** The chain of all local tasks that reach the same: what is none of it is refused at once, and says that it is a rule. */
-export function reachChain(reach: Reach, { family, vipNetwork }: Pick<RuleWords, 'family' | 'vipNetwork'>): string {
+export function reachChain(
+  reach: Reach,
+  { family, vipNetwork, bridged }: Pick<RuleWords, 'family' | 'vipNetwork' | 'bridged'>,
+): string {
+  const prohibited = `reject with ${family === 'ip' ? 'icmp' : 'icmpv6'} type admin-prohibited`;
   return chainBody(reachChainName(reach), [
     ...reach.groups.map((group) => `numgen inc mod 1 offset ${group} . ${family} daddr @members accept`),
     `ct status dnat ct original ${family} daddr != ${vipNetwork} accept`,
     reach.internal ? `${family} daddr @hosts accept` : `${family} daddr != @inside accept`,
+    // A reset that is sent on a bridge does not get back the address that its connection was translated from.
+    ...(bridged ? [`ct status dnat ${prohibited}`] : []),
     'meta l4proto tcp reject with tcp reset',
-    `reject with ${family === 'ip' ? 'icmp' : 'icmpv6'} type admin-prohibited`,
+    prohibited,
   ]);
 }
 

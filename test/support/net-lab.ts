@@ -297,8 +297,8 @@ export class LabHost {
   }
 
   /** A fresh task on this host: its attachment, and the path of its namespace. */
-  async attach(lastByte: number): Promise<Attachment & { readonly netns: string }> {
-    const task = attachment(taskId(newId(systemRandom)), this.subnet.replace('.0/24', `.${lastByte}`));
+  async attach(lastByte: number, over: Partial<Attachment> = {}): Promise<Attachment & { readonly netns: string }> {
+    const task = attachment(taskId(newId(systemRandom)), this.subnet.replace('.0/24', `.${lastByte}`), over);
     const { netnsPath } = await this.call<{ netnsPath: string }>('attach', task);
     return { ...task, netns: netnsPath };
   }

@@ -126,6 +126,7 @@ const nothing: Seen = {
     sysctls: new Map(),
     bridge: undefined,
     ports: new Set(),
+    bridged: false,
     routes: new Map(),
     rules: new Map(),
     tunnel: undefined,
@@ -138,6 +139,7 @@ const around = (plan: PlanInput): Surroundings => ({
   linkMtu: 1500,
   mtus: new Map(plan.peers.slice(0, 1).map((peer) => [peer.address, 1400])),
   wireguardKey: keyOf(0),
+  bridged: plan.peers.length % 2 === 1,
   ports: new Set(plan.attachments.map((task) => portNameOf(task.taskId))),
   macs: new Map(
     plan.peers.slice(1).map((peer) => [peer.address, `02:00:00:00:00:0${Math.min(2, Number(peer.address.at(-1)))}`]),
@@ -167,7 +169,7 @@ function takeOther(seen: Seen, step: NetStep): Seen {
     }
     case 'port':
       if (!bridge) throw new Error('no bridge to be a port of');
-      return { ...seen, links: { ...links, ports: new Set(links.ports).add(step.port) } };
+      return { ...seen, links: { ...links, ports: new Set(links.ports).add(step.port), bridged: step.bridged } };
     case 'port-remove': {
       const ports = new Set(links.ports);
       if (!ports.delete(step.port)) throw new Error('no such port');

@@ -12,7 +12,7 @@ it('leaves out a peer whose address is none, and takes the others', () => {
       { nodeId: idOf('h1'), address: '10.0.0.1', subnet: '10.192.1.0/24' },
       { peers: [peer('h2', '10.0.0.2', '10.192.2.0/24'), peer('h3', evil, '10.192.3.0/24')] },
     ),
-    { ports: new Set(), macs: new Map(), linkMtu: 1500, mtus: new Map(), wireguardKey: '' },
+    { ports: new Set(), macs: new Map(), linkMtu: 1500, mtus: new Map(), wireguardKey: '', bridged: false },
   );
   expect(replaceTable('ip', plan.firewall.declarations, elementsOf(plan.firewall))).not.toContain('flush');
   const ways = [...plan.routes.values()].flatMap((route) => (route.type === 'via' ? [route.gateway] : []));
