@@ -337,9 +337,7 @@ function readExtraHosts(draft: Draft, tree: Tree): void {
   const hosts: Record<string, string> = {};
   for (const { name, value = '', tree: place } of readPairs(draft.findings, tree, /[:=]/)) {
     const address = value.replace(/^\[(.*)\]$/, '$1');
-    if (isAddress(address)) hosts[name] = address;
-    else if (address === 'host-gateway')
-      refuse(draft.findings, place, 'host-gateway is not supported by Gantry yet', 'write the address');
+    if (isAddress(address) || address === 'host-gateway') hosts[name] = address;
     else refuse(draft.findings, place, `"${value}" is not an IP address`, 'write name: address');
   }
   draft.container.extraHosts = hosts;

@@ -122,10 +122,6 @@ describe('bad input is refused at its place', () => {
       '4:26 services.web.healthcheck.test: this is not a test → write ["CMD", program, arguments…], ["CMD-SHELL", line] or ["NONE"]',
     ],
     [
-      'extra_hosts: ["db:host-gateway"]',
-      '4:19 services.web.extra_hosts[0]: host-gateway is not supported by Gantry yet → write the address',
-    ],
-    [
       'dns: [resolver]',
       '4:11 services.web.dns[0]: "resolver" is not an IP address → write the address of a DNS server',
     ],
