@@ -272,7 +272,8 @@ export function diffTable(wanted: Firewall, seen: TableSeen | undefined): NetSte
 /** As diffTable, when the kernel is known to hold `before`: only groups that are other objects are looked at. */
 export function diffFirewalls(wanted: Firewall, before: Firewall): NetStep[] {
   for (const [name, body] of wanted.declarations) {
-    if (before.declarations.get(name) === body || isDispatchChain(name)) continue;
+    const then = before.declarations.get(name);
+    if (then === body || (then === undefined && isDispatchChain(name))) continue;
     return diffTable(wanted, { declarations: before.declarations, elements: new Map() });
   }
   const now = new Map<string, string>();

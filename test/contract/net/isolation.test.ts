@@ -74,7 +74,7 @@ async function reach(from: string, address: string, number = 80): Promise<string
   try {
     return (await lab.get(from, address, number)).split(' ')[0] as string;
   } catch (error) {
-    const what = /refused|unreachable|prohibited/i.test(String(error)) ? 'refused' : 'nothing';
+    const what = /refused|no route to host/i.test(String(error)) ? 'refused' : 'nothing';
     return performance.now() - start < 500 ? `${what} at once` : what;
   }
 }
@@ -92,7 +92,7 @@ const sayUdp = (netns: string, address: string) =>
 describe.each([
   ['with packets of bridges passing nftables', 1],
   ['with bridges left alone', 0],
-])('networks, %s', (_what, bridged) => {
+])('networks, %s', (_how, bridged) => {
   beforeAll(async () => {
     for (const host of hosts) await host.run('sysctl', '-qw', `net.bridge.bridge-nf-call-iptables=${bridged}`);
     await hold();
@@ -122,7 +122,8 @@ describe.each([
     ] as const) {
       expect(await reach(from.netns, to.address)).toBe('refused at once');
     }
-    expect(await reach(web.netns, '10.224.0.4')).toBe('refused at once');
+    // On a bridge, the kernel's resets lack the address that was called: there it takes an answer to the second attempt.
+    expect(await reach(web.netns, '10.224.0.4')).toBe(bridged ? 'refused' : 'refused at once');
     expect((await sayUdp(web.netns, db.address)).trim()).toBe('EHOSTUNREACH');
   });
 
