@@ -13,6 +13,8 @@ export interface LoadReport {
   readonly reused: number;
   /** Why others failed, and when (ms since the start). */
   readonly bad: readonly string[];
+  /** Those that took as long as if a packet had been lost; the same. */
+  readonly slow: readonly string[];
   readonly p50Ms: number;
   readonly p99Ms: number;
   readonly maxMs: number;
@@ -26,6 +28,9 @@ const requestsOfOne = 60;
 
 const startedAt = performance.now();
 const bad: string[] = [];
+const slow: string[] = [];
+/** TCP sends a SYN again after a second. */
+const slowMs = 950;
 const times: number[] = [];
 let [asked, good, retried, opened, reused] = [0, 0, 0, 0, 0];
 
@@ -47,19 +52,22 @@ function nextKept(target: number, turn: number): http.Agent {
 function ask(target: string, agent: http.Agent | false, isRetry: boolean, beganAt: number): void {
   const [host, port] = target.split(':');
   let answered = false;
+  let localPort: number | undefined;
   let ended = false;
   const finish = (why?: string) => {
     if (ended) return;
     ended = true;
-    const now = performance.now();
-    if (why === undefined) {
-      good++;
-      times.push(now - beganAt);
-    } else {
-      const kind = request.reusedSocket ? 'kept' : isRetry ? 'retry' : 'new';
-      const local = request.socket?.localPort;
-      bad.push(`${Math.round(beganAt - startedAt)}+${Math.round(now - beganAt)} ms ${target} ${kind} :${local} ${why}`);
+    const tookMs = performance.now() - beganAt;
+    const kind = request.reusedSocket ? 'kept' : isRetry ? 'retry' : 'new';
+    const port = request.socket?.localPort ?? localPort;
+    const what = `${Math.round(beganAt - startedAt)}+${Math.round(tookMs)} ms ${target} ${kind} :${port}`;
+    if (why !== undefined) {
+      bad.push(`${what} ${why}`);
+      return;
     }
+    good++;
+    times.push(tookMs);
+    if (tookMs >= slowMs) slow.push(what);
   };
   const request = http.get({ host, port, path, agent, timeout: timeoutMs, headers: { 'x-asked': asked } }, (answer) => {
     answered = true;
@@ -70,7 +78,13 @@ function ask(target: string, agent: http.Agent | false, isRetry: boolean, beganA
     answer.on('error', (error: NodeJS.ErrnoException) => finish(`in the answer: ${error.code}`));
     answer.on('end', () => finish(text.trim() === expected ? undefined : `${answer.statusCode} ${text}`));
   });
-  request.on('socket', () => (request.reusedSocket ? reused++ : opened++));
+  request.on('socket', (socket) => {
+    if (request.reusedSocket) reused++;
+    else opened++;
+    socket.once('connect', () => {
+      localPort = socket.localPort;
+    });
+  });
   request.on('timeout', () => request.destroy(Object.assign(new Error('timeout'), { code: 'TIMEOUT' })));
   request.on('error', (error: NodeJS.ErrnoException) => {
     const isClosed = error.code === 'ECONNRESET' || error.code === 'EPIPE';
@@ -99,7 +113,8 @@ function report(): void {
   times.sort((a, b) => a - b);
   const quantile = (part: number) => Math.round(times[Math.floor((times.length - 1) * part)] ?? 0);
   const [p50Ms, p99Ms, maxMs] = [quantile(0.5), quantile(0.99), quantile(1)];
-  const said: LoadReport = { asked, good, retried, opened, reused, bad: bad.slice(0, 50), p50Ms, p99Ms, maxMs };
+  const some = { bad: bad.slice(0, 50), slow: slow.slice(0, 50) };
+  const said: LoadReport = { asked, good, retried, opened, reused, ...some, p50Ms, p99Ms, maxMs };
   process.stdout.write(`${JSON.stringify(said)}\n`);
   process.exit();
 }
