@@ -1,6 +1,6 @@
 /** The network of real kernels: hosts that are namespaces joined by a switch, and packets that really pass. */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { backend, endpoint } from '#test/support/endpoint.ts';
+import { backend, endpoint, network } from '#test/support/endpoint.ts';
 import { eventually } from '#test/support/eventually.ts';
 import { type LabHost, NetLab, worldAddress } from '#test/support/net-lab.ts';
 
@@ -12,6 +12,8 @@ let a: Awaited<ReturnType<LabHost['attach']>>;
 let b: typeof a;
 let c: typeof a;
 const vip = '10.224.0.2';
+const networks = [network('shop', 1)];
+const onShop = { networks: [{ network: 'shop', aliases: [] }] };
 const port = (published: number, target: number) => ({ target, published, protocol: 'tcp', mode: 'ingress' }) as const;
 
 beforeAll(async () => {
@@ -19,24 +21,25 @@ beforeAll(async () => {
   h1 = lab.host(1);
   h2 = lab.host(2);
   hosts = [h1, h2];
-  for (const host of hosts) await host.apply(hosts);
-  a = await h1.attach(2);
-  b = await h1.attach(3);
-  c = await h2.attach(2);
+  for (const host of hosts) await host.apply(hosts, { networks });
+  a = await h1.attach(2, { networks: ['shop'] });
+  b = await h1.attach(3, { networks: ['shop'] });
+  c = await h2.attach(2, { networks: ['shop'] });
   await lab.serve(a.netns, 80, 'a');
   await lab.serve(b.netns, 80, 'b');
   await lab.serve(c.netns, 80, 'c');
+  await serviceOf([a.address, b.address, c.address]);
 });
 
 afterAll(() => lab?.stop());
 
 /** All hosts hold this one service of the given addresses. */
 async function serviceOf(addresses: readonly string[], over = {}) {
-  const web = endpoint('web', { vip, backends: addresses.map((address) => backend(address)), ...over });
+  const web = endpoint('web', { vip, backends: addresses.map((address) => backend(address)), ...onShop, ...over });
   const attachments = [a, b, c];
   for (const host of hosts) {
     const own = attachments.filter((task) => task.address.startsWith(host.subnet.replace('0/24', '')));
-    await host.apply(hosts, { endpoints: [web], attachments: own });
+    await host.apply(hosts, { endpoints: [web], networks, attachments: own });
   }
 }
 
@@ -141,8 +144,8 @@ describe('a published port', () => {
 
   it('in host mode answers on the node of its task alone', async () => {
     const hostPort = { ...port(9090, 80), mode: 'host' as const };
-    await h1.apply(hosts, { attachments: [{ ...a, hostPorts: [hostPort] }] });
-    await h2.apply(hosts);
+    await h1.apply(hosts, { networks, attachments: [{ ...a, hostPorts: [hostPort] }] });
+    await h2.apply(hosts, { networks });
     expect(await lab.get(lab.world, h1.address, 9090)).toMatch(/^a 10\.90\.0\.254:/);
     await expect(lab.get(lab.world, h2.address, 9090)).rejects.toThrow(/refused/);
   });
@@ -185,8 +188,8 @@ describe('repair', () => {
 
   it('does what it can when a peer is not on the link and may not be encapsulated, says so, and does the rest once it is', async () => {
     const far = { ...h2, address: '10.91.0.9', subnet: '10.192.9.0/24' } as LabHost;
-    const web = endpoint('web', { vip, backends: [backend(c.address)] });
-    const wanted = { endpoints: [web], attachments: [a, b], encapsulation: 'never' as const };
+    const web = endpoint('web', { vip, backends: [backend(c.address)], ...onShop });
+    const wanted = { endpoints: [web], networks, attachments: [a, b], encapsulation: 'never' as const };
     await expect(h1.apply([h1, h2, far], wanted)).rejects.toMatchObject({
       message: expect.stringMatching(/10\.192\.9\.0\/24 via 10\.91\.0\.9: ENETUNREACH/),
       code: 'unavailable',
@@ -195,10 +198,11 @@ describe('repair', () => {
     await h1.run('ip', 'address', 'add', '10.91.0.1/24', 'dev', 'eth0');
     await eventually(async () => (await h1.run('ip', 'route', 'show', '10.192.9.0/24')).includes('via 10.91.0.9'));
     await h1.run('ip', 'address', 'del', '10.91.0.1/24', 'dev', 'eth0');
-    await h1.apply(hosts, { attachments: [a, b] });
+    await h1.apply(hosts, { networks, attachments: [a, b] });
   });
 
   it('gives a task whose link was deleted a new one', async () => {
+    await serviceOf([c.address]);
     await repaired(h1, ['ip', 'link', 'del', `gt${b.taskId.slice(0, 13)}`], /link gt.* was missing/);
     expect(await lab.get(b.netns, c.address, 80)).toMatch(/^c /);
   });
@@ -254,7 +258,7 @@ describe('a host that drops what it forwards', () => {
 
 describe('a task that leaves', () => {
   it('leaves no link, namespace or connection behind', async () => {
-    const d = await h1.attach(9);
+    const d = await h1.attach(9, { networks: ['shop'] });
     await serviceOf([d.address]);
     const stop = await lab.serve(d.netns, 80, 'd');
     expect(await lab.get(a.netns, vip, 80)).toMatch(/^d /);
@@ -276,19 +280,20 @@ describe('a change of one backend', () => {
     const median = async (services: number) => {
       const made = (number: number, last: number) =>
         endpoint(`s${number}`, {
+          ...onShop,
           vip: `10.225.${number >> 8}.${number & 255}`,
           backends: [2, 3, last].map((byte) => backend(`10.192.2.${byte}`)),
         });
       const endpoints = Array.from({ length: services }, (_, number) => made(number, 4));
       const changes = Array.from({ length: 100 }, (_, round) => made((round * 7) % services, 5 + (round % 200)));
-      const wanted = h1.wanted(hosts, { endpoints, attachments: [a, b] });
+      const wanted = h1.wanted(hosts, { endpoints, networks, attachments: [a, b] });
       const times = await h1.call<number[]>('timeChanges', { wanted, endpoints: changes });
       return times.sort((x, y) => x - y)[50] as number;
     };
     const few = await median(10);
     const many = await median(10_000);
     expect(many).toBeLessThan(2 * few + 0.5);
-    await h1.apply(hosts, { attachments: [a, b] });
+    await h1.apply(hosts, { networks, attachments: [a, b] });
   });
 });
 
