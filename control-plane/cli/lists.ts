@@ -32,7 +32,7 @@ export function ps(options: ListOptions, service = ''): Promise<number> {
         task.nodeName,
         [task.address, ...task.addresses.map(({ address }) => address)].join(' ').trim(),
         ago(task.stateAtMs, now),
-        task.error || (task.state === 'running' ? '' : task.message),
+        reasonOf(task),
       ]);
       session.print(
         table(
@@ -49,6 +49,11 @@ export function ps(options: ListOptions, service = ''): Promise<number> {
 /** The proto-JSON of a task, and what people call it and its node. */
 export function taskJson(task: Task): object {
   return { name: taskName(task), node: task.nodeName, ...task };
+}
+
+/** Of what runs as it should there is nothing to say; of what is stopping, what it waits for. */
+function reasonOf(task: Task): string {
+  return task.error || (task.message === 'running' ? '' : task.message);
 }
 
 function stateOf({ colours }: Session, task: Task): string {
