@@ -1,6 +1,6 @@
 /** The DNS of a node answers over UDP and TCP as resolvers ask. */
 import dgram from 'node:dgram';
-import { mkdtempSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import net from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -93,6 +93,7 @@ class Resolver {
   }
 }
 
+let directory: string;
 let first: Resolver;
 let second: Resolver;
 let server: DnsServer;
@@ -100,7 +101,8 @@ let port: number;
 const gateway = '127.0.0.249';
 
 beforeEach(async () => {
-  const path = join(mkdtempSync(join(tmpdir(), 'gantry-dns-')), 'resolv.conf');
+  directory = mkdtempSync(join(tmpdir(), 'gantry-dns-'));
+  const path = join(directory, 'resolv.conf');
   first = new Resolver('127.0.5.1', '203.0.113.1');
   second = new Resolver('127.0.5.2', '203.0.113.2');
   const upstreamPort = await first.open(0);
@@ -116,6 +118,7 @@ afterEach(async () => {
   await server.close();
   first.close();
   second.close();
+  rmSync(directory, { recursive: true });
 });
 
 const edns = (udpPayloadSize: number) =>
