@@ -70,6 +70,7 @@ export class Session {
   #flushTimer: Timer | undefined;
   #flushUrgent = false;
   #lastFailure = '';
+  #heeded = '';
 
   constructor(parts: SessionParts) {
     this.#parts = parts;
@@ -229,6 +230,7 @@ export class Session {
     this.#lastFailure = '';
     this.#greetingTimer?.cancel();
     this.#parts.welcomed(welcome);
+    if (welcome.node?.state === 'ready') this.#heed(welcome.node.message);
     if (!first) return;
     this.#parts.log.info('connected to the control plane', { address: this.#address, epoch: welcome.epoch });
     this.#parts.heartbeat.aim({
@@ -238,6 +240,13 @@ export class Session {
     });
     // What happened between the Hello and now.
     if (this.#outbox.size > 0) this.#scheduleFlush(true);
+  }
+
+  /** What is wrong with this node in the eyes of the control plane: for who looks at its log, as after joining. */
+  #heed(message: string): void {
+    if (message !== '' && message !== this.#heeded)
+      this.#parts.log.warn('the control plane says of this node', { why: message });
+    this.#heeded = message;
   }
 
   #redirect(address: string): void {

@@ -31,6 +31,8 @@ interface Ground {
   readonly vips: Cidr;
   /** Of each node, those of its host's networks that meet ours. */
   readonly foreign: ReadonlyMap<Node, readonly Foreign[]>;
+  /** Nodes by the address that they tell others. */
+  readonly addresses: ReadonlyMap<string, readonly Node[]>;
   /** Subnets as they are, and as they are decided one after another. */
   readonly held: Map<Node, string>;
   reserved: readonly Reserved[] | undefined;
@@ -69,7 +71,8 @@ export function adviseSubnets(snapshot: Snapshot, now: number): ReadonlyMap<Node
   return new Map(
     described.map((node) => {
       const subnet = ground.held.get(node) ?? '';
-      return [node, { subnet, message: complaints.get(node) ?? clashOf(ground, node) }];
+      const message = complaints.get(node) ?? (clashOf(ground, node) || namesakeOf(ground, node));
+      return [node, { subnet, message }];
     }),
   );
 }
@@ -93,16 +96,22 @@ function groundOf(snapshot: Snapshot, nodes: readonly Node[], now: number): Grou
   const whole = parseCidr(network);
   const vips = parseCidr(snapshot.cluster?.vipNetwork || defaultVipNetwork);
   const foreign = new Map<Node, readonly Foreign[]>();
+  // Many hosts have the same networks.
+  const known = new Map<string, Foreign | undefined>();
+  const meeting = (text: string): Foreign | undefined => {
+    if (known.has(text)) return known.get(text);
+    const range = parseCidr(text);
+    const meets = overlaps(range, whole) || overlaps(range, vips);
+    known.set(text, meets ? { text, range, covers: isWithin(whole, range) } : undefined);
+    return known.get(text);
+  };
   for (const node of nodes) {
-    const met = node.foreignNetworks.flatMap((text): Foreign[] => {
-      const range = parseCidr(text);
-      if (!overlaps(range, whole) && !overlaps(range, vips)) return [];
-      return [{ text, range, covers: isWithin(whole, range) }];
-    });
+    const met = node.foreignNetworks.flatMap((text) => meeting(text) ?? []);
     if (met.length > 0) foreign.set(node, met);
   }
   const held = new Map(nodes.map((node) => [node, node.subnet]));
-  return { snapshot, now, network, whole, vips, foreign, held, reserved: undefined };
+  const addresses = Map.groupBy(nodes, ({ address }) => address);
+  return { snapshot, now, network, whole, vips, foreign, addresses, held, reserved: undefined };
 }
 
 /** Why a node cannot have the subnet it was started with, and what to do; undefined: it can. */
@@ -182,7 +191,7 @@ function reservedRanges(ground: Ground): readonly Reserved[] {
   return ground.reserved;
 }
 
-function* reservedOf({ snapshot, now, vips }: Ground): Generator<Reserved> {
+function* reservedOf({ snapshot, now, whole, vips }: Ground): Generator<Reserved> {
   yield { range: vips, why: "it meets the addresses of services, the cluster's vip-network" };
   for (const { spec } of snapshot.all('network')) {
     for (const { subnet } of spec.subnets) {
@@ -195,7 +204,9 @@ function* reservedOf({ snapshot, now, vips }: Ground): Generator<Reserved> {
     const node = snapshot.node(nodeId);
     if (node && isTerminal(state) && stateAtMs + addressRestMs <= now) continue;
     const base = tryAddress(address);
-    if (base === undefined || (node && node.subnet !== '' && contains(parseCidr(node.subnet), base))) continue;
+    // Some tasks have the address of their host.
+    if (base === undefined || !contains(whole, base)) continue;
+    if (node && node.subnet !== '' && contains(parseCidr(node.subnet), base)) continue;
     yield {
       range: { base, prefix: 32 },
       why: `${address} was a task's of a node that had it before, and may still be used`,
@@ -231,6 +242,14 @@ function clashOf(ground: Ground, node: Node): string {
     }
   }
   return '';
+}
+
+/** That another node tells the same address, as behind two NATs; empty: none does. */
+function namesakeOf({ addresses }: Ground, node: Node): string {
+  const other = node.address === '' ? undefined : addresses.get(node.address)?.find((one) => one !== node);
+  return other === undefined
+    ? ''
+    : `address ${node.address} is that of node ${other.name} too: nobody reaches both (start their agents with --advertise addresses that differ; gantry node rm, where one is gone)`;
 }
 
 function isWithin(inner: Cidr, outer: Cidr): boolean {

@@ -77,6 +77,8 @@ export function openSandbox(
       const { bare: _, settings: told = {}, ...wires } = wishes;
       if (!existsSync(layout.stateFile)) assertTopology({ ...flatTopology, ...wires });
       for (const host of Object.keys(told)) numberOf(host);
+      if (wires.ipv6 && !existsSync('/proc/sys/net/ipv6'))
+        throw new Fault('unsupported', 'the kernel of this machine has no IPv6', { remedy: 'leave --ipv6 out' });
       mkdirSync(layout.dir, { recursive: true, mode: 0o755 });
       await refuseNamesake(layout, clock);
       const keeper = (await isListening(layout)) ? undefined : launchKeeper(layout, root, wishes);

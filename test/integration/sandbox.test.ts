@@ -248,6 +248,12 @@ describe('the command line', () => {
     [['start'], /missing required argument/],
     [['logs', 'x9'], /"x9" is not a host/],
     [['up', '--hosts', 'many'], /"many" is not a number of hosts/],
+    [['up', '--layout', 'ring'], /"ring" is no layout of a sandbox/],
+    [['up', '--mtu', '1400'], /a flat sandbox has no router/],
+    [['up', '--layout', 'routed', '--mtu', 'wide'], /cannot be the widest/],
+    [['up', '--nat', 'm1'], /m1 cannot be behind NAT/],
+    [['up', '--set', 'h1:SUBNET=x'], /"h1:SUBNET=x" is no setting of a host/],
+    [['up', '--set', 'x1:GANTRY_SUBNET=x'], /"x1" is not a host/],
   ] as const)('calls %s bad input', async ([args, text]) => {
     const { code, text: heard } = await said('--name', newName(), ...args);
     expect(heard).toMatch(text);

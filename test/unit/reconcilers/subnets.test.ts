@@ -68,6 +68,15 @@ describe('a node', () => {
     });
   });
 
+  it('hears of another that tells the same address', () => {
+    const cluster = clusterOf([aNode('h1'), aNode('h2', { address: '10.90.0.1' }), aNode('h3')]);
+    expect(advice(cluster)).toEqual({
+      h1: expect.stringMatching(/: address 10.90.0.1 is that of node h2 too/),
+      h2: expect.stringMatching(/: address 10.90.0.1 is that of node h1 too/),
+      h3: '10.192.3.0/24: ',
+    });
+  });
+
   it('hears of a network of its host that meets the addresses of services', () => {
     const cluster = clusterOf([fresh('h1', { foreignNetworks: ['10.225.1.0/24'] })]);
     expect(advice(cluster).h1).toMatch(/^10.192.0.0\/24: host h1 reaches 10.225.1.0\/24 .* the addresses of services/);
