@@ -18,8 +18,9 @@ import type { Attachment, Network, NetworkRepair, NetworkWanted } from './networ
 import { departed } from './plan/balance.ts';
 import { containsAddress, gatewayOf, tryAddress } from './plan/cidr.ts';
 import type { NetStep } from './plan/diff.ts';
-import { type Planned, portNameOf } from './plan/node-plan.ts';
+import { type Planned, portNameOf, type Surroundings } from './plan/node-plan.ts';
 import { changesBetween } from './plan/shards.ts';
+import { measuredFor } from './plan/ways.ts';
 import { Reconciler } from './reconcile.ts';
 
 /** Below the five seconds that resolvers wait for us. */
@@ -43,6 +44,8 @@ export async function hostNetwork(
   return new HostNetwork(parts);
 }
 
+const readMtuEveryMs = 5_000;
+
 class HostNetwork implements Network {
   readonly #log: Log;
   readonly #kernel: HostKernel;
@@ -56,7 +59,8 @@ class HostNetwork implements Network {
   /** Of those tasks that were attached by this process. */
   readonly #attachments = new Map<string, Attachment>();
   #mtu = 1500;
-  #mtus: ReadonlyMap<string, number> = new Map();
+  #mtuReadMs = Number.NEGATIVE_INFINITY;
+  #mtuAddress = '';
 
   constructor(parts: HostNetworkParts) {
     this.#log = parts.log.with('network');
@@ -67,6 +71,11 @@ class HostNetwork implements Network {
     this.#kernel = new HostKernel(path.join(runDir, 'netns'), {
       leaving: (entries) => this.#endWaiting(entries),
       wireguard: { clock, dataDir },
+      unmeasured: (address, link) =>
+        this.#log.info('a peer answers no echo request: the path to it is taken to be as wide as the link', {
+          address,
+          why: `${link} bytes`,
+        }),
     });
     for (const id of this.#kernel.attached()) this.#tasks.set(id, '');
     const gateway = () => (this.#reconciler.wanted ? [gatewayOf(this.#reconciler.wanted.subnet)] : []);
@@ -89,14 +98,25 @@ class HostNetwork implements Network {
       (wanted) => ({
         ports: new Set([...this.#tasks.keys()].map(portNameOf)),
         macs: this.#kernel.macs(peersOf(wanted)),
-        mtus: this.#mtus,
-        linkMtu: this.#mtu,
+        ...this.#widths(wanted),
         wireguardKey: this.#kernel.wireguardKey,
         bridged: this.#kernel.bridged(),
       }),
       (planned, before) => this.#settle(planned, before),
     );
     this.#reconciler.onRepair(({ kind, message }) => this.#repairs.note(kind, message));
+  }
+
+  /** How wide the link of this node is, and the paths to its peers. */
+  #widths(wanted: NetworkWanted): Pick<Surroundings, 'linkMtu' | 'mtus'> {
+    const now = this.#parts.clock.monotonic();
+    if (wanted.address !== this.#mtuAddress || now - this.#mtuReadMs >= readMtuEveryMs) {
+      this.#mtu = this.#kernel.mtuTowards(wanted.address);
+      this.#mtuAddress = wanted.address;
+      this.#mtuReadMs = now;
+    }
+    const ways = this.#reconciler.planned?.ways.list ?? [];
+    return { linkMtu: this.#mtu, mtus: this.#kernel.pathMtus(measuredFor(ways, this.#mtu), now) };
   }
 
   get wireguardKey(): string {
@@ -115,9 +135,7 @@ class HostNetwork implements Network {
   }
 
   async #settle(planned: Planned, before: Planned | undefined): Promise<void> {
-    const { input } = planned;
     const wanted = this.#reconciler.wanted as NetworkWanted;
-    if (!before || before.input.address !== input.address) this.#mtu = this.#kernel.mtuTowards(input.address);
     this.#namesChanged(wanted);
     await this.#dns.listen(planned.plan.bridge.addresses.map((address) => address.replace(/\/.*/, '')));
     if (before && before !== planned) this.#forgetDeparted(planned, before);

@@ -47,6 +47,8 @@ export class Reconciler {
   #failure = '';
   /** What foreign was in the way when last looked. */
   #obstacles: readonly string[] = [];
+  /** Which peers there was no way to. */
+  #missing: readonly string[] = [];
   #closed = false;
 
   constructor(
@@ -142,6 +144,7 @@ export class Reconciler {
       this.#sayRepaired(taken, damage);
       this.#planned = planned;
       if (stale.table || !before) await this.#lookForObstacles(wanted);
+      if (planned.ways !== before?.ways) this.#sayWhoIsMissing(planned);
       if (fault === undefined) {
         await this.#settled(planned, this.#done);
         this.#done = planned;
@@ -152,6 +155,15 @@ export class Reconciler {
     } catch (error) {
       return this.#failed(error);
     }
+  }
+
+  /** Says once which peers there is no way to, and why: all others are reached, so it is no failure. */
+  #sayWhoIsMissing({ ways }: Planned): void {
+    for (const error of ways.missing) {
+      if (this.#missing.includes(error.message)) continue;
+      this.#parts.log.warn('a peer is not reached', { error });
+    }
+    this.#missing = ways.missing.map(({ message }) => message);
   }
 
   /** Says once what foreign stands in the way: it is the operator's to change, and no reason to fail. */

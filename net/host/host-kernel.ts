@@ -20,6 +20,7 @@ import { Netlink } from './netlink.ts';
 import { createNetns, isPinned, type OpenNetns, openNetns, removeNetns } from './netns.ts';
 import { NftGeneration } from './nft-generation.ts';
 import { Nftables } from './nftables.ts';
+import { type Measured, PathMtu } from './path-mtu.ts';
 import * as routing from './routing.ts';
 import * as rt from './rtnetlink.ts';
 import { readSysctl, writeSysctl } from './sysctl.ts';
@@ -46,6 +47,8 @@ export class HostKernel {
   );
   #tunnelIndex: number | undefined;
   readonly #wireguard: WireGuardLink;
+  #paths: PathMtu | undefined;
+  readonly #unmeasured: (address: string, link: number) => void;
   readonly #neighbours = new Neighbours();
   readonly #nftables = new Nftables();
   readonly #generation = new NftGeneration();
@@ -58,16 +61,18 @@ export class HostKernel {
 
   /**
    * `netnsDir`: where the namespaces of tasks are pinned. It acts on the namespace it is made in. `leaving`: as Conntrack's;
-   * `wireguard`: what it takes to make its device, and not only to read it.
+   * `wireguard`: what it takes to make its device, and not only to read it. `unmeasured`: as what PathMtu says.
    */
   constructor(
     netnsDir: string,
     parts: {
       readonly leaving?: (entries: readonly Entry[]) => Promise<unknown>;
       readonly wireguard?: WireGuardMaker;
+      readonly unmeasured?: (address: string, link: number) => void;
     } = {},
   ) {
     this.#netnsDir = netnsDir;
+    this.#unmeasured = parts.unmeasured ?? (() => {});
     this.#wireguard = new WireGuardLink({ runDir: path.dirname(netnsDir), netlink: this.#netlink }, parts.wireguard);
     this.#settings = new FormerSettings(path.dirname(netnsDir));
     this.#conntrack = new Conntrack(parts.leaving);
@@ -249,6 +254,12 @@ export class HostKernel {
     return link.index;
   }
 
+  /** As PathMtu.widths. */
+  pathMtus(measured: readonly Measured[], nowMs: number): ReadonlyMap<string, number> {
+    this.#paths ??= new PathMtu(this.#unmeasured);
+    return this.#paths.widths(measured, nowMs);
+  }
+
   /** The MTU of the link that has this address; 1500 where none has. */
   mtuTowards(address: string): number {
     const found = rt.listAddresses(this.#netlink).find((item) => item.cidr.startsWith(`${address}/`));
@@ -359,6 +370,7 @@ export class HostKernel {
     await this.#nftables.close();
     this.#monitor.close();
     this.#tunnelMonitor.close();
+    this.#paths?.close();
     this.#neighbours.close();
     this.#generation.close();
     await this.#conntrack.close();

@@ -9,6 +9,7 @@ const c = {
   bind: libc.func('int bind(int, const void *, uint32)'),
   setsockopt: libc.func('int setsockopt(int, int, int, const void *, uint32)'),
   getsockname: libc.func('int getsockname(int, _Out_ void *, _Inout_ uint32 *)'),
+  sendto: libc.func('long sendto(int, const void *, unsigned long, int, const void *, uint32)'),
   send: libc.func('long send(int, const void *, unsigned long, int)'),
   recv: libc.func('long recv(int, _Out_ void *, unsigned long, int)'),
   close: libc.func('int close(int)'),
@@ -19,6 +20,15 @@ const c = {
 };
 
 export const AF_NETLINK = 16;
+const AF_INET = 2;
+const IPPROTO_ICMP = 1;
+const IP_MTU_DISCOVER = 10;
+/** Never fragment, and do not believe what was learnt of the path. */
+const IP_PMTUDISC_PROBE = 3;
+const SOL_RAW = 255;
+const ICMP_FILTER = 1;
+/** All but answers to echo requests, and what routers say of packets. */
+const icmpFilter = ~((1 << 0) | (1 << 3));
 const SOCK_RAW = 3;
 const SOCK_CLOEXEC = 0o2000000;
 const SOL_SOCKET = 1;
@@ -101,6 +111,22 @@ export function setOption(fd: number, level: number, name: number, value: number
 
 export function send(fd: number, data: Buffer): void {
   check(c.send(fd, data, data.length, 0), 'sending to netlink');
+}
+
+/** A socket for echo requests that nobody may fragment; it hears their answers. */
+export function openIcmp(): number {
+  const fd = check(c.socket(AF_INET, SOCK_RAW | SOCK_CLOEXEC, IPPROTO_ICMP), 'opening a socket for ICMP');
+  setOption(fd, 0, IP_MTU_DISCOVER, IP_PMTUDISC_PROBE);
+  setOption(fd, SOL_RAW, ICMP_FILTER, icmpFilter);
+  return fd;
+}
+
+/** Sends to an IPv4 address; false where it is too large for the link, or there is no way. */
+export function sendTo(fd: number, data: Buffer, address: string): boolean {
+  const to = Buffer.alloc(16);
+  to.writeUInt16LE(AF_INET, 0);
+  Buffer.from(address.split('.').map(Number)).copy(to, 4);
+  return c.sendto(fd, data, data.length, MSG_DONTWAIT, to, 16) >= 0;
 }
 
 /** Bytes received into `buffer`. */

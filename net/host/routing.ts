@@ -208,6 +208,22 @@ export function listRules(netlink: Netlink): Rule[] {
     });
 }
 
+/** The width that a router has told the kernel of the path to an address; undefined where none has. */
+export function cachedMtu(netlink: Netlink, address: string): number | undefined {
+  const head = Buffer.alloc(12);
+  head[0] = AF_INET;
+  head[1] = 32;
+  const body = Buffer.concat([head, attribute(RTA.destination, addressBytes(address))]);
+  try {
+    const answer = netlink.ask({ what: `looking for the way to ${address}`, type: RTM.getRoute, flags: 0, body });
+    const metrics = attributesOf(answer.body, 12).get(RTA.metrics);
+    return metrics && attributesOf(metrics).get(RTAX_MTU)?.readUInt32LE(0);
+  } catch (error) {
+    if (isFault(error, 'unavailable', 'forbidden')) return undefined;
+    throw error;
+  }
+}
+
 /** Index of the link by which an address is reached, and whether it is on it; undefined where there is no way. */
 export function wayTo(
   netlink: Netlink,

@@ -131,11 +131,16 @@ function wayTo(peer: Peer, decision: Decision, wires: Wires): PeerWay {
   }
 }
 
-/** The addresses whose paths are measured for these ways. */
-export function measuredFor(ways: readonly PeerWay[]): readonly string[] {
-  return ways.flatMap(({ kind, peer, underlay }) =>
-    kind === 'none' ? [] : kind === 'encrypted' ? [peer.address, underlay] : [peer.address],
-  );
+/** The addresses whose paths are measured for these ways, and the width of the links to them. */
+export function measuredFor(
+  ways: readonly PeerWay[],
+  linkMtu: number,
+): readonly { readonly address: string; readonly link: number }[] {
+  return ways.flatMap(({ kind, peer, underlay }) => {
+    if (kind === 'none') return [];
+    const outer = { address: peer.address, link: linkMtu };
+    return kind === 'encrypted' ? [outer, { address: underlay, link: withinWireGuard(linkMtu) }] : [outer];
+  });
 }
 
 /** The VXLAN device that these ways need; undefined where none is a tunnel. */

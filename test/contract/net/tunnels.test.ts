@@ -12,7 +12,7 @@ const _ports = (['tcp', 'udp'] as const).map(
 );
 
 beforeAll(async () => {
-  lab = await NetLab.start(3, { routed: true });
+  lab = await NetLab.start(3, { routed: true, mtu: 1400 });
   hosts = [1, 2, 3].map((number) => lab.host(number));
   for (const host of hosts) await host.apply(hosts);
   tasks = await Promise.all(hosts.map((host) => host.attach(2)));
