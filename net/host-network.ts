@@ -6,6 +6,7 @@ import { Fault, isFault } from '#proto/kernel/errors.ts';
 import type { Log } from '#proto/kernel/log.ts';
 import type { Endpoint } from '#proto/model/assignment.ts';
 import { type TaskId, taskId } from '#proto/model/ids.ts';
+import { KeptSockets } from './dns/kept-sockets.ts';
 import { DnsServer } from './dns/server.ts';
 import { resolvConfUpstream } from './dns/upstream.ts';
 import { dnsView } from './dns/view.ts';
@@ -35,6 +36,8 @@ export interface HostNetworkParts {
   readonly dataDir: string;
   /** Where the host's resolvers are named; default /etc/resolv.conf. */
   readonly resolvConf?: string;
+  /** The name server's sockets end with this process, instead of waiting for the next one. */
+  readonly endsSockets?: boolean;
 }
 
 /** The Network of the namespace this process is in. Nothing is touched before the first apply; Fault('precondition') without libnftables. */
@@ -85,7 +88,9 @@ class HostNetwork implements Network {
       timeoutMs: upstreamTimeoutMs,
       notThese: gateway,
     });
-    this.#dns = new DnsServer({ clock: parts.clock, log: this.#log.with('dns'), upstream });
+    const log = this.#log.with('dns');
+    const sockets = parts.endsSockets ? {} : { sockets: new KeptSockets(path.join(runDir, 'dns'), log) };
+    this.#dns = new DnsServer({ clock, log, upstream, ...sockets });
     const kernel = {
       readLinks: this.#kernel.readLinks.bind(this.#kernel),
       readTables: this.#kernel.readTables.bind(this.#kernel),

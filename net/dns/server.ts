@@ -5,6 +5,7 @@ import type { Clock } from '#proto/kernel/clock.ts';
 import { Fault } from '#proto/kernel/errors.ts';
 import type { Log } from '#proto/kernel/log.ts';
 import { answer, ttlSeconds } from './answer.ts';
+import type { KeptSockets } from './kept-sockets.ts';
 import { Limits } from './limits.ts';
 import { type Query, rcode, readQuery, truncated, udpLimit, writeError, writeReply } from './message.ts';
 import { framed, readMessages, type Upstream } from './upstream.ts';
@@ -24,6 +25,7 @@ interface Listening {
 export class DnsServer {
   readonly #log: Log;
   readonly #upstream: Upstream;
+  readonly #sockets: Pick<KeptSockets, 'open' | 'release'> | undefined;
   readonly #limits: Limits;
   #view: DnsView | undefined;
   #makeView: ((previous: DnsView | undefined) => DnsView) | undefined;
@@ -32,8 +34,15 @@ export class DnsServer {
   readonly #asked = new Map<string, Promise<Buffer>>();
   #turn = 0;
 
-  constructor(parts: { readonly clock: Clock; readonly log: Log; readonly upstream: Upstream }) {
+  /** Without `sockets` they are made anew, and end with this process. */
+  constructor(parts: {
+    readonly clock: Clock;
+    readonly log: Log;
+    readonly upstream: Upstream;
+    readonly sockets?: Pick<KeptSockets, 'open' | 'release'>;
+  }) {
     this.#log = parts.log;
+    this.#sockets = parts.sockets;
     this.#upstream = parts.upstream;
     this.#limits = new Limits(parts.clock);
   }
@@ -49,6 +58,7 @@ export class DnsServer {
       if (addresses.includes(address)) continue;
       this.#listening.delete(address);
       await listening.close();
+      this.#sockets?.release(address);
     }
     for (const address of addresses) {
       if (!this.#listening.has(address)) this.#listening.set(address, await this.#open(address, port));
@@ -72,11 +82,13 @@ export class DnsServer {
       socket.on('close', () => connections.delete(socket));
     });
     try {
-      await opened(udp, () => udp.bind(port, address), address);
-      await opened(tcp, () => tcp.listen(udp.address().port, address), address);
+      const held = this.#held(address, port);
+      await opened(udp, () => (held ? udp.bind({ fd: held.udp }) : udp.bind(port, address)), address);
+      const ours = held ? { fd: held.tcp } : { port: udp.address().port, host: address };
+      await opened(tcp, () => tcp.listen(ours), address);
     } catch (error) {
       udp.close();
-      tcp.close();
+      if (tcp.listening) tcp.close();
       throw error;
     }
     return {
@@ -90,6 +102,14 @@ export class DnsServer {
         ]);
       },
     };
+  }
+
+  #held(address: string, port: number) {
+    try {
+      return this.#sockets?.open(address, port);
+    } catch (error) {
+      throw cannotListen(address, error);
+    }
   }
 
   #serveStream(socket: net.Socket): void {
@@ -166,16 +186,16 @@ function fitting(reply: Buffer, query: Query, limitBytes: number): Buffer {
   return reply.length > limitBytes ? truncated(reply, query) : reply;
 }
 
+function cannotListen(address: string, error: unknown): Fault {
+  return new Fault('unavailable', `the name server cannot listen on ${address}:53: ${(error as Error).message}`, {
+    cause: error,
+    remedy: `is another name server bound to all addresses? ss -ulpn sport = :53`,
+  });
+}
+
 function opened(socket: dgram.Socket | net.Server, open: () => void, address: string): Promise<void> {
   return new Promise((resolve, reject) => {
-    const fail = (error: unknown) => {
-      reject(
-        new Fault('unavailable', `the name server cannot listen on ${address}:53: ${(error as Error).message}`, {
-          cause: error,
-          remedy: `is another name server bound to all addresses? ss -ulpn sport = :53`,
-        }),
-      );
-    };
+    const fail = (error: unknown) => reject(cannotListen(address, error));
     socket.once('error', fail);
     socket.once('listening', () => {
       socket.off('error', fail);

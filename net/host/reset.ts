@@ -1,6 +1,7 @@
 /** Takes everything of ours off a host's network, whatever plan made it, so that the host is as it was before Gantry. */
 import fs from 'node:fs';
 import path from 'node:path';
+import { endKeepers } from '#net/dns/kept-sockets.ts';
 import { bridgeName, isPortName } from '#net/plan/node-plan.ts';
 import { routeMetric, routeProtocol } from '#net/plan/routes.ts';
 import { tableName } from '#net/plan/rules.ts';
@@ -41,6 +42,7 @@ export async function resetNetwork(runDir: string): Promise<readonly string[]> {
       const routes = removeAll(netlink, Number(family), RTM.getRoute, RTM.deleteRoute, isOurRoute);
       if (routes > 0) removed.push(`${routes} ${name} routes`);
     }
+    endKeepers(path.join(runDir, 'dns'));
     removed.push(...removeNamespaces(path.join(runDir, 'netns')), ...removeLinks(netlink));
     removed.push(...new FormerSettings(runDir).restore());
   } finally {

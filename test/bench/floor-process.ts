@@ -60,7 +60,7 @@ async function openFloor() {
     insecureRegistries: ['registry:5000'],
   });
   const image = await images.ensure({ reference, digest: '', pullPolicy: '' });
-  const network = await hostNetwork({ ...kernel, runDir: runDirectory, dataDir: directory });
+  const network = await hostNetwork({ ...kernel, runDir: runDirectory, dataDir: directory, endsSockets: true });
   await network.apply(networkWanted({ nodeId: newId(systemRandom), address: '10.90.0.1', subnet: '10.192.1.0/24' }));
   const runtime = await conmonRuntime({ ...kernel, root: directory, run: runDirectory });
   const model = fresh();

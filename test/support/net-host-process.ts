@@ -14,7 +14,7 @@ import { attachment, backend, endpoint } from './endpoint.ts';
 const [runDir = '', resolvConf = ''] = process.argv.slice(2);
 const say = (line: unknown) => process.stdout.write(`${JSON.stringify(line)}\n`);
 const log = jsonLog((line) => process.stderr.write(line), Date.now, 'info');
-const network = await hostNetwork({ clock: systemClock, log, runDir, dataDir: runDir, resolvConf });
+const network = await hostNetwork({ clock: systemClock, log, runDir, dataDir: runDir, resolvConf, endsSockets: true });
 network.onRepair((repair) => say({ repair: repair.message }));
 
 let held: NetworkWanted | undefined;
