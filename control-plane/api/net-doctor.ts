@@ -4,12 +4,12 @@ import type { Probe } from '#proto/gen/gantry/v1/probe.ts';
 import { Fault } from '#proto/kernel/errors.ts';
 import type { NodeId } from '#proto/model/ids.ts';
 import type { Finding } from '#proto/model/net-finding.ts';
-import { defaultNetworkOf } from '#proto/model/network.ts';
 import type { Node } from '#proto/model/node.ts';
 import type { Port, Service } from '#proto/model/service.ts';
 import { isServing, type Task } from '#proto/model/task.ts';
 import { toWire } from '#proto/model/wire.ts';
 import { nameOfService } from './names.ts';
+import { healthFact, isolation, known, namespaceOf, nodeFact, taskFact } from './net-books.ts';
 import { nameOfPlace, nameOfTask, type Place, tasksOf, templateOf } from './net-places.ts';
 
 export type Ask = NonNullable<Probe['ask']>;
@@ -44,11 +44,6 @@ export interface Examination {
 
 /** Of a service, that many tasks are looked at as callers and as backends; of nodes, that many as ways in. */
 const most = { callers: 2, backends: 3, ways: 3, nodes: 64, pairs: 96, ports: 32 } as const;
-
-/** A finding of the control plane's own books. */
-function known(hop: Finding['hop'], verdict: Finding['verdict'], says: string, remedy = '', subject = ''): Finding {
-  return { path: '', hop, node: '', verdict, says, remedy, subject, wanted: '', seen: '' };
-}
 
 /** The examination of one path. Faults: `invalid` where it makes no sense. */
 export function examinePath(snapshot: Snapshot, from: Place, to: Place): Examination {
@@ -87,9 +82,19 @@ function taskPath(
   const questions: Question[] = [];
   const sends: Send[] = [];
   const here = runningNode(snapshot, caller);
-  if (here) questions.push({ node: here, ask: { $case: 'host', value: {} } }, taskQuestion(here, caller, []));
+  if (here) questions.push({ node: here, ask: { $case: 'host', value: {} } }, taskQuestion(snapshot, here, caller, []));
   if (to.kind === 'address') {
-    if (here) sends.push(send(here, caller, title, to.address, to.port, [here]));
+    if (here)
+      sends.push(
+        send(snapshot, {
+          node: here,
+          task: caller,
+          to: nameOfPlace(to),
+          address: to.address,
+          port: to.port,
+          watchers: [here],
+        }),
+      );
     return { title, known: facts, questions, sends };
   }
   const service = to.kind === 'task' ? snapshot.service(to.task.serviceId) : to.service;
@@ -106,9 +111,19 @@ function taskPath(
     facts.push(taskFact(snapshot, backend), ...healthFact(backend));
     const there = runningNode(snapshot, backend);
     if (!there) continue;
-    questions.push({ node: there, ask: { $case: 'host', value: {} } }, taskQuestion(there, backend, ports));
+    questions.push({ node: there, ask: { $case: 'host', value: {} } }, taskQuestion(snapshot, there, backend, ports));
     if (here && here.id !== there.id) questions.push(wayQuestion(here, there), wayQuestion(there, here));
-    if (here) sends.push(send(here, caller, nameOfTask(backend), backend.address, tcp, watching(here, there)));
+    if (here)
+      sends.push(
+        send(snapshot, {
+          node: here,
+          task: caller,
+          to: nameOfTask(backend),
+          address: backend.address,
+          port: tcp,
+          watchers: watching(here, there),
+        }),
+      );
   }
   if (here && service && to.kind !== 'task') {
     const nodes = backends.flatMap((task) => runningNode(snapshot, task) ?? []);
@@ -117,17 +132,11 @@ function taskPath(
       nameQuestion(snapshot, here, caller, service),
     );
     // An echo to a VIP is answered by nobody: only ports are balanced that somebody names.
-    if (service.vip !== '' && service.spec.endpointMode === 'vip' && tcp !== 0)
-      sends.push(
-        send(
-          here,
-          caller,
-          `${nameOfService(service)} (${service.vip}:${tcp})`,
-          service.vip,
-          tcp,
-          watching(here, ...nodes),
-        ),
-      );
+    if (service.vip !== '' && service.spec.endpointMode === 'vip' && tcp !== 0) {
+      const vip = `${nameOfService(service)} (${service.vip}:${tcp})`;
+      const watchers = watching(here, ...nodes);
+      sends.push(send(snapshot, { node: here, task: caller, to: vip, address: service.vip, port: tcp, watchers }));
+    }
   }
   return { title, known: facts, questions, sends };
 }
@@ -189,21 +198,23 @@ function entryPath(snapshot: Snapshot, service: Service, port: Port, node: Node,
     const there = runningNode(snapshot, task);
     if (!there) continue;
     holders.push(there);
-    questions.push({ node: there, ask: { $case: 'host', value: {} } }, taskQuestion(there, task, [port]));
+    questions.push({ node: there, ask: { $case: 'host', value: {} } }, taskQuestion(snapshot, there, task, [port]));
     if (there.id !== node.id) questions.push(wayQuestion(node, there), wayQuestion(there, node));
-    sends.push(send(node, undefined, nameOfTask(task), task.address, isTcp ? port.target : 0, watching(node, there)));
-  }
-  if (isTcp)
     sends.push(
-      send(
-        client,
-        undefined,
-        `${node.name}:${port.published}`,
-        node.address,
-        port.published,
-        watching(client, node, ...holders),
-      ),
+      send(snapshot, {
+        node,
+        to: nameOfTask(task),
+        address: task.address,
+        port: isTcp ? port.target : 0,
+        watchers: watching(node, there),
+      }),
     );
+  }
+  if (isTcp) {
+    const to = `${node.name}:${port.published}`;
+    const watchers = watching(client, node, ...holders);
+    sends.push(send(snapshot, { node: client, to, address: node.address, port: port.published, watchers }));
+  }
   return { title, known: facts, questions, sends };
 }
 
@@ -256,7 +267,17 @@ function pairPath(snapshot: Snapshot, a: Node, b: Node, brief: boolean): Path {
   const from = [...snapshot.tasksOnNode(a.id)].find(hasOwnAddress);
   const to =
     from && [...snapshot.tasksOnNode(b.id)].find((task) => hasOwnAddress(task) && mayCall(snapshot, from, task));
-  if (from && to) sends.push(send(a, from, nameOfTask(to), to.address, 0, watching(a, b)));
+  if (from && to)
+    sends.push(
+      send(snapshot, {
+        node: a,
+        task: from,
+        to: nameOfTask(to),
+        address: to.address,
+        port: 0,
+        watchers: watching(a, b),
+      }),
+    );
   return { title: `${a.name} ↔ ${b.name}`, known: [], questions, sends };
 
   function hasOwnAddress(task: Task): boolean {
@@ -292,103 +313,18 @@ function readyNodes(snapshot: Snapshot): Node[] {
   return [...snapshot.all('node')].filter((node) => node.state === 'ready').sort((a, b) => (a.name < b.name ? -1 : 1));
 }
 
-export function nodeFact(node: Node): Finding {
-  if (node.state === 'ready') return known('node', 'good', `node ${node.name} is ready`, '', node.name);
-  const remedy = `is the machine up, and its agent (systemctl status gantry-agent)? else gantry node rm ${node.name}`;
-  return known(
-    'node',
-    'broken',
-    `node ${node.name} is ${node.state}${node.message ? `: ${node.message}` : ''}`,
-    remedy,
-    node.name,
-  );
-}
-
-function taskFact(snapshot: Snapshot, task: Task): Finding {
-  const name = nameOfTask(task);
-  const node = task.nodeId === '' ? undefined : snapshot.node(task.nodeId);
-  if (node && node.state !== 'ready') return nodeFact(node);
-  const template = templateOf(snapshot, task);
-  if (template?.networkMode === 'none')
-    return known(
-      'isolation',
-      'broken',
-      `${name} has no network (network_mode: none)`,
-      'take network_mode: none out of the Compose file',
-      name,
-    );
-  if (task.state === 'running' && task.wanted === 'running')
-    return known('task', 'good', `${name} runs on ${task.nodeName}`, '', name);
-  const why = task.error || task.message;
-  const remedy = `gantry why ${name} and gantry logs ${name} say more`;
-  return known(
-    'task',
-    'broken',
-    `${name} is ${task.wanted === 'running' ? task.state : 'being stopped'}${why ? `: ${why}` : ''}`,
-    remedy,
-    name,
-  );
-}
-
-function healthFact(task: Task): Finding[] {
-  const name = nameOfTask(task);
-  if (task.health === '' || task.state !== 'running') return [];
-  if (task.health === 'healthy') return [known('health', 'good', `${name} is healthy`, '', name)];
-  const remedy = `its health check fails or has not passed yet: gantry inspect ${name}, gantry logs ${name}`;
-  return [known('health', 'broken', `${name} is ${task.health}: nobody is led to it`, remedy, name)];
-}
-
-/** Whether the networks and the rules of a service let a task call it. */
-export function isolation(snapshot: Snapshot, caller: Task, service: Service): Finding {
-  const [from, to] = [nameOfTask(caller), nameOfService(service)];
-  const mine = networksOf(templateOf(snapshot, caller), caller.project);
-  const theirs = networksOf(service.spec.template, service.spec.project);
-  const shared = mine.filter((name) => theirs.includes(name));
-  const words = (names: readonly string[]) => names.join(', ') || 'none';
-  // Who is on its host's network is a host of the cluster, and those pass.
-  const hostly = templateOf(snapshot, caller)?.networkMode === 'host' || service.spec.template.networkMode === 'host';
-  if (hostly) return known('isolation', 'good', `${from} and ${to}: one is on its host's network`);
-  if (shared.length === 0) {
-    const remedy = `put both on one network: networks: [${theirs[0] ?? 'NAME'}] of ${caller.serviceName} too (external: true where another project declares it)`;
-    return known(
-      'isolation',
-      'broken',
-      `${from} is on ${words(mine)}, ${to} on ${words(theirs)}: they share no network`,
-      remedy,
-      to,
-    );
-  }
-  const { allowFrom } = service.spec;
-  const names = [
-    '*',
-    `${caller.project}/${caller.serviceName}`,
-    ...(caller.project === service.spec.project ? [caller.serviceName] : []),
-  ];
-  if (allowFrom && caller.serviceId !== service.id && !allowFrom.services.some((name) => names.includes(name))) {
-    return known(
-      'isolation',
-      'broken',
-      `${to} lets only ${words(allowFrom.services)} in (x-allow-from)`,
-      `add ${names.at(-1)} to x-allow-from of ${to}`,
-      to,
-    );
-  }
-  return known('isolation', 'good', `both are on ${words(shared)}`, '', to);
-}
-
-function networksOf(template: ReturnType<typeof templateOf>, project: string): readonly string[] {
-  if (template?.networkMode !== '') return [];
-  const names = template.networks.map(({ network }) => network);
-  return names.length > 0 ? names : [defaultNetworkOf(project)];
-}
-
 function runningNode(snapshot: Snapshot, task: Task): Node | undefined {
   const node = task.state === 'running' && task.nodeId !== '' ? snapshot.node(task.nodeId) : undefined;
   return node?.state === 'ready' ? node : undefined;
 }
 
-function taskQuestion(node: Node, task: Task, ports: readonly Port[]): Question {
-  const value = { taskId: task.id, name: nameOfTask(task), address: task.address, ports: toWire(ports) };
+function taskQuestion(snapshot: Snapshot, node: Node, task: Task, ports: readonly Port[]): Question {
+  const value = {
+    taskId: namespaceOf(snapshot, task),
+    name: nameOfTask(task),
+    address: task.address,
+    ports: toWire(ports),
+  };
   return { node, ask: { $case: 'task', value } };
 }
 
@@ -416,7 +352,10 @@ function nameQuestion(snapshot: Snapshot, node: Node, caller: Task, service: Ser
   const full = `${name}.${project}.${snapshot.cluster?.domain ?? 'gantry.internal'}`;
   return {
     node,
-    ask: { $case: 'name', value: { taskId: caller.id, task: nameOfTask(caller), name: full, addresses } },
+    ask: {
+      $case: 'name',
+      value: { taskId: namespaceOf(snapshot, caller), task: nameOfTask(caller), name: full, addresses },
+    },
   };
 }
 
@@ -428,20 +367,22 @@ function targetPorts(service: Service | undefined, named: number): readonly Port
   return service.spec.ports.length > 0 ? service.spec.ports : service.spec.template.container.expose.map(port);
 }
 
+/** From the task, or the node where none is told. */
 function send(
-  node: Node,
-  task: Task | undefined,
-  to: string,
-  address: string,
-  port: number,
-  watchers: readonly Node[],
+  snapshot: Snapshot,
+  way: {
+    readonly node: Node;
+    readonly task?: Task;
+    readonly to: string;
+    readonly address: string;
+    readonly port: number;
+    readonly watchers: readonly Node[];
+  },
 ): Send {
+  const { node, task, to, address, port, watchers } = way;
   const from = task ? nameOfTask(task) : node.name;
-  return {
-    node,
-    reach: { taskId: task?.id ?? '', from, to: to.includes('→') ? address : to, address, port, sourcePort: 0 },
-    watchers,
-  };
+  const taskId = task ? namespaceOf(snapshot, task) : '';
+  return { node, reach: { taskId, from, to, address, port, sourcePort: 0 }, watchers };
 }
 
 function watching(...nodes: readonly Node[]): Node[] {

@@ -7,7 +7,8 @@ import { Queue } from '#proto/kernel/queue.ts';
 import { causeOf, type Finding, isHop } from '#proto/model/net-finding.ts';
 import type { Node } from '#proto/model/node.ts';
 import { findNode } from './names.ts';
-import { type Ask, type Examination, examineAll, examinePath, nodeFact, type Path, type Send } from './net-doctor.ts';
+import { nodeFact } from './net-books.ts';
+import { type Ask, type Examination, examineAll, examinePath, type Path, type Send } from './net-doctor.ts';
 import { placeOf } from './net-places.ts';
 import type { OperatorParts } from './parts.ts';
 

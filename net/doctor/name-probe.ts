@@ -49,7 +49,7 @@ const codes: Readonly<Record<number, string>> = { 2: 'server failure', 3: 'no su
 
 export async function probeName(view: View, probe: ProbeName, say: Say): Promise<void> {
   const server = gatewayOf(view.plan.input.subnet);
-  const netns = view.netnsOf(probe.taskId);
+  const netns = probe.taskId === '' ? undefined : view.netnsOf(probe.taskId);
   const { name, task } = probe;
   const reply = await askName(view.clock, netns, server, name);
   const wanted = [...probe.addresses].sort().join(' ');

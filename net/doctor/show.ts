@@ -1,12 +1,12 @@
 /** What the node should have and has, thing by thing: `gantry net show`. */
 import { gatewayOf } from '#net/plan/cidr.ts';
-import { diffLinks, diffTable } from '#net/plan/diff.ts';
+import { diffTable } from '#net/plan/diff.ts';
 import { type Bridge, bridgeName, elementsOf } from '#net/plan/node-plan.ts';
 import { describeRoute } from '#net/plan/routes.ts';
 import { tableName } from '#net/plan/rules.ts';
 import { valuesOf } from '#net/plan/shards.ts';
+import { describeWireGuard, type Tunnel, tunnelName, wireguardName } from '#net/plan/tunnel.ts';
 import { broken, good, type Say, unknown } from './fact.ts';
-import { hopOf } from './host-probe.ts';
 import { askName } from './name-probe.ts';
 import type { View } from './view.ts';
 
@@ -33,13 +33,42 @@ export async function showNode(view: View, say: Say): Promise<void> {
   }
   for (const rule of new Set([...plan.rules.keys(), ...seen.rules.keys()]))
     row('route', `rule ${rule.split(':')[0]}`, plan.rules.has(rule) ? rule : '', seen.rules.has(rule) ? rule : '');
-  // What the plan has beside: tunnels and the like, as far as they differ.
-  for (const { kind, why } of diffLinks(plan, seen))
-    if (hopOf(kind) === 'tunnel') say(broken('tunnel', why, remedy, { subject: why }));
+  for (const { peer, kind, reason } of view.plan.ways.list) {
+    const subject = `way to ${peer.name}`;
+    const way = `${kind}: ${reason}`;
+    say(
+      kind === 'none'
+        ? broken('tunnel', subject, noWay(view), { subject, wanted: 'a way', seen: reason })
+        : good('tunnel', subject, { subject, wanted: way, seen: way }),
+    );
+  }
+  if (plan.tunnel || seen.tunnel) row('tunnel', tunnelName, describeTunnel(plan.tunnel), describeTunnel(seen.tunnel));
+  if (plan.wireguard || seen.wireguard)
+    row(
+      'tunnel',
+      wireguardName,
+      plan.wireguard ? describeWireGuard(plan.wireguard) : '',
+      seen.wireguard ? describeWireGuard(seen.wireguard) : '',
+    );
   await showTable(view, say);
   const server = gatewayOf(input.subnet);
   const reply = await askName(view.clock, undefined, server, 'gantry-doctor.invalid');
   row('dns', `name server ${server}:53`, 'answers', reply.kind === 'silent' ? reply.why : 'answers');
+}
+
+const noWay = (view: View) => view.plan.ways.missing[0]?.remedy ?? remedy;
+
+function describeTunnel(tunnel: Tunnel | undefined): string {
+  if (!tunnel) return '';
+  const { device, forwarding } = tunnel;
+  const ends = [...forwarding].map(([mac, underlay]) => `${mac} at ${underlay}`).sort();
+  return [
+    device.addresses.join(' '),
+    `from ${device.local}`,
+    `mtu ${device.mtu}`,
+    device.up ? 'up' : 'down',
+    ...ends,
+  ].join(', ');
 }
 
 function describeBridge(bridge: Bridge | undefined): string {

@@ -14,6 +14,11 @@ import type { View } from './view.ts';
 const arpWaitMs = 400;
 
 export async function probeTask(view: View, probe: ProbeTask, say: Say): Promise<void> {
+  if (probe.taskId === '') {
+    // It has its node's network.
+    listening(probe, listeners(undefined), say);
+    return;
+  }
   const path = view.netnsOf(probe.taskId);
   if (!isPinned(path)) {
     say(

@@ -1,12 +1,13 @@
 /** Watches the packets of a reach pass this node, and names the rule that stops them. */
+import { bridgeName } from '#net/plan/node-plan.ts';
 import { tableName } from '#net/plan/rules.ts';
+import { tunnelPort, wireguardPort } from '#net/plan/tunnel.ts';
 import type { ProbeWatch } from '#proto/gen/gantry/v1/probe.ts';
 import { describe, isFault } from '#proto/kernel/errors.ts';
 import type { Hop } from '#proto/model/net-finding.ts';
 import { broken, type Fact, good, type Say, unknown } from './fact.ts';
 import { describeMet, type Header, type Met, NftTrace } from './nft-trace.ts';
 import type { View } from './view.ts';
-import { tunnelPort } from './way-probe.ts';
 
 const readEveryMs = 10;
 const mostMs = 4_000;
@@ -19,7 +20,7 @@ export async function probeWatch(view: View, probe: ProbeWatch, signal: AbortSig
     : [`tcp sport ${probe.sourcePort}`, `tcp dport ${probe.sourcePort}`];
   const tunnels = probe.tunnelsFrom
     .filter((address) => /^[0-9.]+$/.test(address))
-    .map((address) => `ip saddr ${address} udp dport ${tunnelPort} limit rate 20/second`);
+    .map((address) => `ip saddr ${address} udp dport { ${tunnelPort}, ${wireguardPort} } limit rate 20/second`);
   const trace = new NftTrace(`gantry_trace_${probe.sourcePort}`);
   try {
     await trace.start([...own, ...tunnels]);
@@ -65,7 +66,7 @@ export function conclude(met: readonly Met[], texts: ReadonlyMap<string, string>
 function stopped(what: string, where: string, step: Met, texts: ReadonlyMap<string, string>): Fact {
   const text = texts.get(`${step.table} ${step.chain} ${step.handle}`) ?? '';
   const verb = text.includes('reject') ? 'rejected' : 'dropped';
-  const hop = ownHop(step, text);
+  const hop = what.includes(tunnelWords) ? 'tunnel' : ownHop(step, text);
   const remedy =
     remedies[hop] ??
     `a rule of this host wins over ours: remove it (nft delete rule ${step.table} ${step.chain} handle ${step.handle}), or accept before it`;
@@ -80,21 +81,25 @@ function stopped(what: string, where: string, step: Met, texts: ReadonlyMap<stri
 /** What it means that a rule of our own table stops a packet. */
 function ownHop({ table, chain }: Met, text: string): Hop {
   if (table !== `ip ${tableName}` && table !== `ip6 ${tableName}`) return 'firewall';
-  if (/^m\d+$/.test(chain) || text.includes('@members') || text.includes('senders')) return 'isolation';
-  if (text.includes('reject')) return 'vip';
-  return 'rules';
+  if (/^mi?_/.test(chain) || text === `iifname "${bridgeName}" drop`) return 'isolation';
+  if (text.includes('@sources')) return 'address';
+  if (chain === 'wire' || text.includes('@tunnel')) return 'tunnel';
+  return text.includes('reject') ? 'vip' : 'rules';
 }
 
 const remedies: Readonly<Partial<Record<Hop, string>>> = {
   isolation:
     'put both services on one network: networks: [NAME] of both in the Compose file; where x-allow-from is said, name the caller there',
+  address: 'it sends by an address that is not its own: a program in it makes packets by itself, or eth0 was changed',
   vip: 'nobody serves there: gantry ps shows whether its tasks run and are healthy',
   rules: 'this node lets only published ports and its cluster in: publish the port with ports:',
 };
 
+const tunnelWords = "the tunnel's packet";
+
 function describeHeader({ source, destination, protocol, sourcePort, destinationPort }: Header): string {
-  if (protocol === 17 && destinationPort === tunnelPort)
-    return `the tunnel's packet ${source} → ${destination} (UDP ${tunnelPort})`;
+  if (protocol === 17 && [tunnelPort, wireguardPort].includes(destinationPort))
+    return `${tunnelWords} ${source} → ${destination} (UDP ${destinationPort})`;
   const at = (address: string, port: number) => (port === 0 ? address : `${address}:${port}`);
   return `${at(source, sourcePort)} → ${at(destination, destinationPort)}`;
 }

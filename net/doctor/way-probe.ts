@@ -1,10 +1,11 @@
 /** The way to another node: the kernel's choice, the machine at its other end, its tasks' gateway, and the size that passes. */
 import { listAddresses, listLinks } from '#net/host/rtnetlink.ts';
 import { gatewayOf } from '#net/plan/cidr.ts';
-import { bridgeName } from '#net/plan/node-plan.ts';
 import { routeProtocol } from '#net/plan/routes.ts';
+import { tunnelName, tunnelPort, wireguardName, wireguardPort } from '#net/plan/tunnel.ts';
+import type { PeerWay } from '#net/plan/ways.ts';
 import type { ProbeWay } from '#proto/gen/gantry/v1/probe.ts';
-import { broken, good, inLooks, isWrong, looked, type Say, unknown } from './fact.ts';
+import { broken, type Fact, good, inLooks, isWrong, looked, type Say, unknown } from './fact.ts';
 import { inHistory } from './repair-log.ts';
 import { type Way, wayOf } from './route-lookup.ts';
 import { arpOwners, echo } from './sockets.ts';
@@ -20,64 +21,58 @@ const coarse = [576, 1000, 1200, 1280, 1300, 1350, 1380, 1400, 1410, 1420, 1430,
 
 export async function probeWay(view: View, probe: ProbeWay, say: Say): Promise<void> {
   const gateway = gatewayOf(probe.subnet);
-  const [tunnelled] = await Promise.all([
-    route(view, probe, gateway, say),
-    probe.brief ? undefined : duplicates(view, probe, say),
-  ]);
-  const [direct, inner] = await Promise.all([one(view, probe.address, smallest), one(view, gateway, smallest)]);
-  const host = `${probe.node} (${probe.address})`;
-  if (direct === '') say(good('link', `${host} answers`));
-  else if (inner === '')
-    say(
-      unknown(
-        'link',
-        `${host} answers no echo request: ${direct}`,
-        'nothing, where a firewall there is meant to ignore them',
-      ),
-    );
-  else
-    say(
-      unknown(
-        'link',
-        `${host} does not answer: ${direct}`,
-        `is ${probe.node} up, and its cable in? ping ${probe.address}`,
-      ),
-    );
-  if (inner !== '') {
-    if (tunnelled && direct === '') {
-      const what = `${host} answers, but nothing comes back through the tunnel ${tunnelled.name} from ${gateway}: ${inner}`;
-      say(
-        broken(
-          'tunnel',
-          what,
-          `let UDP port ${tunnelPort} pass between the two nodes, at their firewalls and whatever is between them`,
-        ),
-      );
-    } else {
-      say(
-        unknown(
-          'route',
-          `${gateway}, the gateway of ${probe.node}'s tasks, does not answer: ${inner}`,
-          `see gantry net show ${probe.node}; does its firewall let what comes from ${view.plan.input.address} in?`,
-        ),
-      );
-    }
+  const way = view.plan.ways.list.find(({ peer }) => peer.address === probe.address);
+  if (way?.kind === 'none') {
+    const remedy = view.plan.ways.missing[0]?.remedy ?? 'see gantry cluster show';
+    say(broken('tunnel', `there is no way to ${probe.node}: ${way.reason}`, remedy, { subject: probe.subnet }));
     return;
   }
-  if (tunnelled) say(good('tunnel', `${tunnelled.name} to ${probe.node} carries packets`));
-  if (!probe.brief) await mtu(view, probe, gateway, say);
+  await Promise.all([route(view, probe, gateway, way, say), probe.brief ? undefined : duplicates(view, probe, say)]);
+  const [direct, inner] = await Promise.all([one(view, probe.address, smallest), one(view, gateway, smallest)]);
+  outer(probe, direct, inner, say);
+  const tunnelled = way !== undefined && way.kind !== 'direct';
+  if (inner === '') {
+    if (tunnelled) say(good('tunnel', `${wordsOf(way)} carries packets to ${probe.node}`, { seen: way.reason }));
+    if (!probe.brief) await mtu(view, probe, gateway, say);
+  } else if (tunnelled && direct === '') say(await silentTunnel(view, probe, way, inner));
+  else {
+    const remedy = `see gantry net show ${probe.node}; does its firewall let what comes from ${view.plan.input.address} in?`;
+    say(unknown('route', `${gateway}, the gateway of ${probe.node}'s tasks, does not answer: ${inner}`, remedy));
+  }
 }
 
-/** UDP port of the tunnels (net/plan/ways.ts). */
-export const tunnelPort = 4790;
+/** What the peer's own address says: '' for an answer. */
+function outer({ node, address }: ProbeWay, direct: string, inner: string, say: Say): void {
+  const host = `${node} (${address})`;
+  if (direct === '') say(good('link', `${host} answers`));
+  else if (inner === '') say(good('link', `${host} ignores echo requests, its tasks' gateway answers`));
+  else {
+    const remedy = `is ${node} up, and its cable in? from here: ping ${address}`;
+    say(unknown('link', `${host} does not answer: ${direct}`, remedy));
+  }
+}
 
-/** The kernel's choice, seen for a while; the tunnel's link where it is one. */
+const wordsOf = ({ kind }: PeerWay) => (kind === 'encrypted' ? 'VXLAN within WireGuard' : `VXLAN (${tunnelName})`);
+
+/** The host answers and its tunnel does not: which of the two layers it is. */
+async function silentTunnel(view: View, probe: ProbeWay, way: PeerWay, inner: string): Promise<Fact> {
+  const within = way.kind === 'encrypted' ? await one(view, way.underlay, smallest) : '';
+  const [what, port] =
+    within === '' ? [`VXLAN (${tunnelName})`, tunnelPort] : [`WireGuard (${wireguardName})`, wireguardPort];
+  const says = `${probe.node} (${probe.address}) answers, but nothing comes back through ${what}: ${within || inner}`;
+  const of = way.kind === 'encrypted' && within === '' ? ', within WireGuard,' : '';
+  const remedy = `let UDP port ${port}${of} pass from ${view.plan.input.address} to ${probe.address} and back: at the firewalls of both nodes (nft list ruleset) and of what is between them`;
+  return broken('tunnel', says, remedy, { subject: probe.address, wanted: way.reason });
+}
+
+/** The kernel's choice, seen for a while. */
 async function route(
   view: View,
   probe: ProbeWay,
   gateway: string,
+  planned: PeerWay | undefined,
   say: Say,
-): Promise<{ readonly name: string } | undefined> {
+): Promise<void> {
   let last: Way | string = '';
   const forMs = probe.brief ? 0 : lookForMs;
   const { looks, wrong } = await looked(view.clock, forMs, lookEveryMs, () => {
@@ -86,7 +81,6 @@ async function route(
   });
   const links = listLinks(view.netlink);
   const nameOf = (way: Way) => links.find((link) => link.index === way.link)?.name ?? `link ${way.link}`;
-  const planned = [...view.plan.plan.routes.values()].find((item) => item.destination === probe.subnet);
   const somebody = inHistory(view.repairs().filter((one) => one.message.includes(probe.subnet)));
   let faults = 0;
   for (const [what, count] of wrong) {
@@ -103,19 +97,12 @@ async function route(
         : `packets to ${probe.subnet} (${probe.node}) take ${what}`;
     say(broken('route', `${whose}${inLooks(count, looks)}${somebody}`, remedy, { subject: probe.subnet }));
   }
-  if (typeof last === 'string') return undefined;
+  if (typeof last === 'string' || faults > 0) return;
   const way: Way = last;
-  const name = nameOf(way);
-  if (faults === 0) {
-    const via = way.gateway === '' ? '' : ` via ${way.gateway}`;
-    say(
-      good('route', `${probe.subnet} (${probe.node})${via} dev ${name}`, {
-        subject: probe.subnet,
-        seen: `${way.route}${via} dev ${name}`,
-      }),
-    );
-  }
-  return name.startsWith('gantry') && name !== bridgeName ? { name } : undefined;
+  const via = way.gateway === '' ? '' : ` via ${way.gateway}`;
+  const why = planned ? `: ${planned.reason}` : '';
+  const more = { subject: probe.subnet, seen: `${way.route}${via} dev ${nameOf(way)}` };
+  say(good('route', `${probe.subnet} (${probe.node})${via} dev ${nameOf(way)}${why}`, more));
 }
 
 /** '' for a route of ours; else what there is in its place. */

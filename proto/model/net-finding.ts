@@ -51,7 +51,7 @@ export function causeOf(findings: readonly Finding[]): Finding | undefined {
   const first = (verdict: Verdict) =>
     findings
       .filter((finding) => finding.verdict === verdict)
-      .reduce<Finding | undefined>((best, one) => (best && rank(best) <= rank(one) ? best : one), undefined);
+      .reduce<Finding | undefined>((best, one) => (best && !isBefore(one, best) ? best : one), undefined);
   const broken = first('broken');
   if (broken && broken.hop !== 'reach') return broken;
   return broken ? (first('unknown') ?? broken) : undefined;
@@ -59,6 +59,11 @@ export function causeOf(findings: readonly Finding[]): Finding | undefined {
 
 export function isHop(text: string): text is Hop {
   return (hops as readonly string[]).includes(text);
+}
+
+/** Of one hop, what was seen tells more than what is missing. */
+function isBefore(one: Finding, other: Finding): boolean {
+  return rank(one) < rank(other) || (rank(one) === rank(other) && one.seen !== '' && other.seen === '');
 }
 
 function rank(finding: Finding): number {

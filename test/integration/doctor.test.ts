@@ -73,6 +73,10 @@ function found(places: readonly string[], hop: string, says: RegExp): Promise<No
   );
 }
 
+async function encapsulate(how: string): Promise<void> {
+  expect(await cluster.gantry('cluster', 'set', `encapsulation=${how}`)).toMatchObject({ code: 0 });
+}
+
 type Undo = () => Promise<unknown>;
 interface Story {
   readonly name: string;
@@ -218,6 +222,31 @@ describe('the doctor', () => {
   test('names two who share no network', async () => {
     const broken = await found(['web.h1', 'thing.h2'], 'isolation', /share no network/);
     expect(broken.remedy).toContain('networks: [other_default]');
+  });
+
+  test('names a tunnel whose port is dropped, and the rule that drops it', async () => {
+    await encapsulate('always');
+    try {
+      await eventually(async () => allGood(await doctor('web.h1', 'db.h2')), { timeoutMs: 20_000 });
+      expect((await cluster.gantry('net', 'show', 'h1')).stdout).toMatch(/way to h2 +tunnel: encapsulation is always/);
+      const rule = 'udp dport 4790 drop';
+      await shell('h2', `nft 'table inet mine { chain c { type filter hook input priority 0; ${rule}; }; }'`);
+      const broken = await found(
+        ['web.h1', 'db.h2'],
+        'tunnel',
+        /UDP 4790\) is dropped by the rule "udp dport 4790 drop"/,
+      );
+      expect(broken).toMatchObject({ node: 'h2', remedy: expect.stringContaining('nft delete rule inet mine c') });
+      const between = await found(
+        ['h1', 'h2'],
+        'tunnel',
+        /h2 \(10\.90\.0\.2\) answers, but nothing comes back through VXLAN/,
+      );
+      expect(between).toMatchObject({ node: 'h1', remedy: expect.stringContaining('UDP port 4790') });
+    } finally {
+      await shell('h2', 'nft delete table inet mine; true');
+      await encapsulate('auto');
+    }
   });
 
   test('leaves nothing behind', async () => {
