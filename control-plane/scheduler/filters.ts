@@ -188,7 +188,11 @@ const network: Filter = {
   rule: 'network',
   fits: ({ ownAddress }, usage) => !ownAddress || usage.tasks < usage.addresses,
   refusal: (_, { node, addresses }) =>
-    node.subnet === '' ? node.message || 'has no subnet yet' : `all ${addresses} addresses of ${node.subnet} are taken`,
+    node.subnet === ''
+      ? node.message
+        ? 'has no subnet: gantry nodes says why'
+        : 'has no subnet yet'
+      : `all ${addresses} addresses of ${node.subnet} are taken`,
   gist: () => 'without an address for it',
   lasting: false,
 };
