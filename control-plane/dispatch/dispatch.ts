@@ -194,6 +194,7 @@ export class Dispatch {
 
   /** What it could not be told while it was away waits for the others as if it were told to stop now. */
   #greeted(node: NodeId): void {
+    this.liveness.beat(node);
     const leaving = [...this.#parts.store.snapshot.tasksOnNode(node)].filter(isLeaving);
     this.#withdrawals.caughtUp(node);
     this.#withhold(this.#withdrawnRevision, leaving);
@@ -240,8 +241,9 @@ export class Dispatch {
   }
 
   #lookLater(): void {
-    const { deadlineMs } = this.#withdrawals;
-    if (deadlineMs !== undefined) this.#lookSoon(Math.max(0, deadlineMs - this.#parts.clock.monotonic()));
+    const now = this.#parts.clock.monotonic();
+    const deadlineMs = this.#withdrawals.deadlineMs(now);
+    if (deadlineMs !== undefined) this.#lookSoon(Math.max(0, deadlineMs - now));
   }
 
   /** What many nodes say in one turn is looked at once. */

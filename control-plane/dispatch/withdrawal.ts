@@ -5,11 +5,13 @@
 import type { NodeId, TaskId } from '#proto/model/ids.ts';
 import { isServing, occupiesNode, type Task } from '#proto/model/task.ts';
 
-/**
- * Longest wait for the nodes. One that answers does so within milliseconds; an agent that is restarted needs a second or two,
- * while its kernel goes on with the old table; one that has died is judged down before, and then is not waited for.
- */
+/** Longest wait for nodes that have a session: one that is well answers within milliseconds, one that is busy within a second or two. */
 export const withdrawalLimitMs = 3_000;
+/**
+ * Longest wait for nodes without a session. An agent that is restarted comes back, while its kernel goes on with the old
+ * table; one that has died is judged down (reconcilers/node-health), and not waited for any more, long before this.
+ */
+export const awayLimitMs = 10_000;
 
 /** A node that may send to tasks. */
 export interface Sender {
@@ -87,15 +89,18 @@ export class Withdrawals {
     const released = new Map<NodeId, Set<TaskId>>();
     if (!this.waiting) return released;
     let everywhere = Number.POSITIVE_INFINITY;
+    let isAnyAway = false;
     const known: Sender[] = [];
     for (const sender of senders) {
       if (this.#overdue.has(sender.id)) continue;
       known.push(sender);
+      isAnyAway ||= sender.appliedRevision === undefined;
       everywhere = Math.min(everywhere, sender.appliedRevision ?? 0);
     }
-    const due = ({ revision, sinceMs }: Departure) => revision <= everywhere || nowMs >= sinceMs + withdrawalLimitMs;
+    const limitMs = isAnyAway ? awayLimitMs : withdrawalLimitMs;
+    const due = ({ revision, sinceMs }: Departure) => revision <= everywhere || nowMs >= sinceMs + limitMs;
     const newest = this.#departures.findLast(due)?.revision ?? 0;
-    // One without a session is about to come back, or to be down.
+    // One without a session comes back, or is soon down.
     for (const { id, appliedRevision: held } of known) if (held !== undefined && held < newest) this.#overdue.add(id);
     // One that is newer and due makes no older one wait: whoever is behind is waited for no longer.
     while (this.#departures[0] && this.#departures[0].revision <= newest) {
@@ -109,10 +114,12 @@ export class Withdrawals {
     return released;
   }
 
-  /** When `release` is to be asked again even if no node says anything (monotonic ms). */
-  get deadlineMs(): number | undefined {
+  /** When `release` is to be asked again even if nothing is heard of any node (monotonic ms, after `nowMs`). */
+  deadlineMs(nowMs: number): number | undefined {
     const oldest = this.#departures[0];
-    return oldest && oldest.sinceMs + withdrawalLimitMs;
+    if (!oldest) return undefined;
+    const limitMs = oldest.sinceMs + withdrawalLimitMs;
+    return nowMs < limitMs ? limitMs : oldest.sinceMs + awayLimitMs;
   }
 
   /** Another leadership begins. */

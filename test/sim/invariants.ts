@@ -267,7 +267,7 @@ const processesHaveTheirAddress: Invariant = {
 };
 
 /** A stop's wait for other nodes, its drain and its grace period, and some more. An agent that is started again begins it again. */
-const unwantedMs = 17_000;
+const unwantedMs = 24_000;
 
 function onlyWhatIsAssignedRuns(): Invariant {
   const since = new Map<string, number>();

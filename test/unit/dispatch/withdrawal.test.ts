@@ -2,6 +2,7 @@
 import { describe, expect, it } from 'vitest';
 import {
   asUntold,
+  awayLimitMs,
   isLeaving,
   leavesService,
   Withdrawals,
@@ -68,7 +69,7 @@ describe('a stop', () => {
   it('is told after a while where a node says nothing, and nobody waits for that node again before it speaks', () => {
     const stops = new Withdrawals();
     stops.withhold(7, [stopped], 1_000);
-    expect(stops.deadlineMs).toBe(1_000 + withdrawalLimitMs);
+    expect(stops.deadlineMs(1_000)).toBe(1_000 + withdrawalLimitMs);
     expect(names(stops.release(hold({ h1: 7, h2: 6 }), 999 + withdrawalLimitMs))).toEqual([]);
     expect(names(stops.release(hold({ h1: 7, h2: 6 }), 1_000 + withdrawalLimitMs))).toEqual([stopped.id]);
     const other = aTask('u', { ...onH1, wanted: 'shutdown' });
@@ -84,10 +85,12 @@ describe('a stop', () => {
     const stops = new Withdrawals();
     const away = [...hold({ h1: 20 }), { id: h2, appliedRevision: undefined }];
     stops.withhold(7, [stopped], 0);
-    expect(names(stops.release(away, withdrawalLimitMs - 1))).toEqual([]);
-    expect(names(stops.release(away, withdrawalLimitMs))).toEqual([stopped.id]);
-    stops.withhold(9, [stopped], 10_000);
-    expect(names(stops.release(away, 10_001))).toEqual([]);
+    expect(stops.deadlineMs(withdrawalLimitMs)).toBe(awayLimitMs);
+    expect(names(stops.release(away, awayLimitMs - 1))).toEqual([]);
+    expect(names(stops.release(away, awayLimitMs))).toEqual([stopped.id]);
+    stops.withhold(9, [stopped], 20_000);
+    expect(names(stops.release(away, 20_000 + withdrawalLimitMs))).toEqual([]);
+    expect(names(stops.release(hold({ h1: 20 }), 20_001 + withdrawalLimitMs))).toEqual([stopped.id]);
   });
 
   it('does not wait for a node that is not there any more', () => {
@@ -112,6 +115,6 @@ describe('a stop', () => {
     const stops = new Withdrawals();
     stops.withhold(7, [stopped], 0);
     stops.clear();
-    expect([stops.waiting, stops.holds(stopped.id), stops.deadlineMs]).toEqual([false, false, undefined]);
+    expect([stops.waiting, stops.holds(stopped.id), stops.deadlineMs(0)]).toEqual([false, false, undefined]);
   });
 });
