@@ -187,7 +187,17 @@ function table(status: SandboxStatus): string {
     .map((cell) => cell.padEnd(14))
     .join('')
     .trimEnd();
-  return `${[header, ...rows, ...ports].join('\n')}\n`;
+  return `${[header, ...rows, ...wires(status.topology), ...ports].join('\n')}\n`;
+}
+
+/** How it is wired, where that is not the usual way. */
+function wires({ layout, mtu, nat, ipv6 }: Topology): string[] {
+  const words = [
+    ...(layout === 'flat' ? [] : [`${layout}${mtu === 0 ? '' : `, packets of ${mtu} bytes at most`}`]),
+    ...(nat.length === 0 ? [] : [`behind NAT: ${nat.join(', ')}`]),
+    ...(ipv6 ? ['IPv6'] : []),
+  ];
+  return words.length === 0 ? [] : [words.join(' · ')];
 }
 
 try {
