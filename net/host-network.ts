@@ -19,6 +19,9 @@ import type { Attachment, Network, NetworkRepair, NetworkWanted } from './networ
 import { departed } from './plan/balance.ts';
 import { containsAddress, gatewayOf, tryAddress } from './plan/cidr.ts';
 import type { NetStep } from './plan/diff.ts';
+import { defaultLan, fittingsOf } from './plan/fittings.ts';
+import { networksOf } from './plan/isolation.ts';
+import { hasIpv6 } from './plan/local-tasks.ts';
 import { type Planned, portNameOf, type Surroundings } from './plan/node-plan.ts';
 import { changesBetween } from './plan/shards.ts';
 import { measuredFor } from './plan/ways.ts';
@@ -219,12 +222,12 @@ class HostNetwork implements Network {
     const gateway = gatewayOf(wanted.subnet);
     let netnsPath: string;
     try {
-      netnsPath = this.#attachNow(attachment, wanted.subnet);
+      netnsPath = this.#attachNow(attachment, wanted);
     } catch (error) {
       // The bridge: not made yet, or taken away by hand a moment ago.
       if (!isFault(error, 'not-found')) throw error;
       await this.#reconciler.recheck();
-      netnsPath = this.#attachNow(attachment, wanted.subnet);
+      netnsPath = this.#attachNow(attachment, wanted);
     }
     this.#attachments.set(attachment.taskId, attachment);
     await this.#allow(this.#reconciler.wanted ?? wanted);
@@ -239,9 +242,18 @@ class HostNetwork implements Network {
     this.#namesChanged(now);
   }
 
-  #attachNow(task: { readonly taskId: string; readonly address: string }, subnet: string): string {
-    const netnsPath = this.#kernel.attach({ ...task, subnet, mtu: this.#mtu, bridged: this.#kernel.bridged() });
+  #attachNow(task: Attachment, wanted: NetworkWanted): string {
+    const networks = networksOf(wanted.networks);
+    const netnsPath = this.#kernel.attach({
+      ...task,
+      subnet: wanted.subnet,
+      mtu: this.#mtu,
+      bridged: this.#kernel.bridged(),
+      byDefault: defaultLan(task, networks) === undefined,
+      ipv6: hasIpv6(task, networks),
+    });
     this.#tasks.set(task.taskId, task.address);
+    this.#kernel.fit(task.taskId, fittingsOf(task, networks, wanted).values());
     return netnsPath;
   }
 
@@ -249,12 +261,8 @@ class HostNetwork implements Network {
   #reattach(port: string): void {
     const wanted = this.#reconciler.wanted;
     const id = [...this.#tasks.keys()].find((task) => portNameOf(task) === port);
-    const address = id && (this.#tasks.get(id) || this.#addressWanted(id));
-    if (id && address && wanted) this.#attachNow({ taskId: id, address }, wanted.subnet);
-  }
-
-  #addressWanted(id: string): string | undefined {
-    return this.#reconciler.wanted?.attachments.find((item) => item.taskId === id)?.address;
+    const attachment = wanted?.attachments.find((item) => item.taskId === id);
+    if (attachment && wanted) this.#attachNow(attachment, wanted);
   }
 
   async detach(id: TaskId): Promise<void> {

@@ -4,6 +4,7 @@ import path from 'node:path';
 import { gatewayOf } from '#net/plan/cidr.ts';
 import type { LinksSeen, NetStep, TablesSeen } from '#net/plan/diff.ts';
 import type { FamilyName } from '#net/plan/family.ts';
+import { type Fitting, taskLink } from '#net/plan/fittings.ts';
 import { macOf } from '#net/plan/mac.ts';
 import { bridgeName, type NodePlan, portNameOf } from '#net/plan/node-plan.ts';
 import { describeRule } from '#net/plan/return-path.ts';
@@ -15,6 +16,7 @@ import { Connections } from './connections.ts';
 import { Conntrack, type Entry, type ForgetScope } from './conntrack.ts';
 import { foreignDrops, strictReversePath } from './foreign.ts';
 import { FormerSettings } from './former-settings.ts';
+import { HostFirewall } from './host-firewall.ts';
 import { Neighbours } from './neighbours.ts';
 import { Netlink } from './netlink.ts';
 import { createNetns, isPinned, type OpenNetns, openNetns, removeNetns } from './netns.ts';
@@ -25,10 +27,10 @@ import * as routing from './routing.ts';
 import * as rt from './rtnetlink.ts';
 import { readSysctl, writeSysctl } from './sysctl.ts';
 import { CanonicalForms, readTable } from './table.ts';
+import { makeFitting, presentFittings, type TaskEnds } from './task-fittings.ts';
 import * as vxlan from './tunnel.ts';
 import { WireGuardLink, type WireGuardMaker } from './wireguard.ts';
 
-const taskLink = 'eth0';
 /** Without capabilities of their own, tasks may bind any port of their own namespace and ping, as under Docker. */
 const taskSysctls = [
   ['net.ipv4.ip_unprivileged_port_start', '0'],
@@ -52,6 +54,7 @@ export class HostKernel {
   readonly #neighbours = new Neighbours();
   readonly #nftables = new Nftables();
   readonly #generation = new NftGeneration();
+  readonly #hostFirewall = new HostFirewall(this.#nftables, (commands) => this.#transact(commands));
   readonly #conntrack: Conntrack;
   readonly #settings: FormerSettings;
   readonly #connections = new Connections();
@@ -97,9 +100,12 @@ export class HostKernel {
       sysctls: new Map([...plan.sysctls.keys()].flatMap((name) => pair(name, readSysctl(name)))),
       bridge: bridge && { mac: bridge.mac, up: bridge.up, addresses: addresses.map((item) => item.cidr) },
       ports: new Set(
-        links.filter((link) => bridge && link.master === bridge.index && isSound(link, plan)).map((link) => link.name),
+        links
+          .filter((link) => bridge && link.master === bridge.index && isSound(link, plan.bridged))
+          .map((link) => link.name),
       ),
       bridged: plan.bridged,
+      fittings: bridge ? this.#readFittings(plan, bridge.index) : new Map(),
       routes: new Map(routing.listRoutes(this.#netlink, nameOf).map((route) => [routeKey(route), route])),
       rules: new Map(routing.listRules(this.#netlink).map((rule) => [describeRule(rule), rule])),
       tunnel: tunnel && vxlan.readTunnel(this.#netlink, tunnel),
@@ -127,6 +133,7 @@ export class HostKernel {
     const read = (family: FamilyName, firewall: NodePlan['firewall6']) =>
       readTable(this.#nftables, family, firewall?.declarations ?? new Map(), this.#forms);
     const seen = { ip: await read('ip', plan.firewall), ip6: await read('ip6', plan.firewall6) };
+    for (const family of ['ip', 'ip6'] as const) this.#hostFirewall.knows(family, seen[family]?.elements.keys() ?? []);
     this.#knownGeneration = before;
     return seen;
   }
@@ -134,6 +141,7 @@ export class HostKernel {
   /** What foreign there is in the way of packets. */
   async obstacles(wanted: { readonly network: string; readonly address: string }): Promise<readonly Fault[]> {
     return [
+      ...(await this.#hostFirewall.follow()),
       ...(await foreignDrops(this.#nftables, wanted.network)),
       ...strictReversePath(this.#netlink, wanted.address),
     ];
@@ -143,6 +151,7 @@ export class HostKernel {
   async take(step: NetStep, reattach: (port: string) => void): Promise<void> {
     switch (step.kind) {
       case 'sysctl':
+        if (step.name === forwarding6) this.#keepListening();
         return this.#settings.change(step.name, step.value);
       case 'bridge':
         return this.#setBridge(step.mac);
@@ -175,8 +184,9 @@ export class HostKernel {
       case 'wireguard-remove':
         return ignoring(['not-found'], () => this.#netlink.do(rt.deleteLink(wireguardName)));
       case 'port':
-        // Where all is well with the link, to attach its task again changes only what is to be changed.
-        return reattach(step.port);
+        return this.#setPort(step.port, step.bridged, reattach);
+      case 'fitting':
+        return this.fit(step.taskId, [step.fitting]);
       case 'port-remove':
         return this.#removePort(step.port);
       case 'route':
@@ -188,11 +198,18 @@ export class HostKernel {
       case 'rule-remove':
         return ignoring(['not-found'], () => this.#netlink.do(routing.deleteRule(step.rule)));
       case 'table-replace':
-        return this.#transact(replaceTable(step.family, step.declarations, step.elements));
+        return this.#hostFirewall.around(step.family, [], step.elements.keys(), () =>
+          this.#transact(replaceTable(step.family, step.declarations, step.elements)),
+        );
       case 'table-remove':
         return this.#transact(removeTable(step.family));
       case 'table-update':
-        return this.#transact(updateTable(step));
+        return this.#hostFirewall.around(
+          step.family,
+          step.removeElements,
+          step.addElements.map(([element]) => element),
+          () => this.#transact(updateTable(step)),
+        );
       default:
         return unreachable(step);
     }
@@ -240,6 +257,20 @@ export class HostKernel {
     this.#tunnelIndex = this.#indexOf(tunnelName);
   }
 
+  /** A host that forwards does not listen to routers any more, and would lose the default route that it has from them. */
+  #keepListening(): void {
+    for (const link of fs.readdirSync('/proc/sys/net/ipv6/conf')) {
+      const name = `net.ipv6.conf.${link}.accept_ra`;
+      if (link !== 'all' && link !== 'default' && readSysctl(name) === '1') this.#settings.change(name, '2');
+    }
+  }
+
+  #setPort(port: string, bridged: boolean, reattach: (port: string) => void): void {
+    const link = rt.findLink(this.#netlink, port);
+    const sound = link && link.master === this.#indexOf(bridgeName) && isSound(link, bridged);
+    if (!sound) reattach(port);
+  }
+
   async #removePort(port: string): Promise<void> {
     try {
       await this.#deleter.doOnThread(rt.deleteLink(port));
@@ -280,10 +311,13 @@ export class HostKernel {
     readonly subnet: string;
     readonly mtu: number;
     readonly bridged: boolean;
+    /** Its default route is by its gateway. */
+    readonly byDefault: boolean;
+    readonly ipv6: boolean;
   }): string {
     const target = this.netnsPathOf(task.taskId);
     const gateway = gatewayOf(task.subnet);
-    using netns = this.#openOrCreate(target);
+    using netns = this.#openOrCreate(target, task.ipv6);
     const port = portNameOf(task.taskId);
     const bridge = this.#indexOf(bridgeName);
     const before = rt.findLink(this.#netlink, port);
@@ -298,22 +332,27 @@ export class HostKernel {
           mtu: task.mtu,
         }),
       );
+      // A port needs no address of its own; and the kernel's making one would be news each time.
+      const own = `net.ipv6.conf.${port}.disable_ipv6`;
+      if (readSysctl(own) === '0') writeSysctl(own, '1');
     }
     const mac = macOf(task.address);
     const index = before?.index ?? this.#indexOf(port);
     this.#netlink.do(...rt.enslave(index, bridge, mac, task.bridged), rt.fixNeighbour(bridge, task.address, mac));
-    this.#prepareTask(netns, task.address, gateway);
+    this.#prepareTask(netns, task.address, gateway, task.byDefault);
     return target;
   }
 
-  #openOrCreate(target: string): OpenNetns {
+  #openOrCreate(target: string, ipv6: boolean): OpenNetns {
     if (isPinned(target)) return openNetns(target);
     return createNetns(target, () => {
-      for (const [name, value] of taskSysctls) if (readSysctl(name) !== undefined) writeSysctl(name, value);
+      const own = ipv6 ? [] : [['net.ipv6.conf.default.disable_ipv6', '1'] as const];
+      for (const [name, value] of [...taskSysctls, ...own])
+        if (readSysctl(name) !== undefined) writeSysctl(name, value);
     });
   }
 
-  #prepareTask(netns: OpenNetns, address: string, gateway: string): void {
+  #prepareTask(netns: OpenNetns, address: string, gateway: string, byDefault: boolean): void {
     const link = rt.findLink(netns.netlink, taskLink);
     if (!link) throw new Fault('internal', `${netns.path} has no ${taskLink}`);
     const loopbackIndex = 1;
@@ -321,7 +360,29 @@ export class HostKernel {
       rt.setLink({ index: loopbackIndex }),
       rt.addAddress(link.index, `${address}/32`),
       rt.setLink({ index: link.index }),
-      ...routing.taskRoutes(link.index, gateway),
+      ...routing.taskRoutes(link.index, gateway, byDefault),
+    );
+  }
+
+  /** Makes fittings of a task that is attached; Fault('not-found') without a namespace, else as makeFitting. */
+  fit(taskId: string, fittings: Iterable<Fitting>): void {
+    using netns = openNetns(this.netnsPathOf(taskId));
+    const ends = this.#endsOf(taskId, netns, this.#indexOf(bridgeName));
+    for (const fitting of fittings) makeFitting(ends, fitting);
+  }
+
+  #endsOf(taskId: string, netns: OpenNetns, bridge: number): TaskEnds {
+    const mac = rt.findLink(netns.netlink, taskLink)?.mac ?? '';
+    return { netns, host: this.#netlink, bridge, port: portNameOf(taskId), mac };
+  }
+
+  #readFittings(plan: NodePlan, bridge: number): LinksSeen['fittings'] {
+    return new Map(
+      [...plan.fittings].flatMap(([taskId, wanted]) => {
+        if (!isPinned(this.netnsPathOf(taskId))) return [];
+        using netns = openNetns(this.netnsPathOf(taskId));
+        return [[taskId, presentFittings(this.#endsOf(taskId, netns, bridge), wanted)] as const];
+      }),
     );
   }
 
@@ -381,9 +442,11 @@ export class HostKernel {
 }
 
 /** A port of our bridge as it should be. */
-function isSound({ up, port }: rt.Link, plan: NodePlan): boolean {
-  return up && port?.locked === true && (port.isolated || plan.bridged);
+function isSound({ up, port }: rt.Link, bridged: boolean): boolean {
+  return up && port?.locked === true && (port.isolated || bridged);
 }
+
+const forwarding6 = 'net.ipv6.conf.all.forwarding';
 
 function pair(name: string, value: string | undefined): [string, string][] {
   return value === undefined ? [] : [[name, value]];

@@ -19,7 +19,7 @@ import {
 const RTM = { newRoute: 24, deleteRoute: 25, getRoute: 26, newRule: 32, deleteRule: 33, getRule: 34 } as const;
 const AF_INET = 2;
 const AF_INET6 = 10;
-const RTA = { destination: 1, oif: 4, gateway: 5, priority: 6, metrics: 8, table: 15 } as const;
+const RTA = { destination: 1, oif: 4, gateway: 5, priority: 6, source: 7, metrics: 8, table: 15 } as const;
 const RTAX_MTU = 2;
 const FRA = { link: 3, goto: 4, priority: 6, mark: 10, table: 15, mask: 16, protocol: 21 } as const;
 const FR_ACT = { lookup: 1, goto: 2, end: 3 } as const;
@@ -42,6 +42,7 @@ interface RouteParts {
   readonly metric?: number;
   readonly table?: number;
   readonly mtu?: number | undefined;
+  readonly source?: string | undefined;
 }
 
 function routeBody(parts: RouteParts): Buffer {
@@ -61,6 +62,7 @@ function routeBody(parts: RouteParts): Buffer {
     ...(parts.oif === undefined ? [] : [attribute(RTA.oif, parts.oif)]),
     ...(parts.metric === undefined ? [] : [attribute(RTA.priority, parts.metric)]),
     ...(parts.table === undefined ? [] : [attribute(RTA.table, parts.table)]),
+    ...(parts.source === undefined ? [] : [attribute(RTA.source, addressBytes(parts.source))]),
     ...(parts.mtu === undefined ? [] : [nested(RTA.metrics, attribute(RTAX_MTU, parts.mtu))]),
   ]);
 }
@@ -71,9 +73,9 @@ function ownRoute(route: Route, linkIndex: (name: string) => number): RouteParts
   const { destination } = route;
   switch (route.type) {
     case 'via': {
-      const { gateway, link, mtu } = route;
+      const { gateway, link, mtu, source } = route;
       const onlink = link === undefined ? {} : { oif: linkIndex(link), flags: RTNH_F_ONLINK };
-      return { destination, gateway, metric: routeMetric, mtu, ...onlink, ...tableOf(route) };
+      return { destination, gateway, metric: routeMetric, mtu, source, ...onlink, ...tableOf(route) };
     }
     case 'link':
       return { destination, oif: linkIndex(route.link), scope: RT_SCOPE_LINK, metric: routeMetric };
@@ -103,14 +105,14 @@ export function deleteRoute(route: Route): Request {
   return { what: `removing route ${describeRoute(route)}`, type: RTM.deleteRoute, flags: 0, body };
 }
 
-/** The routes of a task's namespace: the gateway on the link, everything else by it. */
-export function taskRoutes(index: number, gateway: string): Request[] {
+/** The routes of a task's namespace: the gateway on the link, and `byDefault` everything else by it. */
+export function taskRoutes(index: number, gateway: string, byDefault: boolean): Request[] {
   const flags = NLM_F_CREATE | NLM_F_REPLACE;
   const toGateway = { destination: `${gateway}/32`, oif: index, scope: RT_SCOPE_LINK };
   const rest = { gateway, oif: index, flags: RTNH_F_ONLINK };
   return [
     { what: `routing gateway ${gateway}`, type: RTM.newRoute, flags, body: routeBody(toGateway) },
-    { what: 'routing by default', type: RTM.newRoute, flags, body: routeBody(rest) },
+    ...(byDefault ? [{ what: 'routing by default', type: RTM.newRoute, flags, body: routeBody(rest) }] : []),
   ];
 }
 
@@ -140,6 +142,7 @@ function readRoute(body: Buffer, linkName: (index: number) => string): Route | u
   const link = linkName(attributes.get(RTA.oif)?.readUInt32LE(0) ?? 0);
   const gateway = attributes.get(RTA.gateway);
   if (!gateway) return { type: 'link', destination, link };
+  const source = attributes.get(RTA.source);
   const mtu = attributesOf(attributes.get(RTA.metrics) ?? Buffer.alloc(0))
     .get(RTAX_MTU)
     ?.readUInt32LE(0);
@@ -150,6 +153,7 @@ function readRoute(body: Buffer, linkName: (index: number) => string): Route | u
     ...(number === RT_TABLE_MAIN ? {} : { table: number }),
     ...(body.readUInt32LE(8) & RTNH_F_ONLINK ? { link } : {}),
     ...(mtu === undefined ? {} : { mtu }),
+    ...(source ? { source: addressText(source) } : {}),
   };
 }
 

@@ -32,6 +32,8 @@ export const RTM = {
 export const IFLA = { address: 1, name: 3, mtu: 4, master: 10, linkInfo: 18, netnsFd: 28 } as const;
 const NDA = { address: 1, mac: 2 } as const;
 const NTF_USE = 1;
+const IFA_F_NODAD = 2;
+const RT_SCOPE_LINK = 253;
 const NTF_MASTER = 4;
 const NUD = { reachable: 0x02, noArp: 0x40, permanent: 0x80 } as const;
 /** IFLA_BRPORT_… */
@@ -83,7 +85,7 @@ export function createBridge(name: string, mac: string): Request {
   };
 }
 
-/** A veth: `name` here, up, on the bridge; its other end `peer` down in the namespace of `netnsFd`. */
+/** A veth: `name` here, down, on the bridge; its other end `peer` down in the namespace of `netnsFd`. */
 export function createVeth(veth: {
   readonly name: string;
   readonly peer: string;
@@ -107,8 +109,8 @@ export function createVeth(veth: {
     flags: NLM_F_CREATE | NLM_F_EXCL,
     body: linkBody(
       0,
-      IFF_UP,
-      IFF_UP,
+      0,
+      0,
       attribute(IFLA.name, veth.name),
       attribute(IFLA.mtu, veth.mtu),
       attribute(IFLA.master, veth.bridge),
@@ -216,6 +218,8 @@ function addressBody(index: number, cidr: string): Buffer {
   const head = Buffer.alloc(8);
   head[0] = address.includes(':') ? AF_INET6 : AF_INET;
   head[1] = Number(prefix);
+  // Nobody else has it: others need not be asked, and it serves at once.
+  head[2] = address.includes(':') ? IFA_F_NODAD : 0;
   head.writeUInt32LE(index, 4);
   const bytes = addressBytes(address);
   return Buffer.concat([head, attribute(2, bytes), attribute(1, bytes)]);
@@ -231,14 +235,18 @@ export function deleteAddress(index: number, cidr: string): Request {
   return { what: `deleting address ${cidr}`, type: RTM.deleteAddress, flags: 0, body: addressBody(index, cidr) };
 }
 
-/** All IPv4 addresses, with the index of their link. */
+/** All addresses that are good beyond their link, IPv4 first, with the index of the link. */
 export function listAddresses(netlink: Netlink): { readonly index: number; readonly cidr: string }[] {
-  const body = Buffer.alloc(8);
-  body[0] = AF_INET;
-  return netlink.dump({ what: 'listing addresses', type: RTM.getAddress, flags: 0, body }).map((message) => {
-    const attributes = attributesOf(message.body, 8);
+  const list = (family: number) => {
+    const body = Buffer.alloc(8);
+    body[0] = family;
+    return netlink.dump({ what: 'listing addresses', type: RTM.getAddress, flags: 0, body });
+  };
+  return [...list(AF_INET), ...list(AF_INET6)].flatMap(({ body }) => {
+    if (body[0] === AF_INET6 && body[3] === RT_SCOPE_LINK) return [];
+    const attributes = attributesOf(body, 8);
     const address = addressText(attributes.get(2) ?? attributes.get(1));
-    return { index: message.body.readUInt32LE(4), cidr: `${address}/${message.body[1]}` };
+    return [{ index: body.readUInt32LE(4), cidr: `${address}/${body[1]}` }];
   });
 }
 
@@ -294,7 +302,10 @@ export function listNeighbours(netlink: Netlink): ReadonlyMap<string, string> {
 }
 
 /** Groups of the kernel's notifications. */
-export const linkGroups = [1 /* links */, 5 /* IPv4 addresses */, 7 /* IPv4 routes */, 8 /* IPv4 rules */] as const;
+export const linkGroups = [
+  1 /* links */, 4 /* traffic control */, 5 /* IPv4 addresses */, 7 /* IPv4 routes */, 8 /* IPv4 rules */,
+  9 /* IPv6 addresses */, 11 /* IPv6 routes */,
+] as const;
 export const neighbourGroups = [3] as const;
 
 /** Notices changes that are not our own doing. */

@@ -1,7 +1,16 @@
 /** From what the kernel holds to what it should hold: the named steps between them, each with its why. */
 import type { Elements } from './balance.ts';
 import type { FamilyName } from './family.ts';
-import { type Bridge, bridgeName, elementsOf, type Firewall, isPortName, type NodePlan } from './node-plan.ts';
+import type { Fitting, Fittings } from './fittings.ts';
+import {
+  type Bridge,
+  bridgeName,
+  elementsOf,
+  type Firewall,
+  isPortName,
+  type NodePlan,
+  portNameOf,
+} from './node-plan.ts';
 import type { Rule } from './return-path.ts';
 import { describeRoute, type Route, routeKey } from './routes.ts';
 import { type Declarations, isDispatchChain } from './rules.ts';
@@ -23,6 +32,8 @@ export interface LinksSeen {
   /** Those that are up, on the bridge, and shut off from each other as `bridged` asks for. */
   readonly ports: ReadonlySet<string>;
   readonly bridged: boolean;
+  /** Those that are as wanted. */
+  readonly fittings: ReadonlyMap<string, Fittings>;
   readonly routes: ReadonlyMap<string, Route>;
   readonly rules: ReadonlyMap<string, Rule>;
   /** Undefined where there is no such device, or one that has to be made anew. */
@@ -56,6 +67,7 @@ export type NetStep = { readonly why: string } & (
   | { readonly kind: 'wireguard'; readonly wireguard: WireGuard }
   | { readonly kind: 'port'; readonly port: string; readonly bridged: boolean }
   | { readonly kind: 'port-remove'; readonly port: string }
+  | { readonly kind: 'fitting'; readonly taskId: string; readonly fitting: Fitting }
   | { readonly kind: 'route'; readonly route: Route }
   | { readonly kind: 'route-remove'; readonly route: Route }
   | { readonly kind: 'rule' | 'rule-remove'; readonly rule: Rule }
@@ -102,6 +114,7 @@ export function diffLinks(plan: NodePlan, seen: LinksSeen): NetStep[] {
     steps.push({ kind: 'port-remove', port, why: `link ${port} belongs to no task` });
   }
   steps.push(...routesLeft(plan.routes, seen.routes));
+  steps.push(...diffFittings(plan, seen));
   steps.push(...diffWireGuard(plan.wireguard, seen.wireguard), ...diffTunnel(plan.tunnel, seen.tunnel));
   steps.push(...settings.filter(isOfLink));
   steps.push(...diffRoutes(plan.routes, seen, remadeLinks(plan, seen)), ...diffRules(plan.rules, seen.rules));
@@ -109,6 +122,20 @@ export function diffLinks(plan: NodePlan, seen: LinksSeen): NetStep[] {
   if (seen.tunnel && !plan.tunnel) steps.push({ kind: 'tunnel-remove', why: `${tunnelName} leads to nobody` });
   if (seen.wireguard && !plan.wireguard)
     steps.push({ kind: 'wireguard-remove', why: `${wireguardName} leads to nobody` });
+  return steps;
+}
+
+function diffFittings(plan: NodePlan, seen: LinksSeen): NetStep[] {
+  const steps: NetStep[] = [];
+  for (const [taskId, fittings] of plan.fittings) {
+    // A link that is made anew comes without them.
+    const there = seen.ports.has(portNameOf(taskId)) ? seen.fittings.get(taskId) : undefined;
+    if (there === fittings) continue;
+    for (const [text, fitting] of fittings) {
+      if (there?.has(text)) continue;
+      steps.push({ kind: 'fitting', taskId, fitting, why: `${text} of task ${taskId} was missing` });
+    }
+  }
   return steps;
 }
 

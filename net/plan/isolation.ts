@@ -13,6 +13,8 @@ export type GroupNumber = number;
 export interface Networks {
   /** Those that Gantry routes, by name. */
   readonly routed: ReadonlyMap<string, ClusterNetwork>;
+  /** Those that are beside a link of the host (macvlan), by name. */
+  readonly lans: ReadonlyMap<string, ClusterNetwork>;
   /** Ranges of further addresses, of all that are routed. */
   readonly subnets: readonly string[];
   /** Someone of theirs has IPv6. */
@@ -25,6 +27,7 @@ export function networksOf(networks: readonly ClusterNetwork[]): Networks {
   const routed = networks.filter(({ spec }) => spec.driver === 'cluster');
   return {
     routed: new Map(routed.map((network) => [network.spec.name, network])),
+    lans: new Map(networks.flatMap((one) => (one.spec.driver === 'macvlan' ? [[one.spec.name, one]] : []))),
     subnets: routed.flatMap(({ spec }) => spec.subnets.map(({ subnet }) => formatCidr(parseCidr(subnet)))).sort(),
     ipv6: routed.some(({ spec }) => spec.ipv6),
     isolated: networks.length > 0,

@@ -1,6 +1,6 @@
 /** What the tasks of one node add to its rules: their host ports, what they reach, and the addresses they send by. */
 import type { Endpoint } from '#proto/model/assignment.ts';
-import type { TaskAddress } from '#proto/model/network.ts';
+import type { Bandwidth, TaskAddress } from '#proto/model/network.ts';
 import type { Port } from '#proto/model/service.ts';
 import { type Group, portKey, publishOnHost } from './balance.ts';
 import type { Family, FamilyName } from './family.ts';
@@ -15,6 +15,7 @@ export interface LocalTask {
   readonly hostPorts: readonly Port[];
   readonly networks: readonly string[];
   readonly addresses: readonly TaskAddress[];
+  readonly bandwidth: Bandwidth;
 }
 
 export interface LocalTasks {

@@ -7,6 +7,7 @@ import { type Elements, type Group, portKey } from './balance.ts';
 import { formatCidr, gatewayOf, parseCidr, prefixOf, tryAddress } from './cidr.ts';
 import { type Balanced, balanceEndpoints, type EndpointGroup, followBalance } from './endpoint-groups.ts';
 import { type Family, type FamilyName, ip, ip6 } from './family.ts';
+import { type Fittings, fittingsOf } from './fittings.ts';
 import { type Networks, networksOf } from './isolation.ts';
 import { byText, claim, furtherAddresses, type LocalTask, type LocalTasks, planLocalTasks } from './local-tasks.ts';
 import { macOf } from './mac.ts';
@@ -47,6 +48,8 @@ export interface NodePlan {
   readonly ports: ReadonlySet<string>;
   /** nftables sees what passes between them; else nothing may. */
   readonly bridged: boolean;
+  /** What tasks that are attached have beside their primary address, by their id. */
+  readonly fittings: ReadonlyMap<string, Fittings>;
   /** By routeKey. */
   readonly routes: ReadonlyMap<string, Route>;
   /** By describeRule. */
@@ -125,10 +128,11 @@ export function planNode(input: PlanInput, around: Surroundings, previous?: Plan
     name === 'ip' ? `${gateway}/${prefixOf(input.subnet)}` : `${address(gateway)}/${range(input.subnet).split('/')[1]}`,
   );
   const plan: NodePlan = {
-    sysctls: sysctlsOf(ways),
+    sysctls: sysctlsOf(ways, families),
     bridge: { mac: macOf(gateway), up: true, addresses },
     ports: around.ports,
     bridged: around.bridged,
+    fittings: planFittings(input, around, networks),
     routes: new Map([...ways.routes, ...furtherRoutes(input, networks)]),
     rules: ways.rules,
     tunnel: ways.tunnel,
@@ -281,6 +285,16 @@ function hosts6Of(input: PlanInput, family: Family): readonly [string, Group] {
   return ['hosts', { elements: new Map(addresses.map((address) => [`hosts ${address}`, ''])), chains: [] }];
 }
 
+function planFittings(input: PlanInput, around: Surroundings, networks: Networks): NodePlan['fittings'] {
+  return new Map(
+    input.attachments.flatMap((task) => {
+      if (!around.ports.has(portNameOf(task.taskId))) return [];
+      const fittings = fittingsOf(task, networks, input);
+      return fittings.size === 0 ? [] : [[task.taskId, fittings]];
+    }),
+  );
+}
+
 /** The further addresses of this node's tasks lead to the bridge. */
 function furtherRoutes(input: PlanInput, networks: Networks): readonly (readonly [string, Route])[] {
   return input.attachments.flatMap((task) =>
@@ -320,13 +334,14 @@ function tunnelEnds(tunnel: Tunnel | undefined): Elements {
 }
 
 /** Of our own devices the loose reverse path check is made: what comes by a tunnel may be from anywhere. */
-function sysctlsOf({ tunnel, wireguard }: Ways): ReadonlyMap<string, string> {
+function sysctlsOf({ tunnel, wireguard }: Ways, families: readonly Family[]): ReadonlyMap<string, string> {
   const links = [...(tunnel ? [tunnelName] : []), ...(wireguard ? [wireguardName] : [])];
   return new Map([
     ['net.ipv4.ip_forward', '1'],
     // All of a task's packets turn round on the bridge; and of what it is told, redirects would leave no room for refusals.
     ['net.ipv4.conf.all.send_redirects', '0'],
     [`net.ipv4.conf.${bridgeName}.send_redirects`, '0'],
+    ...(families.length > 1 ? [['net.ipv6.conf.all.forwarding', '1'] as const] : []),
     ...links.map((link) => [`net.ipv4.conf.${link}.rp_filter`, '2'] as const),
   ]);
 }

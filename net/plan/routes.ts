@@ -20,6 +20,8 @@ export interface ViaRoute {
   readonly link?: string;
   /** Widest packet, bytes; without it that of the link. */
   readonly mtu?: number;
+  /** By which address packets are sent that have none yet. */
+  readonly source?: string;
 }
 
 export interface LinkRoute {
@@ -73,10 +75,11 @@ export function routeKey(route: Route): string {
 export function describeRoute(route: Route): string {
   switch (route.type) {
     case 'via': {
-      const { destination, gateway, link, mtu, table } = route;
+      const { destination, gateway, link, mtu, source, table } = route;
       const words = [
         `${destination} via ${gateway}`,
         ...(link === undefined ? [] : [`dev ${link} onlink`]),
+        ...(source === undefined ? [] : [`src ${source}`]),
         ...(mtu === undefined ? [] : [`mtu ${mtu}`]),
         ...(table === undefined ? [] : [`table ${table}`]),
       ];

@@ -11,6 +11,7 @@ import {
   type TableSeen,
   type TablesSeen,
 } from '#net/plan/diff.ts';
+import { describeFitting } from '#net/plan/fittings.ts';
 import { nextAddress, nextSubnet } from '#net/plan/ipam.ts';
 import {
   elementsOf,
@@ -127,6 +128,7 @@ const nothing: Seen = {
     bridge: undefined,
     ports: new Set(),
     bridged: false,
+    fittings: new Map(),
     routes: new Map(),
     rules: new Map(),
     tunnel: undefined,
@@ -170,6 +172,11 @@ function takeOther(seen: Seen, step: NetStep): Seen {
     case 'port':
       if (!bridge) throw new Error('no bridge to be a port of');
       return { ...seen, links: { ...links, ports: new Set(links.ports).add(step.port), bridged: step.bridged } };
+    case 'fitting': {
+      if (!links.ports.has(portNameOf(step.taskId))) throw new Error('no link to fit');
+      const own = new Map(links.fittings.get(step.taskId)).set(describeFitting(step.fitting), step.fitting);
+      return { ...seen, links: { ...links, fittings: new Map(links.fittings).set(step.taskId, own) } };
+    }
     case 'port-remove': {
       const ports = new Set(links.ports);
       if (!ports.delete(step.port)) throw new Error('no such port');
@@ -237,6 +244,9 @@ function expectHeld(plan: NodePlan, seen: Seen) {
   expect(seen.links.tunnel).toEqual(plan.tunnel);
   expect(seen.links.wireguard).toEqual(plan.wireguard);
   expect(seen.links.ports).toEqual(plan.ports);
+  for (const [task, fittings] of plan.fittings) {
+    for (const text of fittings.keys()) expect(seen.links.fittings.get(task)?.has(text)).toBe(true);
+  }
   for (const [firewall, table] of [
     [plan.firewall, seen.tables.ip],
     [plan.firewall6, seen.tables.ip6],
