@@ -433,6 +433,17 @@ describe('a container of conmon with runc', () => {
     await runtime.delete(request.id);
   });
 
+  it('runs in the host’s network, of which nothing is counted as its own, and with a loopback alone', async () => {
+    const links = (await outcome('cat /proc/net/dev', {}, { network: 'host' })).lines;
+    const own = readFileSync('/proc/net/dev', 'utf8').trimEnd().split('\n');
+    expect(links.map((line) => line.split(':')[0])).toEqual(own.map((line) => line.split(':')[0]));
+    const alone = (await outcome('ip -o link', {}, { network: 'none' })).lines;
+    expect(alone).toEqual([expect.stringMatching(/^1: lo: <LOOPBACK,UP/)]);
+    const request = await run('sleep 1000', {}, { network: 'host' });
+    expect(await runtime.stats(request.id)).toMatchObject({ networkReceivedBytes: 0, networkSentBytes: 0 });
+    await runtime.delete(request.id);
+  });
+
   it('leaves no bundle, mount, cgroup or state behind', async () => {
     const request = await run('sleep 1000');
     await runtime.delete(request.id);

@@ -5,6 +5,7 @@ import type { Applied } from '#control-plane/store/records.ts';
 import { LiveSnapshot } from '#control-plane/store/snapshot.ts';
 import { assignmentKey } from '#proto/model/assignment.ts';
 import { serviceId } from '#proto/model/ids.ts';
+import { containerSpec } from '#proto/model/service.ts';
 import type { Task } from '#proto/model/task.ts';
 import { aCluster, aNetwork, aNode, aRevision, aService, aTask, aTemplate, idOf } from '#test/support/builders.ts';
 
@@ -51,6 +52,45 @@ describe('the full set of a node', () => {
     ]);
     expect(items[2]).toMatchObject({ password: 'open' });
     expect(items[3]).toMatchObject({ imageDigest: 'sha256:pinned' });
+  });
+});
+
+describe('a task', () => {
+  it('comes with what the services that it links to are called, listen on and know', () => {
+    const db = aService(
+      'db',
+      {
+        ports: [{ target: 5432, published: 0, protocol: 'tcp', mode: 'ingress' }],
+        template: aTemplate({ container: containerSpec('db:1', { env: ['USER=web'], expose: [9000] }) }),
+      },
+      { vip: '10.224.0.9' },
+    );
+    const links = [
+      { service: 'db', alias: 'database' },
+      { service: 'gone', alias: 'gone' },
+    ];
+    const template = aTemplate({ container: containerSpec('web:1', { links }) });
+    const snapshot = snapshotOf(aTask('mine', onH1));
+    snapshot.apply('revision', `${web.id}/1`, { ...aRevision(web), template }, 1);
+    const itemOf = (service: typeof db) => {
+      snapshot.apply('service', service.id, service, 1);
+      return itemsOf(snapshot, h1.id, (one) => one).find((item) => item.kind === 'task')?.links;
+    };
+    const link = {
+      alias: 'database',
+      service: 'db',
+      vip: '10.224.0.9',
+      ports: [
+        { number: 5432, protocol: 'tcp' },
+        { number: 9000, protocol: 'tcp' },
+      ],
+      env: ['USER=web'],
+      image: 'db:1',
+      imageDigest: '',
+    };
+    expect(itemOf(db)).toEqual([link]);
+    expect(itemOf({ ...db, spec: { ...db.spec, endpointMode: 'dnsrr' } })).toEqual([{ ...link, vip: '' }]);
+    expect(itemOf({ ...db, removing: true })).toEqual([]);
   });
 });
 

@@ -65,6 +65,19 @@ describe('ociSpec', () => {
     expect(small.memory).not.toHaveProperty('swap');
   });
 
+  it('joins a namespace, stays in the host’s, or has a new one, as its network is', () => {
+    const networkOf = (made: ReturnType<typeof spec>) =>
+      (made.linux.namespaces as readonly { readonly type: string }[]).filter(({ type }) => type === 'network');
+    expect(networkOf(spec())).toEqual([{ type: 'network', path: '/run/netns/t' }]);
+    expect(networkOf(spec({}, { network: 'none' }))).toEqual([{ type: 'network' }]);
+    const onHost = spec({ sysctls: { 'kernel.shmmax': '1' } }, { network: 'host' });
+    expect(networkOf(onHost)).toEqual([]);
+    expect(linux(onHost).sysctl).toEqual({ 'kernel.shmmax': '1' });
+    expect(() => spec({ sysctls: { 'net.core.somaxconn': '1' } }, { network: 'host' })).toThrow(
+      expect.objectContaining({ code: 'invalid' }),
+    );
+  });
+
   it('denies all devices but the harmless ones', () => {
     const [first, ...rest] = linux(spec()).resources.devices;
     expect(first).toEqual({ allow: false, access: 'rwm' });
