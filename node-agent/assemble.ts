@@ -157,7 +157,14 @@ async function assemble(config: AgentConfig, kernel: Kernel, signal: AbortSignal
   let agent: Agent | undefined;
   const components = { ...(await runtime.versions()), containerd: await images.version() };
   const { name, advertise: address, subnet: pinnedSubnet } = config;
-  const machine = describeMachine({ name, address, pinnedSubnet, bootId, components });
+  const machine = describeMachine({
+    name,
+    address,
+    pinnedSubnet,
+    wireguardKey: network.wireguardKey,
+    bootId,
+    components,
+  });
   const facts = hostFacts(address, log);
   const running = await startAgent({
     clock,

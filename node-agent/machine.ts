@@ -29,6 +29,8 @@ export function describeMachine(parts: {
   /** CIDR that the operator wants its tasks' addresses of; empty: any. */
   readonly pinnedSubnet: string;
   readonly bootId: string;
+  /** Public; empty where this machine cannot do WireGuard. */
+  readonly wireguardKey: string;
   /** Versions by component. */
   readonly components: Readonly<Record<string, string>>;
 }): Node {
@@ -51,7 +53,7 @@ export function describeMachine(parts: {
     link: '',
     address6: '',
     foreignNetworks: [],
-    wireguardKey: '',
+    wireguardKey: parts.wireguardKey,
     bootId: parts.bootId,
     agentVersion,
     kernel: release(),

@@ -117,6 +117,38 @@ export class NetLab {
     return this.#hosts[number - 1] as LabHost;
   }
 
+  /** Records what passes the first card of the router; `stop` ends that and gives all bytes. */
+  async capture(): Promise<{ readonly stop: () => Promise<Buffer> }> {
+    const file = path.join(this.#dir, `capture-${newId(systemRandom)}`);
+    const words = [`--net=${this.router}`, 'tcpdump', '-i', 'eth0', '-s', '0', '-U', '-w', file];
+    const child = spawn('nsenter', words, { stdio: ['ignore', 'ignore', 'pipe'] });
+    this.#children.push(child);
+    await new Promise<void>((resolve, reject) => {
+      child.once('exit', () => reject(new Error('tcpdump ended')));
+      child.stderr?.on('data', (data) => String(data).includes('listening on') && resolve());
+    });
+    const stop = async () => {
+      const ended = new Promise((resolve) => child.once('exit', resolve));
+      child.kill('SIGINT');
+      await ended;
+      return fs.readFileSync(file);
+    };
+    return { stop };
+  }
+
+  /** Starts a Node program in the namespace at `netns` that runs until the lab stops; what it prints, as it does. */
+  background(netns: string, text: string): { readonly output: () => string; readonly stop: () => void } {
+    const child = spawn('nsenter', [`--net=${netns}`, process.execPath, '-e', text], {
+      stdio: ['ignore', 'pipe', 'inherit'],
+    });
+    this.#children.push(child);
+    let output = '';
+    child.stdout?.on('data', (data) => {
+      output += data;
+    });
+    return { output: () => output, stop: () => child.kill('SIGKILL') };
+  }
+
   /** Runs a command in the outside namespace. */
   outside(...command: string[]): Promise<string> {
     return run(this.world, ...command);
