@@ -127,20 +127,18 @@ describe('names', () => {
     expect(await look('web', 'tasks.cache')).toEqual([await addressOf('cache')]);
   });
 
-  test('follow their tasks, and are answered again after the agent was killed', async () => {
+  test('follow their tasks, and are answered to who asks while the agent is killed', async () => {
     const { stdout } = await cluster.gantry('scale', 'cache=2');
     expect(stdout).toBeDefined();
     const two = (await cluster.settled('cache', 2)).map(({ address }) => address).sort();
     await eventually(async () => (await look('user', 'tasks.cache')).join() === two.join());
-    await cluster.sandbox.run('h2', [
-      'sh',
-      '-c',
-      'kill -9 $(grep -lz -- [-]-control-plane /proc/[0-9]*/cmdline | cut -d/ -f3)',
-    ]);
     const [user] = await cluster.settled('user', 1);
     const gateway = user!.address.replace(/\d+$/, '1');
-    const ask = ['nsenter', '-t', String(user!.pid), '-n', 'busybox', 'nslookup', 'tasks.cache', gateway];
-    expect(await eventually(() => cluster.sandbox.run('h2', ask))).toContain(two[1]);
+    const ask = `nsenter -t ${user!.pid} -n busybox nslookup tasks.cache ${gateway}`;
+    // The brackets: so that the shell, which has these very words in its command line, is not meant.
+    const kill = 'kill -9 $(grep -lz -- [-]-control-plane /proc/[0-9]*/cmdline | cut -d/ -f3)';
+    // Asked once, while there is no agent.
+    expect(await cluster.sandbox.run('h2', ['sh', '-c', `${kill}; ${ask}`])).toContain(two[1]);
     await cluster.gantry('scale', 'cache=1');
     await cluster.settled('cache', 1);
   });
