@@ -18,6 +18,7 @@ import { destroySockets, endsOf } from './host/sock-destroy.ts';
 import type { Attachment, Network, NetworkRepair, NetworkWanted } from './network.ts';
 import { departed } from './plan/balance.ts';
 import { containsAddress, gatewayOf, tryAddress } from './plan/cidr.ts';
+import { embed6 } from './plan/cidr6.ts';
 import type { NetStep } from './plan/diff.ts';
 import { defaultLan, fittingsOf } from './plan/fittings.ts';
 import { networksOf } from './plan/isolation.ts';
@@ -277,8 +278,12 @@ class HostNetwork implements Network {
     return [...this.#tasks.keys()].map(taskId);
   }
 
-  connections(addresses: readonly string[]): Promise<ReadonlyMap<string, number>> {
-    return this.#kernel.connections(addresses);
+  async connections(addresses: readonly string[]): Promise<ReadonlyMap<string, number>> {
+    const network6 = this.#reconciler.wanted?.network6 ?? '';
+    const forms = addresses.map((address) => [address, ...(network6 === '' ? [] : [embed6(network6, address)])]);
+    const counts = await this.#kernel.connections(forms.flat());
+    const sum = (of: readonly string[]) => of.reduce((total, one) => total + (counts.get(one) ?? 0), 0);
+    return new Map(addresses.map((address, index) => [address, sum(forms[index] ?? [])]));
   }
 
   examine(probes: readonly Probe[], say: (fact: ProbeFact) => void, signal: AbortSignal): Promise<void> {

@@ -7,10 +7,14 @@ const NETLINK_NETFILTER = 12;
 const GET = (1 << 8) | 1;
 const CTA = { original: 1, reply: 2, protocolInfo: 4, filter: 25 } as const;
 const TUPLE_IP = 1;
+/** The destination's number follows; for IPv6. */
 const IP_SOURCE = 1;
+const IP6_SOURCE = 3;
 const INFO_TCP = 1;
 const TCP_STATE = 1;
+const AF_UNSPEC = 0;
 const AF_INET = 2;
+const AF_INET6 = 10;
 const filterBySource = 1;
 /** SYN_SENT, SYN_RECV, ESTABLISHED, and half-closed: FIN_WAIT, CLOSE_WAIT. After the second FIN it is over. */
 const [firstOpen, lastOpen] = [1, 5];
@@ -24,7 +28,7 @@ export class Connections {
   #last: Promise<unknown> = Promise.resolve();
 
   /**
-   * How many TCP connections each address answers, directly or behind a VIP or published port; not those that it has with
+   * How many TCP connections each address, of either family, answers, directly or behind a VIP or published port; not those that it has with
    * itself. The table is walked on a thread, once for all: 10 ms and more for its empty buckets alone.
    */
   count(addresses: readonly string[]): Promise<ReadonlyMap<string, number>> {
@@ -46,20 +50,22 @@ export class Connections {
   async #read(addresses: readonly string[]): Promise<readonly Message[]> {
     const total = Number(readSysctl('net.netfilter.nf_conntrack_count') ?? 0);
     if (total === 0 || addresses.length === 0) return [];
-    if (total < manyEntries || addresses.length > fewAddresses) return this.#dump();
+    const family = addresses.some(isIpv6) ? AF_UNSPEC : AF_INET;
+    if (total < manyEntries || addresses.length > fewAddresses) return this.#dump(family);
     try {
       const found: Message[] = [];
-      for (const address of addresses) found.push(...(await this.#dump(answeredByFilter(address))));
+      for (const address of addresses)
+        found.push(...(await this.#dump(isIpv6(address) ? AF_INET6 : AF_INET, answeredByFilter(address))));
       return found;
     } catch (error) {
       // Kernels before 5.8 filter nothing.
       if (!isFault(error, 'unsupported', 'internal')) throw error;
-      return this.#dump();
+      return this.#dump(family);
     }
   }
 
-  #dump(filter: Buffer = Buffer.alloc(0)): Promise<Message[]> {
-    const body = Buffer.concat([Buffer.from([AF_INET, 0, 0, 0]), filter]);
+  #dump(family: number, filter: Buffer = Buffer.alloc(0)): Promise<Message[]> {
+    const body = Buffer.concat([Buffer.from([family, 0, 0, 0]), filter]);
     return this.#netlink.dumpOnThread({ what: 'counting connections', type: GET, flags: 0, body });
   }
 
@@ -71,8 +77,10 @@ export class Connections {
 
 /** Lets the kernel give only what `address` answers. */
 function answeredByFilter(address: string): Buffer {
-  const source = attribute(IP_SOURCE, addressBytes(address));
-  const tuple = nested(CTA.reply, nested(TUPLE_IP, source, attribute(IP_SOURCE + 1, Buffer.alloc(4))));
+  const bytes = addressBytes(address);
+  const type = isIpv6(address) ? IP6_SOURCE : IP_SOURCE;
+  const ends = [attribute(type, bytes), attribute(type + 1, Buffer.alloc(bytes.length))];
+  const tuple = nested(CTA.reply, nested(TUPLE_IP, ...ends));
   return Buffer.concat([tuple, nested(CTA.filter, attribute(1, 0), attribute(2, filterBySource))]);
 }
 
@@ -88,5 +96,10 @@ function openTo(message: Message): string | undefined {
 
 function sourceOf(tuple: Buffer | undefined): string {
   const ip = tuple && attributesOf(tuple).get(TUPLE_IP);
-  return ip ? addressText(attributesOf(ip).get(IP_SOURCE)) : '';
+  const attributes = ip && attributesOf(ip);
+  return attributes ? addressText(attributes.get(IP_SOURCE) ?? attributes.get(IP6_SOURCE)) : '';
+}
+
+function isIpv6(address: string): boolean {
+  return address.includes(':');
 }
