@@ -1,7 +1,7 @@
 /** `gantry net`: has the nodes look, streams what they find, and says which hop is broken. */
 import type { RelayChannel } from '#control-plane/dispatch/relay.ts';
 import type { NetProbeRequest, NetProbeUpdate } from '#proto/gen/gantry/v1/operator.ts';
-import type { NetFinding, ProbeFact } from '#proto/gen/gantry/v1/probe.ts';
+import type { NetFinding, Probe, ProbeFact } from '#proto/gen/gantry/v1/probe.ts';
 import { describe, Fault, isFault } from '#proto/kernel/errors.ts';
 import { Queue } from '#proto/kernel/queue.ts';
 import { causeOf, type Finding, isHop } from '#proto/model/net-finding.ts';
@@ -14,6 +14,8 @@ import type { OperatorParts } from './parts.ts';
 
 /** A node that has not told all by then is taken as it is. */
 const nodeTimeoutMs = 4_000;
+/** An agent that hangs is not waited for. */
+const openTimeoutMs = 2_000;
 const armTimeoutMs = 1_200;
 /** For what is still on its way when the sending has ended. */
 const settleMs = 60;
@@ -117,6 +119,7 @@ class Run {
   readonly #parts: OperatorParts;
   readonly #traced: boolean;
   readonly #signal: AbortSignal;
+  readonly #silent = new Map<string, Fault>();
 
   constructor(parts: OperatorParts, traced: boolean, signal: AbortSignal) {
     this.#parts = parts;
@@ -178,9 +181,9 @@ class Run {
     asks: readonly Ask[],
     heard: (one: { readonly fact: ProbeFact; readonly channel: RelayChannel }) => void,
   ): Promise<void> {
-    const { relays, clock } = this.#parts;
+    const { clock } = this.#parts;
     const probes = asks.map((ask, id) => ({ id, ask }));
-    const channel = await relays.open(node.id, { $case: 'probe', value: { probes } });
+    const channel = await this.#open(node, probes);
     let late = false;
     const timer = clock.after(nodeTimeoutMs, () => {
       late = true;
@@ -201,11 +204,35 @@ class Run {
     }
   }
 
+  /** As Relays.open, but sooner, and only once for a node that is silent. */
+  async #open(node: Node, probes: Probe[]): Promise<RelayChannel> {
+    const { relays, clock } = this.#parts;
+    const silent = this.#silent.get(node.id);
+    if (silent) throw silent;
+    let late = false;
+    const opening = relays.open(node.id, { $case: 'probe', value: { probes } });
+    opening.then((channel) => late && channel.close()).catch(() => {});
+    const tooLate = new Promise<never>((_, reject) => {
+      const timer = clock.after(openTimeoutMs, () => {
+        late = true;
+        reject(new Fault('timeout', `it did not answer within ${openTimeoutMs / 1_000} s`));
+      });
+      opening.finally(() => timer.cancel()).catch(() => {});
+    });
+    try {
+      return await Promise.race([opening, tooLate]);
+    } catch (error) {
+      if (isFault(error)) this.#silent.set(node.id, error);
+      throw error;
+    }
+  }
+
   /** Sends; where it does not get there, sends again while the nodes on the way watch, so that a rule that stops it is named. */
   async #send(send: Send, tell: Tell): Promise<void> {
     if (!this.#traced) {
       const facts = await this.#reach(send, 0);
-      if (facts.every(({ verdict }) => verdict === 'good')) return facts.forEach(tell);
+      if (facts.every(({ verdict }) => verdict === 'good') || this.#silent.has(send.node.id))
+        return facts.forEach(tell);
     }
     const sourcePort = firstSourcePort + this.#parts.random.int(sourcePorts);
     const watches = send.watchers.map((node) => this.#watch(node, send, sourcePort));

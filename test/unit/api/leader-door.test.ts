@@ -7,7 +7,7 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { leaderDoors } from '#control-plane/api/leader-door.ts';
 import { serveSocket } from '#control-plane/servers.ts';
 import { ExecStart, type RelayFrame } from '#proto/gen/gantry/v1/agent.ts';
-import { OperatorClient, OperatorService } from '#proto/gen/gantry/v1/operator.ts';
+import { type NetProbeUpdate, OperatorClient, OperatorService } from '#proto/gen/gantry/v1/operator.ts';
 import { Scope } from '#proto/kernel/scope.ts';
 import { call, faultOf } from '#proto/rpc.ts';
 import { aNode, aService, aTask, idOf } from '#test/support/builders.ts';
@@ -87,5 +87,27 @@ describe('a follower', () => {
     };
     const { tasks } = await call(client, OperatorService.stats, { service: 'web' });
     expect(tasks).toMatchObject([{ taskId: idOf('one'), cpuSeconds: 2 }]);
+  });
+
+  it('passes on what the doctor finds, and why it finds nothing', async () => {
+    await leading.put('node', aNode('h1'));
+    leading.answer = async function* (request) {
+      const words = { remedy: '', subject: '', wanted: '', seen: '' };
+      if (request.$case !== 'probe') return;
+      for (const { id } of request.value.probes)
+        yield {
+          body: { $case: 'fact', value: { probe: id, hop: 'bridge', verdict: 'broken', says: 'it is down', ...words } },
+        };
+    };
+    const probe = async (from: string) => {
+      const bodies: NetProbeUpdate['body'][] = [];
+      for await (const { body } of client.netProbe({ kind: 'doctor', from, to: from })) bodies.push(body);
+      return bodies.at(-1);
+    };
+    expect(await probe('h1')).toMatchObject({
+      $case: 'diagnosis',
+      value: { ok: false, broken: { node: 'h1', says: 'it is down' } },
+    });
+    await expect(probe('h9')).rejects.toSatisfy((error) => faultOf(error).code === 'not-found');
   });
 });

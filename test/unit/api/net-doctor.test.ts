@@ -255,6 +255,19 @@ describe('the answers', () => {
     });
   });
 
+  it('are not waited for where an agent hangs, and it is asked but once', async () => {
+    const made = await lab(() => [{}]);
+    let asked = 0;
+    const hung = () => {
+      asked++;
+      return new Promise<never>(() => {});
+    };
+    const parts = { ...made.parts, relays: { open: hung } };
+    const { diagnoses } = await ask({ ...made, parts }, 'h1', 'h1');
+    expect(diagnoses[0]?.broken).toMatchObject({ hop: 'node', says: expect.stringContaining('within 2 s') });
+    expect(asked).toBe(1);
+  });
+
   it('have the nodes watch only where the packet does not get there', async () => {
     const asked = (made: OperatorLab) =>
       made.asked.flatMap(({ request }) =>
