@@ -109,6 +109,10 @@ export class Worker {
       addressFree: (address, by, signal) => this.#addressFree(address, by, signal),
       owner: (asked) => this.#owner(asked),
       place: () => this.#place(),
+      vipOf: (project, name) => {
+        const named = this.#inventory.endpoints().find((one) => one.project === project && one.name === name);
+        return named?.mode === 'vip' ? named.vip : '';
+      },
       clock: parts.clock,
     });
   }

@@ -10,7 +10,7 @@ import type { ContainerNetwork, PreparedMount, RootfsMount, Runtime } from '../r
 import type { Effect, TaskWanted } from './decide.ts';
 import type { Drain } from './drain.ts';
 import { linkEnv } from './link-env.ts';
-import { etcOf, hostnameOf, joinNetwork, type TaskNetworkParts } from './task-network.ts';
+import { etcOf, hostnameOf, joinNetwork, linksOf, type TaskNetworkParts } from './task-network.ts';
 
 /** What the effects done so far have left for those that follow. */
 export interface Progress {
@@ -96,7 +96,7 @@ export function stepTable(parts: StepParts): Steps {
       const { pid } = await runtime.create({
         id: task.id,
         // What the user says goes before what links give.
-        container: { ...template.container, env: [...(await linksOf(parts, input)), ...template.container.env] },
+        container: { ...template.container, env: [...(await linkedEnv(parts, input)), ...template.container.env] },
         image: got.image!.config,
         rootfs: got.rootfs!,
         mounts: got.mounts!,
@@ -183,11 +183,11 @@ function addressesOf({ task, template }: Pick<TaskWanted, 'task' | 'template'>):
 }
 
 /** What cannot be learnt of a linked service's image in time is not worth a task: its own words are enough. */
-async function linksOf(parts: StepParts, { wanted, signal }: StepInput): Promise<readonly string[]> {
+async function linkedEnv(parts: StepParts, { wanted, signal }: StepInput): Promise<readonly string[]> {
   const limit = new AbortController();
   const timer = parts.clock.after(linkPatienceMs, () => limit.abort(new Fault('timeout', 'the images took too long')));
   try {
-    const env = wanted.links.map(async (link) => {
+    const env = linksOf(parts, wanted).map(async (link) => {
       const request: ImageRequest = {
         reference: link.image,
         digest: link.imageDigest,

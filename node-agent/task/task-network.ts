@@ -34,6 +34,8 @@ export interface TaskNetworkParts {
   /** Resolves when the task runs whose network this one has. Fault `unavailable`: it is not on this node. */
   readonly owner: (asked: Asked) => Promise<Owner>;
   readonly place: () => NodePlace;
+  /** The virtual address of a service of that project, as it is known now; '': it has none. */
+  readonly vipOf: (project: string, service: string) => string;
 }
 
 export interface Asked {
@@ -91,7 +93,9 @@ export async function etcOf(parts: TaskNetworkParts, asked: Asked): Promise<EtcS
     ],
     nameserver: gateway,
     search: [`${task.project}.${domain}`, domain],
-    links: wanted.links.filter(hasAddress).map(({ alias, service, vip }) => ({ alias, service, address: vip })),
+    links: linksOf(parts, wanted).flatMap(({ alias, service, vip }) =>
+      vip === '' ? [] : [{ alias, service, address: vip }],
+    ),
   };
 }
 
@@ -151,8 +155,9 @@ export function attachmentOf({ task, template }: Pick<TaskWanted, 'task' | 'temp
   };
 }
 
-function hasAddress({ vip }: LinkedService): boolean {
-  return vip !== '';
+/** What it links to. A service that was made together with it may have got its address after the task was sent. */
+export function linksOf(parts: TaskNetworkParts, { task, links }: TaskWanted): readonly LinkedService[] {
+  return links.map((link) => ({ ...link, vip: link.vip || parts.vipOf(task.project, link.service) }));
 }
 
 function ofHost(path: string): string {
