@@ -45,7 +45,8 @@ describe('the routed layout', () => {
 
   test('lets packets through as wide as asked, and says so to who sends wider', async () => {
     await run('h1', 'ping -c 1 -W 2 -M do -s 1372 10.90.1.2');
-    await expect(run('h3', 'ping -c 1 -W 2 -M do -s 1373 10.90.1.2')).rejects.toThrow('mtu = 1400');
+    // By the router's word now, or by one that the host remembers.
+    await expect(run('h3', 'ping -c 1 -W 2 -M do -s 1373 10.90.1.2')).rejects.toThrow(/mtu ?= ?1400/);
     await run('h2', 'ping -c 1 -W 2 fd00:90::1');
     expect(await cluster.http('http://203.0.113.1/', 'h2')).toBe('10.90.1.2\n');
     expect(await cluster.http('http://[2001:db8:113::1]/', 'h2')).toBe('fd00:90:0:1::2\n');
