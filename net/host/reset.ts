@@ -7,6 +7,7 @@ import { routeMetric, routeProtocol } from '#net/plan/routes.ts';
 import { tableName } from '#net/plan/rules.ts';
 import type { Fault } from '#proto/kernel/errors.ts';
 import { FormerSettings } from './former-settings.ts';
+import { copyPrefix } from './host-firewall.ts';
 import { attributesOf, type Message, Netlink } from './netlink.ts';
 import { isPinned, removeNetns } from './netns.ts';
 import { Nftables } from './nftables.ts';
@@ -55,7 +56,7 @@ async function removeTables(): Promise<string[]> {
   const nftables = new Nftables();
   try {
     const tables = (await nftables.list('list tables', { terse: true })).flatMap(({ table }) =>
-      table?.name === tableName ? [`${table.family} ${tableName}`] : [],
+      table?.name === tableName || table?.name?.startsWith(copyPrefix) ? [`${table.family} ${table.name}`] : [],
     );
     for (const table of tables) await nftables.run(`delete table ${table}\n`);
     return tables.map((table) => `table ${table}`);

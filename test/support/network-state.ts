@@ -23,7 +23,7 @@ export async function statesOf(run: (...command: string[]) => Promise<string>): 
   const foreign: string[] = [];
   const add = (what: string, line: string, isOwn: boolean) => (isOwn ? own : foreign).push(`${what} ${line.trim()}`);
   const tables = (await run('nft', '-s', 'list', 'ruleset')).split(/^(?=table )/m).filter((text) => text.trim() !== '');
-  for (const table of tables) add('nft', table, /^table ip6? gantry /.test(table));
+  for (const table of tables) add('nft', table, /^table (ip6?|inet) gantry(-of-\S+)? /.test(table));
   for (const family of ['-4', '-6']) {
     const routes = await run('ip', family, '-o', 'route', 'show', 'table', 'all');
     for (const line of lines(routes)) {
