@@ -5,8 +5,11 @@
 import type { NodeId, TaskId } from '#proto/model/ids.ts';
 import { isServing, occupiesNode, type Task } from '#proto/model/task.ts';
 
-/** Longest wait for nodes that have a session: one that is well answers within milliseconds, one that is busy within a second or two. */
-export const withdrawalLimitMs = 3_000;
+/**
+ * Longest wait for nodes that have a session: one that is well answers within milliseconds, one whose machine is starved
+ * within seconds, and as long as it has not answered it sends. Only the first stop pays for one that is broken.
+ */
+export const withdrawalLimitMs = 5_000;
 /**
  * Longest wait for nodes without a session. An agent that is restarted comes back, while its kernel goes on with the old
  * table; one that has died is judged down (reconcilers/node-health), and not waited for any more, long before this.

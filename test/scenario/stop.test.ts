@@ -36,7 +36,7 @@ async function goesOn(host: LabHost, id: TaskId): Promise<void> {
   expect(signalled(host, id)).toBe(false);
 }
 const stop = (id: TaskId, fields: Partial<Task> = {}) => lab.edit(id, { wanted: 'shutdown', ...fields });
-const ends = (id: TaskId, timeoutMs = 5_000) =>
+const ends = (id: TaskId, timeoutMs = 10_000) =>
   eventually(() => lab.task(id).state === 'shutdown', { timeoutMs, everyMs: 5 });
 
 it('is not told to stop while a node still sends to it', async () => {
@@ -59,7 +59,8 @@ it('ends within a moment where all nodes answer and nobody talks to it', async (
   const start = performance.now();
   await stop(id);
   await ends(id);
-  expect(performance.now() - start).toBeLessThan(150);
+  // Nothing of it is a wait for time to pass.
+  expect(performance.now() - start).toBeLessThan(1_000);
 });
 
 it('is told all the same where a node does not answer, and the next one does not wait for that node', async () => {
@@ -73,7 +74,7 @@ it('is told all the same where a node does not answer, and the next one does not
   const again = performance.now();
   await stop(second);
   await ends(second);
-  expect(performance.now() - again).toBeLessThan(500);
+  expect(performance.now() - again).toBeLessThan(1_500);
   release();
 });
 
