@@ -118,3 +118,46 @@ export function namespaceOf(snapshot: Snapshot, task: Task): string {
   const owner = networkOwner(snapshot, task);
   return owner === 'host' ? '' : owner.id;
 }
+
+/** What a node saw of a packet that was sent. */
+export interface Watched {
+  readonly node: Node;
+  readonly findings: readonly Finding[];
+}
+
+/** Where a packet that no rule of nftables stops is last seen, of the nodes in the order of its way; undefined where it is answered. */
+export function whereLost(seen: readonly Watched[], reached: readonly Finding[]): Finding | undefined {
+  const silent = reached.some(
+    ({ hop, verdict, seen: error }) => hop === 'reach' && verdict === 'broken' && error === 'silent',
+  );
+  if (!silent || seen.some(({ findings }) => findings.some(({ verdict }) => verdict === 'broken'))) return undefined;
+  const saw = seen.map(({ findings }) => findings.length > 0);
+  const last = saw.lastIndexOf(true);
+  const here = seen[last]?.node;
+  const next = seen[last + 1]?.node;
+  if (!here) return undefined;
+  if (next) {
+    const remedy = `look at what is between them: cables, switches, a cloud's security groups; and what nftables does not show: iptables-legacy -S, tc filter show`;
+    return {
+      ...known(
+        'link',
+        'unknown',
+        `the packet leaves ${here.name} and does not come to ${next.name}`,
+        remedy,
+        next.name,
+      ),
+      node: next.name,
+    };
+  }
+  const remedy = `what nftables does not show may drop it: iptables-legacy -S, rp_filter (sysctl -a | grep rp_filter); or the program is too busy to answer: gantry logs, gantry stats`;
+  return {
+    ...known(
+      'firewall',
+      'unknown',
+      `the packet comes to ${here.name}, no rule of nftables drops it, and no answer goes back`,
+      remedy,
+      here.name,
+    ),
+    node: here.name,
+  };
+}

@@ -43,7 +43,7 @@ export interface Examination {
 }
 
 /** Of a service, that many tasks are looked at as callers and as backends; of nodes, that many as ways in. */
-const most = { callers: 2, backends: 3, ways: 3, nodes: 64, pairs: 96, ports: 32 } as const;
+const most = { callers: 2, backends: 3, ways: 3, nodes: 64, peers: 16, pairs: 96, ports: 32 } as const;
 
 /** The examination of one path. Faults: `invalid` where it makes no sense. */
 export function examinePath(snapshot: Snapshot, from: Place, to: Place): Examination {
@@ -69,6 +69,30 @@ export function examinePath(snapshot: Snapshot, from: Place, to: Place): Examina
   if (callers.length > most.callers)
     notes.push(`${most.callers} of ${callers.length} tasks of ${nameOfPlace(from)} are looked at as callers`);
   return { paths: callers.slice(0, most.callers).map((task) => taskPath(snapshot, task, to, notes)), notes };
+}
+
+/** The examination of one place: a node and its ways to some others; who is published, from outside; else whether its own can call it. */
+export function examineOne(snapshot: Snapshot, place: Place): Examination {
+  if (place.kind === 'node') {
+    const others = readyNodes(snapshot).filter(({ id }) => id !== place.node.id);
+    const some = spread(others, most.peers);
+    const ways = some.flatMap((other) => [wayQuestion(place.node, other, true), wayQuestion(other, place.node, true)]);
+    const questions: Question[] = [{ node: place.node, ask: { $case: 'host', value: {} } }, ...ways];
+    const notes =
+      some.length < others.length ? [`the ways to ${some.length} of ${others.length} nodes are looked at`] : [];
+    const isReady = place.node.state === 'ready';
+    return {
+      paths: [
+        { title: place.node.name, known: [nodeFact(place.node)], questions: isReady ? questions : [], sends: [] },
+      ],
+      notes,
+    };
+  }
+  const isPublished = place.kind === 'service' && place.service.spec.ports.some((port) => port.published > 0);
+  if (isPublished || (place.kind !== 'task' && place.kind !== 'service'))
+    return examinePath(snapshot, { kind: 'outside' }, place);
+  const service = place.kind === 'task' ? snapshot.service(place.task.serviceId) : place.service;
+  return examinePath(snapshot, place, service ? { kind: 'service', service, port: place.port } : place);
 }
 
 function taskPath(

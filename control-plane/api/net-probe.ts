@@ -7,8 +7,8 @@ import { Queue } from '#proto/kernel/queue.ts';
 import { causeOf, type Finding, isHop } from '#proto/model/net-finding.ts';
 import type { Node } from '#proto/model/node.ts';
 import { findNode } from './names.ts';
-import { nodeFact } from './net-books.ts';
-import { type Ask, type Examination, examineAll, examinePath, type Path, type Send } from './net-doctor.ts';
+import { nodeFact, type Watched, whereLost } from './net-books.ts';
+import { type Ask, type Examination, examineAll, examineOne, examinePath, type Path, type Send } from './net-doctor.ts';
 import { placeOf } from './net-places.ts';
 import type { OperatorParts } from './parts.ts';
 
@@ -96,7 +96,7 @@ function examinationOf({ store }: OperatorParts, { kind, from, to }: NetProbeReq
     case 'doctor':
       if (from === '') return examineAll(snapshot);
       if (to !== '') return examinePath(snapshot, placeOf(snapshot, from), placeOf(snapshot, to));
-      return examinePath(snapshot, { kind: 'outside' }, placeOf(snapshot, from));
+      return examineOne(snapshot, placeOf(snapshot, from));
     default:
       throw new Fault('invalid', `"${kind}" is none of doctor, show, trace`);
   }
@@ -240,7 +240,12 @@ class Run {
     const facts = await this.#reach(send, sourcePort);
     await this.#parts.clock.sleep(settleMs);
     for (const { enough } of watches) enough();
-    for (const { done } of watches) for (const finding of await done) tell(finding);
+    const seen: Watched[] = [];
+    for (const [index, { done }] of watches.entries())
+      seen.push({ node: send.watchers[index] as Node, findings: await done });
+    for (const { findings } of seen) findings.forEach(tell);
+    const lost = whereLost(seen, facts);
+    if (lost) tell(lost);
     facts.forEach(tell);
   }
 

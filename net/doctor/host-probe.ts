@@ -2,6 +2,7 @@
 import { listAddresses, listLinks } from '#net/host/rtnetlink.ts';
 import { gatewayOf } from '#net/plan/cidr.ts';
 import { diffLinks, diffTables, type NetStep } from '#net/plan/diff.ts';
+import { elementsOf } from '#net/plan/node-plan.ts';
 import type { Fault } from '#proto/kernel/errors.ts';
 import type { Hop } from '#proto/model/net-finding.ts';
 import { broken, good, inLooks, isWrong, looked, type Say, unknown } from './fact.ts';
@@ -13,6 +14,7 @@ import type { View } from './view.ts';
 const lookForMs = 600;
 const lookEveryMs = 50;
 const tableEveryMs = 200;
+const manyElements = 5_000;
 const arpWaitMs = 400;
 
 export async function probeHost(view: View, say: Say): Promise<void> {
@@ -99,7 +101,9 @@ function againAndAgain(view: View, message: string): string {
 
 async function table(view: View, say: Say): Promise<void> {
   const { plan } = view.plan;
-  const { looks, wrong } = await looked(view.clock, lookForMs, tableEveryMs, async () =>
+  // A large one takes the agent long to read: once is enough.
+  const forMs = elementsOf(plan.firewall).size > manyElements ? 0 : lookForMs;
+  const { looks, wrong } = await looked(view.clock, forMs, tableEveryMs, async () =>
     diffTables(plan, await view.kernel.readTables(plan)).map(({ why }) => why),
   );
   let faults = 0;

@@ -12,6 +12,8 @@ import type { View } from './view.ts';
 const readEveryMs = 10;
 const mostMs = 4_000;
 const mostPackets = 8;
+/** A tunnel's are many. */
+const mostMet = 2_000;
 
 /** Until `signal` or the time is up. */
 export async function probeWatch(view: View, probe: ProbeWatch, signal: AbortSignal, say: Say): Promise<void> {
@@ -29,7 +31,7 @@ export async function probeWatch(view: View, probe: ProbeWatch, signal: AbortSig
     const until = view.clock.monotonic() + Math.min(probe.forMs || mostMs, mostMs);
     while (!signal.aborted && view.clock.monotonic() < until) {
       await view.clock.sleep(readEveryMs);
-      met.push(...trace.read());
+      if (met.length < mostMet) met.push(...trace.read());
     }
     met.push(...trace.read());
     for (const fact of conclude(met, await trace.rules(met))) say(fact);
@@ -43,22 +45,30 @@ export async function probeWatch(view: View, probe: ProbeWatch, signal: AbortSig
 
 /** What the packets met, packet by packet, each ended by its drop where it was dropped. */
 export function conclude(met: readonly Met[], texts: ReadonlyMap<string, string>): Fact[] {
-  const packets = [...Map.groupBy(met, ({ packet }) => packet).values()].slice(0, mostPackets);
   const facts: Fact[] = [];
-  for (const steps of packets) {
+  const told = new Set<string>();
+  const tell = (fact: Fact) => {
+    if (!told.has(fact.says)) facts.push(fact);
+    told.add(fact.says);
+  };
+  let own = 0;
+  for (const steps of Map.groupBy(met, ({ packet }) => packet).values()) {
     const header = steps.find((one) => one.header)?.header;
     const what = header ? describeHeader(header) : 'a packet';
+    // Tunnels carry others' packets, too: theirs are of interest where they end.
+    const isTunnel = what.startsWith(tunnelWords);
+    if (isTunnel ? !steps.some(({ verdict }) => verdict === 'drop') : own++ >= mostPackets) continue;
     for (const step of steps) {
       if (step.type === 'return' || step.verdict === 'continue') continue;
       if (step.type === 'policy' && step.verdict === 'accept') continue;
       const where = describeMet(step, texts);
       if (step.verdict === 'drop') {
-        facts.push(stopped(what, where, step, texts));
+        tell(stopped(what, where, step, texts));
         break;
       }
-      facts.push(good('rules', `${what}: ${step.verdict} by ${where}`, { subject: what, seen: step.verdict }));
+      tell(good('rules', `${what}: ${step.verdict} by ${where}`, { subject: what, seen: step.verdict }));
     }
-    if (!facts.some(({ subject }) => subject === what)) facts.push(good('rules', `${what} passes`, { subject: what }));
+    if (!facts.some(({ subject }) => subject === what)) tell(good('rules', `${what} passes`, { subject: what }));
   }
   return facts;
 }
@@ -66,7 +76,7 @@ export function conclude(met: readonly Met[], texts: ReadonlyMap<string, string>
 function stopped(what: string, where: string, step: Met, texts: ReadonlyMap<string, string>): Fact {
   const text = texts.get(`${step.table} ${step.chain} ${step.handle}`) ?? '';
   const verb = text.includes('reject') ? 'rejected' : 'dropped';
-  const hop = what.includes(tunnelWords) ? 'tunnel' : ownHop(step, text);
+  const hop = what.startsWith(tunnelWords) ? 'tunnel' : ownHop(step, text);
   const remedy =
     remedies[hop] ??
     `a rule of this host wins over ours: remove it (nft delete rule ${step.table} ${step.chain} handle ${step.handle}), or accept before it`;

@@ -1,7 +1,7 @@
 /** Which probes the leader asks for, what its books say, and what it makes of the answers. */
 import { describe, expect, it } from 'vitest';
-import { isolation } from '#control-plane/api/net-books.ts';
-import { examineAll, examinePath } from '#control-plane/api/net-doctor.ts';
+import { isolation, known, whereLost } from '#control-plane/api/net-books.ts';
+import { examineAll, examineOne, examinePath } from '#control-plane/api/net-doctor.ts';
 import { nameOfPlace, placeOf } from '#control-plane/api/net-places.ts';
 import { netProbe } from '#control-plane/api/net-probe.ts';
 import { keyOf, LiveSnapshot } from '#control-plane/store/snapshot.ts';
@@ -135,6 +135,71 @@ describe('the probes of a path', () => {
     });
     const ids = (from: string) => path(from, '192.0.2.1:80', snapshot)[0]?.sends[0]?.reach.taskId;
     expect([ids('side.1'), ids('bare.1')]).toEqual([idOf('web1'), '']);
+  });
+});
+
+describe('one place alone', () => {
+  const titles = (text: string) => {
+    const snapshot = snapshotOf();
+    return examineOne(snapshot, placeOf(snapshot, text)).paths.map(({ title }) => title);
+  };
+
+  it.each([
+    ['h1', ['h1']],
+    ['web.1', ['demo/web.1 → demo/web']],
+    ['db', ['demo/db.2 → demo/db']],
+    ['web', ['h1', 'h2', 'h3'].map((node) => `outside → ${node}:8080 (demo/web)`)],
+    ['h2:8080', ['outside → h2:8080 (demo/web)']],
+  ])('%s is looked at by %j', (text, paths) => expect(titles(text)).toEqual(paths));
+
+  it('asks a node for its ways to others, and them for theirs to it', () => {
+    const snapshot = snapshotOf();
+    const [one] = examineOne(snapshot, placeOf(snapshot, 'h1')).paths;
+    expect(one?.questions.map(({ node, ask }) => `${node.name} ${ask.$case}`)).toEqual([
+      'h1 host',
+      'h1 way',
+      'h2 way',
+      'h1 way',
+      'h3 way',
+    ]);
+  });
+});
+
+describe('a packet that no rule stops', () => {
+  const passed = [known('rules', 'good', 'passes')];
+  const reach = (seen: string) => [{ ...known('reach', 'broken', 'no answer'), seen }];
+
+  it('is lost behind the last node that saw it', () => {
+    const lost = whereLost(
+      [
+        { node: h1, findings: passed },
+        { node: h2, findings: [] },
+      ],
+      reach('silent'),
+    );
+    expect(lost).toMatchObject({
+      hop: 'link',
+      verdict: 'unknown',
+      node: 'h2',
+      says: 'the packet leaves h1 and does not come to h2',
+    });
+  });
+
+  it('is lost on the last node where that saw it, too', () => {
+    const lost = whereLost(
+      [
+        { node: h1, findings: passed },
+        { node: h2, findings: passed },
+      ],
+      reach('silent'),
+    );
+    expect(lost).toMatchObject({ hop: 'firewall', node: 'h2', remedy: expect.stringContaining('iptables-legacy') });
+  });
+
+  it('is not lost where a rule was seen to drop it, or somebody refuses', () => {
+    const dropped = [known('firewall', 'broken', 'dropped')];
+    expect(whereLost([{ node: h1, findings: dropped }], reach('silent'))).toBeUndefined();
+    expect(whereLost([{ node: h1, findings: passed }], reach('ECONNREFUSED'))).toBeUndefined();
   });
 });
 
