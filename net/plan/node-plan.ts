@@ -133,7 +133,7 @@ export function planNode(input: PlanInput, around: Surroundings, previous?: Plan
     ports: around.ports,
     bridged: around.bridged,
     fittings: planFittings(input, around, networks),
-    routes: new Map([...ways.routes, ...furtherRoutes(input, networks)]),
+    routes: new Map([...ways.routes, ...furtherRoutes(input, networks), ...routes6(input, families, ways.list)]),
     rules: ways.rules,
     tunnel: ways.tunnel,
     wireguard: ways.wireguard,
@@ -283,6 +283,24 @@ function hosts6Of(input: PlanInput, family: Family): readonly [string, Group] {
     return address === undefined ? [] : [address];
   });
   return ['hosts', { elements: new Map(addresses.map((address) => [`hosts ${address}`, ''])), chains: [] }];
+}
+
+/** As those of IPv4 (net/plan/routes.ts): VIPs to the bridge, what nobody has to nowhere. */
+function routes6(
+  input: PlanInput,
+  families: readonly Family[],
+  ways: readonly PeerWay[],
+): readonly (readonly [string, Route])[] {
+  return families.flatMap(({ name, range }): (readonly [string, Route])[] => {
+    if (name === 'ip') return [];
+    const vips: Route = { type: 'link', destination: range(input.vipNetwork), link: bridgeName };
+    const rest: Route = { type: 'unreachable', destination: range(input.network) };
+    const peers = ways.flatMap(({ kind, subnet, peer }): Route[] => {
+      if (kind !== 'direct' || tryAddress6(peer.address6) === undefined) return [];
+      return [{ type: 'via', destination: range(subnet), gateway: peer.address6 }];
+    });
+    return [vips, rest, ...peers].map((route) => [routeKey(route), route]);
+  });
 }
 
 function planFittings(input: PlanInput, around: Surroundings, networks: Networks): NodePlan['fittings'] {
