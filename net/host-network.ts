@@ -25,7 +25,7 @@ import { networksOf } from './plan/isolation.ts';
 import { hasIpv6 } from './plan/local-tasks.ts';
 import { type Planned, portNameOf, type Surroundings } from './plan/node-plan.ts';
 import { changesBetween } from './plan/shards.ts';
-import { measuredFor } from './plan/ways.ts';
+import { type Measured, measuredFor, type PeerWay } from './plan/ways.ts';
 import { Reconciler } from './reconcile.ts';
 
 /** Below the five seconds that resolvers wait for us. */
@@ -68,6 +68,11 @@ class HostNetwork implements Network {
   #mtu = 1500;
   #mtuReadMs = Number.NEGATIVE_INFINITY;
   #mtuAddress = '';
+  #measured: { readonly ways: readonly PeerWay[]; readonly mtu: number; readonly of: readonly Measured[] } = {
+    ways: [],
+    mtu: 0,
+    of: [],
+  };
 
   constructor(parts: HostNetworkParts) {
     this.#log = parts.log.with('network');
@@ -124,8 +129,13 @@ class HostNetwork implements Network {
       this.#mtuAddress = wanted.address;
       this.#mtuReadMs = now;
     }
-    const ways = this.#reconciler.planned?.ways.list ?? [];
-    return { linkMtu: this.#mtu, mtus: this.#kernel.pathMtus(measuredFor(ways, this.#mtu), now) };
+    const planned = this.#reconciler.planned;
+    const { ways, mtu } = this.#measured;
+    if (planned && (ways !== planned.ways.list || mtu !== this.#mtu)) {
+      const { list } = planned.ways;
+      this.#measured = { ways: list, mtu: this.#mtu, of: measuredFor(list, planned.input.subnet, this.#mtu) };
+    }
+    return { linkMtu: this.#mtu, mtus: this.#kernel.pathMtus(this.#measured.of, now) };
   }
 
   get wireguardKey(): string {

@@ -1,5 +1,7 @@
 /** How wide packets to each peer may be, measured: echo requests that nobody may fragment, a few at a time, again and again. */
+
 import { afterRound, nothingKnown, type PathKnown, sizesToAsk } from '#net/plan/path-search.ts';
+import type { Measured } from '#net/plan/ways.ts';
 import { closeFd, errnoOf, MSG_DONTWAIT, openIcmp, receive, sendTo } from './libc.ts';
 import { Netlink } from './netlink.ts';
 import { cachedMtu } from './routing.ts';
@@ -21,12 +23,6 @@ const unreachable = 3;
 const fragmentationNeeded = 4;
 const ipHeaderBytes = 20;
 const icmpHeaderBytes = 8;
-
-/** An address whose path is measured, over a link of that width. */
-export interface Measured {
-  readonly address: string;
-  readonly link: number;
-}
 
 interface Search {
   known: PathKnown;
@@ -58,6 +54,7 @@ export class PathMtu {
   readonly #pending = new Map<number, { readonly address: string; readonly size: number }>();
   readonly #paths = new Map<string, Path>();
   #widths: ReadonlyMap<string, number> = new Map();
+  #measured: readonly Measured[] = [];
   #lookedMs = Number.NEGATIVE_INFINITY;
   #turn = 0;
   readonly #said: (address: string, link: number) => void;
@@ -83,11 +80,13 @@ export class PathMtu {
   }
 
   #follow(measured: readonly Measured[], nowMs: number): void {
-    const wanted = new Map(measured.map(({ address, link }) => [address, link]));
-    for (const [address, link] of wanted) {
+    if (measured === this.#measured) return;
+    this.#measured = measured;
+    const wanted = new Set(measured.map(({ address }) => address));
+    for (const { address, link, afterMs } of measured) {
       const path = this.#paths.get(address);
       if (path?.link === link) continue;
-      this.#paths.set(address, { link, dueMs: nowMs, search: undefined, silent: false });
+      this.#paths.set(address, { link, dueMs: nowMs + afterMs, search: undefined, silent: false });
     }
     for (const address of this.#paths.keys()) {
       if (wanted.has(address)) continue;

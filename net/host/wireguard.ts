@@ -10,7 +10,18 @@ import type { Clock } from '#proto/kernel/clock.ts';
 import { Fault, isFault } from '#proto/kernel/errors.ts';
 import { attribute, Netlink, NLM_F_CREATE, NLM_F_EXCL, nested, type Request } from './netlink.ts';
 import { inPrivateNetns } from './netns.ts';
-import { deleteLink, findLink, IFLA, type Link, linkBody, RTM, setLink } from './rtnetlink.ts';
+import {
+  addAddress,
+  deleteAddress,
+  deleteLink,
+  findLink,
+  IFLA,
+  type Link,
+  linkBody,
+  listAddresses,
+  RTM,
+  setLink,
+} from './rtnetlink.ts';
 
 const execute = promisify(execFile);
 const commandTimeoutMs = 5_000;
@@ -66,7 +77,11 @@ export class WireGuardLink {
     const told = this.#told();
     const known = told?.index === link.index && (!this.#keys || told.key === this.#keys.publicKey);
     const { port, peers } = known ? told : { port: 0, peers: [] };
-    return { port, peers: new Map(peers), mtu: link.mtu, up: link.up };
+    return { port, peers: new Map(peers), addresses: this.#addressesOf(link.index), mtu: link.mtu, up: link.up };
+  }
+
+  #addressesOf(index: number): readonly string[] {
+    return listAddresses(this.#netlink).flatMap((item) => (item.index === index ? [item.cidr] : []));
   }
 
   /** Makes the device where it is missing, and tells it its peers where they are others; sessions of peers that stay go on. */
@@ -74,8 +89,8 @@ export class WireGuardLink {
     if (!this.#keys) throw noWireGuard();
     const link = findLink(this.#netlink, wireguardName) ?? (await this.#make());
     const seen = this.read(link);
-    if (describeWireGuard({ ...wanted, mtu: link.mtu, up: link.up }) !== describeWireGuard(seen)) {
-      const { port, peers } = wanted;
+    const { port, peers, addresses } = wanted;
+    if (describeWireGuard({ ...seen, port, peers }) !== describeWireGuard(seen)) {
       fs.rmSync(this.#toldFile, { force: true });
       try {
         await this.#tell(link.kind, this.#keys.privateKey, wanted);
@@ -87,7 +102,11 @@ export class WireGuardLink {
       const told: Told = { index: link.index, key: this.#keys.publicKey, port, peers: [...peers] };
       fs.writeFileSync(this.#toldFile, JSON.stringify(told), { mode: 0o600 });
     }
-    this.#netlink.do(setLink({ index: link.index, mtu: wanted.mtu }));
+    this.#netlink.do(
+      ...seen.addresses.filter((one) => !addresses.includes(one)).map((one) => deleteAddress(link.index, one)),
+      ...addresses.map((one) => addAddress(link.index, one)),
+      setLink({ index: link.index, mtu: wanted.mtu }),
+    );
   }
 
   get #toldFile(): string {

@@ -334,7 +334,7 @@ function planWays(input: PlanInput, around: Surroundings): Ways {
     routes: new Map([...routesOf(wanted, list), ...paths.routes].map((route) => [routeKey(route), route])),
     rules: new Map(paths.rules.map((rule) => [describeRule(rule), rule])),
     tunnel,
-    wireguard: wireguardOf(list, around),
+    wireguard: wireguardOf(input, list, around),
     groups: new Map([
       ['hosts', { elements: hostsOf(input, list), chains: [] }],
       ['peers', { elements: paths.elements, chains: [] }],

@@ -162,7 +162,8 @@ function inClear({ family, network, bridge }: RuleWords): readonly string[] {
   return [
     'type filter hook postrouting priority 300; policy accept',
     `${family} daddr ${network} oifname != { ${ours} } drop`,
-    `meta mark & ${replyMask} == ${replyMark} oifname != "${tunnelName}" drop`,
+    // The mark of a packet is its envelope's, too.
+    `meta mark & ${replyMask} == ${replyMark} oifname != { "${tunnelName}", "${wireguardName}" } drop`,
   ];
 }
 

@@ -37,6 +37,8 @@ export interface TunnelDevice {
 export interface WireGuard {
   readonly mtu: number;
   readonly up: boolean;
+  /** CIDRs with host bits. */
+  readonly addresses: readonly string[];
   readonly port: number;
   /** By public key. */
   readonly peers: ReadonlyMap<string, WireGuardPeer>;
@@ -65,7 +67,7 @@ export function sameMake(one: TunnelDevice, other: TunnelDevice): boolean {
 }
 
 /** A text that is equal for equal configurations. */
-export function describeWireGuard({ mtu, up, port, peers }: WireGuard): string {
+export function describeWireGuard({ mtu, up, addresses, port, peers }: WireGuard): string {
   const texts = [...peers].map(([key, { endpoint, allowed }]) => `${key} ${endpoint} ${allowed}`).sort();
-  return [`${port} ${mtu} ${up}`, ...texts].join('\n');
+  return [`${port} ${mtu} ${up} ${addresses}`, ...texts].join('\n');
 }

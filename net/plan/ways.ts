@@ -131,15 +131,25 @@ function wayTo(peer: Peer, decision: Decision, wires: Wires): PeerWay {
   }
 }
 
-/** The addresses whose paths are measured for these ways, and the width of the links to them. */
-export function measuredFor(
-  ways: readonly PeerWay[],
-  linkMtu: number,
-): readonly { readonly address: string; readonly link: number }[] {
-  return ways.flatMap(({ kind, peer, underlay }) => {
+/** Where two ends of WireGuard begin to talk at the same moment, both wait for five seconds: the later one lets the other begin. */
+const laterMs = 1_000;
+
+/** An address whose path is measured, over a link of that width; not before `afterMs`. */
+export interface Measured {
+  readonly address: string;
+  readonly link: number;
+  readonly afterMs: number;
+}
+
+/** The addresses whose paths are measured for these ways. */
+export function measuredFor(ways: readonly PeerWay[], ownSubnet: string, linkMtu: number): readonly Measured[] {
+  const own = parseCidr(ownSubnet).base;
+  return ways.flatMap(({ kind, peer, subnet, underlay }) => {
     if (kind === 'none') return [];
-    const outer = { address: peer.address, link: linkMtu };
-    return kind === 'encrypted' ? [outer, { address: underlay, link: withinWireGuard(linkMtu) }] : [outer];
+    const outer = { address: peer.address, link: linkMtu, afterMs: 0 };
+    if (kind !== 'encrypted') return [outer];
+    const afterMs = own > parseCidr(subnet).base ? laterMs : 0;
+    return [outer, { address: underlay, link: withinWireGuard(linkMtu), afterMs }];
   });
 }
 
@@ -164,16 +174,18 @@ export function tunnelOf(input: WaysInput, ways: readonly PeerWay[], wires: Wire
 }
 
 /** The WireGuard device that these ways need; undefined where none is encrypted. */
-export function wireguardOf(ways: readonly PeerWay[], wires: Wires): WireGuard | undefined {
+export function wireguardOf(input: WaysInput, ways: readonly PeerWay[], wires: Wires): WireGuard | undefined {
   const encrypted = ways.filter(({ kind }) => kind === 'encrypted');
   if (encrypted.length === 0) return undefined;
   const peers = new Map(
-    encrypted.map(({ peer, underlay }) => [
+    // Its tasks answer other hosts, who send with the address of their end, without VXLAN: that address is by WireGuard.
+    encrypted.map(({ peer, subnet }) => [
       peer.wireguardKey,
-      { endpoint: `${peer.address}:${wireguardPort}`, allowed: `${underlay}/32` },
+      { endpoint: `${peer.address}:${wireguardPort}`, allowed: subnet },
     ]),
   );
-  return { mtu: withinWireGuard(wires.linkMtu), up: true, port: wireguardPort, peers };
+  const addresses = [`${endOf(input.subnet)}/32`];
+  return { mtu: withinWireGuard(wires.linkMtu), up: true, addresses, port: wireguardPort, peers };
 }
 
 /** What the operator has to know: peers that there is no way to. */

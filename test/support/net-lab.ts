@@ -120,7 +120,7 @@ export class NetLab {
   /** Records what passes the first card of the router; `stop` ends that and gives all bytes. */
   async capture(): Promise<{ readonly stop: () => Promise<Buffer> }> {
     const file = path.join(this.#dir, `capture-${newId(systemRandom)}`);
-    const words = [`--net=${this.router}`, 'tcpdump', '-i', 'eth0', '-s', '0', '-U', '-w', file];
+    const words = [`--net=${this.router}`, 'tcpdump', '-i', 'eth0', '-s', '0', '--immediate-mode', '-U', '-w', file];
     const child = spawn('nsenter', words, { stdio: ['ignore', 'ignore', 'pipe'] });
     this.#children.push(child);
     await new Promise<void>((resolve, reject) => {
