@@ -197,7 +197,7 @@ export function waysMissing(input: WaysInput, ways: readonly PeerWay[]): readonl
     ([reason, name]) =>
       new Fault('precondition', `${name} is not reached from ${input.address}: ${reason}`, {
         remedy:
-          'install wireguard-tools there, and wireguard-go where the kernel has no WireGuard, then restart the agent; or gantry cluster set --encryption none',
+          'install wireguard-tools there, and wireguard-go where the kernel has no WireGuard, then restart the agent; or gantry cluster set encryption=off',
       }),
   );
 }
