@@ -219,6 +219,33 @@ describe('the doctor', () => {
     expect(broken).toMatchObject({ node: 'h2', remedy: expect.stringContaining('gantry logs') });
   });
 
+  test('says between which nodes a packet is lost that no rule of theirs stops', async () => {
+    await shell(
+      'switch',
+      `nft 'table bridge mine { chain c { type filter hook forward priority 0; tcp dport 8080 drop; }; }'`,
+    );
+    try {
+      const broken = await found(['web.h1', 'db.h2'], 'link', /the packet leaves h1 and does not come to h2/);
+      expect(broken.remedy).toContain('security groups');
+    } finally {
+      await shell('switch', 'nft delete table bridge mine');
+    }
+  });
+
+  test('says on which node a packet is lost by what nftables does not show', async () => {
+    await shell('h2', 'iptables-legacy -I FORWARD -p tcp --dport 8080 -j DROP');
+    try {
+      const broken = await found(
+        ['web.h1', 'db.h2'],
+        'firewall',
+        /the packet comes to h2, no rule of nftables drops it/,
+      );
+      expect(broken.remedy).toContain('iptables-legacy -S');
+    } finally {
+      await shell('h2', 'iptables-legacy -D FORWARD -p tcp --dport 8080 -j DROP');
+    }
+  });
+
   test('names two who share no network', async () => {
     const broken = await found(['web.h1', 'thing.h2'], 'isolation', /share no network/);
     expect(broken.remedy).toContain('networks: [other_default]');
