@@ -150,6 +150,8 @@ export class LabHost {
   readonly images: FakeImages;
   readonly disk = new LabDisk();
   bootId = 'boot-1';
+  /** What its agent tells of it beside what `node` says. */
+  facts: Partial<Node> = {};
   /** What its wall clock is ahead of the others'. */
   skewMs = 0;
   agent: Agent | undefined;
@@ -187,7 +189,7 @@ export class LabHost {
       transport: options.transport ?? net.transportOf(this.id),
       heartbeat: this.#heartbeat,
       addresses: options.addresses ?? ['m1:7400'],
-      describe: () => ({ ...this.node, bootId: this.bootId }),
+      describe: () => ({ ...this.node, ...this.facts, bootId: this.bootId }),
     });
     return this.agent;
   }
