@@ -1,7 +1,7 @@
 /** The network of a node in the kernel it runs on. */
 import path from 'node:path';
 import type { Probe, ProbeFact } from '#proto/gen/gantry/v1/probe.ts';
-import type { Clock } from '#proto/kernel/clock.ts';
+import type { Clock, Timer } from '#proto/kernel/clock.ts';
 import { Fault, isFault } from '#proto/kernel/errors.ts';
 import type { Log } from '#proto/kernel/log.ts';
 import type { Endpoint } from '#proto/model/assignment.ts';
@@ -17,7 +17,7 @@ import { HostKernel } from './host/host-kernel.ts';
 import { destroySockets, endsOf } from './host/sock-destroy.ts';
 import type { Attachment, Network, NetworkRepair, NetworkWanted } from './network.ts';
 import { departed } from './plan/balance.ts';
-import { containsAddress, gatewayOf, tryAddress } from './plan/cidr.ts';
+import { containsAddress, formatAddress, gatewayOf, parseCidr, sizeOf, tryAddress } from './plan/cidr.ts';
 import { embed6 } from './plan/cidr6.ts';
 import type { NetStep } from './plan/diff.ts';
 import { defaultLan, fittingsOf } from './plan/fittings.ts';
@@ -30,6 +30,7 @@ import { Reconciler } from './reconcile.ts';
 
 /** Below the five seconds that resolvers wait for us. */
 const upstreamTimeoutMs = 4000;
+const strangersEveryMs = 60_000;
 
 export interface HostNetworkParts {
   readonly clock: Clock;
@@ -67,6 +68,8 @@ class HostNetwork implements Network {
   readonly #attachments = new Map<string, Attachment>();
   #mtu = 1500;
   #mtuReadMs = Number.NEGATIVE_INFINITY;
+  #closed = false;
+  #strangersTimer: Timer | undefined;
   #mtuAddress = '';
   #measured: { readonly ways: readonly PeerWay[]; readonly mtu: number; readonly of: readonly Measured[] } = {
     ways: [],
@@ -158,6 +161,7 @@ class HostNetwork implements Network {
     this.#namesChanged(wanted);
     await this.#dns.listen(planned.plan.bridge.addresses.map((address) => address.replace(/\/.*/, '')));
     if (before && before !== planned) this.#forgetDeparted(planned, before);
+    if (!before) this.#forgetStrangersNow();
   }
 
   /** A task may ask before the revision that names it is applied. */
@@ -176,8 +180,44 @@ class HostNetwork implements Network {
     }
     const { gone, resting } = departed(then, now);
     // Nobody waits: new connections go elsewhere already.
-    for (const address of gone) void this.#forget(address, 'all');
+    const wanted = planned.input;
+    for (const address of gone) {
+      const isHosts = address === wanted.address || wanted.peers.some((peer) => peer.address === address);
+      if (!isHosts) void this.#forget(address, 'all');
+      // Tasks of a host's own network: where another is left, whose connections are whose cannot be told.
+      else if (!isBackend(wanted.endpoints, address)) void this.#forget(address, 'led');
+    }
     for (const address of resting) void this.#forget(address, 'answered-udp');
+  }
+
+  /**
+   * Connections to tasks of the cluster that are no more, and whose leaving nobody saw: this process was not there, or the
+   * kernel remembered one anew. Looked for at the start, and every minute.
+   */
+  #forgetStrangersNow(): void {
+    const wanted = this.#reconciler.wanted;
+    if (this.#closed || !wanted) return;
+    const own = [wanted.subnet, ...wanted.peers.flatMap(({ subnet }) => (subnet === '' ? [] : [subnet]))];
+    const known = new Set<string>(own.flatMap(reservedOf));
+    for (const { address, addresses } of [...wanted.attachments, ...wanted.endpoints.flatMap((one) => one.backends)]) {
+      for (const one of [address, ...addresses.map((further) => further.address)]) known.add(one);
+    }
+    const isStranger = (address: string) =>
+      !known.has(address) && own.some((subnet) => containsAddress(subnet, address)) && !this.#isAttached(address);
+    this.#kernel
+      .forgetStrangers(isStranger)
+      .catch((error) => this.#log.warn('old connections could not be forgotten', { error }))
+      .finally(() => {
+        this.#strangersTimer?.cancel();
+        if (!this.#closed) {
+          this.#strangersTimer = this.#parts.clock.after(strangersEveryMs, () => this.#forgetStrangersNow());
+        }
+      });
+  }
+
+  /** It may have been attached since the revision was made. */
+  #isAttached(address: string): boolean {
+    return [...this.#attachments.values()].some((task) => task.address === address);
   }
 
   async #forget(address: string, scope: ForgetScope): Promise<void> {
@@ -310,10 +350,22 @@ class HostNetwork implements Network {
 
   /** Stops watching and answering names; links, routes and rules stay, so that a restart disturbs no packet. */
   async close(): Promise<void> {
+    this.#closed = true;
+    this.#strangersTimer?.cancel();
     await this.#reconciler.close();
     await this.#dns.close();
     await this.#kernel.close();
   }
+}
+
+function isBackend(endpoints: readonly Endpoint[], address: string): boolean {
+  return endpoints.some((endpoint) => endpoint.backends.some((backend) => backend.address === address));
+}
+
+/** The addresses of a subnet that no task has: the gateway's, and the last one, by which nodes encrypt. */
+function reservedOf(subnet: string): readonly string[] {
+  const cidr = parseCidr(subnet);
+  return [gatewayOf(subnet), formatAddress(cidr.base + sizeOf(cidr) - 1)];
 }
 
 function peersOf(wanted: NetworkWanted): readonly string[] {

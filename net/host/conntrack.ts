@@ -19,15 +19,18 @@ export interface Entry {
   readonly reply: Buffer;
   readonly id: Buffer | undefined;
   readonly from: string;
+  /** Whom it was begun with: another than who answers, where the destination was translated. */
+  readonly to: string;
   readonly answeredBy: string;
   readonly protocol: number;
 }
 
 /**
  * What is to be forgotten of an address: `all`: the connections it answers (also behind a VIP) and those it began;
- * `answered`: only the former; `answered-udp`: of those the flows of datagrams, for TCP ends in its own time.
+ * `answered-udp`: of the former the flows of datagrams, for TCP ends in its own time; `led`: of the former those that were led to
+ * it by a VIP or a published port: the address is a host's, which has others of its own.
  */
-export type ForgetScope = 'all' | 'answered' | 'answered-udp';
+export type ForgetScope = 'all' | 'answered-udp' | 'led';
 
 /** From this many entries on they are not read as a whole, unless many addresses are asked for. */
 const manyEntries = 20_000;
@@ -65,9 +68,24 @@ export class Conntrack {
   async #forgetAll(scopes: ReadonlyMap<string, ForgetScope>): Promise<number> {
     const entries = (await this.#read(scopes)).filter((entry) => {
       const answered = scopes.get(entry.answeredBy);
+      if (answered === 'led') return entry.to !== entry.answeredBy;
       if (answered) return answered !== 'answered-udp' || entry.protocol === IPPROTO_UDP;
       return scopes.get(entry.from) === 'all';
     });
+    return this.#delete(entries);
+  }
+
+  /** Deletes what is answered by addresses of which `isStranger` holds: what nobody was there to see leave. How many there were. */
+  forgetStrangers(isStranger: (address: string) => boolean): Promise<number> {
+    const walk = this.#last.then(async () => {
+      if (Number(readSysctl('net.netfilter.nf_conntrack_count') ?? 0) === 0) return 0;
+      return this.#delete((await this.#dump()).filter((entry) => isStranger(entry.answeredBy)));
+    });
+    this.#last = walk.catch(() => {});
+    return walk;
+  }
+
+  async #delete(entries: readonly Entry[]): Promise<number> {
     await this.#leaving(entries);
     const faults = this.#netlink.try(
       entries.map((entry) => ({
@@ -133,7 +151,8 @@ function readEntry(message: Message): Entry[] {
   const reply = attributes.get(CTA.reply);
   if (!original || !reply) return [];
   const protocol = attributesOf(attributesOf(original).get(TUPLE.protocol) ?? Buffer.alloc(0)).get(1)?.[0] ?? 0;
-  const source = (tuple: Buffer) =>
-    addressText(attributesOf(attributesOf(tuple).get(TUPLE.ip) ?? Buffer.alloc(0)).get(1));
-  return [{ original, reply, id: attributes.get(CTA.id), from: source(original), answeredBy: source(reply), protocol }];
+  const addressesOf = (tuple: Buffer) => attributesOf(attributesOf(tuple).get(TUPLE.ip) ?? Buffer.alloc(0));
+  const [there, back] = [addressesOf(original), addressesOf(reply)];
+  const [from, to, answeredBy] = [there.get(1), there.get(2), back.get(1)].map(addressText) as [string, string, string];
+  return [{ original, reply, id: attributes.get(CTA.id), from, to, answeredBy, protocol }];
 }

@@ -417,6 +417,11 @@ export class HostKernel {
     });
   }
 
+  /** As Conntrack.forgetStrangers. */
+  forgetStrangers(isStranger: (address: string) => boolean): Promise<number> {
+    return this.#conntrack.forgetStrangers(isStranger);
+  }
+
   /** Forgets connections: see Conntrack.forget. */
   forget(address: string, scope: ForgetScope): Promise<unknown> {
     return this.#conntrack.forget(address, scope);
