@@ -8,10 +8,11 @@ import {
   warn,
 } from '#control-plane/compose/diagnostic.ts';
 import type { DeclaredNetwork } from '#control-plane/compose/networks.ts';
-import { type Resolution, type ResolvedService, type ResolveInput, resolve } from '#control-plane/compose/resolve.ts';
+import { type Resolution, type ResolveInput, resolve } from '#control-plane/compose/resolve.ts';
+import type { ResolvedService } from '#control-plane/compose/resolved-service.ts';
 import { NetworkWish } from '#control-plane/reconcilers/network-changes.ts';
 import { fixedAddressProblem } from '#control-plane/reconcilers/network-ranges.ts';
-import { isOn } from '#control-plane/reconcilers/network-usage.ts';
+import { same } from '#control-plane/reconcilers/same.ts';
 import { applyService, removeService, type WishContext } from '#control-plane/reconcilers/service-changes.ts';
 import { parseConstraint, parseSpread } from '#control-plane/scheduler/constraint.ts';
 import type { Change } from '#control-plane/store/records.ts';
@@ -123,7 +124,7 @@ function decide(context: WishContext, { project, services, networks }: Resolved,
     }
     checkNetworks(findings, context, networkWish, service, stays);
     const before = snapshot.serviceNamed(project, spec.name);
-    if (!before || spec.template.networks.some(({ network }) => !isOn(before.spec, network))) networkWish.join();
+    if (!before || !same(before.spec.template.networks, spec.template.networks)) networkWish.join();
     const edits = checked(findings, place, () => applyService(context, spec)) ?? [];
     changes.push(...edits);
     const edited = edits.find((change) => change.table === 'service');
@@ -145,6 +146,7 @@ function decide(context: WishContext, { project, services, networks }: Resolved,
       tasks: [],
     });
   }
+  plannedNetworks.push(...goingNetworks(context, services, gone));
   changes.push(...networkWish.changes);
   return { changes, planned, networks: plannedNetworks, ...findings };
 }
@@ -171,6 +173,27 @@ function decideNetworks(
     if (action === undefined) return [];
     return [{ action, name: spec.name, details: before && action === 'update' ? networkDiff(before, spec) : [] }];
   });
+}
+
+/** Networks that nobody is on once these services are gone. */
+function goingNetworks(
+  { snapshot }: WishContext,
+  services: readonly ResolvedService[],
+  gone: ReadonlySet<Service>,
+): PlannedNetwork[] {
+  const left = new Set([...gone].flatMap(({ spec }) => spec.template.networks.map(({ network }) => network)));
+  const stays = (spec: ServiceSpec | undefined) => {
+    for (const { network } of spec?.template.networks ?? []) left.delete(network);
+  };
+  for (const { spec } of services) stays(spec);
+  for (const service of snapshot.all('service')) {
+    if (gone.has(service)) continue;
+    stays(service.spec);
+    stays(service.previous);
+  }
+  return [...left]
+    .filter((name) => snapshot.get('network', name)?.value.spec.project)
+    .map((name) => ({ action: 'remove', name, details: ['no service is on it any more'] }));
 }
 
 /** What a service asks of its networks and of its callers, as far as only the cluster knows. */

@@ -1,6 +1,6 @@
 /** Networks: made and removed by hand, listed with who is on them. */
 import { NetworkWish, removeNetwork as removal } from '#control-plane/reconcilers/network-changes.ts';
-import { networksOf, servicesOn } from '#control-plane/reconcilers/network-usage.ts';
+import { networksOf } from '#control-plane/reconcilers/network-usage.ts';
 import type { Snapshot } from '#control-plane/store/snapshot.ts';
 import type {
   ChangeResponse,
@@ -13,7 +13,7 @@ import type { ClusterNetwork as WireNetwork } from '#proto/gen/gantry/v1/types.t
 import { Fault } from '#proto/kernel/errors.ts';
 import { qualifiedName, taskName } from '#proto/model/ids.ts';
 import type { ClusterNetwork } from '#proto/model/network.ts';
-import { occupiesNode } from '#proto/model/task.ts';
+import { occupiesNode, type Task } from '#proto/model/task.ts';
 import { networkSpecFromWire, toWire } from '#proto/model/wire.ts';
 import { nameOfService } from './names.ts';
 import { commitWish, type OperatorParts } from './parts.ts';
@@ -50,10 +50,10 @@ export async function removeNetwork(parts: OperatorParts, { names }: RemoveNetwo
 }
 
 export function networkSummaries(snapshot: Snapshot, project: string): NetworkSummary[] {
-  return [...snapshot.all('network')]
-    .filter(({ spec }) => project === '' || spec.project === project)
-    .sort((a, b) => (a.spec.name < b.spec.name ? -1 : 1))
-    .map((network) => networkSummary(snapshot, network));
+  return summariesOf(
+    snapshot,
+    [...snapshot.all('network')].filter(({ spec }) => project === '' || spec.project === project),
+  );
 }
 
 /** Faults: `not-found`. */
@@ -64,20 +64,39 @@ export function findNetwork(snapshot: Snapshot, name: string): ClusterNetwork {
 }
 
 export function networkSummary(snapshot: Snapshot, network: ClusterNetwork): NetworkSummary {
-  const { name } = network.spec;
-  const members: NetworkMember[] = [];
-  const services = servicesOn(snapshot, name);
-  for (const service of services)
+  return summariesOf(snapshot, [network])[0]!;
+}
+
+/** By name. One walk over services and tasks, however many networks there are. */
+function summariesOf(snapshot: Snapshot, networks: readonly ClusterNetwork[]): NetworkSummary[] {
+  const services = new Map(networks.map(({ spec }) => [spec.name, new Set<string>()]));
+  const members = new Map<string, NetworkMember[]>(networks.map(({ spec }) => [spec.name, []]));
+  for (const service of snapshot.all('service')) {
+    if (!service.removing)
+      for (const { network } of service.spec.template.networks) services.get(network)?.add(nameOfService(service));
     for (const task of snapshot.tasksOfService(service.id)) {
-      if (!occupiesNode(task) || !networksOf(snapshot, task).some((one) => one.network === name)) continue;
-      members.push({
-        task: qualifiedName(task.project, taskName(task)),
-        taskId: task.id,
-        node: task.nodeName,
-        address: task.address,
-        networkAddress: task.addresses.find((one) => one.network === name)?.address ?? '',
-      });
+      if (!occupiesNode(task)) continue;
+      for (const { network } of networksOf(snapshot, task)) {
+        services.get(network)?.add(nameOfService(service));
+        members.get(network)?.push(memberOf(task, network));
+      }
     }
-  members.sort((a, b) => (a.task < b.task ? -1 : 1));
-  return { network: toWire<ClusterNetwork>(network), services: services.map(nameOfService).sort(), members };
+  }
+  return networks
+    .map((network) => ({
+      network: toWire<ClusterNetwork>(network),
+      services: [...services.get(network.spec.name)!].sort(),
+      members: members.get(network.spec.name)!.sort((a, b) => (a.task < b.task ? -1 : 1)),
+    }))
+    .sort((a, b) => ((a.network.spec?.name ?? '') < (b.network.spec?.name ?? '') ? -1 : 1));
+}
+
+function memberOf(task: Task, network: string): NetworkMember {
+  return {
+    task: qualifiedName(task.project, taskName(task)),
+    taskId: task.id,
+    node: task.nodeName,
+    address: task.address,
+    networkAddress: task.addresses.find((one) => one.network === network)?.address ?? '',
+  };
 }

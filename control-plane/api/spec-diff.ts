@@ -1,5 +1,5 @@
 /** What differs between two specs, in the words of a Compose file; values of variables stay out of it, they may be secret. */
-import type { NetworkSpec } from '#proto/model/network.ts';
+import type { NetworkAttachment, NetworkSpec } from '#proto/model/network.ts';
 import type { ServiceSpec } from '#proto/model/service.ts';
 
 const names: Readonly<Record<string, string>> = {
@@ -8,7 +8,6 @@ const names: Readonly<Record<string, string>> = {
   'template.reservations': 'reservations',
   'template.runtime': 'runtime',
   'template.networkMode': 'networkMode',
-  'template.networks': 'networks',
   'template.bandwidth': 'bandwidth',
 };
 
@@ -36,7 +35,17 @@ function walk(before: unknown, after: unknown, path: string, lines: string[]): v
       walk(before[key], after[key], path ? `${path}.${key}` : key, lines);
     return;
   }
+  if (path === 'template.networks') {
+    const [was, is] = [before, after].map((list) => (list as readonly NetworkAttachment[]).map(attachmentWords));
+    if (JSON.stringify(was) !== JSON.stringify(is)) lines.push(`networks: ${show(was)} → ${show(is)}`);
+    return;
+  }
   if (JSON.stringify(before) !== JSON.stringify(after)) lines.push(`${label(path)}: ${show(before)} → ${show(after)}`);
+}
+
+function attachmentWords({ network, aliases, ipv4Address }: NetworkAttachment): string {
+  const words = [...aliases.map((alias) => `as ${alias}`), ...(ipv4Address ? [`at ${ipv4Address}`] : [])];
+  return words.length > 0 ? `${network} (${words.join(', ')})` : network;
 }
 
 function environmentDiff(before: readonly string[], after: readonly string[], lines: string[]): void {

@@ -243,3 +243,13 @@ function readSubnet(findings: Findings, draft: NetworkDraft, tree: Tree): void {
   if (subnet.subnet === '') refuse(findings, tree, 'this has no subnet', subnetRemedy);
   else draft.subnets.push(subnet);
 }
+
+export function refuseTwoOfOneName(findings: Findings, declared: DeclaredNetworks): void {
+  const owners = new Map<string, string>();
+  for (const [key, { spec, place }] of declared) {
+    const owner = owners.get(spec.name);
+    if (owner !== undefined)
+      refuse(findings, place, `networks.${owner} is called "${spec.name}" too`, 'give one of them another name:');
+    owners.set(spec.name, key);
+  }
+}

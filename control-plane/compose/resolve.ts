@@ -1,15 +1,23 @@
 /** Compose files to service specs, in one pure step: specs, or what is still needed for them, or what is wrong and where. */
-import { type AllowFrom, type NetworkAttachment, type NetworkMode, sharedNetworkOf } from '#proto/model/network.ts';
+import type { AllowFrom, NetworkAttachment, NetworkMode } from '#proto/model/network.ts';
 import { containerSpec, defaults, type Port, type ServiceSpec, taskTemplate } from '#proto/model/service.ts';
-import { isName, sharedNetworkProblem, specProblems } from '#proto/model/validate.ts';
-import { type Diagnostic, type Findings, type Place, refuse, suggestion, warn } from './diagnostic.ts';
+import { isName, specProblems } from '#proto/model/validate.ts';
+import {
+  refuseSharedAddresses,
+  refuseSharedNetworks,
+  refuseSharedPorts,
+  refuseUnknownServices,
+  usedNetworks,
+} from './between-services.ts';
+import { type Diagnostic, type Findings, type Place, refuse, warn } from './diagnostic.ts';
 import { type DotenvEntry, dotenvVariables, evaluateDotenv, parseDotenv } from './dotenv.ts';
 import { type Draft, emptyDraft, type Said } from './draft.ts';
 import { expand, parseTemplate, variablesOf } from './interpolation.ts';
 import { merge } from './merge.ts';
 import { readVolumes } from './mounts.ts';
-import { type DeclaredNetwork, type DeclaredNetworks, readNetworks } from './networks.ts';
+import { type DeclaredNetwork, type DeclaredNetworks, readNetworks, refuseTwoOfOneName } from './networks.ts';
 import { isNull, readKeys } from './read.ts';
+import type { ResolvedService } from './resolved-service.ts';
 import { adviseService, laterServiceKeys, serviceKeys } from './service-keys.ts';
 import { child, type MapTree, mapScalars, parseTree, type Tree } from './tree.ts';
 
@@ -28,18 +36,6 @@ export interface ResolveInput {
   readonly root: string;
   /** Nothing more will be supplied: what is not there is not set. */
   readonly answered: boolean;
-}
-
-export interface ResolvedService {
-  readonly spec: ServiceSpec;
-  /** The service's key. */
-  readonly place: Place;
-  readonly ports: readonly Said<Port>[];
-  readonly constraints: readonly Said<string>[];
-  readonly image: Place;
-  readonly attachments: readonly Said<NetworkAttachment>[];
-  readonly networkMode: Said<NetworkMode>;
-  readonly allowFrom: readonly Said<string>[];
 }
 
 export type Resolution =
@@ -140,6 +136,7 @@ function build(input: ResolveInput, file: Tree, lookup: Lookup, wanted: Wanted, 
   const services = drafts.map((draft, index) => finish(draft, project, environments[index]!, input.root, networks));
   refuseSharedPorts(services, findings);
   refuseSharedNetworks(services, findings);
+  refuseSharedAddresses(services, findings);
   if (findings.errors.length > 0) return failed(findings);
   const resolved = services.filter((service) => service !== undefined);
   return {
@@ -149,24 +146,6 @@ function build(input: ResolveInput, file: Tree, lookup: Lookup, wanted: Wanted, 
     networks: usedNetworks(resolved, networks),
     warnings: findings.warnings,
   };
-}
-
-/** Those that a service is on, in the order of the file. */
-function usedNetworks(services: readonly ResolvedService[], declared: DeclaredNetworks): DeclaredNetwork[] {
-  const used = new Set(services.flatMap(({ spec }) => spec.template.networks.map(({ network }) => network)));
-  const networks: DeclaredNetwork[] = [];
-  for (const network of declared.values()) if (used.delete(network.spec.name)) networks.push(network);
-  return networks;
-}
-
-function refuseTwoOfOneName(findings: Findings, declared: DeclaredNetworks): void {
-  const owners = new Map<string, string>();
-  for (const [key, { spec, place }] of declared) {
-    const owner = owners.get(spec.name);
-    if (owner !== undefined)
-      refuse(findings, place, `networks.${owner} is called "${spec.name}" too`, 'give one of them another name:');
-    owners.set(spec.name, key);
-  }
 }
 
 type Lookup = (name: string) => string | undefined;
@@ -413,37 +392,6 @@ function hostsOwn(draft: Draft, { value, place }: Said<Port>): Said<Port> {
   return { value: { ...value, published: value.target, mode: 'host' }, place };
 }
 
-/** Services of the file that others of it name. */
-function refuseUnknownServices(drafts: readonly Draft[]): void {
-  const names = new Set(drafts.map(({ name }) => name));
-  const check = ({ findings, name: self }: Draft, { value: name, place }: Said<string>) => {
-    if (names.has(name) && name !== self) return;
-    const guess = suggestion(
-      name,
-      [...names].filter((one) => one !== self),
-    );
-    if (name === self) refuse(findings, place, `service ${self} names itself`, 'name another service');
-    else refuse(findings, place, `there is no service "${name}" in the file`, guess ? `did you mean "${guess}"?` : '');
-  };
-  for (const draft of drafts) {
-    for (const link of draft.links) check(draft, link);
-    const shared = draft.networkMode && sharedNetworkOf(draft.networkMode.value);
-    if (shared !== undefined) check(draft, { value: shared, place: draft.networkMode!.place });
-  }
-}
-
-/** `network_mode: service:NAME`, slot by slot: both have as many tasks, and the other has a network of its own. */
-function refuseSharedNetworks(services: readonly (ResolvedService | undefined)[], findings: Findings): void {
-  const named = new Map(services.flatMap((service) => (service ? [[service.spec.name, service]] : [])));
-  for (const { spec, networkMode } of named.values()) {
-    const shared = sharedNetworkOf(networkMode.value);
-    const owner = shared === undefined ? undefined : named.get(shared);
-    if (!owner || owner.spec === spec) continue;
-    const problem = sharedNetworkProblem(spec, owner.spec);
-    if (problem) refuse(findings, networkMode.place, problem.message, problem.remedy);
-  }
-}
-
 /** A relative source means the client's directory, which only a node that the user chose can be expected to have. */
 function absoluteSource(draft: Draft, source: string, place: Place, root: string): string {
   const pinned = draft.constraints.some(({ value }) => /^\s*node\.(hostname|id)\s*==/.test(value));
@@ -490,19 +438,4 @@ function placeOf(draft: Draft, field: string): Place {
   if (field === 'links') return draft.links[0]?.place ?? draft.place;
   if (field === 'volumes') return draft.mounts.at(-1)?.place ?? draft.place;
   return { at: draft.place.at, path: field ? `${draft.place.path}.${field}` : draft.place.path };
-}
-
-/** Two publications of one port in the same file; two services' host ports may share it on different nodes. */
-function refuseSharedPorts(services: readonly (ResolvedService | undefined)[], findings: Findings): void {
-  const owners = new Map<string, { path: string; port: Port }>();
-  for (const service of services)
-    for (const { value, place } of service?.ports ?? []) {
-      if (value.published === 0) continue;
-      const key = `${value.published}/${value.protocol}`;
-      const owner = owners.get(key);
-      const { path } = service!.place;
-      if (!owner) owners.set(key, { path, port: value });
-      else if (owner.path === path || owner.port.mode === 'ingress' || value.mode === 'ingress')
-        refuse(findings, place, `port ${key} is already published by ${owner.path}`, 'publish another port');
-    }
 }

@@ -28,8 +28,13 @@ function said(change: Applied): readonly Said[] {
     case 'volume':
       return ofVolume(change.before, change.after);
     case 'network':
-      if (change.before && change.after) return [];
-      return [clusterEvent(change.after ? 'network-created' : 'network-removed', change.key, `network ${change.key}`)];
+      return [
+        clusterEvent(
+          !change.before ? 'network-created' : change.after ? 'network-updated' : 'network-removed',
+          change.key,
+          `network ${change.key}`,
+        ),
+      ];
     case 'token':
       if (change.before && change.after) return [];
       return [clusterEvent(change.after ? 'token-created' : 'token-revoked', change.key, `join token ${change.key}`)];

@@ -49,6 +49,26 @@ networks: { front: {}, unused: {} }`;
     ]);
   });
 
+  it('says which networks go with the services that are pruned, and what a service is on now', async () => {
+    const lab = operatorLab();
+    const rest = 'b: { image: "a:1", networks: [x] } }\nnetworks: { x: {}, y: {} }';
+    await apply(lab.parts, file(`services: { a: { image: "a:1", networks: [y] }, ${rest}`));
+    const dry = (text: string, prune: boolean) => apply(lab.parts, file(text, { dryRun: true, prune }));
+    const { networks } = await dry(`services: { ${rest}`, true);
+    expect(networks).toEqual([
+      { action: 'unchanged', name: 'shop_x', details: [] },
+      { action: 'remove', name: 'shop_y', details: ['no service is on it any more'] },
+    ]);
+    expect((await dry(`services: { ${rest}`, false)).networks).toHaveLength(1);
+    const moved = await dry(
+      `services: { ${rest.replace('[x]', '{ y: { aliases: [bee], ipv4_address: 1.2.3.4 } }')}`,
+      false,
+    );
+    expect(moved.errors).toHaveLength(1);
+    const joined = await dry(`services: { ${rest.replace('[x]', '{ x: , y: { aliases: [bee] } }')}`, false);
+    expect(joined.changes[0]!.details).toEqual(['networks: shop_x → shop_x shop_y (as bee)']);
+  });
+
   it('gives every network a number of its own, however many are made at once', async () => {
     const lab = operatorLab();
     const projects = Array.from({ length: 100 }, (_, at) => `p${at}`);

@@ -350,6 +350,20 @@ describe('a service', () => {
     expect(bad(lines)).toEqual([`compose.yaml:${words}`]);
   });
 
+  it('has its fixed address alone', () => {
+    const one = 'image: a, networks: { default: { ipv4_address: 172.28.0.5 } }';
+    expect(errorsOf(`services: { a: { ${one} }, b: { ${one} } }`)).toEqual([
+      'compose.yaml:1:110 services.b.networks.default: 172.28.0.5 is the fixed address of services.a already → choose another one',
+    ]);
+  });
+
+  it('on every node and one on its host’s network do not publish one port', () => {
+    const host = 'image: a, network_mode: host, ports: ["4000:4000"]';
+    expect(errorsOf(`services: { a: { ${host}, deploy: { mode: global } }, b: { ${host} } }`)[0]).toContain(
+      'services.b.ports[0]: port 4000/tcp is already published by services.a',
+    );
+  });
+
   it('is warned of what looks like one of our own keys and is none', () => {
     const { warnings } = resolved('services: { web: { image: a, x-alow-from: [], x-note: 1 } }');
     expect(warnings.map(({ path, message, remedy }) => `${path}: ${message} → ${remedy}`)).toEqual([

@@ -3,7 +3,7 @@ import { describe, expect, it } from 'vitest';
 import { eventsOf } from '#control-plane/events/events-of.ts';
 import type { Applied } from '#control-plane/store/records.ts';
 import { nodeId } from '#proto/model/ids.ts';
-import { aCluster, aNode, aService, aTask, aTemplate } from '#test/support/builders.ts';
+import { aCluster, aNetwork, aNode, aService, aTask, aTemplate } from '#test/support/builders.ts';
 
 const told = (...changes: Applied[]) =>
   eventsOf({ revision: 7, changes }, 1_000).map(
@@ -86,6 +86,19 @@ describe('events', () => {
       'node removed h1: removed from the cluster',
     ]);
     expect(h1.id).toBe(nodeId(h1.id));
+  });
+
+  it('tell of networks, and not of the guard that goes with each change of them', () => {
+    const [before, after] = [aNetwork('front'), aNetwork('front', [], { internal: true })];
+    const change = (fields: { before?: typeof before; after?: typeof after }): Applied => ({
+      ...{ table: 'network', key: 'front', before: undefined, after: undefined },
+      ...fields,
+    });
+    expect(told(change({ after }))).toEqual(['cluster network-created front: network front']);
+    expect(told(change({ before, after }))).toEqual(['cluster network-updated front: network front']);
+    expect(told(change({ before }))).toEqual(['cluster network-removed front: network front']);
+    const guard = { name: 'networks', touchedAtMs: 1 };
+    expect(told({ table: 'guard', key: 'networks', before: undefined, after: guard })).toEqual([]);
   });
 
   it('never tell a secret', () => {

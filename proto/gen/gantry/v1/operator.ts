@@ -85,7 +85,7 @@ export interface ApplyResponse {
 }
 
 export interface PlannedNetwork {
-  /** create | update | unchanged */
+  /** create | update | remove | unchanged */
   action: string;
   name: string;
   /** what differs, in words */
