@@ -45,9 +45,14 @@ export async function* netProbe(
   const updates = new Queue<NetProbeUpdate>();
   for (const note of notes) updates.push({ body: { $case: 'note', value: note } });
   const found = new Map<string, Finding[]>(paths.map(({ title }) => [title, []]));
+  const told = new Set<string>();
   const tell = (title: string): Tell => {
     return (finding) => {
       const whole = { ...finding, path: title };
+      // Two sends may meet the same rule.
+      const key = [title, whole.node, whole.hop, whole.says].join('\n');
+      if (told.has(key)) return;
+      told.add(key);
       found.get(title)?.push(whole);
       updates.push({ body: { $case: 'finding', value: whole } });
     };
@@ -243,7 +248,9 @@ class Run {
     const seen: Watched[] = [];
     for (const [index, { done }] of watches.entries())
       seen.push({ node: send.watchers[index] as Node, findings: await done });
-    for (const { findings } of seen) findings.forEach(tell);
+    // Rules that let it pass are a trace's matter.
+    for (const finding of seen.flatMap(({ findings }) => findings))
+      if (this.#traced || finding.verdict !== 'good') tell(finding);
     const lost = whereLost(seen, facts);
     if (lost) tell(lost);
     facts.forEach(tell);

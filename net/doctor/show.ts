@@ -5,7 +5,7 @@ import { type Bridge, bridgeName, elementsOf } from '#net/plan/node-plan.ts';
 import { describeRoute } from '#net/plan/routes.ts';
 import { tableName } from '#net/plan/rules.ts';
 import { valuesOf } from '#net/plan/shards.ts';
-import { describeWireGuard, type Tunnel, tunnelName, wireguardName } from '#net/plan/tunnel.ts';
+import { describeWireGuard, type Tunnel, tunnelName, type WireGuard, wireguardName } from '#net/plan/tunnel.ts';
 import { broken, good, type Say, unknown } from './fact.ts';
 import { askName } from './name-probe.ts';
 import type { View } from './view.ts';
@@ -44,12 +44,7 @@ export async function showNode(view: View, say: Say): Promise<void> {
   }
   if (plan.tunnel || seen.tunnel) row('tunnel', tunnelName, describeTunnel(plan.tunnel), describeTunnel(seen.tunnel));
   if (plan.wireguard || seen.wireguard)
-    row(
-      'tunnel',
-      wireguardName,
-      plan.wireguard ? describeWireGuard(plan.wireguard) : '',
-      seen.wireguard ? describeWireGuard(seen.wireguard) : '',
-    );
+    row('tunnel', wireguardName, describeKeys(plan.wireguard), describeKeys(seen.wireguard));
   await showTable(view, say);
   const server = gatewayOf(input.subnet);
   const reply = await askName(view.clock, undefined, server, 'gantry-doctor.invalid');
@@ -57,6 +52,10 @@ export async function showNode(view: View, say: Say): Promise<void> {
 }
 
 const noWay = (view: View) => view.plan.ways.missing[0]?.remedy ?? remedy;
+
+function describeKeys(wireguard: WireGuard | undefined): string {
+  return wireguard ? describeWireGuard(wireguard).replaceAll('\n', ', ') : '';
+}
 
 function describeTunnel(tunnel: Tunnel | undefined): string {
   if (!tunnel) return '';

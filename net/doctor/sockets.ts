@@ -179,6 +179,8 @@ export async function echo(
   clock: Clock,
   to: {
     readonly netns: Netns;
+    /** Which address of ours it is sent from; undefined: the kernel's choice. */
+    readonly from?: string | undefined;
     readonly address: string;
     readonly sizes: readonly number[];
     readonly id: number;
@@ -188,6 +190,10 @@ export async function echo(
   using socket = open(to.netns, AF_INET, SOCK.raw, IPPROTO_ICMP);
   const { fd } = socket;
   setOption(fd, 0, IP_MTU_DISCOVER, IP_PMTUDISC_PROBE);
+  if (to.from !== undefined && c.bind(fd, inetAddress(to.from, 0), 16) < 0) {
+    const why = `${to.from} is not here (${errnoName()})`;
+    return to.sizes.map(() => ({ kind: 'refused', by: '', why }));
+  }
   const results = new Map<number, Echo>();
   const begun = clock.monotonic();
   for (const [sequence, size] of to.sizes.entries()) {

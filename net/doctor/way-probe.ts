@@ -3,7 +3,7 @@ import { listAddresses, listLinks } from '#net/host/rtnetlink.ts';
 import { gatewayOf } from '#net/plan/cidr.ts';
 import { routeProtocol } from '#net/plan/routes.ts';
 import { tunnelName, tunnelPort, wireguardName, wireguardPort } from '#net/plan/tunnel.ts';
-import type { PeerWay } from '#net/plan/ways.ts';
+import { endOf, type PeerWay } from '#net/plan/ways.ts';
 import type { ProbeWay } from '#proto/gen/gantry/v1/probe.ts';
 import { broken, type Fact, good, inLooks, isWrong, looked, type Say, unknown } from './fact.ts';
 import { inHistory } from './repair-log.ts';
@@ -16,8 +16,10 @@ const lookEveryMs = 25;
 const echoMs = 600;
 const arpWaitMs = 400;
 const smallest = 84;
-/** Sizes that are tried where the promised one does not pass. */
-const coarse = [576, 1000, 1200, 1280, 1300, 1350, 1380, 1400, 1410, 1420, 1430, 1440, 1450, 1460, 1480, 1492, 1500];
+/** Sizes that are tried first where the promised one does not pass. */
+const usual = [
+  576, 1000, 1200, 1280, 1300, 1350, 1380, 1400, 1410, 1420, 1430, 1440, 1450, 1460, 1480, 1492, 1500, 4000, 8000, 8900,
+];
 
 export async function probeWay(view: View, probe: ProbeWay, say: Say): Promise<void> {
   const gateway = gatewayOf(probe.subnet);
@@ -28,12 +30,14 @@ export async function probeWay(view: View, probe: ProbeWay, say: Say): Promise<v
     return;
   }
   await Promise.all([route(view, probe, gateway, way, say), probe.brief ? undefined : duplicates(view, probe, say)]);
-  const [direct, inner] = await Promise.all([one(view, probe.address, smallest), one(view, gateway, smallest)]);
-  outer(probe, direct, inner, say);
   const tunnelled = way !== undefined && way.kind !== 'direct';
+  // As a task's packet goes: what the host itself sends by a tunnel is from the tunnel's end.
+  const from = tunnelled ? gatewayOf(view.plan.input.subnet) : undefined;
+  const [direct, inner] = await Promise.all([one(view, probe.address, smallest), one(view, gateway, smallest, from)]);
+  outer(probe, direct, inner, say);
   if (inner === '') {
     if (tunnelled) say(good('tunnel', `${wordsOf(way)} carries packets to ${probe.node}`, { seen: way.reason }));
-    if (!probe.brief) await mtu(view, probe, gateway, say);
+    if (!probe.brief) await mtu(view, probe, { gateway, from }, say);
   } else if (tunnelled && direct === '') say(await silentTunnel(view, probe, way, inner));
   else {
     const remedy = `see gantry net show ${probe.node}; does its firewall let what comes from ${view.plan.input.address} in?`;
@@ -56,7 +60,7 @@ const wordsOf = ({ kind }: PeerWay) => (kind === 'encrypted' ? 'VXLAN within Wir
 
 /** The host answers and its tunnel does not: which of the two layers it is. */
 async function silentTunnel(view: View, probe: ProbeWay, way: PeerWay, inner: string): Promise<Fact> {
-  const within = way.kind === 'encrypted' ? await one(view, way.underlay, smallest) : '';
+  const within = way.kind === 'encrypted' ? await one(view, way.underlay, smallest, endOf(view.plan.input.subnet)) : '';
   const [what, port] =
     within === '' ? [`VXLAN (${tunnelName})`, tunnelPort] : [`WireGuard (${wireguardName})`, wireguardPort];
   const says = `${probe.node} (${probe.address}) answers, but nothing comes back through ${what}: ${within || inner}`;
@@ -141,9 +145,10 @@ async function duplicates(view: View, probe: ProbeWay, say: Say): Promise<void> 
 }
 
 /** '' where an echo of that size comes back; else why not. Two tries: one packet may be lost, and the first waits for a neighbour. */
-async function one(view: View, address: string, size: number): Promise<string> {
+async function one(view: View, address: string, size: number, from?: string): Promise<string> {
   const [first, second] = await echo(view.clock, {
     netns: undefined,
+    from,
     address,
     sizes: [size, size],
     id: echoId(address, size),
@@ -161,41 +166,53 @@ function echoId(address: string, size: number): number {
   return hash || 1;
 }
 
-async function mtu(view: View, probe: ProbeWay, gateway: string, say: Say): Promise<void> {
-  const way = wayOf(view.netlink, { to: gateway });
+/** An echo to `gateway`, sent from `from`. */
+interface Inner {
+  readonly gateway: string;
+  readonly from: string | undefined;
+}
+
+async function mtu(view: View, probe: ProbeWay, inner: Inner, say: Say): Promise<void> {
+  const way = wayOf(view.netlink, { to: inner.gateway });
   if (typeof way === 'string') return;
   const link = listLinks(view.netlink).find((item) => item.index === way.link);
   const promised = Math.min(way.mtu || Number.POSITIVE_INFINITY, link?.mtu ?? 1500);
-  const told = way.mtu ? 'the route' : `the link ${link?.name}`;
-  if ((await one(view, gateway, promised)) === '') {
-    say(
-      good('mtu', `packets of ${promised} bytes reach ${probe.node}`, {
-        wanted: String(promised),
-        seen: String(promised),
-      }),
-    );
+  const words = { wanted: String(promised), seen: String(promised) };
+  if ((await one(view, inner.gateway, promised, inner.from)) === '') {
+    say(good('mtu', `packets of ${promised} bytes reach ${probe.node}`, words));
     return;
   }
-  const largest = await largestPassing(view, gateway, promised);
+  const largest = await largestPassing(view, inner, promised);
+  const told = way.mtu ? 'the route' : `the link ${link?.name}`;
   const what = `${told} promises ${promised} bytes to ${probe.node}, but only ${largest} pass, and nobody says so to the sender`;
-  const remedy = `set the MTU of all links between the nodes alike: ip link set dev ${link?.name ?? 'LINK'} mtu ${largest} on the side that is larger, or ${promised} where it is smaller (here and on ${probe.node}: ip link)`;
-  say(broken('mtu', what, remedy, { wanted: String(promised), seen: String(largest) }));
+  const set =
+    inner.from === undefined
+      ? `: ip link set dev ${link?.name ?? 'LINK'} mtu ${largest} here, or what is narrower there or between them to ${promised}`
+      : ', or let ICMP "fragmentation needed" pass: then the agent finds the width by itself';
+  const remedy = `have all links between this node and ${probe.node} be of one MTU (ip link, on both)${set}`;
+  say(broken('mtu', what, remedy, { ...words, seen: String(largest) }));
 }
 
-async function largestPassing(view: View, address: string, promised: number): Promise<number> {
-  const passing = async (sizes: readonly number[]) => {
-    const results = await echo(view.clock, {
-      netns: undefined,
-      address,
-      sizes,
-      id: echoId(address, 1),
-      timeoutMs: echoMs,
-    });
-    return Math.max(smallest, ...sizes.filter((_, index) => results[index]?.kind === 'answered'));
-  };
-  const sizes = [...new Set([...coarse, 4000, 8000, 8900])].filter((size) => size < promised);
-  const low = await passing(sizes);
-  const high = sizes.find((size) => size > low) ?? promised;
-  const between = Array.from({ length: Math.min(64, high - low - 1) }, (_, index) => low + 1 + index);
-  return between.length === 0 ? low : Math.max(low, await passing(between));
+const mostAtOnce = 32;
+const rounds = 3;
+
+/** The largest size that passes, found in a few rounds of many sizes at once. */
+async function largestPassing(view: View, { gateway, from }: Inner, promised: number): Promise<number> {
+  let low = smallest;
+  let high = promised;
+  for (let round = 0; round < rounds && high - low > 1; round++) {
+    const sizes = round === 0 ? usual.filter((size) => size < promised) : between(low, high);
+    const ask = { netns: undefined, from, address: gateway, sizes, id: echoId(gateway, round), timeoutMs: echoMs };
+    const results = await echo(view.clock, ask);
+    const passed = sizes.filter((_, index) => results[index]?.kind === 'answered');
+    low = Math.max(low, ...passed);
+    high = Math.min(high, ...sizes.filter((size) => size > low));
+  }
+  return low;
+}
+
+/** Evenly spaced sizes within the two. */
+function between(low: number, high: number): number[] {
+  const step = Math.max(1, Math.ceil((high - low) / mostAtOnce));
+  return Array.from({ length: mostAtOnce }, (_, index) => low + (index + 1) * step).filter((size) => size < high);
 }
