@@ -16,6 +16,7 @@ import {
 import { IFF_UP, IFLA, type Link, linkBody, listAddresses, macBytes, macText, RTM } from './rtnetlink.ts';
 
 const AF_INET = 2;
+const AF_INET6 = 10;
 const AF_BRIDGE = 7;
 const VXLAN = { id: 1, local: 4, learning: 7, port: 15 } as const;
 const NDA = { destination: 1, mac: 2, index: 8 } as const;
@@ -74,7 +75,13 @@ export function readTunnel(netlink: Netlink, link: Link): Tunnel {
         destination === '' ? [] : [[mac, destination]],
       ),
     ),
-    neighbours: new Map(permanent(netlink, AF_INET, index).map(({ mac, destination }) => [destination, mac])),
+    neighbours: new Map(
+      [AF_INET, AF_INET6].flatMap((family) =>
+        permanent(netlink, family, index).flatMap(({ mac, destination }) =>
+          destination.startsWith('ff') ? [] : [[destination, mac] as const],
+        ),
+      ),
+    ),
   };
 }
 
@@ -119,14 +126,16 @@ export function addNeighbour(index: number, address: string, mac: string): Reque
     what,
     type: RTM.newNeighbour,
     flags: NLM_F_CREATE | NLM_F_REPLACE,
-    body: entry(AF_INET, index, mac, address),
+    body: entry(familyOf(address), index, mac, address),
   };
 }
 
 export function removeNeighbour(index: number, address: string, mac: string): Request {
   const what = `removing neighbour ${address}`;
-  return { what, type: RTM.deleteNeighbour, flags: 0, body: entry(AF_INET, index, mac, address) };
+  return { what, type: RTM.deleteNeighbour, flags: 0, body: entry(familyOf(address), index, mac, address) };
 }
+
+const familyOf = (address: string) => (address.includes(':') ? AF_INET6 : AF_INET);
 
 function entry(family: number, index: number, mac: string, destination: string): Buffer {
   const head = Buffer.alloc(12);

@@ -9,8 +9,9 @@ import { type Balanced, balanceEndpoints, type EndpointGroup, followBalance } fr
 import { type Family, type FamilyName, ip, ip6 } from './family.ts';
 import { type Fittings, fittingsOf } from './fittings.ts';
 import { type Networks, networksOf } from './isolation.ts';
-import { byText, claim, furtherAddresses, type LocalTask, type LocalTasks, planLocalTasks } from './local-tasks.ts';
+import { byText, claim, type LocalTask, type LocalTasks, planLocalTasks } from './local-tasks.ts';
 import { macOf } from './mac.ts';
+import { furtherRoutes, nodeRoutes, type RouteParts } from './node-routes.ts';
 import { describeRule, type Rule, returnPaths } from './return-path.ts';
 import { type Route, routeKey, routesOf } from './routes.ts';
 import { type Declarations, declarationsOf, dispatchChain, reachChain } from './rules.ts';
@@ -97,6 +98,8 @@ export interface Planned {
   readonly input: PlanInput;
   readonly around: Surroundings;
   readonly ways: Ways;
+  /** What the routes follow from. */
+  readonly routing: RouteParts;
   readonly networks: Networks;
   readonly families: readonly Family[];
   /** The endpoints that say who may call them. */
@@ -111,11 +114,15 @@ export interface Planned {
  * A port that two claim is published by the host-mode task, else by the endpoint whose id sorts first.
  */
 export function planNode(input: PlanInput, around: Surroundings, previous?: Planned): Planned {
-  const ways = previous && sameWays(input, around, previous) ? previous.ways : planWays(input, around);
   const networks =
     previous && sameItems(input.networks, previous.input.networks) ? previous.networks : networksOf(input.networks);
   const families = familiesOf(input, networks, previous);
+  const same = previous && families === previous.families && sameWays(input, around, previous);
+  const ways = same ? previous.ways : planWays(input, around, families);
   const changes = previous && changesOf(input.endpoints, previous.input.endpoints);
+  const known = same && networks === previous.networks ? previous.routing.further : undefined;
+  const further = furtherRoutes(input, { networks, list: ways.list }, changes, known);
+  const routing = { ...input, bridge: bridgeName, networks, families, ways, further };
   const guarded = guardedOf(input, changes, previous);
   const tasks = planTasks(input, { networks, guarded, families, changes, previous });
   const balanced = balance(input, { networks, tasks, families, changes, previous });
@@ -133,14 +140,14 @@ export function planNode(input: PlanInput, around: Surroundings, previous?: Plan
     ports: around.ports,
     bridged: around.bridged,
     fittings: planFittings(input, around, networks),
-    routes: new Map([...ways.routes, ...furtherRoutes(input, networks), ...routes6(input, families, ways.list)]),
+    routes: nodeRoutes(routing, previous && { parts: previous.routing, routes: previous.plan.routes }),
     rules: ways.rules,
     tunnel: ways.tunnel,
     wireguard: ways.wireguard,
     firewall: firewalls.get('ip') as Firewall,
     firewall6: firewalls.get('ip6'),
   };
-  return { plan, input, around, ways, networks, families, guarded, tasks, balanced };
+  return { plan, input, around, ways, routing, networks, families, guarded, tasks, balanced };
 }
 
 const ipAlone: readonly Family[] = [ip];
@@ -278,29 +285,14 @@ function insideOf(input: PlanInput, { subnets }: Networks, family: Family): read
 }
 
 function hosts6Of(input: PlanInput, family: Family): readonly [string, Group] {
-  const addresses = [input.address, ...input.peers.map(({ address }) => address)].flatMap((host) => {
+  const ends = [input.subnet, ...input.peers.map(({ subnet }) => subnet)].flatMap((subnet) =>
+    subnet === '' ? [] : [endOf(subnet)],
+  );
+  const addresses = [input.address, ...input.peers.map(({ address }) => address), ...ends].flatMap((host) => {
     const address = tryAddress(host) === undefined ? undefined : family.address(host);
     return address === undefined ? [] : [address];
   });
   return ['hosts', { elements: new Map(addresses.map((address) => [`hosts ${address}`, ''])), chains: [] }];
-}
-
-/** As those of IPv4 (net/plan/routes.ts): VIPs to the bridge, what nobody has to nowhere. */
-function routes6(
-  input: PlanInput,
-  families: readonly Family[],
-  ways: readonly PeerWay[],
-): readonly (readonly [string, Route])[] {
-  return families.flatMap(({ name, range }): (readonly [string, Route])[] => {
-    if (name === 'ip') return [];
-    const vips: Route = { type: 'link', destination: range(input.vipNetwork), link: bridgeName };
-    const rest: Route = { type: 'unreachable', destination: range(input.network) };
-    const peers = ways.flatMap(({ kind, subnet, peer }): Route[] => {
-      if (kind !== 'direct' || tryAddress6(peer.address6) === undefined) return [];
-      return [{ type: 'via', destination: range(subnet), gateway: peer.address6 }];
-    });
-    return [vips, rest, ...peers].map((route) => [routeKey(route), route]);
-  });
 }
 
 function planFittings(input: PlanInput, around: Surroundings, networks: Networks): NodePlan['fittings'] {
@@ -313,21 +305,11 @@ function planFittings(input: PlanInput, around: Surroundings, networks: Networks
   );
 }
 
-/** The further addresses of this node's tasks lead to the bridge. */
-function furtherRoutes(input: PlanInput, networks: Networks): readonly (readonly [string, Route])[] {
-  return input.attachments.flatMap((task) =>
-    furtherAddresses(task, networks).map(({ address }) => {
-      const route: Route = { type: 'link', destination: `${address}/32`, link: bridgeName };
-      return [routeKey(route), route] as const;
-    }),
-  );
-}
-
-function planWays(input: PlanInput, around: Surroundings): Ways {
+function planWays(input: PlanInput, around: Surroundings, families: readonly Family[]): Ways {
   const wanted = { ...input, bridge: bridgeName };
-  const list = waysOf(input, around);
+  const list = waysOf(input, around, families.length > 1 ? input : undefined);
   const paths = returnPaths(wanted, list, around.macs);
-  const tunnel = tunnelOf(input, list, around);
+  const tunnel = tunnelOf(input, list, around, families);
   return {
     list,
     missing: waysMissing(input, list),

@@ -2,7 +2,10 @@
 import { Fault } from '#proto/kernel/errors.ts';
 import type { Peer } from '#proto/model/assignment.ts';
 import type { ClusterConfig } from '#proto/model/cluster.ts';
+import { tryAddress6 } from './address6.ts';
 import { formatCidr, nthAddress, parseCidr, tryAddress } from './cidr.ts';
+import { embed6 } from './cidr6.ts';
+import type { Family } from './family.ts';
 import { macOf } from './mac.ts';
 import {
   type Tunnel,
@@ -77,9 +80,22 @@ export interface PeerWay extends Decision {
   readonly mtu: number | undefined;
   /** Of the tunnel's end at the peer; undefined where there is none. */
   readonly mac: string | undefined;
-  /** The address that tunnel packets are sent to; '' where there is none. */
+  /** Its end of the tunnel, whether or not packets of IPv4 take it. */
+  readonly end: string;
+  /** The address that tunnel packets are sent to; '' where there are none. */
   readonly underlay: string;
+  /** The way of IPv6; undefined where there is none. */
+  readonly six: Pick<PeerWay, 'gateway' | 'link' | 'mtu'> | undefined;
 }
+
+/** What IPv6 takes: the cluster's /96, and this node's address on its link, '' where it has none. */
+export interface Six {
+  readonly network6: string;
+  readonly address6: string;
+}
+
+/** No packet of IPv6 needs to be narrower. */
+const narrowest6 = 1280;
 
 /** What a node knows of the wires. */
 export interface Wires {
@@ -97,15 +113,17 @@ export interface WaysInput extends Omit<End, 'wireguardKey'>, WaySettings {
   readonly peers: readonly Peer[];
 }
 
-/** The ways to all peers that have an address and a subnet. */
-export function waysOf(input: WaysInput, wires: Wires): readonly PeerWay[] {
+/** The ways to all peers that have an address and a subnet. `six`: where IPv6 is used. */
+export function waysOf(input: WaysInput, wires: Wires, six?: Six): readonly PeerWay[] {
   const ways: PeerWay[] = [];
   const own = { ...input, wireguardKey: wires.wireguardKey };
   const ownSubnet = formatCidr(parseCidr(input.subnet));
   for (const peer of input.peers) {
     if (peer.nodeId === input.nodeId || peer.subnet === '' || tryAddress(peer.address) === undefined) continue;
     const subnet = formatCidr(parseCidr(peer.subnet));
-    if (subnet !== ownSubnet) ways.push(wayTo({ ...peer, subnet }, wayBetween(own, peer, input), wires));
+    if (subnet === ownSubnet) continue;
+    const way = wayTo({ ...peer, subnet }, wayBetween(own, peer, input), wires);
+    ways.push(six ? withSix(way, six, wires) : way);
   }
   return ways;
 }
@@ -114,7 +132,8 @@ function wayTo(peer: Peer, decision: Decision, wires: Wires): PeerWay {
   const { subnet, address } = peer;
   const end = endOf(subnet);
   const outer = Math.min(wires.mtus.get(address) ?? wires.linkMtu, wires.linkMtu);
-  const direct = { ...decision, peer, subnet, gateway: address, link: undefined, mac: undefined, underlay: '' };
+  const none = { link: undefined, mac: undefined, underlay: '', six: undefined };
+  const direct = { ...decision, peer, subnet, end, gateway: address, ...none };
   const tunnelled = { ...direct, gateway: end, link: tunnelName, mac: macOf(end) };
   switch (decision.kind) {
     case 'none':
@@ -129,6 +148,17 @@ function wayTo(peer: Peer, decision: Decision, wires: Wires): PeerWay {
       return { ...tunnelled, mtu: withinTunnel(inner), underlay: end };
     }
   }
+}
+
+/** Where one of two on a link has no IPv6 address there, IPv6 takes the tunnel. */
+function withSix(way: PeerWay, { network6, address6 }: Six, wires: Wires): PeerWay {
+  const { kind, peer, end } = way;
+  if (kind === 'none') return way;
+  const both = [address6, peer.address6].every((address) => tryAddress6(address) !== undefined);
+  if (kind === 'direct' && both) return { ...way, six: { gateway: peer.address6, link: undefined, mtu: way.mtu } };
+  const mtu = way.mtu !== undefined && kind !== 'direct' ? way.mtu : withinTunnel(way.mtu ?? wires.linkMtu);
+  const six = { gateway: embed6(network6, end), link: tunnelName, mtu: Math.max(mtu, narrowest6) };
+  return { ...way, six, underlay: way.underlay || peer.address };
 }
 
 /** Where two ends of WireGuard begin to talk at the same moment, both wait for five seconds: the later one lets the other begin. */
@@ -154,8 +184,13 @@ export function measuredFor(ways: readonly PeerWay[], ownSubnet: string, linkMtu
 }
 
 /** The VXLAN device that these ways need; undefined where none is a tunnel. */
-export function tunnelOf(input: WaysInput, ways: readonly PeerWay[], wires: Wires): Tunnel | undefined {
-  const tunnelled = ways.filter((way) => way.mac !== undefined);
+export function tunnelOf(
+  input: WaysInput,
+  ways: readonly PeerWay[],
+  wires: Wires,
+  families: readonly Family[],
+): Tunnel | undefined {
+  const tunnelled = ways.filter(({ underlay }) => underlay !== '');
   if (tunnelled.length === 0) return undefined;
   const own = endOf(input.subnet);
   const encrypted = input.encryption === 'wireguard';
@@ -164,12 +199,14 @@ export function tunnelOf(input: WaysInput, ways: readonly PeerWay[], wires: Wire
     mac: macOf(own),
     mtu: withinTunnel(encrypted ? withinWireGuard(wires.linkMtu) : wires.linkMtu),
     up: true,
-    addresses: [`${own}/32`],
+    addresses: families.map(({ name, address }) => `${address(own)}/${name === 'ip' ? 32 : 128}`),
   };
   return {
     device,
-    forwarding: new Map(tunnelled.map((way) => [way.mac ?? '', way.underlay])),
-    neighbours: new Map(tunnelled.map((way) => [way.gateway, way.mac ?? ''])),
+    forwarding: new Map(tunnelled.map(({ end, underlay }) => [macOf(end), underlay])),
+    neighbours: new Map(
+      tunnelled.flatMap(({ end }) => families.map(({ address }) => [address(end) ?? end, macOf(end)] as const)),
+    ),
   };
 }
 
