@@ -26,7 +26,7 @@ interface Keeper {
 /** The keeper's descriptors. */
 const kept = { udp: 3, tcp: 4 } as const;
 /** It waits for the agent's end of a pipe to close, which a kill closes too, and then for the next agent. */
-const script = 'cat > /dev/null 3>&- 4>&-; exec sleep 60';
+const script = 'cat; exec sleep 60';
 
 export class KeptSockets {
   readonly #directory: string;

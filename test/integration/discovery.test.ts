@@ -32,12 +32,12 @@ services:
   cache:
     image: registry:5000/hello:1
     expose: ["11211"]
-    networks: { back: {} }
+    networks: { back: {}, six: {} }
     deploy: { placement: { constraints: ["node.hostname == h1"] } }
     stop_grace_period: 1s
   user:
     image: registry:5000/hello:1
-    networks: { back: {} }
+    networks: { back: {}, six: {} }
     links: ["cache:linked"]
     deploy: { placement: { constraints: ["node.hostname == h2"] } }
     stop_grace_period: 1s
@@ -71,6 +71,7 @@ networks:
   front: {}
   back: {}
   vault: { internal: true }
+  six: { enable_ipv6: true }
 `;
 
 beforeAll(async () => {
@@ -91,11 +92,11 @@ async function sh(service: string, line: string): Promise<string> {
   const { stdout, stderr } = await cluster.gantry('exec', service, 'sh', '-c', `${line} 2>&1`);
   return stdout + stderr;
 }
-/** The addresses that a name has for a service. */
+/** The IPv4 addresses that a name has for a service. */
 async function look(service: string, name: string): Promise<string[]> {
   const text = await sh(service, `busybox nslookup ${name}`);
   const [, ...answers] = text.split(/\n\s*\n/);
-  const found = [...answers.join('\n').matchAll(/^Address(?: \d+)?:\s+(\S+)/gm)].map((match) => match[1]!);
+  const found = [...answers.join('\n').matchAll(/^Address(?: \d+)?:\s+([\d.]+)$/gm)].map((match) => match[1]!);
   // It asks for the name in every search domain, and the world has all names in its own.
   return [...new Set(found)].filter((address) => address !== inWorld || name === 'example.test').sort();
 }
@@ -113,6 +114,20 @@ describe('names', () => {
     expect(await look('lone', 'tasks.www')).toEqual([await addressOf('web')]);
     expect(await look('user', 'www')).toEqual([]);
     expect(await sh('web', 'busybox nslookup 1.db')).toContain(dbs[0]);
+  });
+
+  test('have IPv6 addresses on the networks that have, asked by either', async () => {
+    const [user] = await cluster.settled('user', 1);
+    const own6 = (await sh('user', 'cat /etc/hosts')).match(/^(fd\S+)\t/m)?.[1] ?? '';
+    expect(await sh('user', 'ip -6 -o addr show eth0')).toContain(own6);
+    const aaaa = await sh('user', 'busybox nslookup -type=aaaa cache');
+    const found = /^Address(?: \d+)?:\s+(fd\S+)$/m.exec(aaaa)?.[1] ?? '';
+    expect(found).toMatch(/^fd/);
+    expect(await sh('web', 'busybox nslookup -type=aaaa cache.disc.gantry.internal')).not.toMatch(/^Address.*fd/m);
+    const gateway6 = (await cluster.sandbox.run(user!.node, ['ip', '-6', '-o', 'addr', 'show', 'gantry0'])).match(
+      /inet6 (fd[0-9a-f:]+)/,
+    )?.[1];
+    expect(await sh('user', `busybox nslookup cache ${gateway6}`)).toContain(found);
   });
 
   test('are found for addresses', async () => {
