@@ -1,11 +1,11 @@
 /** The name server of a node's tasks, on the bridge's addresses: ours from the view, the rest from upstream. */
 import dgram from 'node:dgram';
 import net from 'node:net';
+import type { KeptSockets } from '#net/host/kept-sockets.ts';
 import type { Clock } from '#proto/kernel/clock.ts';
 import { Fault } from '#proto/kernel/errors.ts';
 import type { Log } from '#proto/kernel/log.ts';
 import { answer, ttlSeconds } from './answer.ts';
-import type { KeptSockets } from './kept-sockets.ts';
 import { Limits } from './limits.ts';
 import { type Query, rcode, readQuery, truncated, udpLimit, writeError, writeReply } from './message.ts';
 import { framed, readMessages, type Upstream } from './upstream.ts';

@@ -1,13 +1,13 @@
 /** Takes everything of ours off a host's network, whatever plan made it, so that the host is as it was before Gantry. */
 import fs from 'node:fs';
 import path from 'node:path';
-import { endKeepers } from '#net/dns/kept-sockets.ts';
 import { bridgeName, isPortName } from '#net/plan/node-plan.ts';
 import { routeMetric, routeProtocol } from '#net/plan/routes.ts';
 import { tableName } from '#net/plan/rules.ts';
 import type { Fault } from '#proto/kernel/errors.ts';
 import { FormerSettings } from './former-settings.ts';
 import { copyPrefix } from './host-firewall.ts';
+import { endKeepers } from './kept-sockets.ts';
 import { attributesOf, type Message, Netlink } from './netlink.ts';
 import { isPinned, removeNetns } from './netns.ts';
 import { Nftables } from './nftables.ts';

@@ -1,7 +1,8 @@
 /** The name server of a node in a process of its own, that a test may kill: node name-server-process.ts DIRECTORY ADDRESS PORT NUMBER. */
-import { KeptSockets } from '#net/dns/kept-sockets.ts';
+
 import { DnsServer } from '#net/dns/server.ts';
 import { dnsView } from '#net/dns/view.ts';
+import { KeptSockets } from '#net/host/kept-sockets.ts';
 import { systemClock } from '#proto/kernel/clock.ts';
 import { Fault } from '#proto/kernel/errors.ts';
 import { silentLog } from '#proto/kernel/log.ts';

@@ -7,8 +7,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import packet from 'dns-packet';
 import { afterEach, beforeEach, expect, it } from 'vitest';
-import { endKeepers } from '#net/dns/kept-sockets.ts';
 import { framed, readMessages } from '#net/dns/upstream.ts';
+import { endKeepers } from '#net/host/kept-sockets.ts';
 import { eventually } from '#test/support/eventually.ts';
 
 const address = '127.0.0.249';

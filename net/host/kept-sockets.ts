@@ -5,10 +5,10 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import fs from 'node:fs';
 import path from 'node:path';
-import { descriptorOf, isBoundTo, serverSocket } from '#net/host/inet-sockets.ts';
-import { closeFd } from '#net/host/libc.ts';
 import { isFault } from '#proto/kernel/errors.ts';
 import type { Log } from '#proto/kernel/log.ts';
+import { descriptorOf, isBoundTo, serverSocket } from './inet-sockets.ts';
+import { closeFd } from './libc.ts';
 
 /** Descriptors, of which whoever gets them is the owner. */
 export interface ServerSockets {
