@@ -1,5 +1,5 @@
 /** Makes this node hold what it was given: a runner for each task, the network of the newest set, and nothing that nobody asked for. */
-import type { Network, NetworkWanted } from '#net/network.ts';
+import type { Attachment, Network, NetworkWanted } from '#net/network.ts';
 import { gatewayOf } from '#net/plan/cidr.ts';
 import type { AssignmentSet, Welcome } from '#proto/gen/gantry/v1/agent.ts';
 import type { Clock } from '#proto/kernel/clock.ts';
@@ -71,6 +71,7 @@ export class Worker {
   readonly #events: WorkerEvents;
   readonly #inventory: Inventory;
   readonly #runners = new Map<TaskId, TaskRunner>();
+  readonly #attachments = new WeakMap<TaskRunner['wanted'], Attachment>();
   /** Containers that the journal does not know: those of tasks that are still assigned are adopted when that is heard. */
   readonly #unknown = new Map<TaskId, ContainerState>();
   readonly #steps: Steps;
@@ -435,7 +436,7 @@ export class Worker {
     if (node.subnet === '') return undefined;
     const attachments = [...this.#runners.values()]
       .filter((runner) => runner.networked && runner.wanted.task.address !== '' && hasOwnNetwork(runner.wanted))
-      .map((runner) => attachmentOf(runner.wanted));
+      .map((runner) => this.#attachmentOf(runner.wanted));
     return {
       revision: this.#inventory.revision,
       nodeId: node.id,
@@ -455,6 +456,13 @@ export class Worker {
       networks: this.#inventory.networks(),
       attachments,
     };
+  }
+
+  /** The same object as long as the task is wanted as it was: then nothing of it is planned again. */
+  #attachmentOf(wanted: TaskRunner['wanted']): Attachment {
+    const attachment = this.#attachments.get(wanted) ?? attachmentOf(wanted);
+    this.#attachments.set(wanted, attachment);
+    return attachment;
   }
 
   /** The newest word about each task, for metrics and relays. */

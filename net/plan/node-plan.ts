@@ -14,7 +14,7 @@ import { macOf } from './mac.ts';
 import { furtherRoutes, nodeRoutes, type RouteParts } from './node-routes.ts';
 import { describeRule, type Rule, returnPaths } from './return-path.ts';
 import { type Route, routeKey, routesOf } from './routes.ts';
-import { type Declarations, declarationsOf, dispatchChain, reachChain } from './rules.ts';
+import { type Declarations, declarationsOf, dispatchChain, type RuleWords, reachChain } from './rules.ts';
 import { keysOf, lookUp, type Shards, valuesOf } from './shards.ts';
 import { type Tunnel, tunnelName, type WireGuard, wireguardName } from './tunnel.ts';
 import { endOf, type PeerWay, tunnelOf, type WaysInput, type Wires, waysMissing, waysOf, wireguardOf } from './ways.ts';
@@ -34,6 +34,9 @@ export interface Bridge {
 export interface Firewall {
   readonly family: FamilyName;
   readonly declarations: Declarations;
+  /** What the declarations speak of, and the names of the chains among them that come and go. */
+  readonly words: RuleWords;
+  readonly names: ReadonlySet<string>;
   /** Of tasks, hosts and peers. */
   readonly groups: ReadonlyMap<string, Group>;
   /** By service id. */
@@ -129,7 +132,10 @@ export function planNode(input: PlanInput, around: Surroundings, previous?: Plan
   const gateway = gatewayOf(input.subnet);
   const parts = { ways, networks, tasks, balanced };
   const firewalls = new Map(
-    families.map((family) => [family.name, firewallOf(input, { ...parts, bridged: around.bridged }, family)]),
+    families.map((family) => [
+      family.name,
+      firewallOf(input, { ...parts, bridged: around.bridged, previous: previous?.plan }, family),
+    ]),
   );
   const addresses = families.map(({ name, address, range }) =>
     name === 'ip' ? `${gateway}/${prefixOf(input.subnet)}` : `${address(gateway)}/${range(input.subnet).split('/')[1]}`,
@@ -139,7 +145,7 @@ export function planNode(input: PlanInput, around: Surroundings, previous?: Plan
     bridge: { mac: macOf(gateway), up: true, addresses },
     ports: around.ports,
     bridged: around.bridged,
-    fittings: planFittings(input, around, networks),
+    fittings: planFittings(input, around, networks, previous),
     routes: nodeRoutes(routing, previous && { parts: previous.routing, routes: previous.plan.routes }),
     rules: ways.rules,
     tunnel: ways.tunnel,
@@ -249,7 +255,8 @@ function portsText(endpoint: Endpoint | undefined): string {
   return (endpoint?.ports ?? []).map((port) => `${port.mode} ${portKey(port)} ${port.target}`).join();
 }
 
-type FirewallParts = Pick<Planned, 'ways' | 'networks' | 'tasks' | 'balanced'> & Pick<Surroundings, 'bridged'>;
+type FirewallParts = Pick<Planned, 'ways' | 'networks' | 'tasks' | 'balanced'> &
+  Pick<Surroundings, 'bridged'> & { readonly previous: NodePlan | undefined };
 
 function firewallOf(input: PlanInput, parts: FirewallParts, family: Family): Firewall {
   const { ways, networks, tasks, balanced, bridged } = parts;
@@ -261,7 +268,7 @@ function firewallOf(input: PlanInput, parts: FirewallParts, family: Family): Fir
   ]);
   const names = new Set(chains.keys());
   for (const group of groups.values()) for (const chain of group.chains) names.add(chain);
-  const words = {
+  const words: RuleWords = {
     family: family.name,
     subnet: family.range(formatCidr(parseCidr(input.subnet))),
     network: family.range(input.network),
@@ -272,9 +279,23 @@ function firewallOf(input: PlanInput, parts: FirewallParts, family: Family): Fir
     bridged,
     encrypted: input.encryption === 'wireguard',
   };
-  const dispatch = new Map([...names].map((name) => [name, dispatchChain(name, family.name)]));
-  for (const [name, reach] of tasks.reaches) dispatch.set(name, reachChain(reach, words));
-  return { family: family.name, declarations: declarationsOf(words, dispatch), groups, endpoints, members };
+  for (const name of tasks.reaches.keys()) names.add(name);
+  const before = family.name === 'ip' ? parts.previous?.firewall : parts.previous?.firewall6;
+  const made = { family: family.name, words, names, groups, endpoints, members };
+  if (before && sameSet(names, before.names) && sameWords(words, before.words)) {
+    return { ...made, declarations: before.declarations };
+  }
+  const dispatch = new Map(
+    [...names].map((name) => {
+      const reach = tasks.reaches.get(name);
+      return [name, reach ? reachChain(reach, words) : dispatchChain(name, family.name)];
+    }),
+  );
+  return { ...made, declarations: declarationsOf(words, dispatch) };
+}
+
+function sameWords(one: RuleWords, other: RuleWords): boolean {
+  return (Object.keys(one) as (keyof RuleWords)[]).every((field) => one[field] === other[field]);
 }
 
 /** What is within the cluster: its network, and the further subnets of networks. */
@@ -295,7 +316,19 @@ function hosts6Of(input: PlanInput, family: Family): readonly [string, Group] {
   return ['hosts', { elements: new Map(addresses.map((address) => [`hosts ${address}`, ''])), chains: [] }];
 }
 
-function planFittings(input: PlanInput, around: Surroundings, networks: Networks): NodePlan['fittings'] {
+function planFittings(
+  input: PlanInput,
+  around: Surroundings,
+  networks: Networks,
+  previous: Planned | undefined,
+): NodePlan['fittings'] {
+  const same =
+    previous &&
+    networks === previous.networks &&
+    sameSet(around.ports, previous.around.ports) &&
+    sameItems(input.attachments, previous.input.attachments) &&
+    (['subnet', 'network', 'vipNetwork', 'network6'] as const).every((field) => input[field] === previous.input[field]);
+  if (same) return previous.plan.fittings;
   return new Map(
     input.attachments.flatMap((task) => {
       if (!around.ports.has(portNameOf(task.taskId))) return [];
