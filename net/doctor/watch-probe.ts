@@ -1,4 +1,5 @@
 /** Watches the packets of a reach pass this node, and names the rule that stops them. */
+import { listLinks } from '#net/host/rtnetlink.ts';
 import { bridgeName } from '#net/plan/node-plan.ts';
 import { tableName } from '#net/plan/rules.ts';
 import { tunnelPort, wireguardPort } from '#net/plan/tunnel.ts';
@@ -34,7 +35,9 @@ export async function probeWatch(view: View, probe: ProbeWatch, signal: AbortSig
       if (met.length < mostMet) met.push(...trace.read());
     }
     met.push(...trace.read());
-    for (const fact of conclude(met, await trace.rules(met))) say(fact);
+    const links = listLinks(view.netlink);
+    const linkName = (index: number) => links.find((link) => link.index === index)?.name ?? `link ${index}`;
+    for (const fact of conclude(met, await trace.rules(met), linkName)) say(fact);
   } catch (error) {
     if (!isFault(error)) throw error;
     say(unknown('watch', `rules cannot be watched here: ${describe(error)}`, ''));
@@ -44,7 +47,11 @@ export async function probeWatch(view: View, probe: ProbeWatch, signal: AbortSig
 }
 
 /** What the packets met, packet by packet, each ended by its drop where it was dropped. */
-export function conclude(met: readonly Met[], texts: ReadonlyMap<string, string>): Fact[] {
+export function conclude(
+  met: readonly Met[],
+  texts: ReadonlyMap<string, string>,
+  linkName: (index: number) => string = (index) => `link ${index}`,
+): Fact[] {
   const facts: Fact[] = [];
   const told = new Set<string>();
   const tell = (fact: Fact) => {
@@ -58,17 +65,19 @@ export function conclude(met: readonly Met[], texts: ReadonlyMap<string, string>
     // Tunnels carry others' packets, too: theirs are of interest where they end.
     const isTunnel = what.startsWith(tunnelWords);
     if (isTunnel ? !steps.some(({ verdict }) => verdict === 'drop') : own++ >= mostPackets) continue;
+    let stopsOrTurns = false;
     for (const step of steps) {
       if (step.type === 'return' || step.verdict === 'continue') continue;
       if (step.type === 'policy' && step.verdict === 'accept') continue;
       const where = describeMet(step, texts);
+      stopsOrTurns = true;
       if (step.verdict === 'drop') {
         tell(stopped(what, where, step, texts));
         break;
       }
       tell(good('rules', `${what}: ${step.verdict} by ${where}`, { subject: what, seen: step.verdict }));
     }
-    if (!facts.some(({ subject }) => subject === what)) tell(good('rules', `${what} passes`, { subject: what }));
+    if (!stopsOrTurns) tell(good('rules', `${what} passes${byLinks(header, linkName)}`, { subject: what }));
   }
   return facts;
 }
@@ -104,6 +113,14 @@ const remedies: Readonly<Partial<Record<Hop, string>>> = {
   vip: 'nobody serves there: gantry ps shows whether its tasks run and are healthy',
   rules: 'this node lets only published ports and its cluster in: publish the port with ports:',
 };
+
+function byLinks(header: Header | undefined, linkName: (index: number) => string): string {
+  const words = [
+    ...(header?.incoming ? [`in by ${linkName(header.incoming)}`] : []),
+    ...(header?.outgoing ? [`out by ${linkName(header.outgoing)}`] : []),
+  ];
+  return words.length === 0 ? '' : ` (${words.join(', ')})`;
+}
 
 const tunnelWords = "the tunnel's packet";
 

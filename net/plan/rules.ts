@@ -108,7 +108,13 @@ export function declarationsOf(words: RuleWords, dispatchChains: ReadonlyMap<str
     ]),
   ]);
   if (words.encrypted) chain('wire', inClear(words));
-  chain('prerouting', ['type nat hook prerouting priority -100; policy accept', `${daddr} vmap @services`, published]);
+  chain('prerouting', [
+    'type nat hook prerouting priority -100; policy accept',
+    `${daddr} vmap @services`,
+    // One comparison instead of a look into the routes: nothing is published at a task's address.
+    `${daddr} ${network} accept`,
+    published,
+  ]);
   chain('output', [
     'type nat hook output priority -100; policy accept',
     `${daddr} vmap @services`,
@@ -117,11 +123,12 @@ export function declarationsOf(words: RuleWords, dispatchChains: ReadonlyMap<str
   chain('postrouting', [
     'type nat hook postrouting priority 100; policy accept',
     `${saddr} . ${daddr} @hairpin masquerade`,
-    `${saddr} ${subnet} ${daddr} != @inside oifname != ${bridge} masquerade`,
-    `${saddr} @further ${daddr} != @inside oifname != ${bridge} masquerade`,
-    `ct status dnat ${saddr} != @inside ${daddr} ${network} oifname != ${bridge} ${daddr} != @direct masquerade`,
-    `ct status dnat ${saddr} != @inside ${daddr} @hosts fib daddr type != local masquerade`,
-    `ct status dnat ${saddr} . ${daddr} @returning masquerade`,
+    // Most is within the network: said first, that saves looking into ranges.
+    `${saddr} ${subnet} ${daddr} != ${network} ${daddr} != @inside oifname != ${bridge} masquerade`,
+    `${daddr} != ${network} ${saddr} @further ${daddr} != @inside oifname != ${bridge} masquerade`,
+    `${saddr} != ${network} ct status dnat ${saddr} != @inside ${daddr} ${network} oifname != ${bridge} ${daddr} != @direct masquerade`,
+    `${saddr} != ${network} ct status dnat ${saddr} != @inside ${daddr} @hosts fib daddr type != local masquerade`,
+    `${saddr} != ${network} ct status dnat ${saddr} . ${daddr} @returning masquerade`,
   ]);
   chain('forward', [
     'type filter hook forward priority 0; policy accept',
@@ -135,7 +142,7 @@ export function declarationsOf(words: RuleWords, dispatchChains: ReadonlyMap<str
       : [`iifname ${bridge} ${saddr} != ${subnet} drop`]),
     'ct status dnat accept',
     `oifname ${bridge} ct original zone ${zones} accept`,
-    `${daddr} @inside ${saddr} != @inside ${saddr} != @hosts drop`,
+    `${saddr} != ${network} ${daddr} @inside ${saddr} != @inside ${saddr} != @hosts drop`,
   ]);
   chain('input', [
     'type filter hook input priority 0; policy accept',

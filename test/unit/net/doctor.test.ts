@@ -98,7 +98,7 @@ describe('what a traced packet met', () => {
 
   it('passes where nothing decided but policies that accept', () => {
     const facts = conclude([met('c', 'continue'), met('c', 'accept', { type: 'policy' })], new Map());
-    expect(facts).toMatchObject([{ verdict: 'good', says: '10.192.1.2:61001 → 10.192.2.2:80 passes' }]);
+    expect(facts).toMatchObject([{ verdict: 'good', says: '10.192.1.2:61001 → 10.192.2.2:80 passes (in by link 2)' }]);
   });
 });
 
