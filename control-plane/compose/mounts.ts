@@ -2,7 +2,7 @@
 import type { Mount } from '#proto/model/service.ts';
 import { type Findings, type Place, refuse, suggestion } from './diagnostic.ts';
 import type { Draft } from './draft.ts';
-import { isNull, readBoolean, readBytes, readKeys, readOneOf, readScalars, readText } from './read.ts';
+import { isNull, readBoolean, readBytes, readExternal, readKeys, readOneOf, readScalars, readText } from './read.ts';
 import type { ScalarTree, Tree } from './tree.ts';
 import { parseBytes, parseOctal } from './units.ts';
 
@@ -51,7 +51,9 @@ export function readVolumes(findings: Findings, tree: Tree | undefined, project:
           volume.name = readText(findings, value) ?? '';
         },
         external: (volume, value) => {
-          volume.external = readBoolean(findings, value) ?? false;
+          const { external, name } = readExternal(findings, value);
+          volume.external = external;
+          if (name !== undefined) volume.name = name;
         },
         driver: (_, value) => {
           if (readText(findings, value) !== 'local')

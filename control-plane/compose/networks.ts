@@ -3,7 +3,7 @@ import { defaultNetworkOf, type NetworkSpec, type NetworkSubnet } from '#proto/m
 import { isNetworkName } from '#proto/model/validate.ts';
 import { type Findings, type Place, refuse } from './diagnostic.ts';
 import type { Said } from './draft.ts';
-import { isNull, readBoolean, readKeys, readRecord, readText } from './read.ts';
+import { isNull, readBoolean, readExternal, readKeys, readRecord, readText } from './read.ts';
 import type { MapTree, Tree } from './tree.ts';
 
 export interface DeclaredNetwork {
@@ -97,9 +97,9 @@ function readNetwork(findings: Findings, tree: Tree, key: string, project: strin
       draft.name = readText(findings, value) ?? '';
     },
     external: (draft, value) => {
-      if (value.kind === 'map')
-        refuse(findings, value, 'external: takes true or false', 'write external: true, and name: beside it');
-      else draft.external = { value: readBoolean(findings, value) ?? false, place: value };
+      const { external, name } = readExternal(findings, value);
+      draft.external = { value: external, place: value };
+      if (name !== undefined) draft.name = name;
     },
     driver: (draft, value) => {
       draft.driver = readText(findings, value) ?? '';

@@ -25,7 +25,7 @@ export function readKeys<Target>(
     refuse(findings, tree, `${what} must be a map`, 'write key: value lines');
     return;
   }
-  for (const [key, entry] of tree.entries) {
+  for (const [key, entry] of tree.everyKey?.(Object.keys(readers), later) ?? tree.entries) {
     const reader = Object.hasOwn(readers, key) ? readers[key] : undefined;
     if (reader) {
       if (!isNull(entry.value)) reader(target, entry.value, entry);
@@ -65,6 +65,18 @@ function wrong(findings: Findings, tree: Tree, wanted: string): undefined {
 /** Text; numbers and booleans as they are written. */
 export function readText(findings: Findings, tree: Tree, wanted = 'text'): string | undefined {
   return tree.kind === 'scalar' && tree.value !== null ? tree.source : wrong(findings, tree, wanted);
+}
+
+/** `external: true`, or in the older way `external: { name: … }`. */
+export function readExternal(findings: Findings, tree: Tree): { readonly external: boolean; readonly name?: string } {
+  if (tree.kind !== 'map') return { external: readBoolean(findings, tree) ?? false };
+  const said: { external: boolean; name?: string } = { external: true };
+  readKeys(findings, tree, 'external', said, {
+    name: (said, value) => {
+      said.name = readText(findings, value) ?? '';
+    },
+  });
+  return said;
 }
 
 export function readBoolean(findings: Findings, tree: Tree): boolean | undefined {

@@ -99,6 +99,34 @@ function build(input: ResolveInput, file: Tree, lookup: Lookup, wanted: Wanted, 
     return failed(findings);
   }
   const project = projectName(input, file, lookup, findings);
+  const { drafts, networks } = readFile(findings, file, project);
+  if (drafts.length === 0 && findings.errors.length === 0)
+    refuse(findings, file, 'there are no services', 'declare services:');
+
+  const environments = drafts.map((draft) => environmentOf(draft, lookup, wanted));
+  if (wanted.any) return wanted.needs();
+  refuseUnknownServices(drafts);
+  const services = drafts.map((draft, index) => finish(draft, project, environments[index]!, input.root, networks));
+  refuseSharedPorts(services, findings);
+  refuseSharedNetworks(services, findings);
+  refuseSharedAddresses(services, findings);
+  if (findings.errors.length > 0) return failed(findings);
+  const resolved = services.filter((service) => service !== undefined);
+  return {
+    kind: 'specs',
+    project,
+    services: resolved,
+    networks: usedNetworks(resolved, networks),
+    warnings: findings.warnings,
+  };
+}
+
+/** What the file's keys say, before anything is concluded from it. */
+export function readFile(
+  findings: Findings,
+  file: MapTree,
+  project: string,
+): { readonly drafts: readonly Draft[]; readonly networks: DeclaredNetworks } {
   const networks = readNetworks(findings, child(file, 'networks'), project, child(file, 'services') ?? file);
   refuseTwoOfOneName(findings, networks);
   const context = { volumes: readVolumes(findings, child(file, 'volumes'), project), networks };
@@ -127,25 +155,7 @@ function build(input: ResolveInput, file: Tree, lookup: Lookup, wanted: Wanted, 
     },
     laterFileKeys,
   );
-  if (drafts.length === 0 && findings.errors.length === 0)
-    refuse(findings, file, 'there are no services', 'declare services:');
-
-  const environments = drafts.map((draft) => environmentOf(draft, lookup, wanted));
-  if (wanted.any) return wanted.needs();
-  refuseUnknownServices(drafts);
-  const services = drafts.map((draft, index) => finish(draft, project, environments[index]!, input.root, networks));
-  refuseSharedPorts(services, findings);
-  refuseSharedNetworks(services, findings);
-  refuseSharedAddresses(services, findings);
-  if (findings.errors.length > 0) return failed(findings);
-  const resolved = services.filter((service) => service !== undefined);
-  return {
-    kind: 'specs',
-    project,
-    services: resolved,
-    networks: usedNetworks(resolved, networks),
-    warnings: findings.warnings,
-  };
+  return { drafts, networks };
 }
 
 type Lookup = (name: string) => string | undefined;

@@ -18,6 +18,8 @@ export interface MapTree extends Place {
   readonly kind: 'map';
   readonly entries: ReadonlyMap<string, Entry>;
   readonly tag: Tag;
+  /** Of a map that stands for all maps (`key-table.ts`): its entries, once it knows which keys it may have. */
+  readonly everyKey?: (known: readonly string[], later: Readonly<Record<string, string>>) => Iterable<[string, Entry]>;
 }
 export interface ListTree extends Place {
   readonly kind: 'list';

@@ -103,10 +103,6 @@ describe('a network of the file', () => {
       '4:32 networks.n.ipam.config[0].subnet: "fd00::/64" is IPv6: addresses of that kind follow from the IPv4 ones → remove it, and write enable_ipv6: true',
     ],
     [
-      'external: { name: x }',
-      '4:15 networks.n.external: external: takes true or false → write external: true, and name: beside it',
-    ],
-    [
       'external: true\ninternal: true',
       '5:5 networks.n.internal: an external network is as it was made: it has no internal: here → remove it, or remove external:',
     ],
@@ -132,6 +128,11 @@ describe('a network of the file', () => {
     const { networks, services } = resolved(text);
     expect(networks).toMatchObject([{ external: true, spec: { name: 'all' } }]);
     expect(services[0]!.spec.template.networks).toEqual([{ network: 'all', aliases: [], ipv4Address: '' }]);
+  });
+
+  it('may be named within external, in the older way', () => {
+    const text = 'services: { web: { image: a } }\nnetworks: { default: { external: { name: all } } }';
+    expect(resolved(text).networks).toMatchObject([{ external: true, spec: { name: 'all' } }]);
   });
 
   it('does not share its name with another one', () => {
