@@ -36,6 +36,7 @@ wg wireguard-tools
 wireguard-go wireguard-go
 iperf3 iperf3
 tcpdump tcpdump
+htpasswd apache2-utils
 flock util-linux
 END
 
