@@ -70,7 +70,9 @@ describe('gantry apply', () => {
     await write('.env', 'TAG=7\n');
     const first = await gantry('apply');
     expect(first.stderr).toBe('');
-    expect(first.stdout).toMatch(/^\+ create demo\/web\n(… demo\/web .*\n)*✓ demo\/web {2}1\/1 running\n$/);
+    expect(first.stdout).toMatch(
+      /^\+ create network demo_default\n\+ create demo\/web\n(… demo\/web .*\n)*✓ demo\/web {2}1\/1 running\n$/,
+    );
     expect(first.code).toBe(0);
     expect(lab.store.snapshot.serviceNamed('demo', 'web')!.spec.template.container.image).toBe('nginx:7');
 
@@ -139,7 +141,7 @@ describe('gantry apply', () => {
     await write('compose.yaml', compose);
     const { code, stdout } = await gantry('plan');
     expect(stdout).toBe(
-      '+ create demo/web\n    start demo/web.1 on h1  least loaded\n1 of 1 services would change. Nothing was changed.\n',
+      '+ create network demo_default\n+ create demo/web\n    start demo/web.1 on h1  least loaded\n1 of 1 services would change. Nothing was changed.\n',
     );
     expect(code).toBe(0);
     expect(lab.store.snapshot.count('service')).toBe(0);
