@@ -25,6 +25,8 @@ export interface Mischief {
 /** A machine between power on and power off. */
 interface Boot {
   readonly id: string;
+  /** Monotonic, by the world's clock. */
+  readonly atMs: number;
   readonly machine: Process;
   readonly containers: FakeContainerHost;
   readonly network: FakeNetwork;
@@ -113,7 +115,8 @@ export class Host {
       }
     })(machine);
     for (const [id, lost] of this.#lost) containers.containers.set(id, lost);
-    this.boot = { id: `${this.name}-boot-${++this.#boots}`, machine, containers, network: new FakeNetwork() };
+    const id = `${this.name}-boot-${++this.#boots}`;
+    this.boot = { id, atMs: clock.monotonic(), machine, containers, network: new FakeNetwork() };
     network.reset(this.name);
     this.startAgent();
   }

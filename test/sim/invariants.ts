@@ -348,6 +348,8 @@ function stopsComeLast(): Invariant {
       for (const other of hosts) {
         // Of one whose kernel refuses, nobody waits a second time.
         if (!tied(other) || other.boot?.network.behind) continue;
+        // One that has booted since begins with what its journal says; what its kernel held before is gone.
+        if (other.boot && other.boot.atMs > atMs) continue;
         const backends = other.boot?.network.wanted?.endpoints.flatMap((endpoint) => endpoint.backends) ?? [];
         const sends = backends.some(({ taskId, serving }) => taskId === id && serving);
         assert(!sends, `${nameOf(task)} was signalled after ${forMs} ms, and ${other.name} still sends to it`);
