@@ -33,7 +33,7 @@ import { dayMs } from './security/certificates.ts';
 import { Enrolment } from './security/enrol.ts';
 import { LiveCertificate } from './security/live-certificate.ts';
 import { assertInitialised, initPki, type Pki, pkiPaths } from './security/pki.ts';
-import { sealer } from './security/seal.ts';
+import { contentSeal, sealer } from './security/seal.ts';
 import { serveSocket, serveTcp } from './servers.ts';
 import { openEtcdStore } from './store/etcd-store.ts';
 import type { Store } from './store/store.ts';
@@ -87,6 +87,7 @@ async function assemble(config: ControlPlaneConfig, kernel: Kernel, scope: Scope
   scope.defer(() => store.close());
   await foundCluster(store, config, kernel);
 
+  const contents = contentSeal([pki.sealKey], random);
   // Contends last, when everything that a leader serves is there; until then this replica follows.
   let leader: Leader | undefined;
   const epoch = () => leader?.epoch;
@@ -100,6 +101,7 @@ async function assemble(config: ControlPlaneConfig, kernel: Kernel, scope: Scope
     notice: (notice) => events.note(notice, store.snapshot.revision),
     // The store has opened it.
     unseal: (password) => password,
+    openContent: (content) => contents.open(content),
   });
   scope.defer(() => dispatch.close());
   const { liveness } = dispatch;

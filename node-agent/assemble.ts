@@ -30,6 +30,7 @@ import { resetNode } from './reset.ts';
 import { holdRunDirectory } from './run-lock.ts';
 import { conmonRuntime } from './runtime/conmon-runtime.ts';
 import { taskLogs } from './task-logs.ts';
+import { taskDocuments } from './volumes/task-documents.ts';
 import { taskMounts } from './volumes/task-mounts.ts';
 import { hostVolumes } from './volumes/volumes.ts';
 
@@ -82,7 +83,8 @@ export async function resetMachine({ data, run, containerd, purge }: ResetConfig
       },
     );
     if (images) scope.defer(() => images.close());
-    return await resetNode({ data, run, purge, runtime, images, resetNetwork: () => resetNetwork(run) });
+    const documents = taskDocuments(run);
+    return await resetNode({ data, run, purge, runtime, images, documents, resetNetwork: () => resetNetwork(run) });
   } finally {
     await scope.close();
   }
@@ -119,6 +121,7 @@ async function assemble(config: AgentConfig, kernel: Kernel, signal: AbortSignal
   scope.defer(() => network.close());
   const mounts = taskMounts({
     data: config.data,
+    documents: taskDocuments(config.run),
     volumes: hostVolumes({ data: config.data, forbidden: [config.data, config.run, config.containerd] }),
   });
   const { key, cert, ca } = identityPaths(config.data);

@@ -4,6 +4,7 @@ import { isFault } from '#proto/kernel/errors.ts';
 import type { AssignmentItem, Endpoint, Peer, TaskAssignment } from '#proto/model/assignment.ts';
 import { assignmentKey } from '#proto/model/assignment.ts';
 import type { Credential } from '#proto/model/cluster.ts';
+import { contentKey, type DocumentContent, type DocumentRef } from '#proto/model/document.ts';
 import type { TaskId } from '#proto/model/ids.ts';
 import type { ClusterNetwork } from '#proto/model/network.ts';
 import { assignmentFromWire } from '#proto/model/wire.ts';
@@ -112,6 +113,10 @@ export class Inventory {
   }
   credential(registry: string): Credential | undefined {
     return this.#items.get(`credential/${registry}`) as (AssignmentItem & { kind: 'credential' }) | undefined;
+  }
+
+  content(ref: DocumentRef): DocumentContent | undefined {
+    return this.#items.get(`content/${contentKey(ref)}`) as (AssignmentItem & { kind: 'content' }) | undefined;
   }
 
   #of<K extends AssignmentItem['kind']>(kind: K): Extract<AssignmentItem, { kind: K }>[] {

@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { describe, isFault } from '#proto/kernel/errors.ts';
 import type { Images } from './images/images.ts';
 import type { Runtime } from './runtime/runtime.ts';
+import type { TaskDocuments } from './volumes/task-documents.ts';
 
 export interface ResetParts {
   readonly data: string;
@@ -13,6 +14,7 @@ export interface ResetParts {
   readonly runtime: Pick<Runtime, 'list' | 'delete'>;
   /** undefined: containerd does not answer; what it keeps for tasks stays there. */
   readonly images: Pick<Images, 'rootfs' | 'release'> | undefined;
+  readonly documents: Pick<TaskDocuments, 'held' | 'release'>;
   /** Takes everything of ours off the network; what it removed, in words. */
   readonly resetNetwork: () => Promise<readonly string[]>;
 }
@@ -34,11 +36,17 @@ export async function resetNode(
       failed.push(`${what}: ${describe(error)}`);
     }
   };
-  const { runtime, images } = parts;
+  const { runtime, images, documents } = parts;
   for (const { id } of await runtime.list()) {
     await attempt(`container ${id}`, async () => {
       await runtime.delete(id);
       return [`container ${id}`];
+    });
+  }
+  for (const id of documents.held()) {
+    await attempt(`configs and secrets of ${id}`, async () => {
+      documents.release(id);
+      return [`configs and secrets of ${id}`];
     });
   }
   for (const id of images ? await images.rootfs() : []) {
@@ -50,7 +58,7 @@ export async function resetNode(
   if (!images) failed.push('layers of tasks: containerd does not answer');
   await attempt('network', parts.resetNetwork);
   // A control plane may have its socket beside them.
-  const own = ['netns', 'oci'].map((name) => join(parts.run, name));
+  const own = ['netns', 'oci', 'documents'].map((name) => join(parts.run, name));
   for (const path of [...own, ...(parts.purge ? [parts.data] : [])]) {
     await attempt(path, async () => {
       if (!existsSync(path)) return [];

@@ -6,7 +6,7 @@ import type { Clock } from '#proto/kernel/clock.ts';
 import { Fault } from '#proto/kernel/errors.ts';
 import type { Log } from '#proto/kernel/log.ts';
 import type { Random } from '#proto/kernel/random.ts';
-import { assignmentKey, segmentLabel, type TaskAssignment } from '#proto/model/assignment.ts';
+import { type AssignmentItem, assignmentKey, segmentLabel, type TaskAssignment } from '#proto/model/assignment.ts';
 import type { Credential } from '#proto/model/cluster.ts';
 import { type TaskId, taskId } from '#proto/model/ids.ts';
 import { sharedNetworkOf } from '#proto/model/network.ts';
@@ -20,6 +20,7 @@ import type { TaskWanted } from './task/decide.ts';
 import { Drain } from './task/drain.ts';
 import { type RunnerParts, TaskRunner } from './task/runner.ts';
 import { type Mounts, removeRemains, type Steps, stepTable } from './task/steps.ts';
+import { awaitContents } from './task/task-contents.ts';
 import {
   type Asked,
   attachmentOf,
@@ -29,6 +30,7 @@ import {
   type Owner,
   sharesNetworkOf,
 } from './task/task-network.ts';
+import { unlessAborted, Waiting } from './waiting.ts';
 
 /** Where the logs of tasks go. */
 export interface TaskLogs {
@@ -76,8 +78,8 @@ export class Worker {
   readonly #unknown = new Map<TaskId, ContainerState>();
   readonly #steps: Steps;
   #membership: Membership | undefined;
-  /** Called when a task of this node has begun to run, or has ended. */
-  readonly #waiting: (() => void)[] = [];
+  /** For a task of this node to begin to run, or to end, and for a config or secret to come. */
+  readonly #waiting = new Waiting();
   #networkDirty = false;
   #networkBusy = false;
   /** Called when the next application has been made, or has failed. */
@@ -104,6 +106,8 @@ export class Worker {
       network: parts.network,
       mounts: parts.mounts,
       credential: (image) => this.#credential(image),
+      contents: (asked) =>
+        awaitContents({ content: (ref) => this.#inventory.content(ref), waiting: this.#waiting }, asked),
       logPath: (task) => parts.logs.path(task),
       withdrawn: () => this.#withdrawn(),
       drain: new Drain(parts),
@@ -191,7 +195,7 @@ export class Worker {
         report: (status) => this.#report(status),
         running: (wanted) => {
           if (this.#membership) this.#parts.logs.follow(wanted, this.#membership);
-          this.#moved();
+          this.#waiting.happened();
         },
         forgotten: (task) => void this.#forget(task),
         stepDone: this.#parts.stepDone,
@@ -209,14 +213,9 @@ export class Worker {
     this.#events.status(status);
     if (!isTerminal(status.state)) return;
     this.#networkChanged();
-    this.#moved();
+    this.#waiting.happened();
     // When what is being taken in has been taken in whole.
     void Promise.resolve().then(() => this.#endSharers());
-  }
-
-  /** Who waits for another task of this node looks again. */
-  #moved(): void {
-    for (const look of this.#waiting.splice(0)) look();
   }
 
   /** The running task whose network another one is to have. */
@@ -229,7 +228,7 @@ export class Worker {
       if (owner.status.state === 'running') return { wanted: owner.wanted, pid: owner.status.pid };
       if (!said) say(`waits for ${nameOfOwner(wanted)}, whose network it is to have`);
       said = true;
-      await unlessAborted(new Promise<void>((resolve) => this.#waiting.push(resolve)), signal);
+      await this.#waiting.next(signal);
     }
   }
 
@@ -297,8 +296,8 @@ export class Worker {
         why: change.unreadable.slice(0, 5).join(', '),
         count: change.unreadable.length,
       });
-    // Logins stay off the disk, and an assignment stays on it until its task is forgotten.
-    const put = change.put.filter((item) => item.kind !== 'credential');
+    // Logins, configs and secrets stay off the disk, and an assignment stays on it until its task is forgotten.
+    const put = change.put.filter((item) => !isConfidential(item));
     this.#parts.journal.setItems(
       put,
       change.removed.filter((key) => !key.startsWith('task/')),
@@ -307,7 +306,7 @@ export class Worker {
     let network = change.full || change.unreadable.length > 0;
     for (const item of change.put) {
       if (item.kind === 'task') this.#assign(item);
-      if (item.kind !== 'credential') network = true;
+      if (!isConfidential(item)) network = true;
     }
     for (const key of change.removed) {
       if (key.startsWith('task/')) this.#unassign(taskId(key.slice('task/'.length)));
@@ -317,6 +316,7 @@ export class Worker {
       this.#unassignStrays();
       this.#unknown.clear();
     }
+    if (change.put.some((item) => item.kind === 'content')) this.#waiting.happened();
     if (network) this.#networkChanged();
     if (change.full && !this.#swept) {
       this.#swept = true;
@@ -482,15 +482,7 @@ export class Worker {
   }
 }
 
-/** The promise, or the signal's reason, whichever is first. */
-function unlessAborted(promise: Promise<void>, signal: AbortSignal): Promise<void> {
-  return new Promise((resolve, reject) => {
-    const abort = () => reject(signal.reason);
-    if (signal.aborted) return abort();
-    signal.addEventListener('abort', abort, { once: true });
-    promise.then(() => {
-      signal.removeEventListener('abort', abort);
-      resolve();
-    }, reject);
-  });
+/** In memory only. */
+function isConfidential({ kind }: AssignmentItem): boolean {
+  return kind === 'credential' || kind === 'content';
 }

@@ -9,6 +9,8 @@ import {
   segmentLabel,
 } from '#proto/model/assignment.ts';
 import type { Credential } from '#proto/model/cluster.ts';
+import type { Concealed } from '#proto/model/concealed.ts';
+import type { SealedContent } from '#proto/model/document.ts';
 import type { NodeId, ServiceId } from '#proto/model/ids.ts';
 import type { Node } from '#proto/model/node.ts';
 import type { Service, TaskTemplate } from '#proto/model/service.ts';
@@ -51,6 +53,8 @@ export function nothingDirty(): Dirty {
 
 /** Opens the passwords in credential records; the store holds them sealed. */
 export type Unseal = (credential: Credential) => Credential;
+/** Opens a content of a config or secret, which is sealed in the snapshot too. Faults: `corrupt`. */
+export type OpenContent = (content: SealedContent) => Concealed;
 
 /** The full set of one node, in the order in which it is of use: the network and logins before the tasks. */
 export function itemsOf(snapshot: Snapshot, node: NodeId, unseal: Unseal): AssignmentItem[] {

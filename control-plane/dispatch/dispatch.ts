@@ -16,7 +16,16 @@ import { assignmentToWire } from '#proto/model/wire.ts';
 import type { MessageStream } from '#proto/stream.ts';
 import type { Delta } from '../store/records.ts';
 import type { Store } from '../store/store.ts';
-import { type Dirty, endpointOf, mark, nothingDirty, peerOf, servicesOnAny, type Unseal } from './assign.ts';
+import {
+  type Dirty,
+  endpointOf,
+  mark,
+  nothingDirty,
+  type OpenContent,
+  peerOf,
+  servicesOnAny,
+  type Unseal,
+} from './assign.ts';
 import { BeatLiveness } from './liveness.ts';
 import { type Notice, NoticeDesk } from './notices.ts';
 import { RelayDesk } from './relay.ts';
@@ -33,6 +42,7 @@ export interface DispatchParts {
   readonly replica: string;
   /** Opens the sealed password of a login. */
   readonly unseal: Unseal;
+  readonly openContent: OpenContent;
   /** Hears what nodes say has happened on them. */
   readonly notice?: (notice: Notice) => void;
 }
@@ -109,6 +119,7 @@ export class Dispatch {
         writer: this.#writer,
         notices: this.#notices,
         unseal: this.#parts.unseal,
+        openContent: this.#parts.openContent,
         heartbeatPeriodMs,
         epoch: () => this.epoch,
         greeted: () => this.#greeted(node),

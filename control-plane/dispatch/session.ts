@@ -12,12 +12,23 @@ import type { Clock } from '#proto/kernel/clock.ts';
 import { describe, Fault, isFault } from '#proto/kernel/errors.ts';
 import type { Log } from '#proto/kernel/log.ts';
 import type { AssignmentItem } from '#proto/model/assignment.ts';
+import { contentKey } from '#proto/model/document.ts';
 import type { NodeId, TaskId } from '#proto/model/ids.ts';
 import type { TaskStatus } from '#proto/model/task.ts';
 import { assignmentToWire, nodeFromWire, taskStatusFromWire, toWire } from '#proto/model/wire.ts';
 import type { MessageStream } from '#proto/stream.ts';
 import type { Store } from '../store/store.ts';
-import { credentialItem, type Dirty, itemsOf, registriesOf, registryOf, taskItem, type Unseal } from './assign.ts';
+import {
+  credentialItem,
+  type Dirty,
+  itemsOf,
+  type OpenContent,
+  registriesOf,
+  registryOf,
+  taskItem,
+  type Unseal,
+} from './assign.ts';
+import { partsOf, SentContents } from './contents.ts';
 import { descriptionOf } from './description.ts';
 import type { NoticeDesk } from './notices.ts';
 import type { StatusWriter } from './status.ts';
@@ -30,6 +41,8 @@ export interface SessionParts {
   readonly writer: StatusWriter;
   readonly notices: NoticeDesk;
   readonly unseal: Unseal;
+  /** Opens a content of a config or secret. Faults: `corrupt`. */
+  readonly openContent: OpenContent;
   readonly heartbeatPeriodMs: number;
   /** Of this replica's leadership; undefined while it does not lead. */
   readonly epoch: () => number | undefined;
@@ -40,9 +53,6 @@ export interface SessionParts {
   /** `appliedRevision` is a newer one. */
   readonly applied: () => void;
 }
-
-/** Items in one message of a full set. */
-const partSize = 500;
 
 export class NodeSession {
   readonly node: NodeId;
@@ -58,6 +68,7 @@ export class NodeSession {
   /** Something changed while it was choked: the node gets a full set once it has caught up. */
   #missed = false;
   #registries = new Set<string>();
+  #contents = new SentContents();
 
   constructor(
     node: NodeId,
@@ -224,15 +235,35 @@ export class NodeSession {
     const sentAtMs = clock.now();
     const items = itemsOf(snapshot, this.node, this.#parts.unseal).map((item) => this.#asToBeTold(item));
     this.#registries = registriesOf(snapshot, this.node);
+    this.#contents = new SentContents();
+    const contents = items.flatMap((item) => (item.kind === 'task' ? this.#contentsFor(item) : []));
     this.#missed = false;
-    for (let start = 0; start === 0 || start < items.length; start += partSize) {
-      const put = items.slice(start, start + partSize).map(assignmentToWire);
-      const more = start + partSize < items.length;
+    const parts = [...partsOf([...contents, ...items])];
+    for (const [index, part] of parts.entries()) {
+      const put = part.map(assignmentToWire);
+      const more = index + 1 < parts.length;
       this.#send({
         $case: 'assignments',
         value: { epoch, revision: snapshot.revision, full: true, more, put, remove: [], sentAtMs },
       });
     }
+  }
+
+  /** Only what a task of this node names is ever opened for it. What cannot be opened, the task waits for. */
+  #contentsFor(item: Extract<AssignmentItem, { kind: 'task' }>): AssignmentItem[] {
+    const { store, openContent, log } = this.#parts;
+    return this.#contents.needed(item).flatMap((ref) => {
+      const { type, name, version } = ref;
+      const sealed = store.snapshot.get('content', contentKey(ref))?.value;
+      try {
+        if (!sealed) throw new Fault('not-found', `version ${version} of ${type} ${name} is not in the store`);
+        return [{ kind: 'content', type, name, version, data: openContent(sealed) }];
+      } catch (error) {
+        if (!isFault(error)) throw error;
+        log.error('a task does not get its config or secret', { node: this.node, task: item.task.id, error });
+        return [];
+      }
+    });
   }
 
   #asToBeTold(item: AssignmentItem): AssignmentItem {
@@ -251,9 +282,10 @@ export class NodeSession {
       if (task && this.#parts.withheld(task.id)) continue;
       const item = task?.nodeId === this.node ? taskItem(snapshot, task) : undefined;
       if (!item) {
-        remove.push(`task/${id}`);
+        remove.push(`task/${id}`, ...this.#contents.dropped(id).map((key) => `content/${key}`));
         continue;
       }
+      put.push(...this.#contentsFor(item));
       const registry = registryOf(item.template.container.image);
       if (!this.#registries.has(registry)) {
         this.#registries.add(registry);
@@ -268,7 +300,10 @@ export class NodeSession {
       if (credential) put.push(credential);
       else remove.push(`credential/${registry}`);
     }
-    if (put.length + remove.length > 0) this.sendSet(put.map(assignmentToWire), remove);
+    if (put.length + remove.length === 0) return;
+    const parts = [...partsOf(put)];
+    for (const [index, part] of parts.entries())
+      this.sendSet(part.map(assignmentToWire), index + 1 < parts.length ? [] : remove);
   }
 
   /** An increment; a message made once for many sessions is encoded once (see server.ts). */

@@ -1,5 +1,6 @@
 /** Pure: what a step of the snapshot means to people, as events in their words. */
 import type { ClusterConfig, Event } from '#proto/model/cluster.ts';
+import type { Document } from '#proto/model/document.ts';
 import { qualifiedName, taskName } from '#proto/model/ids.ts';
 import type { Node } from '#proto/model/node.ts';
 import type { Service } from '#proto/model/service.ts';
@@ -42,6 +43,9 @@ function said(change: Applied): readonly Said[] {
       return [clusterEvent(change.after ? 'login' : 'logout', change.key, `login for ${change.key}`)];
     case 'cluster':
       return ofCluster(change.before, change.after);
+    case 'document':
+      return ofDocument(change.before, change.after);
+    case 'content':
     case 'revision':
     case 'guard':
       return [];
@@ -156,6 +160,15 @@ function ofVolume(before: Volume | undefined, after: Volume | undefined): readon
   if (!before) return [clusterEvent('volume-placed', name, `volume ${name} is on ${after.nodeName}`)];
   const words = `volume ${name} begins empty on ${after.nodeName}: ${before.nodeName}, which had it, is lost`;
   return before.nodeId === after.nodeId ? [] : [clusterEvent('volume-recreated', name, words)];
+}
+
+/** Who refers to it writes it down again: that is no news. */
+function ofDocument(before: Document | undefined, after: Document | undefined): readonly Said[] {
+  const { type, name } = (after ?? before)!;
+  if (!after) return [clusterEvent(`${type}-removed`, name, `${type} ${name}`)];
+  if (!before) return [clusterEvent(`${type}-created`, name, `${type} ${name}`)];
+  const news = before.version !== after.version;
+  return news ? [clusterEvent(`${type}-updated`, name, `${type} ${name} has another content`)] : [];
 }
 
 function changedLabels(

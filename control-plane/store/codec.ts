@@ -28,6 +28,8 @@ const tables: ReadonlySet<string> = new Set<Table>([
   'credential',
   'cluster',
   'guard',
+  'document',
+  'content',
 ]);
 
 /** `/gantry/<table>/<key>`. */

@@ -136,4 +136,6 @@ const tables: readonly Table[] = [
   'credential',
   'cluster',
   'guard',
+  'document',
+  'content',
 ];

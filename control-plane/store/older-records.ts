@@ -9,7 +9,12 @@ import type { Table, Tables } from './records.ts';
 const task = { addresses: [] } satisfies Partial<Task>;
 const container = { drainMs: defaults.drainMs, links: [] } satisfies Partial<TaskTemplate['container']>;
 /** On no network: until it is applied again, which puts it on its project's, nobody may call it by one. */
-const template = { networks: [], networkMode: '', bandwidth: defaults.bandwidth } satisfies Partial<TaskTemplate>;
+const template = {
+  networks: [],
+  networkMode: '',
+  bandwidth: defaults.bandwidth,
+  documents: [],
+} satisfies Partial<TaskTemplate>;
 const spec = { sticky: '' } satisfies Partial<ServiceSpec>;
 const node = {
   pinnedSubnet: '',

@@ -1,5 +1,6 @@
 /** What the store keeps and how it changes: the tables, their records, and edits of them. */
 import type { ClusterConfig, Credential, Token } from '#proto/model/cluster.ts';
+import type { Document, SealedContent } from '#proto/model/document.ts';
 import type { ClusterNetwork } from '#proto/model/network.ts';
 import type { Node } from '#proto/model/node.ts';
 import type { Revision, Service } from '#proto/model/service.ts';
@@ -17,7 +18,7 @@ export interface Guard {
 
 /**
  * What each table holds. Keys: ids; `SERVICE-ID/NUMBER` for revisions; the name for volumes and networks; the registry for credentials;
- * `config` for the cluster; the name for guards.
+ * `config` for the cluster; the name for guards; `TYPE/NAME` for documents, `TYPE/NAME/VERSION` for their contents.
  */
 export interface Tables {
   readonly service: Service;
@@ -30,6 +31,8 @@ export interface Tables {
   readonly credential: Credential;
   readonly cluster: ClusterConfig;
   readonly guard: Guard;
+  readonly document: Document;
+  readonly content: SealedContent;
 }
 export type Table = keyof Tables;
 

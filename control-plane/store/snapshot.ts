@@ -1,5 +1,6 @@
 /** The cluster at one revision, with the indexes that deciders need. Reading is O(1) or proportional to the answer. */
 import type { ClusterConfig } from '#proto/model/cluster.ts';
+import { contentKey, documentKey } from '#proto/model/document.ts';
 import { type NodeId, qualifiedName, type ServiceId, type TaskId } from '#proto/model/ids.ts';
 import type { Node } from '#proto/model/node.ts';
 import type { Revision, Service } from '#proto/model/service.ts';
@@ -39,6 +40,8 @@ export class LiveSnapshot implements Snapshot {
     credential: new Map(),
     cluster: new Map(),
     guard: new Map(),
+    document: new Map(),
+    content: new Map(),
   };
   readonly #tasksOfService = new Map<string, Map<string, Task>>();
   readonly #tasksOnNode = new Map<string, Map<string, Task>>();
@@ -149,6 +152,10 @@ export function keyOf<T extends Table>(table: T, value: Tables[T]): string {
       return (value as Tables['network']).spec.name;
     case 'guard':
       return (value as Tables['guard']).name;
+    case 'document':
+      return documentKey(value as Tables['document']);
+    case 'content':
+      return contentKey(value as Tables['content']);
     case 'cluster':
       return 'config';
     default:

@@ -3,6 +3,7 @@
 import type { Clock } from '#proto/kernel/clock.ts';
 import { Fault } from '#proto/kernel/errors.ts';
 import type { Credential } from '#proto/model/cluster.ts';
+import type { DocumentContent } from '#proto/model/document.ts';
 import type { TaskId } from '#proto/model/ids.ts';
 import type { Image, ImageRequest, Images } from '../images/images.ts';
 import type { EtcSettings } from '../runtime/etc-files.ts';
@@ -10,7 +11,7 @@ import type { ContainerNetwork, PreparedMount, RootfsMount, Runtime } from '../r
 import type { Effect, TaskWanted } from './decide.ts';
 import type { Drain } from './drain.ts';
 import { linkEnv } from './link-env.ts';
-import { etcOf, hostnameOf, joinNetwork, linksOf, type TaskNetworkParts } from './task-network.ts';
+import { type Asked, etcOf, hostnameOf, joinNetwork, linksOf, type TaskNetworkParts } from './task-network.ts';
 
 /** What the effects done so far have left for those that follow. */
 export interface Progress {
@@ -34,7 +35,7 @@ export interface StepInput {
 /** Each resolves to what it adds to the progress, or rejects with a Fault. */
 export type Steps = { readonly [E in Effect]: (input: StepInput) => Promise<Progress> };
 
-/** Volumes, binds, tmpfs, and the files made for the container (hosts, resolv.conf, hostname). */
+/** Volumes, binds, tmpfs, configs and secrets, and the files made for the container (hosts, resolv.conf, hostname). */
 export interface Mounts {
   prepare(request: {
     readonly wanted: TaskWanted;
@@ -42,8 +43,9 @@ export interface Mounts {
     readonly rootfs: readonly RootfsMount[];
     /** For the files that are made; or the task whose network it has. */
     readonly etc: EtcSettings | { readonly of: TaskId };
+    readonly contents: readonly DocumentContent[];
   }): Promise<readonly PreparedMount[]>;
-  /** Drops what belongs to the task alone: anonymous volumes, made files. Nothing where there is none. */
+  /** Drops what belongs to the task alone: anonymous volumes, configs and secrets, made files. Nothing where there is none. */
   release(task: TaskId): Promise<void>;
   /** Tasks of which something is here. */
   held(): Promise<readonly TaskId[]>;
@@ -54,6 +56,8 @@ export interface StepParts extends TaskNetworkParts {
   readonly runtime: Runtime;
   readonly mounts: Mounts;
   readonly credential: (image: string) => Credential | undefined;
+  /** Of all configs and secrets that the task needs: waits until they have come. */
+  readonly contents: (asked: Asked) => Promise<readonly DocumentContent[]>;
   /** Where conmon writes the task's log. */
   readonly logPath: (task: TaskId) => string;
   /** Resolves when this node sends to no task that the newest set no longer names as serving. */
@@ -87,6 +91,7 @@ export function stepTable(parts: StepParts): Steps {
         image: input.got.image!,
         rootfs: input.got.rootfs!,
         etc: await etcOf(parts, input),
+        contents: await parts.contents(input),
       }),
     }),
     'attach-network': async (input) => ({ network: await joinNetwork(parts, input) }),

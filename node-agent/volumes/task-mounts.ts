@@ -1,11 +1,13 @@
-/** All that is mounted into one task's container: its volumes, and the files made for it. */
+/** All that is mounted into one task's container: its volumes, its configs and secrets, and the files made for it. */
 import { existsSync, readdirSync } from 'node:fs';
 import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { TaskAssignment } from '#proto/model/assignment.ts';
+import type { DocumentContent } from '#proto/model/document.ts';
 import { isId, type TaskId } from '#proto/model/ids.ts';
 import { type EtcSettings, etcMounts, writeEtcFiles } from '../runtime/etc-files.ts';
 import type { ImageConfig, PreparedMount, RootfsMount } from '../runtime/runtime.ts';
+import type { TaskDocuments } from './task-documents.ts';
 import type { Volumes } from './volumes.ts';
 
 export interface TaskMountsRequest {
@@ -14,6 +16,8 @@ export interface TaskMountsRequest {
   readonly rootfs: readonly RootfsMount[];
   /** For the files that are made; or the task whose network it has: it has that one's files too. */
   readonly etc: EtcSettings | { readonly of: TaskId };
+  /** Of the configs and secrets that its template names, all of them. */
+  readonly contents: readonly DocumentContent[];
 }
 
 export interface TaskMounts {
@@ -26,10 +30,14 @@ export interface TaskMounts {
 }
 
 /** `data`: the agent's directory; `task-files/` is made in it. */
-export function taskMounts(parts: { readonly data: string; readonly volumes: Volumes }): TaskMounts {
+export function taskMounts(parts: {
+  readonly data: string;
+  readonly volumes: Volumes;
+  readonly documents: TaskDocuments;
+}): TaskMounts {
   const files = join(parts.data, 'task-files');
   return {
-    async prepare({ wanted, image, rootfs, etc }) {
+    async prepare({ wanted, image, rootfs, etc, contents }) {
       const { task, template } = wanted;
       const volumes = await parts.volumes.prepare({
         task: task.id,
@@ -40,17 +48,20 @@ export function taskMounts(parts: { readonly data: string; readonly volumes: Vol
       });
       const made =
         'of' in etc ? etcMounts(join(files, etc.of)) : writeEtcFiles(join(files, task.id), etc, template.container);
+      const documents = parts.documents.prepare(task.id, template.documents, contents);
+      const asked = [...volumes, ...documents];
       // What the user mounts there goes before what would be made.
-      const taken = new Set(volumes.map(({ target }) => target));
-      return [...made.filter(({ target }) => !taken.has(target)), ...volumes];
+      const taken = new Set(asked.map(({ target }) => target));
+      return [...made.filter(({ target }) => !taken.has(target)), ...asked];
     },
     async release(task) {
       if (isId(task)) await rm(join(files, task), { recursive: true, force: true });
+      parts.documents.release(task);
       await parts.volumes.release(task);
     },
     async held() {
       const here = existsSync(files) ? (readdirSync(files).filter(isId) as TaskId[]) : [];
-      return [...new Set([...here, ...(await parts.volumes.held())])];
+      return [...new Set([...here, ...parts.documents.held(), ...(await parts.volumes.held())])];
     },
   };
 }

@@ -1,5 +1,6 @@
 /** What one node should hold at one revision: a keyed set, sent in full first and then by increments. */
 import type { Credential } from './cluster.ts';
+import { contentKey, type DocumentContent } from './document.ts';
 import type { NodeId, ServiceId, TaskId } from './ids.ts';
 import type { AllowFrom, ClusterNetwork, TaskAddress } from './network.ts';
 import type { Port, TaskTemplate } from './service.ts';
@@ -89,9 +90,10 @@ export type AssignmentItem =
   | ({ readonly kind: 'endpoint' } & Endpoint)
   | ({ readonly kind: 'peer' } & Peer)
   | ({ readonly kind: 'network' } & ClusterNetwork)
-  | ({ readonly kind: 'credential' } & Credential);
+  | ({ readonly kind: 'credential' } & Credential)
+  | ({ readonly kind: 'content' } & DocumentContent);
 
-/** The item's place in the set: `task/ID`, `endpoint/ID`, `peer/ID`, `network/NAME`, `credential/REGISTRY`. */
+/** The item's place in the set: `task/ID`, `endpoint/ID`, `peer/ID`, `network/NAME`, `credential/REGISTRY`, `content/TYPE/NAME/VERSION`. */
 export function assignmentKey(item: AssignmentItem): string {
   switch (item.kind) {
     case 'task':
@@ -104,5 +106,7 @@ export function assignmentKey(item: AssignmentItem): string {
       return `network/${item.spec.name}`;
     case 'credential':
       return `credential/${item.registry}`;
+    case 'content':
+      return `content/${contentKey(item)}`;
   }
 }

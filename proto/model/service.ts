@@ -1,4 +1,5 @@
 /** What the user wants: a service, its template, and the revisions of that template. Field contracts: proto/gantry/v1/types.proto. */
+import type { DocumentMount } from './document.ts';
 import type { ServiceId } from './ids.ts';
 import type { AllowFrom, Bandwidth, Link, NetworkAttachment, NetworkMode } from './network.ts';
 import { noResources, type Resources } from './resources.ts';
@@ -83,6 +84,8 @@ export interface TaskTemplate {
   readonly networks: readonly NetworkAttachment[];
   readonly networkMode: NetworkMode;
   readonly bandwidth: Bandwidth;
+  /** Configs and secrets, as files. */
+  readonly documents: readonly DocumentMount[];
 }
 
 export interface RestartPolicy {
@@ -227,6 +230,7 @@ export function taskTemplate(container: ContainerSpec, fields: Partial<TaskTempl
     networks: [],
     networkMode: '',
     bandwidth: defaults.bandwidth,
+    documents: [],
     ...fields,
   };
 }

@@ -5,6 +5,8 @@ import { Fault } from '../kernel/errors.ts';
 import type { AssignmentItem, Backend, Endpoint, Peer, TaskAssignment } from './assignment.ts';
 import { assignmentKey } from './assignment.ts';
 import type { ClusterConfig } from './cluster.ts';
+import { Concealed } from './concealed.ts';
+import { type DocumentMount, type DocumentRef, documentTypes } from './document.ts';
 import { nodeId, serviceId, taskId } from './ids.ts';
 import type { ClusterNetwork, NetworkMode, NetworkSpec } from './network.ts';
 import type { Node } from './node.ts';
@@ -66,7 +68,17 @@ export function templateFromWire(template: types.TaskTemplate): TaskTemplate {
     networks: template.networks,
     networkMode: networkModeFromWire(template.networkMode),
     bandwidth: template.bandwidth ?? defaults.bandwidth,
+    documents: template.documents.map(documentMountFromWire),
   };
+}
+
+function documentMountFromWire(mount: types.DocumentMount): DocumentMount {
+  const { target, uid, gid, mode } = mount;
+  return { ...documentRefFromWire(mount), target, uid, gid, mode };
+}
+
+function documentRefFromWire({ type, name, version }: Wire<DocumentRef>): DocumentRef {
+  return { type: oneOf('document.type', documentTypes, type), name, version };
 }
 
 function networkModeFromWire(mode: string): NetworkMode {
@@ -240,6 +252,8 @@ export function assignmentFromWire(assignment: agent.Assignment): AssignmentItem
       const { registry, username, password } = item.value;
       return { kind: 'credential', registry, username, password };
     }
+    case 'content':
+      return { kind: 'content', ...documentRefFromWire(item.value), data: new Concealed(item.value.data) };
     default:
       return undefined;
   }
@@ -258,5 +272,9 @@ export function assignmentToWire(item: AssignmentItem): agent.Assignment {
       return { key, item: { $case: 'network', value: toWire<ClusterNetwork>(item) } };
     case 'credential':
       return { key, item: { $case: 'credential', value: { ...item } } };
+    case 'content': {
+      const { type, name, version, data } = item;
+      return { key, item: { $case: 'content', value: { type, name, version, data: data.reveal() as Buffer } } };
+    }
   }
 }

@@ -7,6 +7,7 @@ import type { MemoryStore } from '#control-plane/store/memory-store.ts';
 import type { Store } from '#control-plane/store/store.ts';
 import { Fault } from '#proto/kernel/errors.ts';
 import { type Random, seededRandom } from '#proto/kernel/random.ts';
+import { testSeal } from '#test/support/test-seal.ts';
 import { Process } from './process.ts';
 import type { World } from './world.ts';
 
@@ -81,6 +82,7 @@ export class Replica {
       log,
       replica: this.name,
       unseal: (credential) => credential,
+      openContent: (content) => testSeal.open(content),
     });
     network.listen(this.address, { machine: this.name, process, dispatch });
     const { liveness } = dispatch;

@@ -33,6 +33,7 @@ import { aCluster, aNode, aRevision, aService, aTask, aTemplate } from './builde
 import { FakeImages, type FakeRegistry, fakeRegistry } from './fake-images.ts';
 import { FakeNetwork } from './fake-network.ts';
 import { MemoryNetwork } from './memory-transport.ts';
+import { testSeal } from './test-seal.ts';
 
 /** Containers of one machine, in memory: they outlive agents, as real ones do, until `reboot`. */
 export class LabRuntime implements Runtime {
@@ -125,7 +126,18 @@ export class LabRuntime implements Runtime {
   async close(): Promise<void> {}
 }
 
-const noMounts: Mounts = { prepare: async () => [], release: async () => {}, held: async () => [] };
+/** Mounts nothing, and remembers what was asked for. */
+class LabMounts implements Mounts {
+  readonly requests: Parameters<Mounts['prepare']>[0][] = [];
+  async prepare(request: Parameters<Mounts['prepare']>[0]): Promise<readonly []> {
+    this.requests.push(request);
+    return [];
+  }
+  async release(): Promise<void> {}
+  async held(): Promise<readonly []> {
+    return [];
+  }
+}
 
 /** The journal's lines, kept as a disk would keep them. */
 export class LabDisk implements JournalFile {
@@ -149,6 +161,7 @@ export class LabHost {
   readonly network = new FakeNetwork();
   readonly images: FakeImages;
   readonly disk = new LabDisk();
+  readonly mounts = new LabMounts();
   bootId = 'boot-1';
   /** What its agent tells of it beside what `node` says. */
   facts: Partial<Node> = {};
@@ -179,7 +192,7 @@ export class LabHost {
       runtime: this.runtime,
       images: this.images,
       network: this.network,
-      mounts: noMounts,
+      mounts: this.mounts,
       logs: { path: (task) => `/logs/${task}/current.log`, follow() {}, drop: async () => {} },
       bootId: this.bootId,
       registryOf: (image) => parseReference(image).registry,
@@ -258,6 +271,7 @@ export class AgentLab {
       log: silentLog,
       replica: name,
       unseal: (credential) => ({ ...credential, password: credential.password.replace('sealed:', '') }),
+      openContent: (content) => testSeal.open(content),
       notice: (notice) => this.notices.push(notice),
     });
     this.dispatches.push(dispatch);

@@ -1,6 +1,8 @@
 /** Valid nouns with defaults, so that a test names only what it is about. */
 
 import type { ClusterConfig } from '#proto/model/cluster.ts';
+import { Concealed } from '#proto/model/concealed.ts';
+import type { Document, DocumentMount } from '#proto/model/document.ts';
 import { nodeId, type ServiceId, serviceId, taskId } from '#proto/model/ids.ts';
 import type { ClusterNetwork, NetworkSpec } from '#proto/model/network.ts';
 import type { Node } from '#proto/model/node.ts';
@@ -16,6 +18,7 @@ import {
   taskTemplate,
 } from '#proto/model/service.ts';
 import type { Task } from '#proto/model/task.ts';
+import { testSeal } from './test-seal.ts';
 
 /** An id of the right form that shows what it was made for: `idOf('web1')`. */
 export function idOf(text: string): string {
@@ -169,4 +172,22 @@ export function aNetwork(
     ...fields,
   };
   return { spec, number: 1, createdAtMs: 0 };
+}
+
+/** A secret `name` made by hand, with this text as its only version, as it lies in the store, and a mount of it. */
+export function aSecret(name: string, text = `the text of ${name}`) {
+  const data = new Concealed(Buffer.from(text));
+  const ref = { type: 'secret', name, version: testSeal.version({ type: 'secret', name }, data) } as const;
+  const document: Document = {
+    type: ref.type,
+    name,
+    project: '',
+    labels: {},
+    version: ref.version,
+    versions: [{ version: ref.version, bytes: data.length, createdAtMs: 0 }],
+    createdAtMs: 0,
+    updatedAtMs: 0,
+  };
+  const mount: DocumentMount = { ...ref, target: `/run/secrets/${name}`, uid: 0, gid: 0, mode: 0o444 };
+  return { ref, document, content: testSeal.seal(ref, data), mount, text };
 }

@@ -17,6 +17,7 @@ import {
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { taskDocuments } from '#node-agent/volumes/task-documents.ts';
 import { taskMounts } from '#node-agent/volumes/task-mounts.ts';
 import { hostVolumes, type VolumeRequest, type Volumes } from '#node-agent/volumes/volumes.ts';
 import type { TaskId } from '#proto/model/ids.ts';
@@ -243,7 +244,7 @@ describe('all that is mounted into a task', () => {
   it('is its volumes and the files made for it, but for those it brings itself', async () => {
     const hosts = join(directory, 'hosts');
     writeFileSync(hosts, '');
-    const mounts = taskMounts({ data, volumes });
+    const mounts = taskMounts({ data, volumes, documents: taskDocuments(join(directory, 'run')) });
     const id = newTaskId();
     used.push(id);
     const container = containerSpec('web', {
@@ -266,6 +267,7 @@ describe('all that is mounted into a task', () => {
         search: ['shop.test'],
         links: [],
       },
+      contents: [],
     });
     expect(made.map(({ target }) => target)).toEqual([
       '/etc/hostname',
@@ -282,6 +284,7 @@ describe('all that is mounted into a task', () => {
       image: { config: emptyImage },
       rootfs: [{ type: 'bind', source: image, options: ['rbind'] }],
       etc: { of: id },
+      contents: [],
     });
     expect(shared.map(({ source }) => source)).toEqual(expect.arrayContaining([made[0]!.source, made[1]!.source]));
     expect(await mounts.held()).toEqual([id]);

@@ -40,14 +40,27 @@ const parts = (purge: boolean, deleted: string[] = []) => ({
       deleted.push(`layer ${id}`);
     },
   },
+  documents: {
+    held: () => [b],
+    release(id: string) {
+      deleted.push(`documents ${id}`);
+    },
+  },
   resetNetwork: async () => ['link gantry0'],
 });
 
 it('goes on where one thing cannot be removed, and says so', async () => {
   const deleted: string[] = [];
   const { removed, failed } = await resetNode(parts(false, deleted));
-  expect(deleted).toEqual([b, `layer ${b}`]);
-  expect(removed).toEqual([`container ${b}`, `layer of ${b}`, 'link gantry0', join(run, 'netns'), join(run, 'oci')]);
+  expect(deleted).toEqual([b, `documents ${b}`, `layer ${b}`]);
+  expect(removed).toEqual([
+    `container ${b}`,
+    `configs and secrets of ${b}`,
+    `layer of ${b}`,
+    'link gantry0',
+    join(run, 'netns'),
+    join(run, 'oci'),
+  ]);
   expect(failed).toEqual([`container ${a}: it does not end`]);
 });
 

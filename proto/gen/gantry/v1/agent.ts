@@ -191,7 +191,7 @@ export interface AssignmentSet {
 }
 
 export interface Assignment {
-  /** task/ID, endpoint/SERVICE-ID, peer/NODE-ID, network/NAME, credential/REGISTRY */
+  /** task/ID, endpoint/SERVICE-ID, peer/NODE-ID, network/NAME, credential/REGISTRY, content/TYPE/NAME/VERSION */
   key: string;
   item:
     | { $case: "task"; value: TaskAssignment }
@@ -199,7 +199,18 @@ export interface Assignment {
     | { $case: "peer"; value: Peer }
     | { $case: "credential"; value: Credential }
     | { $case: "network"; value: ClusterNetwork }
+    | { $case: "content"; value: DocumentContent }
     | undefined;
+  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
+}
+
+/** Sent to nodes that have a task which needs it, before that task; never written to a disk. */
+export interface DocumentContent {
+  /** config | secret */
+  type: string;
+  name: string;
+  version: string;
+  data: Buffer;
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
@@ -2218,6 +2229,9 @@ export const Assignment: MessageFns<Assignment> = {
       case "network":
         ClusterNetwork.encode(message.item.value, writer.uint32(50).fork()).join();
         break;
+      case "content":
+        DocumentContent.encode(message.item.value, writer.uint32(82).fork()).join();
+        break;
     }
     if (message._unknownFields !== undefined) {
       for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
@@ -2291,6 +2305,14 @@ export const Assignment: MessageFns<Assignment> = {
             message.item = { $case: "network", value: ClusterNetwork.decode(reader, reader.uint32()) };
             continue;
           }
+          case 10: {
+            if (tag !== 82) {
+              break;
+            }
+
+            message.item = { $case: "content", value: DocumentContent.decode(reader, reader.uint32()) };
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -2348,7 +2370,120 @@ export const Assignment: MessageFns<Assignment> = {
         }
         break;
       }
+      case "content": {
+        if (object.item?.value !== undefined && object.item?.value !== null) {
+          message.item = { $case: "content", value: DocumentContent.fromPartial(object.item.value) };
+        }
+        break;
+      }
     }
+    return message;
+  },
+};
+
+function createBaseDocumentContent(): DocumentContent {
+  return { type: "", name: "", version: "", data: Buffer.alloc(0), _unknownFields: {} };
+}
+
+export const DocumentContent: MessageFns<DocumentContent> = {
+  encode(message: DocumentContent, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.type !== "") {
+      writer.uint32(10).string(message.type);
+    }
+    if (message.name !== "") {
+      writer.uint32(18).string(message.name);
+    }
+    if (message.version !== "") {
+      writer.uint32(26).string(message.version);
+    }
+    if (message.data.length !== 0) {
+      writer.uint32(34).bytes(message.data);
+    }
+    if (message._unknownFields !== undefined) {
+      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
+        const tag = parseInt(key, 10);
+        for (const value of values) {
+          writer.uint32(tag).raw(value);
+        }
+      }
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): DocumentContent {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseDocumentContent();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.type = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.name = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.version = reader.string();
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.data = Buffer.from(reader.bytes());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        const buf = reader.skip(tag & 7);
+
+        const list = message._unknownFields![tag];
+
+        if (list === undefined) {
+          message._unknownFields![tag] = [buf];
+        } else {
+          list.push(buf);
+        }
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<DocumentContent>, I>>(base?: I): DocumentContent {
+    return DocumentContent.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<DocumentContent>, I>>(object: I): DocumentContent {
+    const message = createBaseDocumentContent();
+    message.type = object.type ?? "";
+    message.name = object.name ?? "";
+    message.version = object.version ?? "";
+    message.data = object.data ?? Buffer.alloc(0);
     return message;
   },
 };

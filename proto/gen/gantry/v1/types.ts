@@ -212,6 +212,21 @@ export interface TaskAddress {
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
+/** A file of a task: one version of a config or secret, read-only, in memory. */
+export interface DocumentMount {
+  /** config | secret */
+  type: string;
+  /** unique among those of its type */
+  name: string;
+  version: string;
+  /** absolute path in the container */
+  target: string;
+  uid: number;
+  gid: number;
+  mode: number;
+  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
+}
+
 /** What a task is made of: a change here needs new tasks. */
 export interface TaskTemplate {
   container:
@@ -228,6 +243,7 @@ export interface TaskTemplate {
   /** empty | host | none | service:NAME */
   networkMode: string;
   bandwidth: Bandwidth | undefined;
+  documents: DocumentMount[];
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
@@ -2685,6 +2701,149 @@ export const TaskAddress: MessageFns<TaskAddress> = {
   },
 };
 
+function createBaseDocumentMount(): DocumentMount {
+  return { type: "", name: "", version: "", target: "", uid: 0, gid: 0, mode: 0, _unknownFields: {} };
+}
+
+export const DocumentMount: MessageFns<DocumentMount> = {
+  encode(message: DocumentMount, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.type !== "") {
+      writer.uint32(10).string(message.type);
+    }
+    if (message.name !== "") {
+      writer.uint32(18).string(message.name);
+    }
+    if (message.version !== "") {
+      writer.uint32(26).string(message.version);
+    }
+    if (message.target !== "") {
+      writer.uint32(34).string(message.target);
+    }
+    if (message.uid !== 0) {
+      writer.uint32(40).uint32(message.uid);
+    }
+    if (message.gid !== 0) {
+      writer.uint32(48).uint32(message.gid);
+    }
+    if (message.mode !== 0) {
+      writer.uint32(56).uint32(message.mode);
+    }
+    if (message._unknownFields !== undefined) {
+      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
+        const tag = parseInt(key, 10);
+        for (const value of values) {
+          writer.uint32(tag).raw(value);
+        }
+      }
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): DocumentMount {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseDocumentMount();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.type = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.name = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.version = reader.string();
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.target = reader.string();
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.uid = reader.uint32();
+            continue;
+          }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.gid = reader.uint32();
+            continue;
+          }
+          case 7: {
+            if (tag !== 56) {
+              break;
+            }
+
+            message.mode = reader.uint32();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        const buf = reader.skip(tag & 7);
+
+        const list = message._unknownFields![tag];
+
+        if (list === undefined) {
+          message._unknownFields![tag] = [buf];
+        } else {
+          list.push(buf);
+        }
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<DocumentMount>, I>>(base?: I): DocumentMount {
+    return DocumentMount.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<DocumentMount>, I>>(object: I): DocumentMount {
+    const message = createBaseDocumentMount();
+    message.type = object.type ?? "";
+    message.name = object.name ?? "";
+    message.version = object.version ?? "";
+    message.target = object.target ?? "";
+    message.uid = object.uid ?? 0;
+    message.gid = object.gid ?? 0;
+    message.mode = object.mode ?? 0;
+    return message;
+  },
+};
+
 function createBaseTaskTemplate(): TaskTemplate {
   return {
     container: undefined,
@@ -2694,6 +2853,7 @@ function createBaseTaskTemplate(): TaskTemplate {
     networks: [],
     networkMode: "",
     bandwidth: undefined,
+    documents: [],
     _unknownFields: {},
   };
 }
@@ -2720,6 +2880,9 @@ export const TaskTemplate: MessageFns<TaskTemplate> = {
     }
     if (message.bandwidth !== undefined) {
       Bandwidth.encode(message.bandwidth, writer.uint32(58).fork()).join();
+    }
+    for (const v of message.documents) {
+      DocumentMount.encode(v!, writer.uint32(122).fork()).join();
     }
     if (message._unknownFields !== undefined) {
       for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
@@ -2801,6 +2964,14 @@ export const TaskTemplate: MessageFns<TaskTemplate> = {
             message.bandwidth = Bandwidth.decode(reader, reader.uint32());
             continue;
           }
+          case 15: {
+            if (tag !== 122) {
+              break;
+            }
+
+            message.documents.push(DocumentMount.decode(reader, reader.uint32()));
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -2841,6 +3012,7 @@ export const TaskTemplate: MessageFns<TaskTemplate> = {
     message.bandwidth = (object.bandwidth !== undefined && object.bandwidth !== null)
       ? Bandwidth.fromPartial(object.bandwidth)
       : undefined;
+    message.documents = object.documents?.map((e) => DocumentMount.fromPartial(e)) || [];
     return message;
   },
 };

@@ -1,0 +1,70 @@
+/** A document: a config or a secret of Compose. Bytes under a name, in versions that never change; a spec names one version. */
+import type { Concealed } from './concealed.ts';
+import type { TaskTemplate } from './service.ts';
+
+export const documentTypes = ['config', 'secret'] as const;
+export type DocumentType = (typeof documentTypes)[number];
+
+/** One content of one document. */
+export interface DocumentRef {
+  readonly type: DocumentType;
+  /** Unique in the cluster among those of its type: `PROJECT_KEY`, or what `name:` says. */
+  readonly name: string;
+  /** Follows from the content, under a key: the same content is the same version, and says nothing of it to who has no key. */
+  readonly version: string;
+}
+
+/** A file of a task: read-only, in memory. */
+export interface DocumentMount extends DocumentRef {
+  /** Absolute path in the container. */
+  readonly target: string;
+  readonly uid: number;
+  readonly gid: number;
+  readonly mode: number;
+}
+
+export interface DocumentVersion {
+  readonly version: string;
+  readonly bytes: number;
+  readonly createdAtMs: number;
+}
+
+/** What is known of a document without opening it. */
+export interface Document {
+  readonly type: DocumentType;
+  readonly name: string;
+  /** Whose Compose file declares it: it goes with its last use. Empty: made by hand, and nobody's to remove but by hand. */
+  readonly project: string;
+  readonly labels: Readonly<Record<string, string>>;
+  /** What a spec gets that is applied now. */
+  readonly version: string;
+  /** All that are kept, the current one too: as long as something refers to them. */
+  readonly versions: readonly DocumentVersion[];
+  readonly createdAtMs: number;
+  readonly updatedAtMs: number;
+}
+
+/** A version's bytes at rest. */
+export interface SealedContent extends DocumentRef {
+  readonly sealed: string;
+}
+
+/** A version's bytes on their way to a node. */
+export interface DocumentContent extends DocumentRef {
+  readonly data: Concealed;
+}
+
+/** `secret/NAME`: no name holds a slash. */
+export function documentKey({ type, name }: Pick<DocumentRef, 'type' | 'name'>): string {
+  return `${type}/${name}`;
+}
+
+/** `secret/NAME/VERSION` */
+export function contentKey(ref: DocumentRef): string {
+  return `${documentKey(ref)}/${ref.version}`;
+}
+
+/** The contents that tasks of a template need, each once, by key. */
+export function contentsOf({ documents }: TaskTemplate): ReadonlyMap<string, DocumentRef> {
+  return new Map(documents.map((mount) => [contentKey(mount), mount]));
+}
