@@ -20,6 +20,7 @@ import type { Snapshot } from '#control-plane/store/snapshot.ts';
 import type { ApplyRequest, ApplyResponse, PlannedChange, PlannedNetwork } from '#proto/gen/gantry/v1/operator.ts';
 import { isFault } from '#proto/kernel/errors.ts';
 import { qualifiedName } from '#proto/model/ids.ts';
+import { isPerNode } from '#proto/model/job.ts';
 import type { Port, Service, ServiceSpec } from '#proto/model/service.ts';
 import { nameOfService } from './names.ts';
 import { commitWish, type OperatorParts, wishContext } from './parts.ts';
@@ -273,10 +274,7 @@ function portOwner(
       if (
         port.published === wanted.published &&
         port.protocol === wanted.protocol &&
-        (port.mode === 'ingress' ||
-          wanted.mode === 'ingress' ||
-          service.spec.mode === 'global' ||
-          spec.mode === 'global')
+        (port.mode === 'ingress' || wanted.mode === 'ingress' || isPerNode(service.spec) || isPerNode(spec))
       )
         return service;
   }

@@ -7,6 +7,7 @@ import { isLasting } from '#control-plane/scheduler/place.ts';
 import type { Snapshot } from '#control-plane/store/snapshot.ts';
 import type { ServiceProgress } from '#proto/gen/gantry/v1/operator.ts';
 import { type ServiceId, type TaskId, taskName } from '#proto/model/ids.ts';
+import { isPerNode } from '#proto/model/job.ts';
 import type { Service } from '#proto/model/service.ts';
 import { isActive, isTerminal, occupiesNode, type Task } from '#proto/model/task.ts';
 import { nameOfService } from './names.ts';
@@ -151,7 +152,7 @@ function stuckTooLong(
 function isRefused(snapshot: Snapshot, service: Service, task: Task): boolean {
   const { spec } = service;
   const template = snapshot.revisionOf(service.id, task.revision)?.template ?? spec.template;
-  const only = [...snapshot.all('node')].find(({ name }) => spec.mode === 'global' && name === task.nodeName)?.id;
+  const only = [...snapshot.all('node')].find(({ name }) => isPerNode(spec) && name === task.nodeName)?.id;
   return isLasting(Ledger.of(snapshot), requestOf(service.id, spec, template, { only }));
 }
 

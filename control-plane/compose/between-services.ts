@@ -1,4 +1,5 @@
 /** What services of one file say of each other, and want of what only one can have. */
+import { isPerNode } from '#proto/model/job.ts';
 import { sharedNetworkOf } from '#proto/model/network.ts';
 import { sharedNetworkProblem } from '#proto/model/validate.ts';
 import { type Findings, refuse, suggestion } from './diagnostic.ts';
@@ -54,7 +55,7 @@ export function refuseSharedPorts(services: readonly (ResolvedService | undefine
       const key = `${value.published}/${value.protocol}`;
       const owner = owners.get(key);
       const { path } = service!.place;
-      const everywhere = value.mode === 'ingress' || service!.spec.mode === 'global';
+      const everywhere = value.mode === 'ingress' || isPerNode(service!.spec);
       if (!owner) owners.set(key, { path, everywhere });
       else if (owner.path === path || owner.everywhere || everywhere)
         refuse(findings, place, `port ${key} is already published by ${owner.path}`, 'publish another port');

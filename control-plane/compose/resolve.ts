@@ -358,6 +358,8 @@ function finish(
     allowFrom: draft.allowFrom && ({ services: draft.allowFrom.map(({ value }) => value) } satisfies AllowFrom),
     sticky: draft.sticky ?? '',
     volumeLoss: draft.volumeLoss?.value ?? 'wait',
+    maxConcurrent: 0,
+    schedule: undefined,
   };
   for (const { field, message, remedy } of specProblems(spec)) refuse(findings, placeOf(draft, field), message, remedy);
   if (findings.errors.length > before) return undefined;

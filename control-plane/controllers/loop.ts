@@ -13,6 +13,7 @@ import { newId, type Random } from '#proto/kernel/random.ts';
 import { backoffMs } from '#proto/kernel/retry.ts';
 import type { Scope } from '#proto/kernel/scope.ts';
 import { type NodeId, qualifiedName, type ServiceId } from '#proto/model/ids.ts';
+import { isPerNode } from '#proto/model/job.ts';
 import type { Node } from '#proto/model/node.ts';
 import type { Service } from '#proto/model/service.ts';
 import { occupiesNode, type Task } from '#proto/model/task.ts';
@@ -84,7 +85,7 @@ class Controllers {
     this.#wakes = new Wakes(parts.clock, (id) => this.#mark(id));
     for (const service of parts.store.snapshot.all('service')) {
       this.#dirty.add(service.id);
-      if (service.spec.mode === 'global') this.#global.add(service.id);
+      if (isPerNode(service.spec)) this.#global.add(service.id);
       this.#setBeside(undefined, service);
     }
   }
@@ -167,7 +168,7 @@ class Controllers {
     this.#setBeside(before, after);
     if (after) {
       this.#dirty.add(id);
-      if (after.spec.mode === 'global') this.#global.add(id);
+      if (isPerNode(after.spec)) this.#global.add(id);
       return;
     }
     this.#dirty.delete(id);

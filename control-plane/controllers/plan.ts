@@ -9,6 +9,7 @@ import type { Applied, Change, Table } from '#control-plane/store/records.ts';
 import { keyOf, LiveSnapshot, type Snapshot } from '#control-plane/store/snapshot.ts';
 import { describe, isFault } from '#proto/kernel/errors.ts';
 import { type NodeId, type ServiceId, taskName } from '#proto/model/ids.ts';
+import { isPerNode } from '#proto/model/job.ts';
 import { isActive, isTerminal, type Task } from '#proto/model/task.ts';
 
 /** As `PlannedTask` of the operator's protocol. */
@@ -46,7 +47,7 @@ export function explainTask(snapshot: Snapshot, task: Task): Explanation {
   const ledger = Ledger.of(snapshot);
   ledger.setTask(task.id, undefined);
   try {
-    const only = service.spec.mode === 'global' ? onlyNode(snapshot, task) : undefined;
+    const only = isPerNode(service.spec) ? onlyNode(snapshot, task) : undefined;
     const others = [...snapshot.tasksOfService(service.id)].filter((other) => other.id !== task.id);
     const staying = stayingOf(others, task.revision);
     const request = requestOf(service.id, service.spec, revision.template, { only, staying });

@@ -6,6 +6,7 @@ import type { Change, Table, Tables } from '#control-plane/store/records.ts';
 import { revisionKey, type Snapshot } from '#control-plane/store/snapshot.ts';
 import { describe, isFault } from '#proto/kernel/errors.ts';
 import { type NodeId, type ServiceId, type TaskId, taskId } from '#proto/model/ids.ts';
+import { isPerNode } from '#proto/model/job.ts';
 import { sharedNetworkOf } from '#proto/model/network.ts';
 import type { Node } from '#proto/model/node.ts';
 import { noResources } from '#proto/model/resources.ts';
@@ -107,7 +108,7 @@ class ServiceDecision {
 
   #seats(): Map<string, Seat> {
     const ids = new Map<string, NodeId>();
-    if (this.#service.spec.mode === 'global') {
+    if (isPerNode(this.#service.spec)) {
       for (const node of this.#context.snapshot.all('node')) ids.set(node.name, node.id);
     }
     return seatsOf(this.#tasks.values(), this.#service.spec.mode, (name) => ids.get(name) ?? '');
@@ -235,6 +236,7 @@ class ServiceDecision {
       imageDigest: record?.imageDigest ?? '',
       hostPorts: hostPortsOf(spec),
       reservations: record?.template.reservations ?? noResources,
+      iteration: seat.iteration ?? 0,
     };
   }
 
@@ -253,7 +255,7 @@ class ServiceDecision {
 
   /** Tasks of one key are placed together; those that must go to one node each have their own. */
   #seatKeyOf(task: Task): string {
-    if (this.#service.spec.mode === 'global') return task.nodeName;
+    if (isPerNode(this.#service.spec)) return task.nodeName;
     const mode = this.#templateOf(task)?.networkMode ?? '';
     return sharedNetworkOf(mode) === undefined ? '' : String(task.slot);
   }
@@ -328,8 +330,9 @@ class ServiceDecision {
     if (!record) return `revision ${task.revision} of its service is not there`;
     const owner = networkOwner(snapshot, spec.project, record.template.networkMode, task);
     if (typeof owner === 'string') return owner;
-    const only = spec.mode === 'global' ? this.#nodeIdOf(task.nodeName) : (owner?.nodeId as NodeId | undefined);
-    if (spec.mode === 'global' && only === undefined) return `node ${task.nodeName} is gone`;
+    const perNode = isPerNode(spec);
+    const only = perNode ? this.#nodeIdOf(task.nodeName) : (owner?.nodeId as NodeId | undefined);
+    if (perNode && only === undefined) return `node ${task.nodeName} is gone`;
     try {
       const staying = stayingOf(this.#tasks.values(), task.revision);
       return requestOf(id, spec, record.template, { only, shunned: this.#shunned(), staying });

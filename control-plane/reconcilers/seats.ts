@@ -1,5 +1,7 @@
 /** A service's tasks by the seat they fill: a slot of a replicated service, or a node of a global one. */
 import type { NodeId } from '#proto/model/ids.ts';
+import { isPerNode } from '#proto/model/job.ts';
+import type { ServiceSpec } from '#proto/model/service.ts';
 import { isActive, isTerminal, type Task } from '#proto/model/task.ts';
 
 export interface Seat {
@@ -10,6 +12,8 @@ export interface Seat {
   readonly nodeName: string;
   /** All of them, oldest first. */
   readonly tasks: readonly Task[];
+  /** Of a job: the iteration that its tasks belong to. */
+  readonly iteration?: number;
 }
 
 /** What a reconciler wants done, and why. Every `why` lands in `task.why`. */
@@ -46,18 +50,19 @@ export function oldestFirst(a: Task, b: Task): number {
 /** Seats that hold a task, or did; `tasks` in any order. `nodeIdOf` finds the node that a global task waits for. */
 export function seatsOf(
   tasks: Iterable<Task>,
-  mode: 'replicated' | 'global',
+  mode: ServiceSpec['mode'],
   nodeIdOf: (nodeName: string) => NodeId | '',
 ): Map<string, Seat> {
+  const perNode = isPerNode({ mode });
   const seats = new Map<string, Seat & { readonly tasks: Task[] }>();
   for (const task of tasks) {
-    const nodeId = mode === 'global' ? task.nodeId || nodeIdOf(task.nodeName) : '';
-    const key = mode === 'global' ? nodeId || task.nodeName : String(task.slot);
+    const nodeId = perNode ? task.nodeId || nodeIdOf(task.nodeName) : '';
+    const key = perNode ? nodeId || task.nodeName : String(task.slot);
     const seat = seats.get(key);
     if (seat) seat.tasks.push(task);
     else {
-      const nodeName = mode === 'global' ? task.nodeName : '';
-      seats.set(key, { slot: mode === 'global' ? 0 : task.slot, nodeId, nodeName, tasks: [task] });
+      const nodeName = perNode ? task.nodeName : '';
+      seats.set(key, { slot: perNode ? 0 : task.slot, nodeId, nodeName, tasks: [task] });
     }
   }
   for (const seat of seats.values()) seat.tasks.sort(oldestFirst);

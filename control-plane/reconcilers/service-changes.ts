@@ -33,6 +33,7 @@ export function createService(context: WishContext, spec: ServiceSpec): Change[]
     previous: undefined,
     previousRevision: 0,
     removing: false,
+    job: undefined,
   };
   return [put(context, 'service', id, service), putRevision(context, service, 1, '')];
 }

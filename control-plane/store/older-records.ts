@@ -6,7 +6,7 @@ import type { Task } from '#proto/model/task.ts';
 import type { Table, Tables } from './records.ts';
 
 /** To add a field that records of today may lack, add it to its table here. */
-const task = { addresses: [] } satisfies Partial<Task>;
+const task = { addresses: [], iteration: 0 } satisfies Partial<Task>;
 const container = { drainMs: defaults.drainMs, links: [] } satisfies Partial<TaskTemplate['container']>;
 /** On no network: until it is applied again, which puts it on its project's, nobody may call it by one. */
 const template = {
@@ -15,7 +15,7 @@ const template = {
   bandwidth: defaults.bandwidth,
   documents: [],
 } satisfies Partial<TaskTemplate>;
-const spec = { sticky: '' } satisfies Partial<ServiceSpec>;
+const spec = { sticky: '', maxConcurrent: 0 } satisfies Partial<ServiceSpec>;
 const node = {
   pinnedSubnet: '',
   link: '',

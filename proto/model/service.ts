@@ -1,6 +1,7 @@
 /** What the user wants: a service, its template, and the revisions of that template. Field contracts: proto/gantry/v1/types.proto. */
 import type { DocumentMount } from './document.ts';
 import type { ServiceId } from './ids.ts';
+import type { Job, Schedule } from './job.ts';
 import type { AllowFrom, Bandwidth, Link, NetworkAttachment, NetworkMode } from './network.ts';
 import { noResources, type Resources } from './resources.ts';
 
@@ -115,7 +116,8 @@ export interface ServiceSpec {
   readonly project: string;
   readonly name: string;
   readonly labels: Readonly<Record<string, string>>;
-  readonly mode: 'replicated' | 'global';
+  readonly mode: 'replicated' | 'global' | 'replicated-job' | 'global-job';
+  /** Of a job: how many have to complete. */
   readonly replicas: number;
   readonly template: TaskTemplate;
   readonly ports: readonly Port[];
@@ -131,6 +133,10 @@ export interface ServiceSpec {
   readonly sticky: '' | 'client';
   /** When the node that has its named volumes is lost: wait for it, or begin elsewhere with empty ones. */
   readonly volumeLoss: 'wait' | 'recreate';
+  /** Of a job: tasks at once (Compose: `x-max-concurrent`); 0: all. */
+  readonly maxConcurrent: number;
+  /** undefined: a job that runs when it is applied or asked for. */
+  readonly schedule: Schedule | undefined;
 }
 
 export interface Rollout {
@@ -151,6 +157,7 @@ export interface Service {
   readonly previous: ServiceSpec | undefined;
   readonly previousRevision: number;
   readonly removing: boolean;
+  readonly job: Job | undefined;
 }
 
 /** One immutable version of a service's template, named by (serviceId, number). */

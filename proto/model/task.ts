@@ -66,6 +66,8 @@ export interface Task {
   readonly imageDigest: string;
   readonly hostPorts: readonly Port[];
   readonly reservations: Resources;
+  /** Of a job: which of its iterations it belongs to; else 0. */
+  readonly iteration: number;
 }
 
 /** What an agent says of a task. */

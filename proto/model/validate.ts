@@ -1,5 +1,6 @@
 /** The limits of names, numbers and sizes, checked in one place for every door that takes a spec. */
 import { namePattern } from './ids.ts';
+import { isPerNode } from './job.ts';
 import { type NetworkSpec, sharedNetworkOf } from './network.ts';
 import type { ServiceSpec } from './service.ts';
 
@@ -183,7 +184,7 @@ function networkSettingProblems(
     refuse('networks', `${networks.length} networks are too many`, `at most ${limits.networksOfService} fit`);
   if (container.drainMs > limits.drainMs) refuse('x-drain', 'so long a drain is not allowed', 'at most 1h');
   const fixed = networks.find(({ ipv4Address }) => ipv4Address !== '');
-  if (fixed && (spec.mode === 'global' || spec.replicas > 1))
+  if (fixed && (isPerNode(spec) || spec.replicas > 1))
     refuse(
       'networks',
       `only one task can have the address ${fixed.ipv4Address}`,

@@ -1,5 +1,6 @@
 /** Where the data of a named volume is: a local volume lives on one node, and what mounts it runs there. */
 import type { NodeId } from './ids.ts';
+import { isPerNode } from './job.ts';
 import type { ServiceSpec, TaskTemplate } from './service.ts';
 
 export interface Volume {
@@ -11,11 +12,11 @@ export interface Volume {
 }
 
 /**
- * The named volumes that bind a service's tasks to a node, each once. None of a global service's: it has one of its own on
+ * The named volumes that bind a service's tasks to a node, each once. None of a global service's or job's: it has one of its own on
  * every node. Anonymous ones belong to their task.
  */
 export function pinnedVolumes(mode: ServiceSpec['mode'], template: TaskTemplate): readonly string[] {
-  if (mode === 'global') return [];
+  if (isPerNode({ mode })) return [];
   const names = template.container.mounts.flatMap(({ type, source }) =>
     type === 'volume' && source !== '' ? [source] : [],
   );

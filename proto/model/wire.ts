@@ -135,6 +135,7 @@ export function taskFromWire(task: types.Task): Task {
     imageDigest: task.imageDigest,
     hostPorts: task.hostPorts.map(portFromWire),
     reservations: task.reservations ?? noResources,
+    iteration: task.iteration,
   };
 }
 

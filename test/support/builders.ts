@@ -81,6 +81,8 @@ export function aSpec(name: string, fields: Partial<ServiceSpec> = {}): ServiceS
     allowFrom: undefined,
     sticky: '',
     volumeLoss: 'wait',
+    maxConcurrent: 0,
+    schedule: undefined,
     ...fields,
   };
 }
@@ -97,6 +99,7 @@ export function aService(name: string, spec: Partial<ServiceSpec> = {}, fields: 
     previous: undefined,
     previousRevision: 0,
     removing: false,
+    job: undefined,
     ...fields,
   };
 }
@@ -135,6 +138,7 @@ export function aTask(name: string, fields: Partial<Task> = {}): Task {
     imageDigest: '',
     hostPorts: [],
     reservations: noResources,
+    iteration: 0,
     ...fields,
   };
 }

@@ -33,6 +33,7 @@ export function aTask(fields: Partial<Task> = {}): Task {
     imageDigest: `sha256:${'a'.repeat(64)}`,
     hostPorts: [],
     reservations: { cpuMillis: 100, memoryBytes: 1_000_000, pids: 0 },
+    iteration: 0,
     ...fields,
   };
 }
@@ -57,6 +58,8 @@ export function aService(fields: Partial<Service> = {}): Service {
       allowFrom: undefined,
       sticky: '',
       volumeLoss: 'wait',
+      maxConcurrent: 0,
+      schedule: undefined,
     },
     revision: 1,
     vip: '',
@@ -66,6 +69,7 @@ export function aService(fields: Partial<Service> = {}): Service {
     previous: undefined,
     previousRevision: 0,
     removing: false,
+    job: undefined,
     ...fields,
   };
   return JSON.parse(JSON.stringify(service)) as Service;

@@ -287,8 +287,9 @@ export interface ServiceSpec {
   project: string;
   name: string;
   labels: { [key: string]: string };
-  /** replicated | global */
+  /** replicated | global | replicated-job | global-job */
   mode: string;
+  /** of a job: tasks that have to complete */
   replicas: number;
   template: TaskTemplate | undefined;
   ports: Port[];
@@ -308,12 +309,71 @@ export interface ServiceSpec {
     | undefined;
   /** empty | client */
   sticky: string;
+  /** of a job: tasks at once; 0: all */
+  maxConcurrent: number;
+  /** absent: a job runs when it is applied or asked for */
+  schedule: Schedule | undefined;
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface ServiceSpec_LabelsEntry {
   key: string;
   value: string;
+  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
+}
+
+/** When a job runs by itself. */
+export interface Schedule {
+  /** [SECOND] MINUTE HOUR DAY MONTH WEEKDAY, or @daily and the like */
+  cron: string;
+  /** empty: UTC */
+  timezone: string;
+  /** an instant that is due while an iteration is under way: allow | forbid (skip it) | replace */
+  overlap: string;
+  /** instants that nobody saw: none | last | all (at most the last 100) */
+  catchUp: string;
+  /** an instant may begin so late, no later; 0: any time */
+  startingDeadlineMs: number;
+  /** ended iterations that are remembered */
+  keepSucceeded: number;
+  keepFailed: number;
+  suspend: boolean;
+  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
+}
+
+/** One go at all of a job's completions. */
+export interface Iteration {
+  /** from 1 */
+  number: number;
+  revision: number;
+  /** the instant of the schedule; 0: it was asked for */
+  dueAtMs: number;
+  startedAtMs: number;
+  /** 0 while it runs */
+  finishedAtMs: number;
+  /** running | complete | failed | replaced | skipped */
+  state: string;
+  /** 0: one on every node that fits */
+  completions: number;
+  /** counted when it ends */
+  completed: number;
+  failed: number;
+  /** of the last task that failed for good */
+  exitCode: number;
+  message: string;
+  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
+}
+
+/** What is known of a job beside its spec. */
+export interface Job {
+  /** number of the newest */
+  iteration: number;
+  /** every instant up to this one has had its iteration, or will have none */
+  decidedUntilMs: number;
+  /** by the operator */
+  suspended: boolean;
+  /** oldest first: those under way, and some that have ended */
+  iterations: Iteration[];
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
@@ -352,6 +412,8 @@ export interface Service {
   previousRevision: number;
   /** its tasks are being stopped; gone when the last one is */
   removing: boolean;
+  /** of a job */
+  job: Job | undefined;
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
@@ -410,6 +472,8 @@ export interface Task {
     | undefined;
   /** beside the primary one */
   addresses: TaskAddress[];
+  /** of a job, from 1 */
+  iteration: number;
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
@@ -3387,6 +3451,8 @@ function createBaseServiceSpec(): ServiceSpec {
     volumeLoss: "",
     allowFrom: undefined,
     sticky: "",
+    maxConcurrent: 0,
+    schedule: undefined,
     _unknownFields: {},
   };
 }
@@ -3437,6 +3503,12 @@ export const ServiceSpec: MessageFns<ServiceSpec> = {
     }
     if (message.sticky !== "") {
       writer.uint32(122).string(message.sticky);
+    }
+    if (message.maxConcurrent !== 0) {
+      writer.uint32(280).uint32(message.maxConcurrent);
+    }
+    if (message.schedule !== undefined) {
+      Schedule.encode(message.schedule, writer.uint32(290).fork()).join();
     }
     if (message._unknownFields !== undefined) {
       for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
@@ -3585,6 +3657,22 @@ export const ServiceSpec: MessageFns<ServiceSpec> = {
             message.sticky = reader.string();
             continue;
           }
+          case 35: {
+            if (tag !== 280) {
+              break;
+            }
+
+            message.maxConcurrent = reader.uint32();
+            continue;
+          }
+          case 36: {
+            if (tag !== 290) {
+              break;
+            }
+
+            message.schedule = Schedule.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -3643,6 +3731,10 @@ export const ServiceSpec: MessageFns<ServiceSpec> = {
       ? AllowFrom.fromPartial(object.allowFrom)
       : undefined;
     message.sticky = object.sticky ?? "";
+    message.maxConcurrent = object.maxConcurrent ?? 0;
+    message.schedule = (object.schedule !== undefined && object.schedule !== null)
+      ? Schedule.fromPartial(object.schedule)
+      : undefined;
     return message;
   },
 };
@@ -3726,6 +3818,482 @@ export const ServiceSpec_LabelsEntry: MessageFns<ServiceSpec_LabelsEntry> = {
     const message = createBaseServiceSpec_LabelsEntry();
     message.key = object.key ?? "";
     message.value = object.value ?? "";
+    return message;
+  },
+};
+
+function createBaseSchedule(): Schedule {
+  return {
+    cron: "",
+    timezone: "",
+    overlap: "",
+    catchUp: "",
+    startingDeadlineMs: 0,
+    keepSucceeded: 0,
+    keepFailed: 0,
+    suspend: false,
+    _unknownFields: {},
+  };
+}
+
+export const Schedule: MessageFns<Schedule> = {
+  encode(message: Schedule, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.cron !== "") {
+      writer.uint32(10).string(message.cron);
+    }
+    if (message.timezone !== "") {
+      writer.uint32(18).string(message.timezone);
+    }
+    if (message.overlap !== "") {
+      writer.uint32(26).string(message.overlap);
+    }
+    if (message.catchUp !== "") {
+      writer.uint32(34).string(message.catchUp);
+    }
+    if (message.startingDeadlineMs !== 0) {
+      writer.uint32(40).int64(message.startingDeadlineMs);
+    }
+    if (message.keepSucceeded !== 0) {
+      writer.uint32(48).uint32(message.keepSucceeded);
+    }
+    if (message.keepFailed !== 0) {
+      writer.uint32(56).uint32(message.keepFailed);
+    }
+    if (message.suspend !== false) {
+      writer.uint32(64).bool(message.suspend);
+    }
+    if (message._unknownFields !== undefined) {
+      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
+        const tag = parseInt(key, 10);
+        for (const value of values) {
+          writer.uint32(tag).raw(value);
+        }
+      }
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Schedule {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseSchedule();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.cron = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.timezone = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.overlap = reader.string();
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.catchUp = reader.string();
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.startingDeadlineMs = longToNumber(reader.int64());
+            continue;
+          }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.keepSucceeded = reader.uint32();
+            continue;
+          }
+          case 7: {
+            if (tag !== 56) {
+              break;
+            }
+
+            message.keepFailed = reader.uint32();
+            continue;
+          }
+          case 8: {
+            if (tag !== 64) {
+              break;
+            }
+
+            message.suspend = reader.bool();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        const buf = reader.skip(tag & 7);
+
+        const list = message._unknownFields![tag];
+
+        if (list === undefined) {
+          message._unknownFields![tag] = [buf];
+        } else {
+          list.push(buf);
+        }
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<Schedule>, I>>(base?: I): Schedule {
+    return Schedule.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<Schedule>, I>>(object: I): Schedule {
+    const message = createBaseSchedule();
+    message.cron = object.cron ?? "";
+    message.timezone = object.timezone ?? "";
+    message.overlap = object.overlap ?? "";
+    message.catchUp = object.catchUp ?? "";
+    message.startingDeadlineMs = object.startingDeadlineMs ?? 0;
+    message.keepSucceeded = object.keepSucceeded ?? 0;
+    message.keepFailed = object.keepFailed ?? 0;
+    message.suspend = object.suspend ?? false;
+    return message;
+  },
+};
+
+function createBaseIteration(): Iteration {
+  return {
+    number: 0,
+    revision: 0,
+    dueAtMs: 0,
+    startedAtMs: 0,
+    finishedAtMs: 0,
+    state: "",
+    completions: 0,
+    completed: 0,
+    failed: 0,
+    exitCode: 0,
+    message: "",
+    _unknownFields: {},
+  };
+}
+
+export const Iteration: MessageFns<Iteration> = {
+  encode(message: Iteration, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.number !== 0) {
+      writer.uint32(8).uint32(message.number);
+    }
+    if (message.revision !== 0) {
+      writer.uint32(16).uint32(message.revision);
+    }
+    if (message.dueAtMs !== 0) {
+      writer.uint32(24).int64(message.dueAtMs);
+    }
+    if (message.startedAtMs !== 0) {
+      writer.uint32(32).int64(message.startedAtMs);
+    }
+    if (message.finishedAtMs !== 0) {
+      writer.uint32(40).int64(message.finishedAtMs);
+    }
+    if (message.state !== "") {
+      writer.uint32(50).string(message.state);
+    }
+    if (message.completions !== 0) {
+      writer.uint32(56).uint32(message.completions);
+    }
+    if (message.completed !== 0) {
+      writer.uint32(64).uint32(message.completed);
+    }
+    if (message.failed !== 0) {
+      writer.uint32(72).uint32(message.failed);
+    }
+    if (message.exitCode !== 0) {
+      writer.uint32(80).int32(message.exitCode);
+    }
+    if (message.message !== "") {
+      writer.uint32(90).string(message.message);
+    }
+    if (message._unknownFields !== undefined) {
+      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
+        const tag = parseInt(key, 10);
+        for (const value of values) {
+          writer.uint32(tag).raw(value);
+        }
+      }
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Iteration {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseIteration();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.number = reader.uint32();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.revision = reader.uint32();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.dueAtMs = longToNumber(reader.int64());
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.startedAtMs = longToNumber(reader.int64());
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.finishedAtMs = longToNumber(reader.int64());
+            continue;
+          }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.state = reader.string();
+            continue;
+          }
+          case 7: {
+            if (tag !== 56) {
+              break;
+            }
+
+            message.completions = reader.uint32();
+            continue;
+          }
+          case 8: {
+            if (tag !== 64) {
+              break;
+            }
+
+            message.completed = reader.uint32();
+            continue;
+          }
+          case 9: {
+            if (tag !== 72) {
+              break;
+            }
+
+            message.failed = reader.uint32();
+            continue;
+          }
+          case 10: {
+            if (tag !== 80) {
+              break;
+            }
+
+            message.exitCode = reader.int32();
+            continue;
+          }
+          case 11: {
+            if (tag !== 90) {
+              break;
+            }
+
+            message.message = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        const buf = reader.skip(tag & 7);
+
+        const list = message._unknownFields![tag];
+
+        if (list === undefined) {
+          message._unknownFields![tag] = [buf];
+        } else {
+          list.push(buf);
+        }
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<Iteration>, I>>(base?: I): Iteration {
+    return Iteration.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<Iteration>, I>>(object: I): Iteration {
+    const message = createBaseIteration();
+    message.number = object.number ?? 0;
+    message.revision = object.revision ?? 0;
+    message.dueAtMs = object.dueAtMs ?? 0;
+    message.startedAtMs = object.startedAtMs ?? 0;
+    message.finishedAtMs = object.finishedAtMs ?? 0;
+    message.state = object.state ?? "";
+    message.completions = object.completions ?? 0;
+    message.completed = object.completed ?? 0;
+    message.failed = object.failed ?? 0;
+    message.exitCode = object.exitCode ?? 0;
+    message.message = object.message ?? "";
+    return message;
+  },
+};
+
+function createBaseJob(): Job {
+  return { iteration: 0, decidedUntilMs: 0, suspended: false, iterations: [], _unknownFields: {} };
+}
+
+export const Job: MessageFns<Job> = {
+  encode(message: Job, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.iteration !== 0) {
+      writer.uint32(8).uint32(message.iteration);
+    }
+    if (message.decidedUntilMs !== 0) {
+      writer.uint32(16).int64(message.decidedUntilMs);
+    }
+    if (message.suspended !== false) {
+      writer.uint32(24).bool(message.suspended);
+    }
+    for (const v of message.iterations) {
+      Iteration.encode(v!, writer.uint32(34).fork()).join();
+    }
+    if (message._unknownFields !== undefined) {
+      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
+        const tag = parseInt(key, 10);
+        for (const value of values) {
+          writer.uint32(tag).raw(value);
+        }
+      }
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Job {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseJob();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.iteration = reader.uint32();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.decidedUntilMs = longToNumber(reader.int64());
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.suspended = reader.bool();
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.iterations.push(Iteration.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        const buf = reader.skip(tag & 7);
+
+        const list = message._unknownFields![tag];
+
+        if (list === undefined) {
+          message._unknownFields![tag] = [buf];
+        } else {
+          list.push(buf);
+        }
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<Job>, I>>(base?: I): Job {
+    return Job.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<Job>, I>>(object: I): Job {
+    const message = createBaseJob();
+    message.iteration = object.iteration ?? 0;
+    message.decidedUntilMs = object.decidedUntilMs ?? 0;
+    message.suspended = object.suspended ?? false;
+    message.iterations = object.iterations?.map((e) => Iteration.fromPartial(e)) || [];
     return message;
   },
 };
@@ -3920,6 +4488,7 @@ function createBaseService(): Service {
     previous: undefined,
     previousRevision: 0,
     removing: false,
+    job: undefined,
     _unknownFields: {},
   };
 }
@@ -3955,6 +4524,9 @@ export const Service: MessageFns<Service> = {
     }
     if (message.removing !== false) {
       writer.uint32(80).bool(message.removing);
+    }
+    if (message.job !== undefined) {
+      Job.encode(message.job, writer.uint32(162).fork()).join();
     }
     if (message._unknownFields !== undefined) {
       for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
@@ -4060,6 +4632,14 @@ export const Service: MessageFns<Service> = {
             message.removing = reader.bool();
             continue;
           }
+          case 20: {
+            if (tag !== 162) {
+              break;
+            }
+
+            message.job = Job.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -4101,6 +4681,7 @@ export const Service: MessageFns<Service> = {
       : undefined;
     message.previousRevision = object.previousRevision ?? 0;
     message.removing = object.removing ?? false;
+    message.job = (object.job !== undefined && object.job !== null) ? Job.fromPartial(object.job) : undefined;
     return message;
   },
 };
@@ -4255,6 +4836,7 @@ function createBaseTask(): Task {
     hostPorts: [],
     reservations: undefined,
     addresses: [],
+    iteration: 0,
     _unknownFields: {},
   };
 }
@@ -4341,6 +4923,9 @@ export const Task: MessageFns<Task> = {
     }
     for (const v of message.addresses) {
       TaskAddress.encode(v!, writer.uint32(218).fork()).join();
+    }
+    if (message.iteration !== 0) {
+      writer.uint32(312).uint32(message.iteration);
     }
     if (message._unknownFields !== undefined) {
       for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
@@ -4582,6 +5167,14 @@ export const Task: MessageFns<Task> = {
             message.addresses.push(TaskAddress.decode(reader, reader.uint32()));
             continue;
           }
+          case 39: {
+            if (tag !== 312) {
+              break;
+            }
+
+            message.iteration = reader.uint32();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -4636,6 +5229,7 @@ export const Task: MessageFns<Task> = {
       ? Resources.fromPartial(object.reservations)
       : undefined;
     message.addresses = object.addresses?.map((e) => TaskAddress.fromPartial(e)) || [];
+    message.iteration = object.iteration ?? 0;
     return message;
   },
 };
