@@ -36,7 +36,11 @@ function groupsOf(text: string, atEnd: boolean): number[] | undefined {
       bytes.push(value >> 8, value & 255);
       continue;
     }
-    const quad = /^(\d{1,3})\.(\d{1,3})\.(\d{1,3})\.(\d{1,3})$/.exec(group)?.slice(1).map(Number);
+    // As Node has it, 010 is no part of an address: to some it is 8.
+    const quad = /^(0|[1-9]\d{0,2})\.(0|[1-9]\d{0,2})\.(0|[1-9]\d{0,2})\.(0|[1-9]\d{0,2})$/
+      .exec(group)
+      ?.slice(1)
+      .map(Number);
     if (!quad || !atEnd || index < groups.length - 1 || quad.some((byte) => byte > 255)) return undefined;
     bytes.push(...quad);
   }
