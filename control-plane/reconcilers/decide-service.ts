@@ -93,7 +93,7 @@ class ServiceDecision {
       const seats = this.#seats();
       const seating = this.#seating(request, seats);
       this.#carryOut(seating.opinions);
-      this.#fill(request, seating.wanted);
+      this.#fill(request, seating);
       this.#place();
       this.#reap(seats, seating.wanted);
     }
@@ -138,11 +138,12 @@ class ServiceDecision {
   }
 
   /** Rollout first: whether it goes on, and which seats may move; then each seat by itself. */
-  #fill(request: Request | undefined, wanted: readonly Seat[]): void {
+  #fill(request: Request | undefined, { wanted, away }: Seating): void {
     const { snapshot, now } = this.#context;
-    const rolling = rollout(this.#service, wanted, now);
-    // As of before this look: the last old tasks go in the same look that finds the rollout finished.
-    const wasRolling = isRolling(this.#service) && rolling.rollout?.state !== 'paused';
+    const rolling = rollout(this.#service, wanted, away, now);
+    // Once a rollout has ended, whoever it did not meet (a node that was away) goes over as soon as it is met.
+    const state = (rolling.rollout ?? this.#service.rollout).state;
+    const mayMove = isRolling(this.#service) ? (seat: Seat) => rolling.move.has(seat) : () => true;
     this.#wake(rolling.wakeAtMs);
     if (rolling.rollout) this.#service = { ...this.#service, rollout: rolling.rollout };
     if (rolling.rollBack !== undefined) {
@@ -152,7 +153,7 @@ class ServiceDecision {
     const facts = {
       service: this.#service,
       now,
-      rolling: wasRolling,
+      rolling: state !== 'paused',
       leave: (task: Task) =>
         lostNetwork(snapshot, this.#templateOf(task)?.networkMode ?? '', task) ||
         (request && this.#service.spec.mode === 'replicated'
@@ -160,7 +161,7 @@ class ServiceDecision {
           : ''),
       hasRevision: (number: number) => snapshot.revisionOf(this.#service.id, number) !== undefined,
     };
-    for (const seat of wanted) this.#carryOut(decideSeat(facts, seat, rolling.move.has(seat)));
+    for (const seat of wanted) this.#carryOut(decideSeat(facts, seat, mayMove(seat)));
   }
 
   /** The look that follows this commit begins the way back. */

@@ -11,6 +11,7 @@ export function perNode(
   unfit: (node: Node) => string,
 ): Seating {
   const wanted: Seat[] = [];
+  const away: Seat[] = [];
   const kept = new Set<string>();
   const whys = new Map<string, string>();
   const waiting: Opinion[] = [];
@@ -25,6 +26,7 @@ export function perNode(
       wanted.push({ slot: 0, nodeId: node.id, nodeName: node.name, tasks: seat?.tasks ?? [] });
     } else {
       kept.add(node.id);
+      if (seat) away.push(seat);
       // When it is back, it gets what is wanted then.
       for (const task of seat?.tasks ?? []) {
         if (isActive(task) && task.nodeId === '')
@@ -35,5 +37,6 @@ export function perNode(
   const opinions = [...seats].flatMap(([key, seat]) =>
     kept.has(key) ? [] : leave(seat, whys.get(key) ?? `node ${seat.nodeName} is gone`),
   );
-  return { wanted: wanted.sort((a, b) => (a.nodeName < b.nodeName ? -1 : 1)), opinions: [...opinions, ...waiting] };
+  wanted.sort((a, b) => (a.nodeName < b.nodeName ? -1 : 1));
+  return { wanted, away, opinions: [...opinions, ...waiting] };
 }

@@ -5,6 +5,8 @@ import { activeOf, isSeated, isUp, latestOf, type Opinion, type Seat } from './s
 export interface Seating {
   /** Seats that should be filled; those without a task yet among them. */
   readonly wanted: readonly Seat[];
+  /** Seats on nodes that are not heard at the moment: they keep what they have. */
+  readonly away: readonly Seat[];
   readonly opinions: readonly Opinion[];
 }
 
@@ -25,7 +27,7 @@ export function replicated(
   }
   const why = `scaled to ${replicas}`;
   const opinions = [...surplus].flatMap((seat) => leave(seat, why));
-  return { wanted: wanted.sort((a, b) => a.slot - b.slot), opinions };
+  return { wanted: wanted.sort((a, b) => a.slot - b.slot), away: [], opinions };
 }
 
 /** What empties a seat for good: its tasks stop, and its last end is not the restart policy's affair any more. */

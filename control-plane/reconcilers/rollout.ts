@@ -37,8 +37,8 @@ type Stage =
   /** Runs; it counts as settled from this instant. */
   | { readonly at: 'new'; readonly settledAtMs: number };
 
-/** `seats`: those that the service wants. */
-export function rollout(service: Service, seats: readonly Seat[], now: number): RolloutAdvice {
+/** `seats`: those that the service wants; `away`: others, on nodes that are not heard, for which it waits. */
+export function rollout(service: Service, seats: readonly Seat[], away: readonly Seat[], now: number): RolloutAdvice {
   if (!isRolling(service)) return still;
   const { update } = service.spec;
   const stages = seats.map((seat) => stageOf(service, seat));
@@ -66,7 +66,8 @@ export function rollout(service: Service, seats: readonly Seat[], now: number): 
     return { ...still, move: new Set([...old.slice(0, room), ...retrying]), wakeAtMs };
   }
   const moving = stages.some((stage) => stage.at === 'moving') || seats.some((seat) => isHandingOver(service, seat));
-  if (moving || unsettled > 0) return { ...still, wakeAtMs };
+  const waiting = away.some((seat) => activeOf(seat).some((task) => task.revision !== service.revision));
+  if (moving || unsettled > 0 || waiting) return { ...still, wakeAtMs };
   return { ...still, rollout: finished(service, failures, now) };
 }
 

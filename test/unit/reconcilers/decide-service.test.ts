@@ -268,6 +268,25 @@ describe('a global service', () => {
         .sort(),
     ).toEqual(['h1 2', 'h2 2', 'h3 2', 'h4 2']);
   });
+
+  it('is not through with a rollout before nodes that were not heard have what it is to', () => {
+    const { cluster, web } = running({ mode: 'global', update: update({ monitorMs: 0 }) });
+    const h3 = cluster.snapshot.node(aNode('h3').id)!;
+    cluster.put('node', { ...h3, state: 'unknown' });
+    changeImage(cluster, web, 'web:2');
+    cluster.settle(web);
+    expect(cluster.service(web).rollout.state).toBe('updating');
+    expect(
+      cluster
+        .active(web)
+        .map(({ revision }) => revision)
+        .sort(),
+    ).toEqual([1, 2, 2]);
+    cluster.put('node', h3);
+    cluster.settle(web);
+    expect(cluster.service(web).rollout.state).toBe('completed');
+    expect(cluster.active(web).map(({ revision }) => revision)).toEqual([2, 2, 2]);
+  });
 });
 
 describe('a rollout', () => {
