@@ -159,13 +159,14 @@ async function assemble(config: AgentConfig, kernel: Kernel, signal: AbortSignal
   });
   let agent: Agent | undefined;
   const components = { ...(await runtime.versions()), containerd: await images.version() };
-  const { name, advertise: address, subnet: pinnedSubnet } = config;
+  const { name, advertise: address, subnet: pinnedSubnet, resources } = config;
   const machine = describeMachine({
     name,
     address,
     pinnedSubnet,
     wireguardKey: network.wireguardKey,
     bootId,
+    resources,
     components,
   });
   const facts = hostFacts(address, log);

@@ -7,7 +7,9 @@ import { pinnedSubnetProblem } from '#net/plan/ipam.ts';
 import { Fault } from '#proto/kernel/errors.ts';
 import type { LogLevel } from '#proto/kernel/log.ts';
 import { namePattern } from '#proto/model/ids.ts';
+import type { GenericResource } from '#proto/model/resources.ts';
 import { insecureRegistries } from './images/insecure-registries.ts';
+import { parseResources } from './resources.ts';
 
 export interface AgentConfig {
   /** Identity, journal, containers, volumes, logs. */
@@ -32,6 +34,8 @@ export interface AgentConfig {
   readonly insecureRegistries: readonly string[];
   /** What the logs of ended tasks may take of the disk while they cannot be sent; undefined: the agent's own bound. */
   readonly endedLogsBytes: number | undefined;
+  /** What of this machine is given to tasks by kind and number, beside processors and memory. */
+  readonly resources: readonly GenericResource[];
   readonly bootIdFile: string;
   readonly logLevel: LogLevel;
 }
@@ -49,6 +53,7 @@ const options = {
   'metrics-port': { type: 'string', default: '7403' },
   'insecure-registry': { type: 'string', multiple: true, default: [] as string[] },
   'ended-logs-mib': { type: 'string', default: '' },
+  resources: { type: 'string', default: '' },
   'boot-id-file': { type: 'string', default: '/proc/sys/kernel/random/boot_id' },
   'log-level': { type: 'string', default: 'info' },
   help: { type: 'boolean', default: false },
@@ -75,6 +80,7 @@ Gantry off this machine; with --purge also identity, logs and VOLUMES. It prints
   --metrics-port PORT         /metrics on loopback; 0: none (${options['metrics-port'].default})
   --insecure-registry WHICH   a registry (HOST:PORT), or a network of them (10.0.0.0/24), without TLS; may be repeated
   --ended-logs-mib N          what logs of ended tasks may take while NATS is away (default: 1024, at most a tenth of the disk)
+  --resources KIND=WHAT,…     given to tasks by kind: gpu=2 by number, fpga=a;b by name
   --boot-id-file FILE         (${options['boot-id-file'].default})
   --log-level LEVEL           debug, info, warn or error
 
@@ -212,6 +218,7 @@ export function readConfig(
     metricsPort,
     insecureRegistries: insecure,
     endedLogsBytes: endedLogs === '' ? undefined : Number(endedLogs) * 2 ** 20,
+    resources: parseResources(values.resources),
     bootIdFile: resolve(values['boot-id-file']),
     logLevel,
   };

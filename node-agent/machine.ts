@@ -4,6 +4,7 @@ import { arch, availableParallelism, release } from 'node:os';
 import { Fault } from '#proto/kernel/errors.ts';
 import { nodeId } from '#proto/model/ids.ts';
 import type { Node, Platform } from '#proto/model/node.ts';
+import type { GenericResource } from '#proto/model/resources.ts';
 
 /** As in package.json. */
 export const agentVersion = '0.1.0';
@@ -31,6 +32,8 @@ export function describeMachine(parts: {
   readonly bootId: string;
   /** Public; empty where this machine cannot do WireGuard. */
   readonly wireguardKey: string;
+  /** What the operator says that it offers. */
+  readonly resources: readonly GenericResource[];
   /** Versions by component. */
   readonly components: Readonly<Record<string, string>>;
 }): Node {
@@ -46,6 +49,7 @@ export function describeMachine(parts: {
       cpuMillis: availableParallelism() * 1_000,
       memoryBytes: memoryOf(readFileSync('/proc/meminfo', 'utf8')),
       pids: Number(readFileSync('/proc/sys/kernel/pid_max', 'utf8')),
+      generic: parts.resources,
     },
     address: parts.address,
     subnet: '',

@@ -123,6 +123,11 @@ function decide(context: WishContext, { project, services, networks }: Resolved,
           'publish another port, or remove that service',
         );
     }
+    for (const { service } of spec.placement.affinities) {
+      const [owner, name] = service.split('/') as [string, string];
+      if (owner !== project && !snapshot.serviceNamed(owner, name))
+        warn(findings, place, `there is no service ${service} yet: x-affinity counts when it is there`);
+    }
     checkNetworks(findings, context, networkWish, service, stays);
     const before = snapshot.serviceNamed(project, spec.name);
     if (!before || !same(before.spec.template.networks, spec.template.networks)) networkWish.join();

@@ -138,9 +138,9 @@ function nodeSummary(snapshot: Snapshot, node: Node): NodeSummary {
   for (const task of snapshot.tasksOnNode(node.id)) {
     if (!occupiesNode(task)) continue;
     tasks++;
-    reserved = add(reserved, task.reservations);
+    reserved = add(reserved, { ...task.reservations, generic: task.generic });
   }
-  return { node: toWire<Node>(node), tasks, reserved, leader: false };
+  return { node: toWire<Node>(node), tasks, reserved: toWire(reserved), leader: false };
 }
 
 function byName(a: Node, b: Node): number {

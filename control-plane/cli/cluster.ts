@@ -48,6 +48,7 @@ function printSettings(session: Session, cluster: ClusterConfig | undefined): vo
     ['domain', cluster.domain, 'DNS names of services'],
     ['encapsulation', cluster.encapsulation, 'VXLAN between nodes: auto (where they share no link), always, never'],
     ['encryption', cluster.encryption || 'off', 'of all between nodes: wireguard, off'],
+    ['strategy', cluster.strategy, 'of services that name none: spread, binpack'],
   ];
   session.print(table(['SETTING', 'VALUE', 'MEANING'], rows, session.colours.bold));
 }

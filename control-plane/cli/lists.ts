@@ -1,7 +1,7 @@
 /** `gantry ps`, `services`, `nodes`, `inspect`, `info`, `version`. */
 import { readFileSync } from 'node:fs';
 import { ListRequest } from '#proto/gen/gantry/v1/operator.ts';
-import type { Port, Task } from '#proto/gen/gantry/v1/types.ts';
+import type { Port, Resources, Task } from '#proto/gen/gantry/v1/types.ts';
 import { systemClock } from '#proto/kernel/clock.ts';
 import { isFault } from '#proto/kernel/errors.ts';
 import { taskName } from '#proto/model/ids.ts';
@@ -121,6 +121,7 @@ export function nodes(options: ListOptions): Promise<number> {
     else {
       const { colours } = session;
       const now = systemClock.now();
+      const devices = nodes.some(({ node }) => node?.capacity?.generic.length);
       const rows = nodes.map(({ node, tasks, reserved }) => [
         node?.name ?? '',
         node?.state === 'ready' ? colours.green('ready') : colours.red(node?.state ?? ''),
@@ -130,6 +131,7 @@ export function nodes(options: ListOptions): Promise<number> {
         String(tasks),
         `${cores(reserved?.cpuMillis ?? 0)}/${cores(node?.capacity?.cpuMillis ?? 0)}`,
         `${bytes(reserved?.memoryBytes ?? 0)}/${bytes(node?.capacity?.memoryBytes ?? 0)}`,
+        ...(devices ? [devicesText(node?.capacity, reserved)] : []),
         Object.entries(node?.labels ?? {})
           .map(([key, value]) => `${key}=${value}`)
           .join(' '),
@@ -137,7 +139,11 @@ export function nodes(options: ListOptions): Promise<number> {
       ]);
       session.print(
         table(
-          ['NODE', 'STATE', 'AVAILABILITY', 'ADDRESS', 'SUBNET', 'TASKS', 'CPUS', 'MEMORY', 'LABELS', 'SINCE'],
+          [
+            ...['NODE', 'STATE', 'AVAILABILITY', 'ADDRESS', 'SUBNET', 'TASKS', 'CPUS', 'MEMORY'],
+            ...(devices ? ['DEVICES'] : []),
+            ...['LABELS', 'SINCE'],
+          ],
           rows,
           colours.bold,
         ),
@@ -146,6 +152,12 @@ export function nodes(options: ListOptions): Promise<number> {
     }
     return 0;
   });
+}
+
+/** `gpu 1/2 fpga 0/1`: given away, of what the node offers. */
+function devicesText(capacity: Resources | undefined, reserved: Resources | undefined): string {
+  const given = (kind: string) => reserved?.generic.find((one) => one.kind === kind)?.count ?? 0;
+  return (capacity?.generic ?? []).map(({ kind, count }) => `${kind} ${given(kind)}/${count}`).join(' ');
 }
 
 /** Always JSON: everything there is to know. */

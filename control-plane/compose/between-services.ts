@@ -29,6 +29,8 @@ export function refuseUnknownServices(drafts: readonly Draft[]): void {
   };
   for (const draft of drafts) {
     for (const link of draft.links) check(draft, link);
+    for (const { value, place } of draft.affinities)
+      if (!value.service.includes('/') && value.service !== draft.name) check(draft, { value: value.service, place });
     const shared = draft.networkMode && sharedNetworkOf(draft.networkMode.value);
     if (shared !== undefined) check(draft, { value: shared, place: draft.networkMode!.place });
   }

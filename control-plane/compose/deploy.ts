@@ -3,6 +3,8 @@ import { defaults, type RestartPolicy } from '#proto/model/service.ts';
 import { limits } from '#proto/model/validate.ts';
 import { refuse } from './diagnostic.ts';
 import type { Draft, Said } from './draft.ts';
+import { readDevices, readGenericResources } from './generic-resources.ts';
+import { readPlacement } from './placement.ts';
 import {
   readBytes,
   readCpus,
@@ -79,20 +81,12 @@ export function readDeploy(draft: Draft, tree: Tree): void {
               pids: (amounts, value) => sayAmount(draft, amounts, 'pids', readInteger(findings, value, 1), value),
             }),
           reservations: (draft, value) =>
-            readKeys(
-              findings,
-              value,
-              'reservations',
-              draft.reservations,
-              {
-                cpus: (amounts, value) => sayAmount(draft, amounts, 'cpuMillis', readCpus(findings, value), value),
-                memory: (amounts, value) => sayAmount(draft, amounts, 'memoryBytes', readBytes(findings, value), value),
-              },
-              {
-                devices: 'remove it: nodes offer no devices',
-                generic_resources: 'label the nodes, and use placement constraints',
-              },
-            ),
+            readKeys(findings, value, 'reservations', draft.reservations, {
+              cpus: (amounts, value) => sayAmount(draft, amounts, 'cpuMillis', readCpus(findings, value), value),
+              memory: (amounts, value) => sayAmount(draft, amounts, 'memoryBytes', readBytes(findings, value), value),
+              generic_resources: (_, value) => readGenericResources(draft, value),
+              devices: (_, value) => readDevices(draft, value),
+            }),
         }),
       restart_policy: readRestartPolicy,
       update_config: readUpdate,
@@ -142,38 +136,6 @@ function readUpdate(draft: Draft, tree: Tree): void {
     },
     max_failure_ratio: (update, value) => {
       update.maxFailureRatio = readNumber(findings, value, 0, 1) ?? 0;
-    },
-  });
-}
-
-function readPlacement(draft: Draft, tree: Tree): void {
-  const { findings } = draft;
-  readKeys(findings, tree, 'placement', draft.placement, {
-    constraints: (_, value) => {
-      if (value.kind !== 'list')
-        return refuse(findings, value, 'constraints must be a list', 'write - node.labels.zone == a');
-      for (const item of value.items) {
-        const text = readText(findings, item);
-        if (text !== undefined) draft.constraints.push({ value: text, place: item });
-      }
-    },
-    preferences: (placement, value) => {
-      if (value.kind !== 'list')
-        return refuse(findings, value, 'preferences must be a list', 'write - spread: node.labels.zone');
-      const spread = [...placement.spread];
-      for (const item of value.items)
-        readKeys(findings, item, 'a preference', spread, {
-          spread: (spread, value) => {
-            const text = readText(findings, value);
-            if (text === undefined) return;
-            if (/^node\.(labels\.[\w./-]+|id|hostname|platform\.(os|arch))$/.test(text)) spread.push(text);
-            else refuse(findings, value, `"${text}" is nothing to spread over`, 'write node.labels.NAME');
-          },
-        });
-      placement.spread = spread;
-    },
-    max_replicas_per_node: (placement, value) => {
-      placement.maxReplicasPerNode = readInteger(findings, value) ?? 0;
     },
   });
 }

@@ -1,6 +1,16 @@
 /** A service while its keys are being read: everything not yet said is absent, and everything said knows where. */
 import type { Bandwidth, NetworkAttachment, NetworkMode } from '#proto/model/network.ts';
-import type { ContainerSpec, Mount, Placement, Port, RestartPolicy, UpdatePolicy } from '#proto/model/service.ts';
+import type { GenericResource } from '#proto/model/resources.ts';
+import {
+  type Affinity,
+  type ContainerSpec,
+  defaults,
+  type Mount,
+  type Placement,
+  type Port,
+  type RestartPolicy,
+  type UpdatePolicy,
+} from '#proto/model/service.ts';
 import type { Findings, Place } from './diagnostic.ts';
 import type { Pair } from './read.ts';
 
@@ -39,6 +49,10 @@ export interface Draft {
   update: Partial<Mutable<UpdatePolicy>>;
   readonly placement: Mutable<Placement>;
   readonly constraints: Said<string>[];
+  /** Services as they are written. */
+  readonly affinities: Said<Affinity>[];
+  /** Asked of nodes, one for each kind. */
+  readonly generic: Said<GenericResource>[];
   endpointMode?: 'vip' | 'dnsrr';
   runtime?: string;
   volumeLoss?: Said<'wait' | 'recreate'>;
@@ -71,7 +85,9 @@ export function emptyDraft(findings: Findings, name: string, place: Place): Draf
     limits: {},
     reservations: {},
     update: {},
-    placement: { constraints: [], spread: [], maxReplicasPerNode: 0, platforms: [] },
+    placement: { ...defaults.placement },
     constraints: [],
+    affinities: [],
+    generic: [],
   };
 }

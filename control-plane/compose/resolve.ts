@@ -1,4 +1,5 @@
 /** Compose files to service specs, in one pure step: specs, or what is still needed for them, or what is wrong and where. */
+import { qualifiedName } from '#proto/model/ids.ts';
 import type { AllowFrom, NetworkAttachment, NetworkMode } from '#proto/model/network.ts';
 import { containerSpec, defaults, type Port, type ServiceSpec, taskTemplate } from '#proto/model/service.ts';
 import { isName, specProblems } from '#proto/model/validate.ts';
@@ -338,11 +339,17 @@ function finish(
     mode,
     replicas: mode === 'global' ? 0 : (draft.replicas?.value ?? 1),
     template: taskTemplate(containerSpec(draft.image.value, { ...draft.container, env, mounts }), {
-      limits: { cpuMillis: cpuMillis?.value ?? 0, memoryBytes: memoryBytes?.value ?? 0, pids: pids?.value ?? 0 },
+      limits: {
+        cpuMillis: cpuMillis?.value ?? 0,
+        memoryBytes: memoryBytes?.value ?? 0,
+        pids: pids?.value ?? 0,
+        generic: [],
+      },
       reservations: {
         cpuMillis: draft.reservations.cpuMillis?.value ?? 0,
         memoryBytes: draft.reservations.memoryBytes?.value ?? 0,
         pids: 0,
+        generic: draft.generic.map(({ value }) => value),
       },
       runtime: draft.runtime ?? 'runc',
       networks: attachments.map(({ value }) => value),
@@ -352,7 +359,11 @@ function finish(
     ports: ports.map((port) => port.value),
     restart: draft.restartPolicy ?? draft.restart ?? defaults.restart,
     update: { ...defaults.update, ...draft.update },
-    placement: { ...placement, constraints: draft.constraints.map((constraint) => constraint.value) },
+    placement: {
+      ...placement,
+      constraints: draft.constraints.map((constraint) => constraint.value),
+      affinities: draft.affinities.map(({ value }) => ({ ...value, service: qualified(project, value.service) })),
+    },
     endpointMode: draft.endpointMode ?? 'vip',
     aliases: [],
     allowFrom: draft.allowFrom && ({ services: draft.allowFrom.map(({ value }) => value) } satisfies AllowFrom),
@@ -373,6 +384,11 @@ function finish(
     networkMode,
     allowFrom: draft.allowFrom ?? [],
   };
+}
+
+/** `project/name` of a service as a file names it. */
+function qualified(project: string, name: string): string {
+  return name.includes('/') ? name : qualifiedName(project, name);
 }
 
 /** Of a service that says nothing of networks: the default one. */
@@ -447,6 +463,7 @@ function placeOf(draft: Draft, field: string): Place {
   if (field === 'ports') return draft.ports[0]?.place ?? draft.place;
   if (field === 'x-bandwidth') return draft.bandwidth?.place ?? draft.place;
   if (field === 'x-drain') return draft.drain ?? draft.place;
+  if (field === 'deploy.placement.x-affinity') return draft.affinities.at(-1)?.place ?? draft.place;
   if (field === 'links') return draft.links[0]?.place ?? draft.place;
   if (field === 'volumes') return draft.mounts.at(-1)?.place ?? draft.place;
   return { at: draft.place.at, path: field ? `${draft.place.path}.${field}` : draft.place.path };

@@ -12,6 +12,7 @@ import {
 import { readDeploy, readPlatform, readRestart, sayAmount, sayReplicas } from './deploy.ts';
 import { type Findings, type Place, refuse, warn } from './diagnostic.ts';
 import type { Draft } from './draft.ts';
+import { readGpus } from './generic-resources.ts';
 import { readHealthCheck } from './health-check.ts';
 import { type MountContext, readMounts, readTmpfs } from './mounts.ts';
 import type { DeclaredNetworks } from './networks.ts';
@@ -148,6 +149,7 @@ export function serviceKeys(findings: Findings, context: FileContext): Readonly<
     cpus: (draft, value) => sayAmount(draft, draft.limits, 'cpuMillis', readCpus(findings, value), value),
     pids_limit: (draft, value) => sayAmount(draft, draft.limits, 'pids', readInteger(findings, value, 1), value),
     deploy: readDeploy,
+    gpus: readGpus,
     scale: sayReplicas,
     networks: (draft, value) => readServiceNetworks(draft, value, context.networks),
     network_mode: readNetworkMode,
@@ -191,7 +193,6 @@ export const laterServiceKeys: Readonly<Record<string, string>> = {
   domainname: 'write the whole name in hostname:',
   extends: 'use an anchor and << instead',
   external_links: 'put both on an external network, and call it by NAME.PROJECT',
-  gpus: 'remove it',
   group_add: 'remove it',
   ipc: ownNamespaces,
   isolation: 'remove it',

@@ -38,6 +38,7 @@ export async function foundCluster(
     network6: found?.network6 || asked.network6 || ownNetwork6(id),
     encapsulation: found?.encapsulation ?? (asked.encapsulation || 'auto'),
     encryption: found?.encryption ?? asked.encryption ?? '',
+    strategy: found?.strategy ?? 'spread',
     natsUrl: asked.nats || found?.natsUrl || '',
   };
   const stays = (['network', 'vipNetwork', 'network6', 'domain', 'encapsulation', 'encryption'] as const).filter(

@@ -18,6 +18,7 @@ import type { Node } from '#proto/model/node.ts';
 import type { Service } from '#proto/model/service.ts';
 import { occupiesNode, type Task } from '#proto/model/task.ts';
 import type { Liveness } from './liveness.ts';
+import { Namers } from './namers.ts';
 import { NetworkReaper } from './network-reaper.ts';
 import { Wakes } from './wakes.ts';
 
@@ -61,8 +62,10 @@ class Controllers {
   readonly #failing = new Map<ServiceId, { readonly attempt: number; readonly againAtMs: number }>();
   readonly #unplaced = new Set<ServiceId>();
   readonly #global = new Set<ServiceId>();
-  /** By `project/name` of a service: those whose tasks have the networks of its tasks. */
-  readonly #beside = new Map<string, Set<ServiceId>>();
+  /** Those whose tasks have the networks of a service's tasks. */
+  readonly #beside = new Namers();
+  /** Those whose tasks must be near a service's tasks. */
+  readonly #near = new Namers();
   readonly #wakes: Wakes<ServiceId>;
   readonly #leaderSinceMs: number;
   #laggedUntilMs = 0;
@@ -86,7 +89,7 @@ class Controllers {
     for (const service of parts.store.snapshot.all('service')) {
       this.#dirty.add(service.id);
       if (isPerNode(service.spec)) this.#global.add(service.id);
-      this.#setBeside(undefined, service);
+      this.#setNamed(undefined, service);
     }
   }
 
@@ -156,7 +159,9 @@ class Controllers {
     const task = (after ?? before)!;
     if (!before || !after || differs(before, after)) {
       this.#dirty.add(task.serviceId);
-      for (const id of this.#beside.get(qualifiedName(task.project, task.serviceName)) ?? []) this.#dirty.add(id);
+      const name = qualifiedName(task.project, task.serviceName);
+      for (const id of this.#beside.of(name)) this.#dirty.add(id);
+      for (const id of this.#near.of(name)) if (this.#unplaced.has(id)) this.#dirty.add(id);
     }
     const left = before !== undefined && occupiesNode(before) && !(after && occupiesNode(after));
     if (left) this.#nodesDirty ||= waitsForSubnet(this.#parts.store.snapshot.node(before.nodeId as NodeId));
@@ -165,7 +170,7 @@ class Controllers {
 
   #onService({ before, after }: Extract<Applied, { table: 'service' }>): void {
     const { id } = (after ?? before)!;
-    this.#setBeside(before, after);
+    this.#setNamed(before, after);
     if (after) {
       this.#dirty.add(id);
       if (isPerNode(after.spec)) this.#global.add(id);
@@ -178,15 +183,10 @@ class Controllers {
     this.#wakes.cancel(id);
   }
 
-  #setBeside(before: Service | undefined, after: Service | undefined): void {
-    const [from, to] = [before && ownerOf(before.spec), after && ownerOf(after.spec)];
-    if (from === to) return;
+  #setNamed(before: Service | undefined, after: Service | undefined): void {
     const { id } = (after ?? before)!;
-    if (from !== undefined) {
-      this.#beside.get(from)?.delete(id);
-      if (this.#beside.get(from)?.size === 0) this.#beside.delete(from);
-    }
-    if (to !== undefined) this.#beside.set(to, (this.#beside.get(to) ?? new Set()).add(id));
+    this.#beside.set(id, besideOf(before), besideOf(after));
+    this.#near.set(id, nearOf(before), nearOf(after));
   }
 
   #onNode(before: Node | undefined, after: Node | undefined): boolean {
@@ -374,6 +374,18 @@ class Controllers {
     this.#nodesBusy = false;
     if (!this.#stopped) this.#takeTurn();
   }
+}
+
+/** `project/name` of the service whose tasks' networks its tasks have. */
+function besideOf(service: Service | undefined): readonly string[] {
+  const owner = service && ownerOf(service.spec);
+  return owner === undefined ? [] : [owner];
+}
+
+/** `project/name` of services that its tasks must be near to. */
+function nearOf(service: Service | undefined): readonly string[] {
+  const affinities = service?.spec.placement.affinities ?? [];
+  return affinities.filter(({ apart, preferred }) => !apart && !preferred).map(({ service }) => service);
 }
 
 /** Something that a reconciler looks at has changed. */

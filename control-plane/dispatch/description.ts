@@ -4,6 +4,7 @@ import { formatCidr, parseCidr, tryAddress } from '#net/plan/cidr.ts';
 import { pinnedSubnetProblem } from '#net/plan/ipam.ts';
 import { Fault, isFault } from '#proto/kernel/errors.ts';
 import type { Node } from '#proto/model/node.ts';
+import { isResourceKind, isResourceName } from '#proto/model/resources.ts';
 
 /** What of its record is the node's to say: the rest is the control plane's. */
 const said = [
@@ -45,6 +46,11 @@ export function descriptionOf(node: Node): NodeDescription {
   for (const network of foreignNetworks) if (!isRange(network, true)) refuse(network, 'is not an IPv4 range');
   if (wireguardKey !== '' && !/^[A-Za-z0-9+/]{43}=$/.test(wireguardKey))
     refuse(wireguardKey, 'is not a public key of WireGuard');
+  for (const { kind, count, names } of description.capacity.generic) {
+    if (!isResourceKind(kind)) refuse(kind, 'is not a kind of resources');
+    if (names.length > 0 && (names.length !== count || !names.every(isResourceName)))
+      refuse(names.join(';'), `does not name ${count} ${kind}`);
+  }
   if (JSON.stringify(description).length > descriptionChars)
     throw new Fault('invalid', `the node describes itself in more than ${descriptionChars} characters`);
   return description;

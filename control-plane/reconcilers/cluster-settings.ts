@@ -11,7 +11,7 @@ import { subnetPrefix } from './subnets.ts';
 
 export type ClusterValues = Pick<
   ClusterConfig,
-  'network' | 'vipNetwork' | 'network6' | 'domain' | 'encapsulation' | 'encryption'
+  'network' | 'vipNetwork' | 'network6' | 'domain' | 'encapsulation' | 'encryption' | 'strategy'
 >;
 export type ClusterSetting = keyof ClusterValues;
 
@@ -23,6 +23,7 @@ export const settingNames: Readonly<Record<ClusterSetting, string>> = {
   domain: 'domain',
   encapsulation: 'encapsulation',
   encryption: 'encryption',
+  strategy: 'strategy',
 };
 
 /** What the record is to hold for a value as it is written. Faults: `invalid`, without the setting's name. */
@@ -37,6 +38,7 @@ const readers: { readonly [K in ClusterSetting]: (text: string) => ClusterValues
   },
   encapsulation: (text) => oneOf(text, ['auto', 'always', 'never']),
   encryption: (text) => (text === 'off' || text === '' ? '' : oneOf(text, ['wireguard'], 'wireguard or off')),
+  strategy: (text) => oneOf(text, ['spread', 'binpack']),
 };
 
 /** The value of a setting. Faults: `invalid`. */

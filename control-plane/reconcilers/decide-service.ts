@@ -1,6 +1,7 @@
 /** Everything about one service, decided in one look and committed in one transaction: seats, rollout, restarts, places, addresses, history. */
 
 import { homeOf, hostPortsOf, type Request, requestOf, suits } from '#control-plane/scheduler/filters.ts';
+import { given } from '#control-plane/scheduler/generic.ts';
 import { whyNowhere } from '#control-plane/scheduler/place.ts';
 import type { Change, Table, Tables } from '#control-plane/store/records.ts';
 import { revisionKey, type Snapshot } from '#control-plane/store/snapshot.ts';
@@ -238,6 +239,7 @@ class ServiceDecision {
       hostPorts: hostPortsOf(spec),
       reservations: record?.template.reservations ?? noResources,
       iteration: seat.iteration ?? 0,
+      generic: [],
     };
   }
 
@@ -272,17 +274,27 @@ class ServiceDecision {
     let nowhere = typeof request === 'string' ? request : '';
     for (const task of tasks) {
       const usage = nowhere === '' ? places?.pick() : undefined;
-      const given = usage && this.#takeAddresses(task, usage.node);
-      if (usage && given && typeof given !== 'string') {
+      const addresses = usage && this.#takeAddresses(task, usage.node);
+      if (usage && addresses && typeof addresses !== 'string') {
         const { id: nodeId, name: nodeName } = usage.node;
-        const assigned: Task = { ...task, ...given, state: 'assigned', nodeId, nodeName, message: '', stateAtMs: now };
+        const generic = typeof request === 'string' ? [] : given(request.reservations.generic, usage);
+        const assigned: Task = {
+          ...task,
+          ...addresses,
+          state: 'assigned',
+          nodeId,
+          nodeName,
+          generic,
+          message: '',
+          stateAtMs: now,
+        };
         this.#put(assigned);
         books.plan(assigned, now);
         // Where the first task goes, the volumes are, and the others after it.
         if (typeof request !== 'string' && this.#claim(request, usage.node)) places = books.scheduler.open(request);
         continue;
       }
-      if (typeof given === 'string') nowhere = given;
+      if (typeof addresses === 'string') nowhere = addresses;
       nowhere ||= typeof request === 'string' ? request : whyNowhere(books.ledger, request);
       this.#unplaced++;
       if (task.message !== nowhere) this.#put({ ...task, message: nowhere });

@@ -49,6 +49,11 @@ export function parseSpread(text: string): Attribute {
   return parseAttribute(text.trim(), `spread preference "${text}"`);
 }
 
+/** What an affinity is about: `node` alone, or what nodes share, as `parseSpread`. Faults: `invalid`. */
+export function parseScope(text: string): Attribute {
+  return text.trim() === 'node' ? { of: 'id', label: '' } : parseAttribute(text.trim(), `scope "${text}"`);
+}
+
 function parseAttribute(key: string, where: string): Attribute {
   const of = known[key];
   if (of) return { of, label: '' };

@@ -1,9 +1,10 @@
 /** The rules that a node must keep to take a task; each says in words why it refuses. */
-import type { NodeId, ServiceId } from '#proto/model/ids.ts';
+import { type NodeId, qualifiedName, type ServiceId } from '#proto/model/ids.ts';
 import type { Node } from '#proto/model/node.ts';
 import type { Resources } from '#proto/model/resources.ts';
 import type { Port, ServiceSpec, TaskTemplate } from '#proto/model/service.ts';
 import { pinnedVolumes, type Volume } from '#proto/model/volume.ts';
+import { affinityWords, isUnmet, keptAwayBy, type ParsedAffinity, parseAffinity } from './affinity.ts';
 import {
   type Attribute,
   architecture,
@@ -12,16 +13,22 @@ import {
   parseSpread,
   satisfies,
 } from './constraint.ts';
+import { askWords, shortOfGeneric } from './generic.ts';
 import { type Ledger, portKey, type Usage } from './ledger.ts';
 
 /** What tasks of one service and one revision ask of a node: worked out once for all of them. */
 export interface Request {
   readonly serviceId: ServiceId;
+  /** `project/name`. */
+  readonly name: string;
   readonly reservations: Resources;
   readonly hostPorts: readonly Port[];
   readonly runtime: string;
   readonly constraints: readonly Constraint[];
   readonly spread: readonly Attribute[];
+  /** Empty: the cluster's. */
+  readonly strategy: '' | 'spread' | 'binpack';
+  readonly affinities: readonly ParsedAffinity[];
   readonly platforms: readonly string[];
   readonly maxReplicasPerNode: number;
   /** Named volumes: only where each of them is, or is nowhere yet. */
@@ -53,11 +60,14 @@ export function requestOf(
   const runtime = template.runtime || 'runc';
   return {
     serviceId,
+    name: qualifiedName(spec.project, spec.name),
     reservations: template.reservations,
     hostPorts: hostPortsOf(spec),
     runtime,
     constraints: placement.constraints.map(parseConstraint),
     spread: placement.spread.map(parseSpread),
+    strategy: placement.strategy,
+    affinities: placement.affinities.map(parseAffinity),
     platforms: placement.platforms,
     maxReplicasPerNode: placement.maxReplicasPerNode,
     only: options.only,
@@ -82,7 +92,7 @@ export interface Filter {
   /** Why this node is refused; called only where it does not fit. */
   refusal(request: Request, usage: Usage, ledger: Ledger): string;
   /** What is wrong with nodes that this rule refuses, without figures that change all the time. */
-  gist(request: Request): string;
+  gist(request: Request, ledger: Ledger): string;
   /** What it refuses it goes on refusing until somebody acts: no use waiting for seconds. */
   readonly lasting: boolean;
 }
@@ -139,6 +149,38 @@ const resources: Filter = {
     return `without room for ${parts.filter(Boolean).join(' and ')}`;
   },
   lasting: true,
+};
+
+const devices: Filter = {
+  rule: 'devices',
+  fits: ({ reservations: { generic } }, usage) => generic.length === 0 || shortOfGeneric(generic, usage) === '',
+  refusal: ({ reservations: { generic } }, usage) => shortOfGeneric(generic, usage),
+  gist: ({ reservations: { generic } }) => `without ${generic.map(askWords).join(' and ')} free`,
+  lasting: true,
+};
+
+const affinity: Filter = {
+  rule: 'affinity',
+  fits: (request, { node }, ledger) =>
+    !request.affinities.some((one) => !one.preferred && isUnmet(one, request.serviceId, node, ledger)) &&
+    keptAwayBy(request.name, request.serviceId, node, ledger) === undefined,
+  refusal(request, { node }, ledger) {
+    const { serviceId, name } = request;
+    const unmet = request.affinities.filter((one) => !one.preferred && isUnmet(one, serviceId, node, ledger));
+    const avoider = keptAwayBy(name, serviceId, node, ledger);
+    return [
+      ...unmet.map(({ service, scope, apart }) =>
+        apart ? `${service} is on its ${scopeWords(scope)}` : `${service} is not on its ${scopeWords(scope)}`,
+      ),
+      ...(avoider === undefined ? [] : [`${avoider}, which is near, must be apart from it`]),
+    ].join(', ');
+  },
+  gist(request, ledger) {
+    const asked = request.affinities.filter(({ preferred }) => !preferred).map(affinityWords);
+    const avoiders = ledger.avoidersOf(request.name).map(({ serviceName }) => `kept apart by ${serviceName}`);
+    return asked.length > 0 ? `where it would not be ${asked.join(' and ')}` : [...new Set(avoiders)].join(', ');
+  },
+  lasting: false,
 };
 
 const ports: Filter = {
@@ -200,7 +242,7 @@ const network: Filter = {
 /** By a node's record alone: the same for every task of a request, whatever has been placed. */
 export const nodeFilters: readonly Filter[] = [ready, platform, runtime, constraints];
 /** By what the node has given away. */
-export const usageFilters: readonly Filter[] = [volumes, resources, ports, replicas, network];
+export const usageFilters: readonly Filter[] = [volumes, resources, devices, affinity, ports, replicas, network];
 /** All of them, in the order of the table's columns. */
 export const filters: readonly Filter[] = [...nodeFilters, ...usageFilters];
 
@@ -261,4 +303,8 @@ function size(bytes: number): string {
   let unit = 0;
   for (; value >= 1024 && unit < units.length - 1; unit++) value /= 1024;
   return `${Number(value.toFixed(value < 10 ? 1 : 0))} ${units[unit]}`;
+}
+
+function scopeWords(scope: string): string {
+  return scope.replace('node.labels.', '');
 }

@@ -3,11 +3,13 @@
 import type { Delta } from '#control-plane/store/records.ts';
 import type { Snapshot } from '#control-plane/store/snapshot.ts';
 import { prefixOf } from '#net/plan/cidr.ts';
-import type { NodeId, ServiceId, TaskId } from '#proto/model/ids.ts';
+import { type NodeId, qualifiedName, type ServiceId, type TaskId } from '#proto/model/ids.ts';
 import type { Node } from '#proto/model/node.ts';
-import type { Port } from '#proto/model/service.ts';
+import type { GenericResource } from '#proto/model/resources.ts';
+import type { Port, Service } from '#proto/model/service.ts';
 import { isActive, occupiesNode, type Task } from '#proto/model/task.ts';
 import type { Volume } from '#proto/model/volume.ts';
+import { type Attribute, attributeOf, parseScope } from './constraint.ts';
 
 /** One node and what its tasks hold of it. Only the ledger writes to it. */
 export interface Usage {
@@ -23,6 +25,22 @@ export interface Usage {
   readonly tasks: number;
   /** Host ports taken, as `portKey`, with the number of holders. */
   readonly hostPorts: ReadonlyMap<string, number>;
+  /** By kind. */
+  readonly generic: ReadonlyMap<string, GenericUsage>;
+}
+
+/** What of one kind a node has given away. */
+export interface GenericUsage {
+  readonly count: number;
+  /** With the number of holders. */
+  readonly names: ReadonlyMap<string, number>;
+}
+
+/** A service whose tasks must be apart from those of another one. */
+export interface Avoider {
+  readonly service: ServiceId;
+  readonly serviceName: string;
+  readonly attribute: Attribute;
 }
 
 /** Tasks of one service on one node. */
@@ -34,10 +52,23 @@ export interface ServiceUsage {
 }
 
 type Mutable<T> = { -readonly [K in keyof T]: T[K] };
-type Account = Mutable<Omit<Usage, 'hostPorts'>> & { readonly hostPorts: Map<string, number> };
+interface GenericAccount {
+  count: number;
+  readonly names: Map<string, number>;
+}
+type Account = Mutable<Omit<Usage, 'hostPorts' | 'generic'>> & {
+  readonly hostPorts: Map<string, number>;
+  readonly generic: Map<string, GenericAccount>;
+};
+/** Tasks of a service by the value of an attribute of their nodes. */
+interface Domains {
+  readonly attribute: Attribute;
+  readonly counts: Map<string, Mutable<ServiceUsage>>;
+}
 
 export const noServiceUsage: ServiceUsage = { active: 0, occupying: 0 };
 const nobody: ReadonlyMap<NodeId, ServiceUsage> = new Map();
+const noAvoiders: readonly Avoider[] = [];
 
 export function portKey(port: Port): string {
   return `${port.published}/${port.protocol}`;
@@ -46,16 +77,25 @@ export function portKey(port: Port): string {
 export class Ledger {
   /** Rises with every change of a node: what was worked out about nodes alone is stale then. */
   generation = 0;
+  /** Of services that name none. */
+  strategy: 'spread' | 'binpack' = 'spread';
   readonly #accounts = new Map<NodeId, Account>();
   /** Nodes that tasks name and whose record is not there. */
   readonly #ghosts = new Map<NodeId, Account>();
   readonly #tasks = new Map<TaskId, Task>();
   readonly #services = new Map<ServiceId, Map<NodeId, Mutable<ServiceUsage>>>();
+  /** What has been asked of `domainsOf` since a node last changed; kept by every task. */
+  readonly #domains = new Map<ServiceId, Domains[]>();
+  readonly #serviceIds = new Map<string, ServiceId>();
+  /** By the `project/name` that they avoid. */
+  readonly #avoiders = new Map<string, Avoider[]>();
   readonly #volumes = new Map<string, Volume>();
   #sorted: Account[] | undefined;
 
   static of(snapshot: Snapshot): Ledger {
     const ledger = new Ledger();
+    ledger.strategy = snapshot.cluster?.strategy ?? 'spread';
+    for (const service of snapshot.all('service')) ledger.setService(undefined, service);
     for (const node of snapshot.all('node')) ledger.setNode(node.id, node);
     for (const task of snapshot.all('task')) ledger.setTask(task.id, task);
     for (const volume of snapshot.all('volume')) ledger.setVolume(volume.name, volume);
@@ -67,6 +107,8 @@ export class Ledger {
       if (change.table === 'task') this.setTask(change.key as TaskId, change.after);
       else if (change.table === 'node') this.setNode(change.key as NodeId, change.after);
       else if (change.table === 'volume') this.setVolume(change.key, change.after);
+      else if (change.table === 'service') this.setService(change.before, change.after);
+      else if (change.table === 'cluster') this.strategy = change.after?.strategy ?? 'spread';
     }
   }
 
@@ -74,6 +116,7 @@ export class Ledger {
   setNode(id: NodeId, node: Node | undefined): void {
     this.generation++;
     this.#sorted = undefined;
+    this.#domains.clear();
     const account = this.#accounts.get(id) ?? this.#ghosts.get(id);
     if (!node) {
       this.#accounts.delete(id);
@@ -95,6 +138,25 @@ export class Ledger {
       this.#tasks.set(id, task);
       this.#count(task, 1);
     } else if (before) this.#tasks.delete(id);
+  }
+
+  /** A service before and after a change; undefined: it is not there. */
+  setService(before: Service | undefined, after: Service | undefined): void {
+    if (before) {
+      this.#serviceIds.delete(nameOf(before));
+      for (const { service } of before.spec.placement.affinities) {
+        const left = this.#avoiders.get(service)?.filter((avoider) => avoider.service !== before.id);
+        if (left?.length) this.#avoiders.set(service, left);
+        else this.#avoiders.delete(service);
+      }
+    }
+    if (!after) return;
+    this.#serviceIds.set(nameOf(after), after.id);
+    for (const { service, scope, apart, preferred } of after.spec.placement.affinities) {
+      if (!apart || preferred) continue;
+      const avoider = { service: after.id, serviceName: nameOf(after), attribute: parseScope(scope) };
+      this.#avoiders.set(service, [...(this.#avoiders.get(service) ?? []), avoider]);
+    }
   }
 
   /** Where the volume is, or is about to be; undefined: nowhere. */
@@ -131,6 +193,31 @@ export class Ledger {
     return this.#services.get(service)?.get(node) ?? noServiceUsage;
   }
 
+  serviceNamed(name: string): ServiceId | undefined {
+    return this.#serviceIds.get(name);
+  }
+
+  /** Those whose tasks must be apart from those of the service `project/name`. */
+  avoidersOf(name: string): readonly Avoider[] {
+    return this.#avoiders.get(name) ?? noAvoiders;
+  }
+
+  /** The service's tasks by the value of an attribute of their nodes. */
+  domainsOf(service: ServiceId, attribute: Attribute): ReadonlyMap<string, ServiceUsage> {
+    if (attribute.of === 'id') return this.nodesOf(service);
+    const asked = this.#domains.get(service) ?? [];
+    let domains = asked.find((one) => one.attribute.of === attribute.of && one.attribute.label === attribute.label);
+    if (!domains) {
+      domains = { attribute, counts: new Map() };
+      for (const [id, usage] of this.nodesOf(service)) {
+        const account = this.#accounts.get(id);
+        if (account) countIn(domains, account.node, usage.active, usage.occupying);
+      }
+      this.#domains.set(service, [...asked, domains]);
+    }
+    return domains.counts;
+  }
+
   #count(task: Task, by: 1 | -1): void {
     const id = task.nodeId as NodeId;
     let account = this.#accounts.get(id) ?? this.#ghosts.get(id);
@@ -148,6 +235,7 @@ export class Ledger {
       if (holders > 0) account.hostPorts.set(key, holders);
       else account.hostPorts.delete(key);
     }
+    for (const held of task.generic) countGeneric(account.generic, held, by);
     if (account.tasks === 0) this.#ghosts.delete(id);
     this.#countService(task, id, by);
   }
@@ -163,8 +251,11 @@ export class Ledger {
       usage = { active: 0, occupying: 0 };
       nodes.set(node, usage);
     }
+    const active = isActive(task) ? by : 0;
     usage.occupying += by;
-    if (isActive(task)) usage.active += by;
+    usage.active += active;
+    const account = this.#domains.size > 0 ? this.#accounts.get(node) : undefined;
+    if (account) for (const asked of this.#domains.get(task.serviceId) ?? []) countIn(asked, account.node, active, by);
     if (usage.occupying > 0) return;
     nodes.delete(node);
     if (nodes.size === 0) this.#services.delete(task.serviceId);
@@ -172,7 +263,43 @@ export class Ledger {
 }
 
 function emptyAccount(node: Node, addresses: number): Account {
-  return { node, order: 0, addresses, cpuMillis: 0, memoryBytes: 0, pids: 0, tasks: 0, hostPorts: new Map() };
+  return {
+    node,
+    order: 0,
+    addresses,
+    cpuMillis: 0,
+    memoryBytes: 0,
+    pids: 0,
+    tasks: 0,
+    hostPorts: new Map(),
+    generic: new Map(),
+  };
+}
+
+function countGeneric(kinds: Map<string, GenericAccount>, { kind, count, names }: GenericResource, by: 1 | -1): void {
+  const account = kinds.get(kind) ?? { count: 0, names: new Map<string, number>() };
+  account.count += by * count;
+  for (const name of names) {
+    const holders = (account.names.get(name) ?? 0) + by;
+    if (holders > 0) account.names.set(name, holders);
+    else account.names.delete(name);
+  }
+  if (account.count > 0) kinds.set(kind, account);
+  else kinds.delete(kind);
+}
+
+function countIn({ attribute, counts }: Domains, node: Node, active: number, occupying: number): void {
+  const value = attributeOf(attribute, node);
+  if (value === '') return;
+  const usage = counts.get(value) ?? { active: 0, occupying: 0 };
+  usage.active += active;
+  usage.occupying += occupying;
+  if (usage.occupying > 0) counts.set(value, usage);
+  else counts.delete(value);
+}
+
+function nameOf({ spec }: Service): string {
+  return qualifiedName(spec.project, spec.name);
 }
 
 function byName(a: Account, b: Account): number {

@@ -42,6 +42,8 @@ export class Places {
   readonly #ledger: Ledger;
   readonly #request: Request;
   readonly #ranking: Ranking;
+  /** Each task that is placed may close further nodes to the next: it is to be near its own service, or apart. */
+  readonly #narrows: boolean;
   #given: Candidate | undefined;
 
   constructor(ledger: Ledger, request: Request, nodes: readonly Usage[]) {
@@ -52,13 +54,22 @@ export class Places {
       if (passes(usageFilters, request, usage, ledger)) candidates.push(candidateOf(request, usage, ledger));
     }
     this.#ranking = new Ranking(request, ledger, candidates);
+    this.#narrows = request.affinities.some(({ service }) => service === request.name);
   }
 
   /** The best node for one more task; undefined when none fits. Tell the ledger of the task before the next pick. */
   pick(): Usage | undefined {
     this.#settle();
+    if (this.#narrows) this.#narrow();
     this.#given = this.#ranking.best;
     return this.#given?.usage;
+  }
+
+  #narrow(): void {
+    for (let { best } = this.#ranking; best; { best } = this.#ranking) {
+      if (passes(usageFilters, this.#request, best.usage, this.#ledger)) return;
+      this.#ranking.discard();
+    }
   }
 
   /** Counts the task of the last pick in, by what the ledger says of its node now. */
@@ -91,7 +102,7 @@ export function whyNowhere(ledger: Ledger, request: Request): string {
   }
   const parts = filters.flatMap((filter) => {
     const count = counts.get(filter);
-    return count === undefined ? [] : [`${count} ${filter.gist(request)}`];
+    return count === undefined ? [] : [`${count} ${filter.gist(request, ledger)}`];
   });
   return `no node fits (${nodes.length} in all): ${parts.join(', ')}`;
 }
@@ -110,7 +121,8 @@ function whyBound(ledger: Ledger, request: Request): string {
   const usage = ledger.usageOf(home.nodeId)!;
   const refusing = filters.find((filter) => !filter.fits(request, usage, ledger));
   if (!refusing) return '';
-  const matter = refusing.rule === 'ready' ? refusing.refusal(request, usage, ledger) : `is ${refusing.gist(request)}`;
+  const matter =
+    refusing.rule === 'ready' ? refusing.refusal(request, usage, ledger) : `is ${refusing.gist(request, ledger)}`;
   return `volume ${home.name} is on ${home.nodeName}, which ${matter}`;
 }
 

@@ -1,13 +1,18 @@
 /** Which of the nodes that fit comes first: a tree of heaps, a level for each spread preference, in which one pick moves one path. */
 import type { Node } from '#proto/model/node.ts';
+import { isUnmet } from './affinity.ts';
 import { type Attribute, attributeOf } from './constraint.ts';
 import type { Request } from './filters.ts';
 import type { Ledger, Usage } from './ledger.ts';
 
-/** A node that fits, and what it is ranked by, best first: not shunned, fewest of this service that stay, fewest of it, least reserved, fewest tasks, name. */
+/**
+ * A node that fits, and what it is ranked by, best first: not shunned, fewest preferred affinities unmet; then to spread:
+ * fewest of this service that stay, fewest of it, least reserved, fewest tasks, name; to pack: most reserved, most tasks, name.
+ */
 export interface Candidate {
   readonly usage: Usage;
   readonly shunned: boolean;
+  readonly unmet: number;
   staying: number;
   own: number;
   share: number;
@@ -39,6 +44,7 @@ export function candidateOf(request: Request, usage: Usage, ledger: Ledger): Can
   return {
     usage,
     shunned: request.shunned.has(usage.node.id),
+    unmet: unmetPreferences(request, usage, ledger),
     staying,
     own,
     share: shareOf(usage),
@@ -46,21 +52,48 @@ export function candidateOf(request: Request, usage: Usage, ledger: Ledger): Can
   };
 }
 
+/** Preferred affinities that do not hold on the node. */
+export function unmetPreferences(request: Request, usage: Usage, ledger: Ledger): number {
+  let unmet = 0;
+  for (const affinity of request.affinities)
+    if (affinity.preferred && isUnmet(affinity, request.serviceId, usage.node, ledger)) unmet++;
+  return unmet;
+}
+
+export function strategyOf(request: Request, ledger: Ledger): 'spread' | 'binpack' {
+  return request.strategy || ledger.strategy;
+}
+
 /** Negative when `a` is the better node. Total: no two nodes are equal. */
-export function compareCandidates(a: Candidate, b: Candidate): number {
-  if (a.shunned !== b.shunned) return a.shunned ? 1 : -1;
-  return (
-    a.staying - b.staying || a.own - b.own || a.share - b.share || a.tasks - b.tasks || a.usage.order - b.usage.order
-  );
+type Comparison = (a: Candidate, b: Candidate) => number;
+
+const comparisons: Readonly<Record<'spread' | 'binpack', Comparison>> = {
+  spread: (a, b) =>
+    compareReluctance(a, b) ||
+    a.staying - b.staying ||
+    a.own - b.own ||
+    a.share - b.share ||
+    a.tasks - b.tasks ||
+    a.usage.order - b.usage.order,
+  binpack: (a, b) => compareReluctance(a, b) || b.share - a.share || b.tasks - a.tasks || a.usage.order - b.usage.order,
+};
+
+function compareReluctance(a: Candidate, b: Candidate): number {
+  return Number(a.shunned) - Number(b.shunned) || a.unmet - b.unmet;
 }
 
 /** The nodes that fit, best first. `best` stays valid until `replace` or `drop` is called for it. */
 export class Ranking {
   readonly #root: Branch = newBranch();
   readonly #spread: readonly Attribute[];
+  readonly #compare: Comparison;
+  readonly #compareBranches: (a: Branch, b: Branch) => number;
 
   constructor(request: Request, ledger: Ledger, candidates: readonly Candidate[]) {
     this.#spread = request.spread;
+    const compare = comparisons[strategyOf(request, ledger)];
+    this.#compare = compare;
+    this.#compareBranches = (a, b) => compareBranches(a, b, compare);
     for (const candidate of candidates) {
       const path = this.#path(candidate.usage.node, true);
       path.at(-1)!.candidates.push(candidate);
@@ -74,7 +107,7 @@ export class Ranking {
         branch.seats += active;
       }
     }
-    order(this.#root);
+    this.#order(this.#root);
   }
 
   get best(): Candidate | undefined {
@@ -83,24 +116,35 @@ export class Ranking {
 
   /** The best node was given one more task and may take another: its place is found again. */
   replace(): void {
-    this.#settle(this.#root, false);
+    this.#settle(this.#root, 1, false);
   }
 
   /** The best node was given one more task and takes no other. */
   drop(): void {
-    this.#settle(this.#root, true);
+    this.#settle(this.#root, 1, true);
   }
 
-  #settle(branch: Branch, drop: boolean): void {
-    branch.staying++;
-    branch.seats++;
+  /** The best node was given nothing, and takes nothing any more. */
+  discard(): void {
+    this.#settle(this.#root, 0, true);
+  }
+
+  #settle(branch: Branch, given: 0 | 1, drop: boolean): void {
+    branch.staying += given;
+    branch.seats += given;
     if (branch.branches.length > 0) {
       const child = branch.branches[0]!;
-      this.#settle(child, drop);
-      if (bestOf(child) === undefined) removeTop(branch.branches, compareBranches);
-      else siftDown(branch.branches, 0, compareBranches);
-    } else if (drop) removeTop(branch.candidates, compareCandidates);
-    else siftDown(branch.candidates, 0, compareCandidates);
+      this.#settle(child, given, drop);
+      if (bestOf(child) === undefined) removeTop(branch.branches, this.#compareBranches);
+      else siftDown(branch.branches, 0, this.#compareBranches);
+    } else if (drop) removeTop(branch.candidates, this.#compare);
+    else siftDown(branch.candidates, 0, this.#compare);
+  }
+
+  #order(branch: Branch): void {
+    for (const child of branch.branches) this.#order(child);
+    heapify(branch.branches, this.#compareBranches);
+    heapify(branch.candidates, this.#compare);
   }
 
   /** The branches from the root to the node's; without `grow` only as far as they are there. */
@@ -133,17 +177,10 @@ function bestOf(branch: Branch): Candidate | undefined {
   return at?.candidates[0];
 }
 
-/** A branch whose best node is shunned comes last, then fewest seats that stay, fewest seats, then the better node. */
-function compareBranches(a: Branch, b: Branch): number {
+/** A branch whose best node is shunned, or leaves preferences unmet, comes last, then fewest seats that stay, fewest seats, then the better node. */
+function compareBranches(a: Branch, b: Branch, compare: Comparison): number {
   const [left, right] = [bestOf(a)!, bestOf(b)!];
-  if (left.shunned !== right.shunned) return left.shunned ? 1 : -1;
-  return a.staying - b.staying || a.seats - b.seats || compareCandidates(left, right);
-}
-
-function order(branch: Branch): void {
-  for (const child of branch.branches) order(child);
-  heapify(branch.branches, compareBranches);
-  heapify(branch.candidates, compareCandidates);
+  return compareReluctance(left, right) || a.staying - b.staying || a.seats - b.seats || compare(left, right);
 }
 
 function heapify<T>(heap: T[], compare: (a: T, b: T) => number): void {

@@ -1,12 +1,13 @@
 /** What records that an older version wrote mean by the fields they do not have yet. */
 import type { ClusterConfig } from '#proto/model/cluster.ts';
 import type { Node } from '#proto/model/node.ts';
+import type { Resources } from '#proto/model/resources.ts';
 import { defaults, type Revision, type Service, type ServiceSpec, type TaskTemplate } from '#proto/model/service.ts';
 import type { Task } from '#proto/model/task.ts';
 import type { Table, Tables } from './records.ts';
 
 /** To add a field that records of today may lack, add it to its table here. */
-const task = { addresses: [], iteration: 0 } satisfies Partial<Task>;
+const task = { addresses: [], iteration: 0, generic: [] } satisfies Partial<Task>;
 const container = { drainMs: defaults.drainMs, links: [] } satisfies Partial<TaskTemplate['container']>;
 /** On no network: until it is applied again, which puts it on its project's, nobody may call it by one. */
 const template = {
@@ -16,6 +17,8 @@ const template = {
   documents: [],
 } satisfies Partial<TaskTemplate>;
 const spec = { sticky: '', maxConcurrent: 0 } satisfies Partial<ServiceSpec>;
+const placement = { strategy: '', affinities: [] } satisfies Partial<ServiceSpec['placement']>;
+const resources = { generic: [] } satisfies Partial<Resources>;
 const node = {
   pinnedSubnet: '',
   link: '',
@@ -23,19 +26,24 @@ const node = {
   foreignNetworks: [],
   wireguardKey: '',
 } satisfies Partial<Node>;
-const cluster = { network6: '', encapsulation: 'auto', encryption: '' } satisfies Partial<ClusterConfig>;
+const cluster = {
+  network6: '',
+  encapsulation: 'auto',
+  encryption: '',
+  strategy: 'spread',
+} satisfies Partial<ClusterConfig>;
 
 /** The record with every field that this version knows. */
 export function completed(table: Table, value: Tables[Table]): Tables[Table] {
   switch (table) {
     case 'task':
-      return filled(task, value as Task);
+      return filled(task, part(value as Task, 'reservations', resources));
     case 'service':
       return completedService(value as Service);
     case 'revision':
       return completedRevision(value as Revision);
     case 'node':
-      return filled(node, value as Node);
+      return filled(node, part(value as Node, 'capacity', resources));
     case 'cluster':
       return filled(cluster, value as ClusterConfig);
     default:
@@ -56,12 +64,19 @@ function completedRevision(revision: Revision): Revision {
 
 function completedSpec(value: ServiceSpec): ServiceSpec {
   const now = completedTemplate(value.template);
-  return filled(spec, now === value.template ? value : { ...value, template: now });
+  return filled(spec, part(now === value.template ? value : { ...value, template: now }, 'placement', placement));
 }
 
 function completedTemplate(value: TaskTemplate): TaskTemplate {
-  const now = filled(container, value.container);
-  return filled(template, now === value.container ? value : { ...value, container: now });
+  const amounts = part(part(value, 'limits', resources), 'reservations', resources);
+  return filled(template, part(amounts, 'container', container));
+}
+
+/** The value with what its part lacks. */
+function part<T extends object, K extends keyof T>(value: T, key: K, absent: Partial<T[K] & object>): T {
+  const before = value[key] as T[K] & object;
+  const now = filled(absent, before);
+  return now === before ? value : { ...value, [key]: now };
 }
 
 /** The value itself where it lacks nothing: that is the rule. */

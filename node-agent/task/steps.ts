@@ -6,6 +6,7 @@ import type { Credential } from '#proto/model/cluster.ts';
 import type { DocumentContent } from '#proto/model/document.ts';
 import type { TaskId } from '#proto/model/ids.ts';
 import type { Image, ImageRequest, Images } from '../images/images.ts';
+import { resourceEnv } from '../resources.ts';
 import type { EtcSettings } from '../runtime/etc-files.ts';
 import type { ContainerNetwork, PreparedMount, RootfsMount, Runtime } from '../runtime/runtime.ts';
 import type { Effect, TaskWanted } from './decide.ts';
@@ -100,8 +101,11 @@ export function stepTable(parts: StepParts): Steps {
       const { task, template } = wanted;
       const { pid } = await runtime.create({
         id: task.id,
-        // What the user says goes before what links give.
-        container: { ...template.container, env: [...(await linkedEnv(parts, input)), ...template.container.env] },
+        // What the user says goes before what links give; which resources it has is not for the user to say.
+        container: {
+          ...template.container,
+          env: [...(await linkedEnv(parts, input)), ...template.container.env, ...resourceEnv(task.generic)],
+        },
         image: got.image!.config,
         rootfs: got.rootfs!,
         mounts: got.mounts!,

@@ -12,6 +12,8 @@ export interface ClusterConfig {
   readonly encapsulation: 'auto' | 'always' | 'never';
   /** Of all packets between nodes; empty: none. */
   readonly encryption: '' | 'wireguard';
+  /** Of services that name none. */
+  readonly strategy: 'spread' | 'binpack';
   /** Where agents send logs; empty: nowhere. */
   readonly natsUrl: string;
   /** Search domain of container DNS. */

@@ -110,6 +110,21 @@ export interface Placement {
   readonly spread: readonly string[];
   readonly maxReplicasPerNode: number;
   readonly platforms: readonly string[];
+  /** Empty: the cluster's. */
+  readonly strategy: '' | 'spread' | 'binpack';
+  readonly affinities: readonly Affinity[];
+}
+
+/** Near another service, or away from it. */
+export interface Affinity {
+  /** `project/name`. */
+  readonly service: string;
+  /** What nodes share: `node`, or an attribute such as `node.labels.zone`. */
+  readonly scope: string;
+  /** Where no task of it is; else where one is. */
+  readonly apart: boolean;
+  /** Where there is a choice; else nowhere else. */
+  readonly preferred: boolean;
 }
 
 export interface ServiceSpec {
@@ -182,7 +197,14 @@ export const defaults = {
     failureAction: 'pause',
     maxFailureRatio: 0,
   } satisfies UpdatePolicy as UpdatePolicy,
-  placement: { constraints: [], spread: [], maxReplicasPerNode: 0, platforms: [] } satisfies Placement as Placement,
+  placement: {
+    constraints: [],
+    spread: [],
+    maxReplicasPerNode: 0,
+    platforms: [],
+    strategy: '',
+    affinities: [],
+  } satisfies Placement as Placement,
   stopGracePeriodMs: 10_000,
   drainMs: 2_000,
   bandwidth: { egressBitsPerSecond: 0, ingressBitsPerSecond: 0 } satisfies Bandwidth as Bandwidth,

@@ -8,7 +8,7 @@
  */
 import type { NodeId, ServiceId, TaskId } from './ids.ts';
 import type { TaskAddress } from './network.ts';
-import type { Resources } from './resources.ts';
+import type { GenericResource, Resources } from './resources.ts';
 import type { Port } from './service.ts';
 
 export const taskStates = [
@@ -68,6 +68,8 @@ export interface Task {
   readonly reservations: Resources;
   /** Of a job: which of its iterations it belongs to; else 0. */
   readonly iteration: number;
+  /** What it was given of its node's generic resources; none until assigned. */
+  readonly generic: readonly GenericResource[];
 }
 
 /** What an agent says of a task. */

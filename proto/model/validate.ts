@@ -1,5 +1,5 @@
 /** The limits of names, numbers and sizes, checked in one place for every door that takes a spec. */
-import { namePattern } from './ids.ts';
+import { namePattern, qualifiedName } from './ids.ts';
 import { isPerNode } from './job.ts';
 import { type NetworkSpec, sharedNetworkOf } from './network.ts';
 import type { ServiceSpec } from './service.ts';
@@ -12,6 +12,7 @@ export const limits = {
   mounts: 64,
   publishedPorts: 256,
   constraints: 32,
+  affinities: 16,
   stopGracePeriodMs: 24 * 3_600_000,
   drainMs: 3_600_000,
   networksOfService: 32,
@@ -172,13 +173,33 @@ export function specProblems(spec: ServiceSpec): readonly SpecProblem[] {
       'use mode: host for the ports, or endpoint_mode: vip',
     );
   networkSettingProblems(spec, refuse);
+  affinityProblems(spec, refuse);
   return problems;
 }
 
-function networkSettingProblems(
-  spec: ServiceSpec,
-  refuse: (field: string, message: string, remedy: string) => void,
-): void {
+type Refuse = (field: string, message: string, remedy: string) => void;
+
+function affinityProblems(spec: ServiceSpec, refuse: Refuse): void {
+  const { affinities } = spec.placement;
+  const field = 'deploy.placement.x-affinity';
+  if (affinities.length > limits.affinities)
+    refuse(field, `${affinities.length} affinities are too many`, `at most ${limits.affinities} fit`);
+  if (isPerNode(spec) && affinities.length > 0)
+    refuse(field, 'a global service has a task on each node: it is near everybody', 'use constraints, or replicas');
+  for (const { service, scope, apart, preferred } of affinities) {
+    if (service === qualifiedName(spec.project, spec.name) && preferred)
+      refuse(
+        field,
+        'what its own tasks would rather do is not an affinity',
+        apart ? 'use preferences: - spread: …, or mode: required' : 'use x-strategy: binpack, or mode: required',
+      );
+    const both = affinities.some((one) => one.service === service && one.scope === scope && one.apart !== apart);
+    if (both && apart)
+      refuse(field, `it cannot be with ${service} and apart from it in one ${scope}`, 'keep one of the two');
+  }
+}
+
+function networkSettingProblems(spec: ServiceSpec, refuse: Refuse): void {
   const { networks, networkMode, container, bandwidth } = spec.template;
   if (networks.length > limits.networksOfService)
     refuse('networks', `${networks.length} networks are too many`, `at most ${limits.networksOfService} fit`);

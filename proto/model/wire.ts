@@ -136,6 +136,7 @@ export function taskFromWire(task: types.Task): Task {
     hostPorts: task.hostPorts.map(portFromWire),
     reservations: task.reservations ?? noResources,
     iteration: task.iteration,
+    generic: task.generic,
   };
 }
 
@@ -192,6 +193,7 @@ export function clusterFromWire(cluster: agent.ClusterConfig): ClusterConfig {
     network6: cluster.network6,
     encapsulation: oneOf('cluster.encapsulation', ['auto', 'always', 'never'], cluster.encapsulation || 'auto'),
     encryption: oneOf('cluster.encryption', ['', 'wireguard'], cluster.encryption),
+    strategy: oneOf('cluster.strategy', ['spread', 'binpack'], cluster.strategy || 'spread'),
     natsUrl: cluster.natsUrl,
     domain: cluster.domain,
   };

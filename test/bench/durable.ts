@@ -13,7 +13,7 @@ import { aNode, aRevision, aService, aTask, aTemplate, idOf } from '#test/suppor
 import { startEtcd } from '#test/support/etcd.ts';
 
 const [nodes = 5_000, services = 500, replicas = 100] = process.argv.slice(2).map(Number);
-const reservations = { cpuMillis: 100, memoryBytes: 64 * 2 ** 20, pids: 0 };
+const reservations = { cpuMillis: 100, memoryBytes: 64 * 2 ** 20, pids: 0, generic: [] };
 const epoch = 1;
 const kernel = { clock: systemClock, random: systemRandom, log: silentLog };
 
@@ -35,6 +35,8 @@ function serviceRecords(): Change[] {
         spread: ['node.labels.zone'],
         maxReplicasPerNode: 0,
         platforms: [],
+        strategy: '',
+        affinities: [],
       },
     });
     const revision = aRevision(service);

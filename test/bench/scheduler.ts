@@ -6,7 +6,7 @@ import { taskId } from '#proto/model/ids.ts';
 import { aNode, aService, aTask, aTemplate, idOf } from '#test/support/builders.ts';
 
 const [nodes = 5_000, services = 500, replicas = 100] = process.argv.slice(2).map(Number);
-const reservations = { cpuMillis: 100, memoryBytes: 64 * 2 ** 20, pids: 0 };
+const reservations = { cpuMillis: 100, memoryBytes: 64 * 2 ** 20, pids: 0, generic: [] };
 
 /** One run on a fresh cluster; returns what it placed and the seconds it took. */
 function run(): { placed: number; seconds: number; skew: number } {
@@ -25,6 +25,8 @@ function run(): { placed: number; seconds: number; skew: number } {
         spread: ['node.labels.zone'],
         maxReplicasPerNode: 0,
         platforms: [],
+        strategy: '',
+        affinities: [],
       },
     }),
   );

@@ -144,6 +144,8 @@ function randomSpec(world: World, name: string): ServiceSpec {
       spread: random.int(2) === 0 ? ['node.labels.zone'] : [],
       maxReplicasPerNode: 0,
       platforms: [],
+      strategy: '',
+      affinities: [],
     },
     endpointMode: random.int(3) === 0 ? 'dnsrr' : 'vip',
     volumeLoss: name === 's1' ? 'wait' : 'recreate',
@@ -163,7 +165,7 @@ const healthCheck: HealthCheck = {
 function randomTemplate({ random }: World, name: string) {
   const checked = random.int(4) === 0;
   const number = random.int(1_000);
-  const reservations = { cpuMillis: 100 * random.int(5), memoryBytes: 2 ** 26 * random.int(4), pids: 0 };
+  const reservations = { cpuMillis: 100 * random.int(5), memoryBytes: 2 ** 26 * random.int(4), pids: 0, generic: [] };
   const volume = name < 's3' ? 'demo_shared' : `demo_${name}`;
   const mounts = number % 4 === 0 ? [emptyMount('volume', volume, '/data')] : [];
   return aTemplate({

@@ -40,7 +40,7 @@ export function aNode(name: string, fields: Partial<Node> = {}): Node {
     state: 'ready',
     message: '',
     platform: { os: 'linux', architecture: 'amd64', variant: '' },
-    capacity: { cpuMillis: 4_000, memoryBytes: 8 * 2 ** 30, pids: 0 },
+    capacity: { cpuMillis: 4_000, memoryBytes: 8 * 2 ** 30, pids: 0, generic: [] },
     address: `10.90.${number >> 8}.${number & 255}`,
     subnet: `10.${192 + (number >> 8)}.${number & 255}.0/24`,
     pinnedSubnet: '',
@@ -139,6 +139,7 @@ export function aTask(name: string, fields: Partial<Task> = {}): Task {
     hostPorts: [],
     reservations: noResources,
     iteration: 0,
+    generic: [],
     ...fields,
   };
 }
@@ -151,6 +152,7 @@ export function aCluster(fields: Partial<ClusterConfig> = {}): ClusterConfig {
     network6: 'fd47::/96',
     encapsulation: 'auto',
     encryption: '',
+    strategy: 'spread',
     natsUrl: '',
     domain: 'gantry.internal',
     ...fields,

@@ -169,7 +169,11 @@ describe('a container of conmon with runc', () => {
   });
 
   it('is killed when it uses more memory than its limit, and says so', async () => {
-    const { exit } = await outcome('tail /dev/zero', {}, { limits: { cpuMillis: 0, memoryBytes: 16 << 20, pids: 0 } });
+    const { exit } = await outcome(
+      'tail /dev/zero',
+      {},
+      { limits: { cpuMillis: 0, memoryBytes: 16 << 20, pids: 0, generic: [] } },
+    );
     expect(exit).toMatchObject({ exitCode: 137, oomKilled: true });
   });
 
@@ -178,7 +182,7 @@ describe('a container of conmon with runc', () => {
       `cat /sys/fs/cgroup/cpu/cpu.cfs_quota_us /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/pids/pids.max
        for i in $(seq 40); do sleep 1 & done; wait`,
       {},
-      { limits: { cpuMillis: 250, memoryBytes: 32 << 20, pids: 20 } },
+      { limits: { cpuMillis: 250, memoryBytes: 32 << 20, pids: 20, generic: [] } },
     );
     expect(lines.slice(0, 3)).toEqual(['25000', String(32 << 20), '20']);
     expect(lines.some((line) => /can't fork/.test(line))).toBe(true);

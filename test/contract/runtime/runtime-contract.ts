@@ -168,7 +168,7 @@ export function runtimeContract(name: string, openLab: () => Promise<RuntimeLab>
 
     it('measures what runs, and changes its limits', async () => {
       const id = await running('stays');
-      const limits = { cpuMillis: 500, memoryBytes: 64 << 20, pids: 50 };
+      const limits = { cpuMillis: 500, memoryBytes: 64 << 20, pids: 50, generic: [] };
       await runtime.updateLimits(id, limits);
       const stats = await runtime.stats(id);
       expect(stats.memoryLimitBytes).toBe(64 << 20);

@@ -32,8 +32,9 @@ export function aTask(fields: Partial<Task> = {}): Task {
     startAfterMs: 0,
     imageDigest: `sha256:${'a'.repeat(64)}`,
     hostPorts: [],
-    reservations: { cpuMillis: 100, memoryBytes: 1_000_000, pids: 0 },
     iteration: 0,
+    reservations: { cpuMillis: 100, memoryBytes: 1_000_000, pids: 0, generic: [] },
+    generic: [],
     ...fields,
   };
 }

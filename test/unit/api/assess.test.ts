@@ -3,7 +3,7 @@ import { describe, expect, it } from 'vitest';
 import { type AssessOptions, assess } from '#control-plane/api/assess.ts';
 import { progress } from '#control-plane/api/progress.ts';
 import { keyOf, LiveSnapshot } from '#control-plane/store/snapshot.ts';
-import type { Service } from '#proto/model/service.ts';
+import { defaults, type Service } from '#proto/model/service.ts';
 import type { Task } from '#proto/model/task.ts';
 import { aNode, aService, aTask, idOf } from '#test/support/builders.ts';
 import { FakeClock } from '#test/support/fake-clock.ts';
@@ -131,7 +131,7 @@ describe('a service', () => {
   it('gives up sooner where every node refuses for a reason that only people change', () => {
     const service = aService('web', {
       replicas: 2,
-      placement: { constraints: ['node.labels.gpu == yes'], spread: [], maxReplicasPerNode: 0, platforms: [] },
+      placement: { ...defaults.placement, constraints: ['node.labels.gpu == yes'] },
     });
     const pending = (at: Service, createdAtMs: number) =>
       judged(at, [task(1), task(2, { state: 'pending', message: 'no node fits', createdAtMs })], { sinceMs: 1 });

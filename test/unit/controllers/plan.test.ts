@@ -2,7 +2,7 @@
 import { describe, expect, it } from 'vitest';
 import { explainTask, planTasks } from '#control-plane/controllers/plan.ts';
 import { createService, removeService, updateService } from '#control-plane/reconcilers/service-changes.ts';
-import { containerSpec } from '#proto/model/service.ts';
+import { containerSpec, defaults } from '#proto/model/service.ts';
 import { aNode, aService, aSpec, aTemplate } from '#test/support/builders.ts';
 import { DecidedCluster } from '#test/support/decided-cluster.ts';
 
@@ -55,7 +55,7 @@ describe('a plan', () => {
 
   it('gives the reason for a task that no node takes', () => {
     const made = cluster();
-    const placement = { constraints: ['node.labels.gpu == yes'], spread: [], maxReplicasPerNode: 0, platforms: [] };
+    const placement = { ...defaults.placement, constraints: ['node.labels.gpu == yes'] };
     const changes = createService(made.wish, aSpec('web', { replicas: 1, placement }));
     expect([...planTasks(made.snapshot, changes, made.now).values()]).toEqual([
       [{ action: 'start', slot: 1, node: '', reason: 'no node fits (3 in all): 3 not node.labels.gpu == yes' }],
@@ -67,7 +67,7 @@ describe('why', () => {
   it('shows for a running task what each node says, its own place not counted against it', () => {
     const web = aService('web', {
       replicas: 1,
-      template: aTemplate({ reservations: { cpuMillis: 4_000, memoryBytes: 0, pids: 0 } }),
+      template: aTemplate({ reservations: { cpuMillis: 4_000, memoryBytes: 0, pids: 0, generic: [] } }),
     });
     const made = cluster(web);
     made.put('node', { ...made.snapshot.node(aNode('h3').id)!, availability: 'pause' });

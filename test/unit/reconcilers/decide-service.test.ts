@@ -94,7 +94,7 @@ describe('a replicated service', () => {
   });
 
   it('leaves what it cannot place pending with the reason, and places it when there is room', () => {
-    const big = aTemplate({ reservations: { cpuMillis: 3_000, memoryBytes: 0, pids: 0 } });
+    const big = aTemplate({ reservations: { cpuMillis: 3_000, memoryBytes: 0, pids: 0, generic: [] } });
     const { cluster, web } = running({ replicas: 4, template: big });
     const pending = cluster.active(web).filter(({ state }) => state === 'pending');
     expect(pending.map(({ message }) => message)).toEqual([

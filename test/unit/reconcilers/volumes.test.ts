@@ -170,7 +170,7 @@ describe('when the node of a volume', () => {
   });
 
   it('is full, the reason is its lack of room', () => {
-    const reservations = { cpuMillis: 3_000, memoryBytes: 0, pids: 0 };
+    const reservations = { cpuMillis: 3_000, memoryBytes: 0, pids: 0, generic: [] };
     const cluster = running(aDatabase('db', { replicas: 2, template: { ...mounting('demo_data'), reservations } }));
     const [db] = [...cluster.snapshot.all('service')];
     expect(cluster.active(db!).map(({ state, message }) => `${state} ${message}`)).toEqual([

@@ -16,8 +16,8 @@ const put = (path: string, files: Readonly<Record<string, string>>) => {
   for (const [name, text] of Object.entries(files)) writeFileSync(join(root, path, name), text);
 };
 const get = (path: string) => readFileSync(join(root, path), 'utf8');
-const limits = { cpuMillis: 500, memoryBytes: 1 << 20, pids: 7 };
-const none = { cpuMillis: 0, memoryBytes: 0, pids: 0 };
+const limits = { cpuMillis: 500, memoryBytes: 1 << 20, pids: 7, generic: [] };
+const none = { cpuMillis: 0, memoryBytes: 0, pids: 0, generic: [] };
 
 describe('control groups, version 2', () => {
   const groups = (own = '0::/system.slice/agent') =>

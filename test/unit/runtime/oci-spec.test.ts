@@ -52,14 +52,14 @@ describe('ociSpec', () => {
   });
 
   it('limits processors, memory with swap, and processes', () => {
-    const { resources } = linux(spec({}, { limits: { cpuMillis: 1500, memoryBytes: 1000, pids: 9 } }));
+    const { resources } = linux(spec({}, { limits: { cpuMillis: 1500, memoryBytes: 1000, pids: 9, generic: [] } }));
     expect(resources).toMatchObject({
       cpu: { quota: 150_000, period: 100_000 },
       memory: { limit: 1000, swap: 1000 },
       pids: { limit: 9 },
     });
     const small = linux(
-      spec({}, { limits: { cpuMillis: 1, memoryBytes: 1000, pids: 0 } }, { swapLimit: false }),
+      spec({}, { limits: { cpuMillis: 1, memoryBytes: 1000, pids: 0, generic: [] } }, { swapLimit: false }),
     ).resources;
     expect(small).toMatchObject({ cpu: { quota: 1000 }, memory: { limit: 1000 }, pids: { limit: 4096 } });
     expect(small.memory).not.toHaveProperty('swap');

@@ -41,10 +41,11 @@ describe('a record of before networks', () => {
       network6: '',
       encapsulation: 'auto',
       encryption: '',
+      strategy: 'spread',
       natsUrl: '',
       domain: 'gantry.internal',
     } as const;
-    expect(aged('cluster', cluster, ['network6', 'encapsulation', 'encryption'])).toEqual(cluster);
+    expect(aged('cluster', cluster, ['network6', 'encapsulation', 'encryption', 'strategy'])).toEqual(cluster);
   });
 });
 

@@ -171,6 +171,8 @@ export interface ClusterConfig {
   encapsulation: string;
   /** empty | wireguard */
   encryption: string;
+  /** of services that name none: spread | binpack */
+  strategy: string;
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
@@ -1906,6 +1908,7 @@ function createBaseClusterConfig(): ClusterConfig {
     network6: "",
     encapsulation: "",
     encryption: "",
+    strategy: "",
     _unknownFields: {},
   };
 }
@@ -1935,6 +1938,9 @@ export const ClusterConfig: MessageFns<ClusterConfig> = {
     }
     if (message.encryption !== "") {
       writer.uint32(66).string(message.encryption);
+    }
+    if (message.strategy !== "") {
+      writer.uint32(242).string(message.strategy);
     }
     if (message._unknownFields !== undefined) {
       for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
@@ -2024,6 +2030,14 @@ export const ClusterConfig: MessageFns<ClusterConfig> = {
             message.encryption = reader.string();
             continue;
           }
+          case 30: {
+            if (tag !== 242) {
+              break;
+            }
+
+            message.strategy = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -2057,6 +2071,7 @@ export const ClusterConfig: MessageFns<ClusterConfig> = {
     message.network6 = object.network6 ?? "";
     message.encapsulation = object.encapsulation ?? "";
     message.encryption = object.encryption ?? "";
+    message.strategy = object.strategy ?? "";
     return message;
   },
 };

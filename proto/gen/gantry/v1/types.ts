@@ -20,6 +20,18 @@ export interface Resources {
   cpuMillis: number;
   memoryBytes: number;
   pids: number;
+  generic: GenericResource[];
+  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
+}
+
+/** Things that are counted, of one kind: what a node offers, a task asks, or a task was given. */
+export interface GenericResource {
+  /** gpu, fpga */
+  kind: string;
+  /** asked: 0 is all that the node offers; offered and given by name: how many names */
+  count: number;
+  /** offered: of each one; asked: these; given: which. A name that is a path in /dev is that device */
+  names: string[];
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
@@ -279,6 +291,22 @@ export interface Placement {
   maxReplicasPerNode: number;
   /** os/arch[/variant] */
   platforms: string[];
+  /** empty (the cluster's) | spread | binpack */
+  strategy: string;
+  affinities: Affinity[];
+  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
+}
+
+/** Near another service, or away from it. */
+export interface Affinity {
+  /** PROJECT/NAME */
+  service: string;
+  /** what nodes share: node, or an attribute such as node.labels.zone */
+  scope: string;
+  /** where no task of it is; else where one is */
+  apart: boolean;
+  /** where there is a choice; else nowhere else */
+  preferred: boolean;
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
@@ -474,6 +502,8 @@ export interface Task {
   addresses: TaskAddress[];
   /** of a job, from 1 */
   iteration: number;
+  /** what it was given of its node's */
+  generic: GenericResource[];
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
@@ -555,7 +585,7 @@ export interface Event {
 }
 
 function createBaseResources(): Resources {
-  return { cpuMillis: 0, memoryBytes: 0, pids: 0, _unknownFields: {} };
+  return { cpuMillis: 0, memoryBytes: 0, pids: 0, generic: [], _unknownFields: {} };
 }
 
 export const Resources: MessageFns<Resources> = {
@@ -568,6 +598,9 @@ export const Resources: MessageFns<Resources> = {
     }
     if (message.pids !== 0) {
       writer.uint32(24).int64(message.pids);
+    }
+    for (const v of message.generic) {
+      GenericResource.encode(v!, writer.uint32(82).fork()).join();
     }
     if (message._unknownFields !== undefined) {
       for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
@@ -617,6 +650,14 @@ export const Resources: MessageFns<Resources> = {
             message.pids = longToNumber(reader.int64());
             continue;
           }
+          case 10: {
+            if (tag !== 82) {
+              break;
+            }
+
+            message.generic.push(GenericResource.decode(reader, reader.uint32()));
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -645,6 +686,102 @@ export const Resources: MessageFns<Resources> = {
     message.cpuMillis = object.cpuMillis ?? 0;
     message.memoryBytes = object.memoryBytes ?? 0;
     message.pids = object.pids ?? 0;
+    message.generic = object.generic?.map((e) => GenericResource.fromPartial(e)) || [];
+    return message;
+  },
+};
+
+function createBaseGenericResource(): GenericResource {
+  return { kind: "", count: 0, names: [], _unknownFields: {} };
+}
+
+export const GenericResource: MessageFns<GenericResource> = {
+  encode(message: GenericResource, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.kind !== "") {
+      writer.uint32(10).string(message.kind);
+    }
+    if (message.count !== 0) {
+      writer.uint32(16).uint32(message.count);
+    }
+    for (const v of message.names) {
+      writer.uint32(26).string(v!);
+    }
+    if (message._unknownFields !== undefined) {
+      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
+        const tag = parseInt(key, 10);
+        for (const value of values) {
+          writer.uint32(tag).raw(value);
+        }
+      }
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): GenericResource {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseGenericResource();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.kind = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.count = reader.uint32();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.names.push(reader.string());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        const buf = reader.skip(tag & 7);
+
+        const list = message._unknownFields![tag];
+
+        if (list === undefined) {
+          message._unknownFields![tag] = [buf];
+        } else {
+          list.push(buf);
+        }
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<GenericResource>, I>>(base?: I): GenericResource {
+    return GenericResource.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<GenericResource>, I>>(object: I): GenericResource {
+    const message = createBaseGenericResource();
+    message.kind = object.kind ?? "";
+    message.count = object.count ?? 0;
+    message.names = object.names?.map((e) => e) || [];
     return message;
   },
 };
@@ -3328,7 +3465,15 @@ export const UpdatePolicy: MessageFns<UpdatePolicy> = {
 };
 
 function createBasePlacement(): Placement {
-  return { constraints: [], spread: [], maxReplicasPerNode: 0, platforms: [], _unknownFields: {} };
+  return {
+    constraints: [],
+    spread: [],
+    maxReplicasPerNode: 0,
+    platforms: [],
+    strategy: "",
+    affinities: [],
+    _unknownFields: {},
+  };
 }
 
 export const Placement: MessageFns<Placement> = {
@@ -3344,6 +3489,12 @@ export const Placement: MessageFns<Placement> = {
     }
     for (const v of message.platforms) {
       writer.uint32(34).string(v!);
+    }
+    if (message.strategy !== "") {
+      writer.uint32(42).string(message.strategy);
+    }
+    for (const v of message.affinities) {
+      Affinity.encode(v!, writer.uint32(50).fork()).join();
     }
     if (message._unknownFields !== undefined) {
       for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
@@ -3401,6 +3552,22 @@ export const Placement: MessageFns<Placement> = {
             message.platforms.push(reader.string());
             continue;
           }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.strategy = reader.string();
+            continue;
+          }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.affinities.push(Affinity.decode(reader, reader.uint32()));
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -3430,6 +3597,115 @@ export const Placement: MessageFns<Placement> = {
     message.spread = object.spread?.map((e) => e) || [];
     message.maxReplicasPerNode = object.maxReplicasPerNode ?? 0;
     message.platforms = object.platforms?.map((e) => e) || [];
+    message.strategy = object.strategy ?? "";
+    message.affinities = object.affinities?.map((e) => Affinity.fromPartial(e)) || [];
+    return message;
+  },
+};
+
+function createBaseAffinity(): Affinity {
+  return { service: "", scope: "", apart: false, preferred: false, _unknownFields: {} };
+}
+
+export const Affinity: MessageFns<Affinity> = {
+  encode(message: Affinity, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.service !== "") {
+      writer.uint32(10).string(message.service);
+    }
+    if (message.scope !== "") {
+      writer.uint32(18).string(message.scope);
+    }
+    if (message.apart !== false) {
+      writer.uint32(24).bool(message.apart);
+    }
+    if (message.preferred !== false) {
+      writer.uint32(32).bool(message.preferred);
+    }
+    if (message._unknownFields !== undefined) {
+      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
+        const tag = parseInt(key, 10);
+        for (const value of values) {
+          writer.uint32(tag).raw(value);
+        }
+      }
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Affinity {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseAffinity();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.service = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.scope = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.apart = reader.bool();
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.preferred = reader.bool();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        const buf = reader.skip(tag & 7);
+
+        const list = message._unknownFields![tag];
+
+        if (list === undefined) {
+          message._unknownFields![tag] = [buf];
+        } else {
+          list.push(buf);
+        }
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<Affinity>, I>>(base?: I): Affinity {
+    return Affinity.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<Affinity>, I>>(object: I): Affinity {
+    const message = createBaseAffinity();
+    message.service = object.service ?? "";
+    message.scope = object.scope ?? "";
+    message.apart = object.apart ?? false;
+    message.preferred = object.preferred ?? false;
     return message;
   },
 };
@@ -4837,6 +5113,7 @@ function createBaseTask(): Task {
     reservations: undefined,
     addresses: [],
     iteration: 0,
+    generic: [],
     _unknownFields: {},
   };
 }
@@ -4926,6 +5203,9 @@ export const Task: MessageFns<Task> = {
     }
     if (message.iteration !== 0) {
       writer.uint32(312).uint32(message.iteration);
+    }
+    for (const v of message.generic) {
+      GenericResource.encode(v!, writer.uint32(354).fork()).join();
     }
     if (message._unknownFields !== undefined) {
       for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
@@ -5175,6 +5455,14 @@ export const Task: MessageFns<Task> = {
             message.iteration = reader.uint32();
             continue;
           }
+          case 44: {
+            if (tag !== 354) {
+              break;
+            }
+
+            message.generic.push(GenericResource.decode(reader, reader.uint32()));
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -5230,6 +5518,7 @@ export const Task: MessageFns<Task> = {
       : undefined;
     message.addresses = object.addresses?.map((e) => TaskAddress.fromPartial(e)) || [];
     message.iteration = object.iteration ?? 0;
+    message.generic = object.generic?.map((e) => GenericResource.fromPartial(e)) || [];
     return message;
   },
 };
