@@ -63,7 +63,7 @@ function inputOf(request: ApplyRequest): ResolveInput {
     supplied.set(file.path, file.missing ? undefined : file.text);
   const variables = new Map<string, string | undefined>(request.unsetVariables.map((name) => [name, undefined]));
   for (const [name, value] of Object.entries(request.variables)) variables.set(name, value);
-  const { project, directory, root, answered } = request;
+  const { project, directory, root, answered, profiles, envFiles } = request;
   return {
     files: request.files.slice(0, request.composeFiles),
     supplied,
@@ -72,6 +72,8 @@ function inputOf(request: ApplyRequest): ResolveInput {
     directory,
     root,
     answered,
+    profiles,
+    envFiles,
   };
 }
 
@@ -99,7 +101,7 @@ interface Wish {
 
 type Resolved = Extract<Resolution, { kind: 'specs' }>;
 
-function decide(context: WishContext, { project, services, networks }: Resolved, prune: boolean): Wish {
+function decide(context: WishContext, { project, services, networks, inactive }: Resolved, prune: boolean): Wish {
   const { snapshot } = context;
   const findings: Findings = { errors: [], warnings: [] };
   const changes: Change[] = [];
@@ -108,7 +110,8 @@ function decide(context: WishContext, { project, services, networks }: Resolved,
   const planned: PlannedChange[] = [];
   const stays = new Set(services.map(({ spec }) => spec.name));
   const others = [...snapshot.all('service')].filter(({ spec }) => spec.project === project && !stays.has(spec.name));
-  const gone = new Set(prune ? others : others.filter((service) => service.removing));
+  const goes = ({ removing, spec }: Service) => removing || (prune && !inactive.includes(spec.name));
+  const gone = new Set(others.filter(goes));
   for (const service of services) {
     const { spec, place, constraints, ports } = service;
     for (const { value, place } of constraints) checked(findings, place, () => parseConstraint(value));
@@ -143,18 +146,24 @@ function decide(context: WishContext, { project, services, networks }: Resolved,
     });
   }
   for (const service of others.filter((service) => !service.removing)) {
-    if (prune) changes.push(...removeService(context, service.id));
+    if (goes(service)) changes.push(...removeService(context, service.id));
     planned.push({
-      action: prune ? 'remove' : 'unchanged',
+      action: goes(service) ? 'remove' : 'unchanged',
       serviceId: service.id,
       name: nameOfService(service),
-      details: [prune ? 'no longer in the file' : 'not in the file: --prune removes it'],
+      details: [whyOther(service, inactive, prune)],
       tasks: [],
     });
   }
   plannedNetworks.push(...goingNetworks(context, services, gone));
   changes.push(...networkWish.changes);
   return { changes, planned, networks: plannedNetworks, ...findings };
+}
+
+/** Of a service of the project that takes no part in the file. */
+function whyOther({ spec }: Service, inactive: readonly string[], prune: boolean): string {
+  if (inactive.includes(spec.name)) return 'its profiles are not enabled: it stays as it is';
+  return prune ? 'no longer in the file' : 'not in the file: --prune removes it';
 }
 
 function decideNetworks(

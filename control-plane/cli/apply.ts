@@ -1,34 +1,29 @@
 /** `gantry apply` and `gantry plan`: reads what the control plane asks for, and nothing else. */
-import { existsSync, readFileSync } from 'node:fs';
-import { basename, dirname, isAbsolute, join, resolve } from 'node:path';
-import {
-  type ApplyRequest,
-  type ApplyResponse,
-  type Diagnostic,
-  type PlannedChange,
-  ApplyRequest as Request,
-} from '#proto/gen/gantry/v1/operator.ts';
+import type { ApplyRequest, ApplyResponse, Diagnostic, PlannedChange } from '#proto/gen/gantry/v1/operator.ts';
 import { Fault } from '#proto/kernel/errors.ts';
+import { answerNeeds, composeRequest, type FileOptions, seenFromHere } from './compose-files.ts';
 import { exitCodes } from './failure.ts';
 import { watchProgress } from './progress-view.ts';
 import { type CommonOptions, methods, type Session, withSession } from './session.ts';
 
-interface ApplyOptions extends CommonOptions {
-  readonly file?: readonly string[];
-  readonly project?: string;
+interface ApplyOptions extends CommonOptions, FileOptions {
   readonly prune?: true;
   readonly detach?: true;
 }
 
-const usualNames = ['compose.yaml', 'compose.yml', 'docker-compose.yaml', 'docker-compose.yml'];
-/** Answers may bring new questions, but not for ever. */
-const mostRounds = 10;
-const projectVariable = 'COMPOSE_PROJECT_NAME';
+interface Sent {
+  readonly request: ApplyRequest;
+  readonly response: ApplyResponse;
+}
+
+/** Answers may bring new questions, a few for each level of includes, but not for ever. */
+const mostRounds = 100;
 
 export function apply(options: ApplyOptions): Promise<number> {
   return withSession(options, async (session) => {
-    const response = await send(session, options, false);
-    const refused = complain(session, response);
+    const sent = await send(session, options, false);
+    const { response } = sent;
+    const refused = complain(session, sent);
     if (refused !== undefined) return refused;
     const waiting = response.changes.filter(({ action, details }) => action !== 'unchanged' || details.length === 0);
     if (session.json && options.detach) session.printJson(response);
@@ -41,8 +36,9 @@ export function apply(options: ApplyOptions): Promise<number> {
 
 export function plan(options: ApplyOptions): Promise<number> {
   return withSession(options, async (session) => {
-    const response = await send(session, options, true);
-    const refused = complain(session, response);
+    const sent = await send(session, options, true);
+    const { response } = sent;
+    const refused = complain(session, sent);
     if (refused !== undefined) return refused;
     if (session.json) session.printJson(response);
     else {
@@ -59,78 +55,20 @@ export function plan(options: ApplyOptions): Promise<number> {
   });
 }
 
-async function send(session: Session, options: ApplyOptions, dryRun: boolean): Promise<ApplyResponse> {
-  const paths = options.file ?? [usualFile()];
-  const directory = resolve(paths[0] === '-' ? '.' : dirname(paths[0]!));
-  const files = paths.map((path) => ({ path, text: readSource(path), missing: false }));
-  const request: ApplyRequest = Request.create({
-    files,
-    composeFiles: files.length,
-    project: options.project ?? '',
-    directory: basename(directory),
-    root: directory,
-    dryRun,
-    prune: options.prune === true,
-  });
+async function send(session: Session, options: ApplyOptions, dryRun: boolean): Promise<Sent> {
+  const request = { ...composeRequest(options), dryRun, prune: options.prune === true };
   for (let round = 0; round < mostRounds; round++) {
     const response = await session.call(methods.apply, request);
-    if (response.needsFiles.length + response.needsVariables.length === 0) return response;
-    for (const path of response.needsFiles) {
-      if (!isMentioned(request, path) && !isInside(directory, path)) throw prying(`the file ${path}`);
-      request.files.push(answer(path, directory));
-    }
-    for (const name of response.needsVariables) {
-      if (!isMentioned(request, name) && name !== projectVariable) throw prying(`the variable ${name}`);
-      const value = process.env[name];
-      if (value === undefined) request.unsetVariables.push(name);
-      else request.variables[name] = value;
-    }
+    if (response.needsFiles.length + response.needsVariables.length === 0) return { request, response };
+    answerNeeds(request, response);
   }
   throw new Fault('internal', 'the control plane asks for more and more files and variables');
 }
 
-function usualFile(): string {
-  const found = usualNames.find((name) => existsSync(name));
-  if (!found)
-    throw new Fault('not-found', 'there is no Compose file here', {
-      remedy: `name one with -f, or write ${usualNames[0]}`,
-    });
-  return found;
-}
-
-function readSource(path: string): string {
-  try {
-    return readFileSync(path === '-' ? 0 : path, 'utf8');
-  } catch (error) {
-    const { code } = error as NodeJS.ErrnoException;
-    const why = code === 'ENOENT' ? 'is not there' : code === 'EISDIR' ? 'is a directory' : `cannot be read: ${code}`;
-    throw new Fault('not-found', `${path} ${why}`, { remedy: 'name a Compose file with -f' });
-  }
-}
-
-function answer(path: string, directory: string) {
-  const place = isAbsolute(path) ? path : join(directory, path);
-  return existsSync(place) ? { path, text: readSource(place), missing: false } : { path, text: '', missing: true };
-}
-
-/** What the files themselves name, or what lies beside them: anything else is none of a control plane's business. */
-function isMentioned(request: ApplyRequest, name: string): boolean {
-  return request.files.some(({ text }) => text.includes(name));
-}
-
-function isInside(directory: string, path: string): boolean {
-  return resolve(directory, path).startsWith(`${directory}/`);
-}
-
-function prying(what: string): Fault {
-  return new Fault('forbidden', `the control plane asks for ${what}, which no file here names`, {
-    remedy: 'make sure that it is the one you mean: gantry info',
-  });
-}
-
 /** Prints what is wrong; the exit code where something is. */
-function complain(session: Session, response: ApplyResponse): number | undefined {
+function complain(session: Session, { request, response }: Sent): number | undefined {
   const { errors, warnings } = response;
+  const place = ({ file, line, column }: Diagnostic) => `${seenFromHere(request, file)}:${line}:${column}`;
   if (session.json && errors.length > 0) session.printJson(response);
   if (!session.json)
     for (const warning of warnings) process.stderr.write(`${place(warning)} warning: ${words(warning)}\n`);
@@ -143,10 +81,6 @@ function complain(session: Session, response: ApplyResponse): number | undefined
     );
   }
   return exitCodes.usage;
-}
-
-function place({ file, line, column }: Diagnostic): string {
-  return `${file}:${line}:${column}`;
 }
 
 function words({ message, remedy }: Diagnostic): string {

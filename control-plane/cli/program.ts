@@ -46,6 +46,9 @@ export function createProgram(end: (code: number) => void): Command {
     command
       .option('-f, --file <path>', 'Compose file, - for standard input; again for more', collect)
       .option('-p, --project <name>', "project, instead of the file's name: or directory")
+      .option('--profile <name>', 'enable services of this profile; again for more', collect)
+      .option('--env-file <path>', 'variables of the file, instead of .env; again for more', collect)
+      .option('--project-directory <path>', "where relative paths begin, instead of the first file's directory")
       .option('--prune', 'remove services of the project that are no longer in the file');
   add(
     program,

@@ -5,6 +5,7 @@ import { sharedNetworkProblem } from '#proto/model/validate.ts';
 import { type Findings, refuse, suggestion } from './diagnostic.ts';
 import type { Draft, Said } from './draft.ts';
 import type { DeclaredNetwork, DeclaredNetworks } from './networks.ts';
+import type { Inactive } from './profiles.ts';
 import type { ResolvedService } from './resolved-service.ts';
 
 /** Those that a service is on, in the order of the file. */
@@ -16,7 +17,7 @@ export function usedNetworks(services: readonly ResolvedService[], declared: Dec
 }
 
 /** Services of the file that others of it name. */
-export function refuseUnknownServices(drafts: readonly Draft[]): void {
+export function refuseUnknownServices(drafts: readonly Draft[], inactive: Inactive): void {
   const names = new Set(drafts.map(({ name }) => name));
   const check = ({ findings, name: self }: Draft, { value: name, place }: Said<string>) => {
     if (names.has(name) && name !== self) return;
@@ -24,7 +25,15 @@ export function refuseUnknownServices(drafts: readonly Draft[]): void {
       name,
       [...names].filter((one) => one !== self),
     );
+    const profiles = inactive.get(name);
     if (name === self) refuse(findings, place, `service ${self} names itself`, 'name another service');
+    else if (profiles)
+      refuse(
+        findings,
+        place,
+        `service ${name} takes no part: its profiles are not enabled`,
+        `add --profile ${profiles[0]}, or give ${self} that profile too`,
+      );
     else refuse(findings, place, `there is no service "${name}" in the file`, guess ? `did you mean "${guess}"?` : '');
   };
   for (const draft of drafts) {

@@ -21,6 +21,11 @@ export interface Place {
   readonly path: string;
 }
 
+/** Where something is said of a file as a whole. */
+export function startOf(file: string): Place {
+  return { at: { file, line: 1, column: 1 }, path: '' };
+}
+
 /** Collects what a pass over the tree finds. */
 export interface Findings {
   readonly errors: Diagnostic[];

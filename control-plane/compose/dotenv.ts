@@ -2,7 +2,7 @@
 import { type Findings, type Position, refuse, warn } from './diagnostic.ts';
 import { expand, parseTemplate, variablesOf } from './interpolation.ts';
 
-/** One line's meaning. `template` undefined: a bare name, whose value the client's environment has. */
+/** One line's meaning. `value` undefined: a bare name, whose value the client's environment has. */
 export interface DotenvEntry {
   readonly name: string;
   readonly value: string | undefined;
@@ -11,7 +11,7 @@ export interface DotenvEntry {
   readonly at: Position;
 }
 
-const linePattern = /^\s*(?:export\s+)?([A-Za-z_][A-Za-z0-9_.-]*)\s*(?:=\s*(.*))?$/s;
+const linePattern = /^\s*(?:export\s+)?([A-Za-z0-9_.[\]-]+)\s*(?:[=:]\s*(.*))?$/s;
 
 /** The entries of a file, in order. */
 export function parseDotenv(
@@ -49,8 +49,13 @@ export function parseDotenv(
         refuse(findings, { at, path: '' }, `the value of ${name} has no closing ${quote}`, 'close the quote');
         continue;
       }
+      if (!/^\s*(#|$)/.test(body.slice(end + 1))) {
+        refuse(findings, { at, path: '' }, `something follows the value of ${name}`, 'end the line after its quote');
+        continue;
+      }
       const value = body.slice(0, end);
-      entries.push({ name, value: quote === '"' ? unescaped(value) : value, expands: quote === '"', at });
+      const text = quote === '"' ? unescaped(value) : value.replaceAll("\\'", "'");
+      entries.push({ name, value: text, expands: quote === '"', at });
     }
   }
   return entries;
@@ -95,17 +100,27 @@ export function evaluateDotenv(
   return values;
 }
 
+const escapes: Readonly<Record<string, string>> = {
+  a: '\x07',
+  b: '\b',
+  f: '\f',
+  n: '\n',
+  r: '\r',
+  t: '\t',
+  v: '\v',
+};
+
 function closing(body: string, quote: string): number {
   for (let index = 0; index < body.length; index++) {
-    if (quote === '"' && body[index] === '\\') index++;
+    if (body[index] === '\\' && (quote === '"' || body[index + 1] === quote)) index++;
     else if (body[index] === quote) return index;
   }
   return -1;
 }
 
 function unescaped(text: string): string {
-  return text.replace(/\\([nrt"\\$])/g, (_, character: string) => {
+  return text.replace(/\\([abfnrtv"\\$])/g, (_, character: string) => {
     if (character === '$') return '$$';
-    return { n: '\n', r: '\r', t: '\t' }[character] ?? character;
+    return escapes[character] ?? character;
   });
 }

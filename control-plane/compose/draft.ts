@@ -29,6 +29,10 @@ export interface EnvFile {
   readonly place: Place;
 }
 
+export function envFile(path: string, place: Place, required = true): EnvFile {
+  return { path, required, format: '', place };
+}
+
 export interface Draft {
   readonly findings: Findings;
   readonly name: string;

@@ -15,7 +15,7 @@ export interface TemplateError {
 const nameAt = /[A-Za-z_][A-Za-z0-9_]*/y;
 const operatorAt = /:?[-?+]/y;
 
-/** The pieces of a text, or where it is not well formed. `$$` is a literal dollar. */
+/** The pieces of a text, or where it is not well formed. `$$` is a literal dollar, and so is one that nothing to look up follows. */
 export function parseTemplate(text: string): readonly Piece[] | TemplateError {
   const cursor = { text, offset: 0 };
   const pieces = piecesUntil(cursor, false);
@@ -31,10 +31,14 @@ function piecesUntil(cursor: Cursor, nested: boolean): readonly Piece[] | Templa
   const { text } = cursor;
   const pieces: Piece[] = [];
   let literal = '';
+  /** Braces that are no variable's: within an argument they come in pairs. */
+  let open = 0;
   while (cursor.offset < text.length) {
     const character = text[cursor.offset]!;
-    if (nested && character === '}') break;
+    if (nested && character === '}' && open === 0) break;
     if (character !== '$') {
+      if (character === '{') open++;
+      if (character === '}' && open > 0) open--;
       literal += character;
       cursor.offset++;
       continue;
@@ -45,6 +49,11 @@ function piecesUntil(cursor: Cursor, nested: boolean): readonly Piece[] | Templa
       continue;
     }
     const variable = variableAt(cursor);
+    if (variable === undefined) {
+      literal += '$';
+      cursor.offset++;
+      continue;
+    }
     if ('message' in variable) return variable;
     if (literal) pieces.push(literal);
     literal = '';
@@ -54,18 +63,19 @@ function piecesUntil(cursor: Cursor, nested: boolean): readonly Piece[] | Templa
   return pieces;
 }
 
-function variableAt(cursor: Cursor): Exclude<Piece, string> | TemplateError {
+/** Undefined where the dollar is only a dollar: neither a name follows it nor a brace. */
+function variableAt(cursor: Cursor): Exclude<Piece, string> | TemplateError | undefined {
   const start = cursor.offset;
   const { text } = cursor;
   cursor.offset++;
   const braced = text[cursor.offset] === '{';
   if (braced) cursor.offset++;
   const name = match(nameAt, cursor);
-  if (name === undefined)
-    return {
-      offset: start,
-      message: braced ? '"${" must be followed by a variable name' : 'a single "$" must be followed by a variable name',
-    };
+  if (name === undefined && braced) return { offset: start, message: '"${" must be followed by a variable name' };
+  if (name === undefined) {
+    cursor.offset = start;
+    return undefined;
+  }
   if (!braced) return { name, operator: '', argument: [] };
   if (text[cursor.offset] === '}') {
     cursor.offset++;

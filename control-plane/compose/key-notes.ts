@@ -7,6 +7,10 @@ type Notes = Readonly<Record<string, string>>;
 
 /** By path from the top of the file; `*` is a name that the user chooses. */
 export const fileNotes: Notes = {
+  include: 'other applications as parts of this one; a name that both have is an error, unless they say the same of it',
+  'include.env_file': 'instead of `.env` beside it; what is set here wins',
+  'include.path': 'the application, and files laid over it',
+  'include.project_directory': 'where its relative paths begin: the directory of the first path where nothing is said',
   name: "the project; `-p` and COMPOSE_PROJECT_NAME win over it, and the directory's name stands in for it",
   networks: 'made where a service is on them; `default` is always there',
   'networks.*.attachable': 'every network may be joined',
@@ -106,6 +110,9 @@ export const serviceNotes: Notes = {
   'env_file.required': '`false`: it may be missing',
   environment: 'list or map; a name alone takes the value of the caller',
   expose: 'kept; tasks of a network reach each other on all ports',
+  extends: 'another service, with the keys of this one laid over it',
+  'extends.file': 'the file it is in; its relative paths are as seen from there',
+  'extends.service': 'which one',
   extra_hosts: 'more lines of /etc/hosts; `host-gateway` is the node',
   gpus: '`all`, or a list as `deploy.resources.reservations.devices`',
   'gpus.capabilities': '`gpu` need not be said',
@@ -140,6 +147,7 @@ export const serviceNotes: Notes = {
   'ports.published': 'without it: inside the cluster only, with a warning',
   'ports.target': 'the port in the container',
   privileged: 'a warning: it may do anything to its host',
+  profiles: 'takes part where one of them is enabled: `--profile`, COMPOSE_PROFILES',
   pull_policy: '`always`, `missing`, `never`, `if_not_present`',
   read_only: 'no writes to the root file system',
   restart: '`no`, `always`, `on-failure[:N]`, `unless-stopped`',

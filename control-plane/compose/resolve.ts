@@ -10,33 +10,34 @@ import {
   refuseUnknownServices,
   usedNetworks,
 } from './between-services.ts';
-import { type Diagnostic, type Findings, type Place, refuse, warn } from './diagnostic.ts';
-import { type DotenvEntry, dotenvVariables, evaluateDotenv, parseDotenv } from './dotenv.ts';
-import { type Draft, emptyDraft, type Said } from './draft.ts';
-import { expand, parseTemplate, variablesOf } from './interpolation.ts';
-import { merge } from './merge.ts';
+import { type Diagnostic, type Findings, type Place, refuse, startOf, warn } from './diagnostic.ts';
+import { type Draft, type EnvFile, emptyDraft, envFile, type Said } from './draft.ts';
+import { readIncludes } from './include.ts';
+import { expand, parseTemplate } from './interpolation.ts';
+import { Loader } from './load.ts';
 import { readVolumes } from './mounts.ts';
 import { type DeclaredNetwork, type DeclaredNetworks, readNetworks, refuseTwoOfOneName } from './networks.ts';
+import { normalizedPath } from './paths.ts';
+import { hasProfiles, type Inactive, withProfiles } from './profiles.ts';
 import { isNull, readKeys } from './read.ts';
 import type { ResolvedService } from './resolved-service.ts';
 import { adviseService, laterServiceKeys, serviceKeys } from './service-keys.ts';
-import { child, type MapTree, mapScalars, parseTree, type Tree } from './tree.ts';
+import { child, type MapTree, type Tree } from './tree.ts';
+import { type Lookup, type Told, Wanted } from './wanted.ts';
 
-export interface ResolveInput {
+export interface ResolveInput extends Told {
   /** Compose files in the order given; later ones are laid over earlier ones. */
   readonly files: readonly { readonly path: string; readonly text: string }[];
-  /** Other files that were asked for; undefined: there is none. Keyed as asked for. */
-  readonly supplied: ReadonlyMap<string, string | undefined>;
-  /** Variables that were asked for; undefined: not set. */
-  readonly variables: ReadonlyMap<string, string | undefined>;
   /** Overrides the project's name; empty: the file's. */
   readonly project: string;
   /** Base name of the first file's directory: the default project. */
   readonly directory: string;
   /** That directory's absolute path, for relative bind sources; empty: unknown. */
   readonly root: string;
-  /** Nothing more will be supplied: what is not there is not set. */
-  readonly answered: boolean;
+  /** Enabled ones; none: those of COMPOSE_PROFILES. */
+  readonly profiles: readonly string[];
+  /** Files of variables; none: `.env`, where it is there. */
+  readonly envFiles: readonly string[];
 }
 
 export type Resolution =
@@ -46,6 +47,8 @@ export type Resolution =
       readonly services: readonly ResolvedService[];
       /** Those that a service is on. */
       readonly networks: readonly DeclaredNetwork[];
+      /** Services of the files that no enabled profile has. */
+      readonly inactive: readonly string[];
       readonly warnings: readonly Diagnostic[];
     }
   | { readonly kind: 'needs'; readonly files: readonly string[]; readonly variables: readonly string[] }
@@ -53,60 +56,78 @@ export type Resolution =
 
 const dotenvPath = '.env';
 const projectVariable = 'COMPOSE_PROJECT_NAME';
+const profilesVariable = 'COMPOSE_PROFILES';
 
 /** Keys of a Compose file that are not honoured yet. */
 const laterFileKeys: Readonly<Record<string, string>> = {
   configs: 'put the file into the image, or use a bind mount',
-  include: 'name all files with -f',
   models: 'remove it',
   secrets: 'use environment, or a bind mount',
 };
 
 export function resolve(input: ResolveInput): Resolution {
   const findings: Findings = { errors: [], warnings: [] };
-  const trees = input.files.flatMap((file) => {
-    const tree = parseTree(file.path, file.text, findings);
-    if (!tree && findings.errors.length === 0)
-      refuse(findings, startOf(file.path), 'the file is empty', 'declare services:');
-    return tree ? [tree] : [];
-  });
-  if (findings.errors.length > 0) return failed(findings);
-  if (trees.length === 0)
-    return failed({
-      errors: [{ ...startOf('').at, path: '', message: 'no Compose file was given', remedy: 'name one with -f' }],
-      warnings: [],
-    });
-
   const wanted = new Wanted(input);
-  for (const name of [projectVariable, ...trees.flatMap(templateVariables), ...trees.flatMap(bareNames)])
-    wanted.variable(name);
-  const dotenvText = wanted.file(dotenvPath);
-  for (const path of trees.flatMap(plainEnvFiles)) wanted.file(path);
-  const dotenvEntries = dotenvText === undefined ? [] : parseDotenv(dotenvPath, dotenvText, '', findings);
-  for (const name of dotenvVariables(dotenvEntries)) wanted.variable(name);
-  if (wanted.any) return wanted.needs();
-
-  const clientVariable = (name: string) => input.variables.get(name);
-  const dotenv = evaluateDotenv(dotenvEntries, clientVariable, findings);
-  const lookup = (name: string) => clientVariable(name) ?? dotenv.get(name);
-  const merged = trees.map((tree) => interpolated(tree, lookup, findings)).reduce(merge);
+  const loader = new Loader(findings, wanted);
+  const trees = input.files.flatMap(({ path, text }) => loader.parse(path, text));
+  if (input.files.length === 0) refuse(findings, startOf(''), 'no Compose file was given', 'name one with -f');
   if (findings.errors.length > 0) return failed(findings);
-  return build(input, merged, lookup, wanted, findings);
+
+  loader.ask(trees);
+  wanted.askVariables([projectVariable]);
+  const environment = loader.environment(envFilesOf(input), (name) => wanted.variable(name));
+  if (wanted.any || !environment) return wanted.needs();
+  const outer: Lookup = (name) => wanted.variable(name) ?? environment.get(name);
+  const project = projectName(input, trees, outer, findings);
+  const lookup: Lookup = (name) => (name === projectVariable ? project : outer(name));
+  const including = input.files.map(({ path }) => normalizedPath(path));
+  const model = loader.model(trees, { base: '', lookup, including });
+  const askedForProfiles = !model || input.profiles.length > 0 || !hasProfiles(model);
+  if (!askedForProfiles) wanted.askVariables([profilesVariable]);
+  if (wanted.any && findings.errors.length === 0) return wanted.needs();
+  if (!model) return failed(findings);
+  const enabled = askedForProfiles
+    ? input.profiles
+    : (lookup(profilesVariable)
+        ?.split(',')
+        .map((one) => one.trim()) ?? []);
+  const active = withProfiles(findings, model, enabled);
+  return findings.errors.length > 0
+    ? alsoWrong(findings, active.file, project, loader.holes)
+    : build(input, { ...active, project, lookup, loader });
 }
 
-function build(input: ResolveInput, file: Tree, lookup: Lookup, wanted: Wanted, findings: Findings): Resolution {
-  if (file.kind !== 'map') {
-    refuse(findings, file, 'a Compose file is a map', 'declare services:');
-    return failed(findings);
-  }
-  const project = projectName(input, file, lookup, findings);
-  const { drafts, networks } = readFile(findings, file, project);
-  if (drafts.length === 0 && findings.errors.length === 0)
-    refuse(findings, file, 'there are no services', 'declare services:');
+/** What is wrong beside what could not be loaded, as far as it does not follow from that. */
+function alsoWrong(findings: Findings, file: MapTree, project: string, holes: readonly Place[]): Resolution {
+  const more: Findings = { errors: [], warnings: [] };
+  readFile(more, file, project);
+  const follows = (error: Diagnostic) =>
+    holes.some(({ at, path }) => at.file === error.file && (path === error.path || path.startsWith(`${error.path}.`)));
+  findings.errors.push(...more.errors.filter((error) => !follows(error)));
+  return failed(findings);
+}
 
-  const environments = drafts.map((draft) => environmentOf(draft, lookup, wanted));
+function envFilesOf({ envFiles, files }: ResolveInput): readonly EnvFile[] {
+  const place = startOf(files[0]?.path ?? '');
+  return envFiles.length > 0 ? envFiles.map((path) => envFile(path, place)) : [envFile(dotenvPath, place, false)];
+}
+
+interface Model {
+  readonly file: MapTree;
+  readonly inactive: Inactive;
+  readonly project: string;
+  readonly lookup: Lookup;
+  readonly loader: Loader;
+}
+
+function build(input: ResolveInput, { file, inactive, project, lookup, loader }: Model): Resolution {
+  const { findings, wanted } = loader;
+  const { drafts, networks } = readFile(findings, file, project);
+  if (drafts.length === 0 && findings.errors.length === 0) refuse(findings, file, ...noServices(inactive));
+
+  const environments = drafts.map((draft) => environmentOf(draft, lookup, loader));
   if (wanted.any) return wanted.needs();
-  refuseUnknownServices(drafts);
+  refuseUnknownServices(drafts, inactive);
   const services = drafts.map((draft, index) => finish(draft, project, environments[index]!, input.root, networks));
   refuseSharedPorts(services, findings);
   refuseSharedNetworks(services, findings);
@@ -118,6 +139,7 @@ function build(input: ResolveInput, file: Tree, lookup: Lookup, wanted: Wanted, 
     project,
     services: resolved,
     networks: usedNetworks(resolved, networks),
+    inactive: [...inactive.keys()],
     warnings: findings.warnings,
   };
 }
@@ -139,6 +161,7 @@ export function readFile(
     drafts,
     {
       name: () => {},
+      include: (_, value) => void readIncludes(findings, value),
       version: (_, value) => warn(findings, value, 'version: means nothing any more', 'remove it'),
       volumes: () => {},
       networks: () => {},
@@ -159,106 +182,24 @@ export function readFile(
   return { drafts, networks };
 }
 
-type Lookup = (name: string) => string | undefined;
-
-/** What the client has not told yet. */
-class Wanted {
-  readonly #input: ResolveInput;
-  readonly #files = new Set<string>();
-  readonly #variables = new Set<string>();
-
-  constructor(input: ResolveInput) {
-    this.#input = input;
-  }
-  get any(): boolean {
-    return this.#files.size + this.#variables.size > 0;
-  }
-  variable(name: string): void {
-    if (!this.#input.answered && !this.#input.variables.has(name)) this.#variables.add(name);
-  }
-  /** The file's text; undefined where there is none, or none yet. */
-  file(path: string): string | undefined {
-    if (!this.#input.answered && !this.#input.supplied.has(path)) this.#files.add(path);
-    return this.#input.supplied.get(path);
-  }
-  needs(): Resolution {
-    return { kind: 'needs', files: [...this.#files], variables: [...this.#variables].sort() };
-  }
-}
-
 function failed(findings: Findings): Resolution {
   const errors = [...findings.errors].sort((a, b) => (a.file === b.file ? a.line - b.line || a.column - b.column : 0));
   return { kind: 'errors', errors, warnings: findings.warnings };
 }
 
-function startOf(file: string): Place {
-  return { at: { file, line: 1, column: 1 }, path: '' };
+function noServices(inactive: Inactive): [message: string, remedy: string] {
+  const [profile] = [...inactive.values()].flat();
+  return profile === undefined
+    ? ['there are no services', 'declare services:']
+    : ['no service is enabled', `enable one with --profile, such as --profile ${profile}`];
 }
 
-function templateVariables(tree: Tree): string[] {
-  const names: string[] = [];
-  mapScalars(withoutExtensions(tree), (scalar) => {
-    const pieces = typeof scalar.value === 'string' ? parseTemplate(scalar.value) : [];
-    if (!('message' in pieces)) names.push(...variablesOf(pieces));
-    return scalar;
-  });
-  return names;
-}
-
-/** Names that `environment:` takes from the client, as far as they can be seen before interpolation. */
-function bareNames(tree: Tree): string[] {
-  return servicesOf(tree).flatMap((service) => {
-    const environment = child(service, 'environment');
-    if (environment?.kind === 'list')
-      return environment.items.flatMap((item) =>
-        item.kind === 'scalar' && !/[=$]/.test(item.source) ? [item.source] : [],
-      );
-    if (environment?.kind !== 'map') return [];
-    return [...environment.entries].flatMap(([name, { value }]) => (isNull(value) ? [name] : []));
-  });
-}
-
-function plainEnvFiles(tree: Tree): string[] {
-  return servicesOf(tree).flatMap((service) => {
-    const files = child(service, 'env_file');
-    return (files?.kind === 'list' ? files.items : files ? [files] : []).flatMap((item) => {
-      const path = item.kind === 'map' ? child(item, 'path') : item;
-      return path?.kind === 'scalar' && path.source && !path.source.includes('$') ? [path.source] : [];
-    });
-  });
-}
-
-function servicesOf(tree: Tree): Tree[] {
-  const services = child(tree, 'services');
-  return services?.kind === 'map' ? [...services.entries.values()].map((entry) => entry.value) : [];
-}
-
-/** Extensions at the top are templates for anchors: their variables count where they are used. */
-function withoutExtensions(tree: Tree): Tree {
-  if (tree.kind !== 'map') return tree;
-  return { ...tree, entries: new Map([...tree.entries].filter(([key]) => !key.startsWith('x-'))) };
-}
-
-function interpolated(tree: Tree, lookup: Lookup, findings: Findings): Tree {
-  return mapScalars(withoutExtensions(tree), (scalar) => {
-    if (typeof scalar.value !== 'string' || !scalar.value.includes('$')) return scalar;
-    const pieces = parseTemplate(scalar.value);
-    if ('message' in pieces) {
-      refuse(findings, scalar, pieces.message, 'write $$ for a dollar sign');
-      return scalar;
-    }
-    const { text, unset, failure } = expand(pieces, lookup);
-    if (failure !== undefined) refuse(findings, scalar, failure, 'set it in the environment or in .env');
-    for (const name of new Set(unset))
-      warn(findings, scalar, `variable ${name} is not set: it is empty here`, `set it, or write \${${name}:-}`);
-    return { ...scalar, value: text, source: text };
-  });
-}
-
-function projectName(input: ResolveInput, file: MapTree, lookup: Lookup, findings: Findings): string {
-  const named = child(file, 'name');
+function projectName(input: ResolveInput, trees: readonly Tree[], lookup: Lookup, findings: Findings): string {
+  const named = trees.flatMap((tree) => child(tree, 'name') ?? []).at(-1);
   const place = named ?? startOf(input.files[0]?.path ?? '');
-  const explicit = input.project || lookup(projectVariable) || (named?.kind === 'scalar' ? named.source : '');
+  const pieces = named?.kind === 'scalar' ? parseTemplate(named.source) : [];
+  const inFile = 'message' in pieces ? '' : expand(pieces, lookup).text;
+  const explicit = input.project || lookup(projectVariable) || inFile;
   const name =
     explicit ||
     input.directory
@@ -271,25 +212,11 @@ function projectName(input: ResolveInput, file: MapTree, lookup: Lookup, finding
 }
 
 /** The service's variables in order: its env files', then its own. */
-function environmentOf(draft: Draft, lookup: Lookup, wanted: Wanted): readonly string[] {
+function environmentOf(draft: Draft, lookup: Lookup, loader: Loader): readonly string[] {
   const { findings } = draft;
-  const values = new Map<string, string>();
-  for (const file of draft.envFiles) {
-    const text = wanted.file(file.path);
-    if (text === undefined) {
-      if (file.required && !wanted.any)
-        refuse(findings, file.place, `env_file ${file.path} is not there`, 'create it, or add required: false');
-      continue;
-    }
-    const silent: Findings = { errors: [], warnings: [] };
-    const entries: readonly DotenvEntry[] = parseDotenv(file.path, text, file.format, silent);
-    for (const name of dotenvVariables(entries)) wanted.variable(name);
-    if (wanted.any) continue;
-    findings.errors.push(...silent.errors);
-    for (const [name, value] of evaluateDotenv(entries, lookup, findings)) values.set(name, value);
-  }
+  const values = new Map(loader.environment(draft.envFiles, lookup));
   for (const { name, value, tree } of draft.environment) {
-    if (value === undefined) wanted.variable(name);
+    if (value === undefined) loader.wanted.askVariables([name]);
     const said = value ?? lookup(name);
     if (/[\s\0]/.test(name)) refuse(findings, tree, `"${name}" cannot name a variable`, 'remove the space');
     if (said !== undefined) values.set(name, said);
@@ -439,17 +366,8 @@ function absoluteSource(draft: Draft, source: string, place: Place, root: string
       `"${source}" is relative to a directory that the client did not tell`,
       'write an absolute path',
     );
-  else return normalized(`${root}/${source}`);
+  else return normalizedPath(`${root}/${source}`);
   return source;
-}
-
-function normalized(path: string): string {
-  const parts: string[] = [];
-  for (const part of path.split('/')) {
-    if (part === '..') parts.pop();
-    else if (part !== '' && part !== '.') parts.push(part);
-  }
-  return `/${parts.join('/')}`;
 }
 
 function placeOf(draft: Draft, field: string): Place {

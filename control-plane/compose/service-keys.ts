@@ -12,11 +12,13 @@ import {
 import { readDeploy, readPlatform, readRestart, sayAmount, sayReplicas } from './deploy.ts';
 import { type Findings, type Place, refuse, warn } from './diagnostic.ts';
 import type { Draft } from './draft.ts';
+import { readExtends } from './extends.ts';
 import { readGpus } from './generic-resources.ts';
 import { readHealthCheck } from './health-check.ts';
 import { type MountContext, readMounts, readTmpfs } from './mounts.ts';
 import type { DeclaredNetworks } from './networks.ts';
 import { readPorts } from './ports.ts';
+import { readProfiles } from './profiles.ts';
 import {
   type KeyReader,
   readBoolean,
@@ -129,6 +131,8 @@ export function serviceKeys(findings: Findings, context: FileContext): Readonly<
       draft.container.dnsOptions = readTexts(findings, value);
     },
     healthcheck: readHealthCheck,
+    extends: (_, value) => void readExtends(findings, value),
+    profiles: (_, value) => void readProfiles(findings, value),
     tty: flag('tty'),
     stdin_open: flag('stdinOpen'),
     privileged: flag('privileged'),
@@ -191,7 +195,6 @@ export const laterServiceKeys: Readonly<Record<string, string>> = {
   device_cgroup_rules: 'remove it',
   devices: 'remove it',
   domainname: 'write the whole name in hostname:',
-  extends: 'use an anchor and << instead',
   external_links: 'put both on an external network, and call it by NAME.PROJECT',
   group_add: 'remove it',
   ipc: ownNamespaces,
@@ -208,7 +211,6 @@ export const laterServiceKeys: Readonly<Record<string, string>> = {
   post_start: 'do it in the entrypoint',
   pre_start: 'do it in the entrypoint',
   pre_stop: 'do it when the stop signal comes',
-  profiles: 'keep such services in a file of their own',
   provider: 'remove it',
   pull_refresh_after: 'use pull_policy',
   secrets: 'use environment, or a bind mount',

@@ -1,13 +1,14 @@
 /** YAML as a plain tree in which every key and value knows its place; anchors and merge keys are already spread out. */
 import {
   type Alias,
+  type Document,
   isAlias,
   isMap,
   isScalar,
   isSeq,
   LineCounter,
   type Node,
-  parseDocument,
+  parseAllDocuments,
   visit,
   type YAMLMap,
 } from 'yaml';
@@ -43,22 +44,32 @@ export type Tag = '' | 'reset' | 'override';
 /** Aliases multiply; a file that grows beyond this is an attack or a mistake. */
 const maxNodes = 200_000;
 
-/** One YAML file as a tree; undefined where it is empty or broken (the findings then say why). */
-export function parseTree(file: string, text: string, findings: Findings): Tree | undefined {
+/** A YAML file as trees, one for each of its documents that says anything; none where it is broken (the findings then say why). */
+export function parseTrees(file: string, text: string, findings: Findings): readonly Tree[] {
   const lines = new LineCounter();
-  const document = parseDocument(text, { lineCounter: lines, prettyErrors: false, uniqueKeys: true });
+  const documents: readonly Document.Parsed[] = parseAllDocuments(text, {
+    lineCounter: lines,
+    prettyErrors: false,
+    uniqueKeys: true,
+  });
   const at = (offset: number): Position => {
     const { line, col } = lines.linePos(offset);
     return { file, line, column: col };
   };
-  for (const error of document.errors) {
+  const errors = documents.flatMap((document) => document.errors);
+  for (const error of errors) {
     const message = error.code === 'DUPLICATE_KEY' ? 'this key is there twice' : firstLine(error.message);
     refuse(findings, { at: at(error.pos[0]), path: '' }, message, 'correct the YAML');
   }
-  if (document.errors.length > 0 || !document.contents) return undefined;
-  const conversion = { at, findings, targets: aliasTargets(document), nodes: 0, open: new Set<Node>() };
+  if (errors.length > 0) return [];
+  const conversion: Conversion = { at, findings, targets: new Map(), nodes: 0, open: new Set() };
   try {
-    return convert(conversion, document.contents, '');
+    return documents.flatMap((document) => {
+      const { contents } = document;
+      if (!contents || (isScalar(contents) && contents.value === null)) return [];
+      conversion.targets = aliasTargets(document);
+      return [convert(conversion, contents, '')];
+    });
   } catch (error) {
     if (!(error instanceof TooLarge)) throw error;
     refuse(
@@ -67,14 +78,14 @@ export function parseTree(file: string, text: string, findings: Findings): Tree 
       `the file has more than ${maxNodes} values once its aliases are spread out`,
       'use fewer aliases',
     );
-    return undefined;
+    return [];
   }
 }
 
 class TooLarge extends Error {}
 
 /** What each alias stands for: the last node before it that has its anchor. One walk: asking each alias would be one for each. */
-function aliasTargets(document: ReturnType<typeof parseDocument>): ReadonlyMap<Alias, Node> {
+function aliasTargets(document: Document.Parsed): ReadonlyMap<Alias, Node> {
   const anchored = new Map<string, Node>();
   const targets = new Map<Alias, Node>();
   visit(document, {
@@ -91,7 +102,7 @@ function aliasTargets(document: ReturnType<typeof parseDocument>): ReadonlyMap<A
 interface Conversion {
   readonly at: (offset: number) => Position;
   readonly findings: Findings;
-  readonly targets: ReadonlyMap<Alias, Node>;
+  targets: ReadonlyMap<Alias, Node>;
   nodes: number;
   readonly open: Set<Node>;
 }
@@ -221,6 +232,39 @@ export function mapScalars(tree: Tree, change: (scalar: ScalarTree) => ScalarTre
       return { ...tree, entries };
     }
   }
+}
+
+export function withoutKey(map: MapTree, key: string): MapTree {
+  const entries = new Map(map.entries);
+  entries.delete(key);
+  return { ...map, entries };
+}
+
+/** The tree with the value of one key changed, where it has that key. */
+export function mapEntry(tree: Tree, key: string, change: (value: Tree) => Tree): Tree {
+  const entry = tree.kind === 'map' ? tree.entries.get(key) : undefined;
+  if (tree.kind !== 'map' || !entry) return tree;
+  return { ...tree, entries: new Map(tree.entries).set(key, { ...entry, value: change(entry.value) }) };
+}
+
+/** The tree with each value of a map, or item of a list, changed; a scalar is its own only item. */
+export function mapItems(tree: Tree, change: (item: Tree) => Tree): Tree {
+  if (tree.kind === 'scalar') return change(tree);
+  if (tree.kind === 'list') return { ...tree, items: tree.items.map(change) };
+  const entries = new Map<string, Entry>();
+  for (const [key, entry] of tree.entries) entries.set(key, { ...entry, value: change(entry.value) });
+  return { ...tree, entries };
+}
+
+/** The tree without what `!reset` takes away. */
+export function withoutResets(tree: Tree): Tree {
+  if (tree.kind === 'scalar') return tree;
+  if (tree.kind === 'list')
+    return { ...tree, items: tree.items.filter(({ tag }) => tag !== 'reset').map(withoutResets) };
+  const entries = new Map<string, Entry>();
+  for (const [key, entry] of tree.entries)
+    if (entry.value.tag !== 'reset') entries.set(key, { ...entry, value: withoutResets(entry.value) });
+  return { ...tree, entries };
 }
 
 /** The value below `tree` at these keys; undefined where there is none. */

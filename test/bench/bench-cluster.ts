@@ -66,6 +66,8 @@ export class BenchCluster {
       answered: true,
       unsetVariables: [],
       root: '/tmp',
+      profiles: [],
+      envFiles: [],
     });
     if (response.errors.length > 0) throw new Error(JSON.stringify(response.errors));
     return { sentAt, response };

@@ -12,6 +12,8 @@ export function resolveInput(text: string, more: Partial<ResolveInput> = {}): Re
     directory: 'shop',
     root: '/srv/shop',
     answered: true,
+    profiles: [],
+    envFiles: [],
     ...more,
   };
 }
@@ -28,9 +30,23 @@ export function web(lines: string, more: Partial<ResolveInput> = {}): ServiceSpe
   return specsOf(resolve(resolveInput(text, more)))[0]!;
 }
 
+/** Files by their paths, of which the first `count` are given with -f and the others are there to be asked for. */
+export function resolveFiles(
+  texts: Readonly<Record<string, string>>,
+  more: Partial<ResolveInput> & { readonly count?: number } = {},
+): Resolution {
+  const { count = 1, ...rest } = more;
+  const files = Object.entries(texts).map(([path, text]) => ({ path, text }));
+  const supplied = new Map(files.slice(count).map(({ path, text }) => [path, text]));
+  return resolve(resolveInput('', { files: files.slice(0, count), supplied, ...rest }));
+}
+
 /** `file:line:column path: message → remedy` of each error; throws where the input is accepted. */
 export function errorsOf(text: string, more: Partial<ResolveInput> = {}): string[] {
-  const resolution = resolve(resolveInput(text, more));
+  return errorLines(resolve(resolveInput(text, more)));
+}
+
+export function errorLines(resolution: Resolution): string[] {
   if (resolution.kind !== 'errors') throw new Error(`accepted: ${JSON.stringify(resolution)}`);
   return resolution.errors.map(
     ({ file, line, column, path, message, remedy }) => `${file}:${line}:${column} ${path}: ${message} → ${remedy}`,

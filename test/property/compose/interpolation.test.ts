@@ -90,6 +90,9 @@ describe('interpolation', () => {
     ['$A-$A', 'v', 'v-v'],
     ['${B:-${A:-d}}', 'v', 'v'],
     ['$$A', 'v', '$A'],
+    ['a $5 $ $', 'v', 'a $5 $ $'],
+    ['${B:-{{.Name}}}', 'v', '{{.Name}}'],
+    ['${B:-{"a": "${A}"}}', 'v', '{"a": "v"}'],
   ])('%s with A=%j is %j', (template, value, expected) => {
     const parsed = parseTemplate(template);
     if ('message' in parsed) throw new Error(parsed.message);

@@ -107,6 +107,18 @@ describe('apply', () => {
     expect(response.errors[0]!.message).toMatch(/is replicated and cannot become global/);
   });
 
+  it('leaves services alone whose profiles are not enabled, also when it prunes', async () => {
+    const lab = operatorLab();
+    const text = `${web}  debug: { image: debug, profiles: [dev] }\n`;
+    await apply(lab.parts, file(text, { profiles: ['dev'] }));
+    const response = await apply(lab.parts, file(text, { prune: true }));
+    expect(response.changes.map(({ action, name, details }) => [action, name, ...details])).toEqual([
+      ['unchanged', 'shop/web'],
+      ['unchanged', 'shop/debug', 'its profiles are not enabled: it stays as it is'],
+    ]);
+    expect(lab.store.snapshot.serviceNamed('shop', 'debug')!.removing).toBe(false);
+  });
+
   it('plans without committing', async () => {
     const lab = operatorLab();
     await lab.put('node', aNode('h1'));

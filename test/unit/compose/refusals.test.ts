@@ -105,10 +105,7 @@ describe('bad input is refused at its place', () => {
       "command: 'sh -c \"x'",
       '4:14 services.web.command: this command leaves a quote or backslash open → close it, or write a list',
     ],
-    [
-      'user: $1',
-      '4:11 services.web.user: a single "$" must be followed by a variable name → write $$ for a dollar sign',
-    ],
+    ['user: "${1}"', '4:11 services.web.user: "${" must be followed by a variable name → write $$ for a dollar sign'],
     [
       'restart: sometimes',
       '4:14 services.web.restart: "sometimes" is not a restart policy → write no, always, on-failure[:N] or unless-stopped',

@@ -231,31 +231,23 @@ services:
     environment: [HOME_TOWN, "B=$B"]
     env_file: web.env
 `;
-  it('is asked for at once, as far as can be seen', () => {
-    expect(resolve(resolveInput(text, { answered: false }))).toEqual({
+  it('is asked for step by step: first what the files are made of, then what they name, then what that names', () => {
+    const supplied = new Map<string, string | undefined>();
+    const variables = new Map<string, string | undefined>();
+    const resolved = () => resolve(resolveInput(text, { answered: false, supplied, variables }));
+    expect(resolved()).toEqual({
       kind: 'needs',
-      files: ['.env', 'web.env'],
-      variables: ['B', 'COMPOSE_PROJECT_NAME', 'FALLBACK', 'HOME_TOWN', 'TAG'],
+      files: ['.env'],
+      variables: ['B', 'COMPOSE_PROJECT_NAME', 'FALLBACK', 'TAG'],
     });
-  });
-
-  it('is asked for again only where the answers bring new questions', () => {
-    const supplied = new Map([
-      ['.env', undefined],
-      ['web.env', 'C=${FROM_FILE}\nD="$B"'],
-    ]);
-    const variables = new Map<string, string | undefined>(
-      ['B', 'COMPOSE_PROJECT_NAME', 'FALLBACK', 'HOME_TOWN', 'TAG'].map((name) => [name, undefined]),
-    );
-    variables.set('B', 'b');
-    expect(resolve(resolveInput(text, { answered: false, supplied, variables }))).toEqual({
-      kind: 'needs',
-      files: [],
-      variables: ['FROM_FILE'],
-    });
+    supplied.set('.env', undefined);
+    for (const name of ['B', 'COMPOSE_PROJECT_NAME', 'FALLBACK', 'TAG']) variables.set(name, undefined);
+    expect(resolved()).toEqual({ kind: 'needs', files: ['web.env'], variables: ['HOME_TOWN'] });
+    supplied.set('web.env', 'C=${FROM_FILE}\nD="$B"');
+    variables.set('B', 'b').set('HOME_TOWN', undefined);
+    expect(resolved()).toEqual({ kind: 'needs', files: [], variables: ['FROM_FILE'] });
     variables.set('FROM_FILE', 'c').set('FALLBACK', '2');
-    const [spec] = specsOf(resolve(resolveInput(text, { answered: false, supplied, variables })));
-    expect(spec!.template.container).toMatchObject({ image: 'web:2', env: ['C=c', 'D=b', 'B=b'] });
+    expect(specsOf(resolved())[0]!.template.container).toMatchObject({ image: 'web:2', env: ['C=c', 'D=b', 'B=b'] });
   });
 
   it('prefers the client’s environment to .env, and the service’s environment to its env files', () => {

@@ -49,7 +49,7 @@ export interface ApplyRequest {
   variables: { [key: string]: string };
   /** overrides `name:` */
   project: string;
-  /** base name of the first file's directory: the default project */
+  /** base name of the project's directory, the first file's where nothing else is said: the default project */
   directory: string;
   dryRun: boolean;
   /** remove services of the project that the files no longer have */
@@ -58,8 +58,12 @@ export interface ApplyRequest {
   answered: boolean;
   /** asked for, and not set */
   unsetVariables: string[];
-  /** absolute path of the first file's directory, for relative bind sources */
+  /** absolute path of that directory, for relative bind sources */
   root: string;
+  /** enabled ones; none: those of COMPOSE_PROFILES */
+  profiles: string[];
+  /** files of variables, to be asked for; none: `.env` where it is there */
+  envFiles: string[];
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
@@ -592,6 +596,8 @@ function createBaseApplyRequest(): ApplyRequest {
     answered: false,
     unsetVariables: [],
     root: "",
+    profiles: [],
+    envFiles: [],
     _unknownFields: {},
   };
 }
@@ -627,6 +633,12 @@ export const ApplyRequest: MessageFns<ApplyRequest> = {
     }
     if (message.root !== "") {
       writer.uint32(82).string(message.root);
+    }
+    for (const v of message.profiles) {
+      writer.uint32(90).string(v!);
+    }
+    for (const v of message.envFiles) {
+      writer.uint32(98).string(v!);
     }
     if (message._unknownFields !== undefined) {
       for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
@@ -735,6 +747,22 @@ export const ApplyRequest: MessageFns<ApplyRequest> = {
             message.root = reader.string();
             continue;
           }
+          case 11: {
+            if (tag !== 90) {
+              break;
+            }
+
+            message.profiles.push(reader.string());
+            continue;
+          }
+          case 12: {
+            if (tag !== 98) {
+              break;
+            }
+
+            message.envFiles.push(reader.string());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -778,6 +806,8 @@ export const ApplyRequest: MessageFns<ApplyRequest> = {
     message.answered = object.answered ?? false;
     message.unsetVariables = object.unsetVariables?.map((e) => e) || [];
     message.root = object.root ?? "";
+    message.profiles = object.profiles?.map((e) => e) || [];
+    message.envFiles = object.envFiles?.map((e) => e) || [];
     return message;
   },
 };
