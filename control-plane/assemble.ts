@@ -104,7 +104,7 @@ async function assemble(config: ControlPlaneConfig, kernel: Kernel, scope: Scope
     openContent: (content) => contents.open(content),
   });
   scope.defer(() => dispatch.close());
-  const { liveness } = dispatch;
+  const { liveness, usage } = dispatch;
   const measured = controlPlaneMetrics({ clock, store, liveness, leads: () => epoch() !== undefined, version });
   metrics = measured;
   scope.defer(() => measured.close());
@@ -120,7 +120,7 @@ async function assemble(config: ControlPlaneConfig, kernel: Kernel, scope: Scope
     self: { replica: config.name, address: hostPort(config.advertise, doors.agentPort) },
     probe: replicaProbe(scope, pki),
     onLead: (epoch, term) =>
-      void runControllers({ store, clock, random, log: log.with('controllers'), liveness }, epoch, term),
+      void runControllers({ store, clock, random, log: log.with('controllers'), liveness, usage }, epoch, term),
   });
   const contender = leader;
   scope.defer(() => contender.close());

@@ -5,7 +5,7 @@ import type { Clock, Timer } from '#proto/kernel/clock.ts';
 import { Fault, isFault } from '#proto/kernel/errors.ts';
 import type { Log } from '#proto/kernel/log.ts';
 import type { Endpoint } from '#proto/model/assignment.ts';
-import { type TaskId, taskId } from '#proto/model/ids.ts';
+import { type ServiceId, type TaskId, taskId } from '#proto/model/ids.ts';
 import { DnsServer } from './dns/server.ts';
 import { resolvConfUpstream } from './dns/upstream.ts';
 import { dnsView } from './dns/view.ts';
@@ -19,6 +19,7 @@ import type { Attachment, Network, NetworkRepair, NetworkWanted } from './networ
 import { departed } from './plan/balance.ts';
 import { containsAddress, formatAddress, gatewayOf, parseCidr, sizeOf, tryAddress } from './plan/cidr.ts';
 import { embed6 } from './plan/cidr6.ts';
+import { countedOf } from './plan/counted.ts';
 import type { NetStep } from './plan/diff.ts';
 import { defaultLan, fittingsOf } from './plan/fittings.ts';
 import { networksOf } from './plan/isolation.ts';
@@ -334,6 +335,17 @@ class HostNetwork implements Network {
     const counts = await this.#kernel.connections(forms.flat());
     const sum = (of: readonly string[]) => of.reduce((total, one) => total + (counts.get(one) ?? 0), 0);
     return new Map(addresses.map((address, index) => [address, sum(forms[index] ?? [])]));
+  }
+
+  async traffic(): Promise<ReadonlyMap<ServiceId, number>> {
+    const counted = countedOf(this.#reconciler.planned?.plan);
+    if (counted.services.size === 0) return new Map();
+    const calls = new Map<ServiceId, number>();
+    for (const [key, count] of await this.#kernel.traffic(counted.families)) {
+      const service = counted.services.get(key);
+      if (service !== undefined) calls.set(service, (calls.get(service) ?? 0) + count);
+    }
+    return calls;
   }
 
   examine(probes: readonly Probe[], say: (fact: ProbeFact) => void, signal: AbortSignal): Promise<void> {

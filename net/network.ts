@@ -64,6 +64,8 @@ export interface Network {
   attached(): Promise<readonly TaskId[]>;
   /** How many TCP connections of others each of these addresses of this node answers now. One look for all of them. */
   connections(addresses: readonly string[]): Promise<ReadonlyMap<string, number>>;
+  /** New connections that this node has led to services that are counted, since it was last asked; only those that had some. */
+  traffic(): Promise<ReadonlyMap<ServiceId, number>>;
   /**
    * Runs the doctor's probes, and says each fact as it is found; resolves when all are done, also those that met trouble.
    * `signal` ends the ones that watch.

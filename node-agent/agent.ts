@@ -6,6 +6,7 @@ import { Notices } from './notices.ts';
 import { Session } from './session.ts';
 import { type RelayParts, serveRelay } from './streams/relay.ts';
 import type { Connection, Transport } from './transport.ts';
+import { UsageReporter } from './usage.ts';
 import { Worker, type WorkerParts } from './worker.ts';
 
 export interface AgentParts extends WorkerParts, Pick<RelayParts, 'readLog'> {
@@ -57,6 +58,14 @@ export async function startAgent(parts: AgentParts): Promise<Agent> {
   });
   const notices = new Notices({ clock, send: (said) => session.notices(said) });
   const unsubscribe = parts.network.onRepair(({ message }) => notices.repaired(message));
+  const usage = new UsageReporter({
+    clock,
+    log: log.with('usage'),
+    runtime,
+    network: parts.network,
+    measured: () => worker.measured(),
+    send: (batch) => session.usage(batch),
+  });
   let look = clock.after(lookEveryMs, function lookAgain() {
     session.described();
     look = clock.after(lookEveryMs, lookAgain);
@@ -70,6 +79,7 @@ export async function startAgent(parts: AgentParts): Promise<Agent> {
       look.cancel();
       unsubscribe();
       notices.close();
+      usage.close();
       session.close();
       worker.close();
     },

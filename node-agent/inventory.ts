@@ -5,7 +5,7 @@ import type { AssignmentItem, Endpoint, Peer, TaskAssignment } from '#proto/mode
 import { assignmentKey } from '#proto/model/assignment.ts';
 import type { Credential } from '#proto/model/cluster.ts';
 import { contentKey, type DocumentContent, type DocumentRef } from '#proto/model/document.ts';
-import type { TaskId } from '#proto/model/ids.ts';
+import type { ServiceId, TaskId } from '#proto/model/ids.ts';
 import type { ClusterNetwork } from '#proto/model/network.ts';
 import { assignmentFromWire } from '#proto/model/wire.ts';
 
@@ -101,6 +101,9 @@ export class Inventory {
   }
   task(id: TaskId): TaskAssignment | undefined {
     return this.#items.get(`task/${id}`) as (AssignmentItem & { kind: 'task' }) | undefined;
+  }
+  endpoint(id: ServiceId): Endpoint | undefined {
+    return this.#items.get(`endpoint/${id}`) as (AssignmentItem & { kind: 'endpoint' }) | undefined;
   }
   endpoints(): Endpoint[] {
     return this.#of('endpoint');

@@ -6,6 +6,7 @@ import type {
   ControlMessage,
   NodeNotice,
   OpenRelay,
+  UsageBatch,
   Welcome,
 } from '#proto/gen/gantry/v1/agent.ts';
 import type { Clock, Timer } from '#proto/kernel/clock.ts';
@@ -120,6 +121,13 @@ export class Session {
   notices(notices: NodeNotice[]): boolean {
     if (!this.#welcomed || this.#full) return false;
     this.#send({ $case: 'notices', value: { notices } });
+    return true;
+  }
+
+  /** What tasks use and who is called; false where nobody listens at the moment: it is old when somebody does. */
+  usage(usage: UsageBatch): boolean {
+    if (!this.#welcomed || this.#full) return false;
+    this.#send({ $case: 'usage', value: usage });
     return true;
   }
 

@@ -30,6 +30,7 @@ import {
   type Owner,
   sharesNetworkOf,
 } from './task/task-network.ts';
+import { type Measured, measuredOf } from './usage.ts';
 import { unlessAborted, Waiting } from './waiting.ts';
 
 /** Where the logs of tasks go. */
@@ -472,6 +473,10 @@ export class Worker {
 
   running(): TaskId[] {
     return [...this.#runners].filter(([, runner]) => runner.status.state === 'running').map(([id]) => id);
+  }
+
+  measured(): readonly Measured[] {
+    return measuredOf(this.#runners.values(), (id) => this.#inventory.endpoint(id));
   }
 
   /** Stops deciding; containers and network stay as they are. */

@@ -6,6 +6,7 @@ import { Ledger } from '#control-plane/scheduler/ledger.ts';
 import { isLasting } from '#control-plane/scheduler/place.ts';
 import type { Snapshot } from '#control-plane/store/snapshot.ts';
 import type { ServiceProgress } from '#proto/gen/gantry/v1/operator.ts';
+import { replicasOf } from '#proto/model/autoscale.ts';
 import { type ServiceId, type TaskId, taskName } from '#proto/model/ids.ts';
 import { isPerNode } from '#proto/model/job.ts';
 import type { Service } from '#proto/model/service.ts';
@@ -78,7 +79,7 @@ export function assess(snapshot: Snapshot, id: ServiceId, name: string, options:
 
 /** Tasks that the service should have: replicas, or one for each node that may take one. */
 export function wantedTasks(snapshot: Snapshot, service: Service): number {
-  if (service.spec.mode === 'replicated') return service.spec.replicas;
+  if (service.spec.mode === 'replicated') return replicasOf(service);
   const { constraints } = requestOf(service.id, service.spec, service.spec.template);
   let nodes = 0;
   for (const node of snapshot.all('node'))

@@ -10,6 +10,7 @@ import type {
   TokenInfo,
 } from '#proto/gen/gantry/v1/operator.ts';
 import { Fault } from '#proto/kernel/errors.ts';
+import { replicasOf } from '#proto/model/autoscale.ts';
 import type { Token } from '#proto/model/cluster.ts';
 import type { Node } from '#proto/model/node.ts';
 import { add, noResources } from '#proto/model/resources.ts';
@@ -122,7 +123,7 @@ function wantedOf(snapshot: Snapshot, tasks: readonly Task[]): Task[] {
   }
   const isLastWord = (task: Task) => {
     const service = snapshot.service(task.serviceId);
-    const isSeat = service !== undefined && !service.removing && task.slot <= service.spec.replicas;
+    const isSeat = service !== undefined && !service.removing && task.slot <= replicasOf(service);
     return isSeat && isTerminal(task.state) && task.wanted === 'running' && last.get(seatOf(task)) === task;
   };
   return tasks.filter((task) => isActive(task) || isLastWord(task));

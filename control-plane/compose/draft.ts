@@ -1,4 +1,5 @@
 /** A service while its keys are being read: everything not yet said is absent, and everything said knows where. */
+import type { Autoscale } from '#proto/model/autoscale.ts';
 import type { Bandwidth, NetworkAttachment, NetworkMode } from '#proto/model/network.ts';
 import type { GenericResource } from '#proto/model/resources.ts';
 import {
@@ -60,6 +61,7 @@ export interface Draft {
   endpointMode?: 'vip' | 'dnsrr';
   runtime?: string;
   volumeLoss?: Said<'wait' | 'recreate'>;
+  autoscale?: Said<Autoscale>;
   /** `networks:` is there, and where. */
   networks?: Said<true>;
   readonly attachments: Said<NetworkAttachment>[];

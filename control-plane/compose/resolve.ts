@@ -298,6 +298,7 @@ function finish(
     volumeLoss: draft.volumeLoss?.value ?? 'wait',
     maxConcurrent: 0,
     schedule: undefined,
+    autoscale: draft.autoscale?.value,
   };
   for (const { field, message, remedy } of specProblems(spec)) refuse(findings, placeOf(draft, field), message, remedy);
   if (findings.errors.length > before) return undefined;
@@ -383,6 +384,7 @@ function placeOf(draft: Draft, field: string): Place {
   if (field === 'x-drain') return draft.drain ?? draft.place;
   if (field === 'deploy.placement.x-affinity') return draft.affinities.at(-1)?.place ?? draft.place;
   if (field === 'links') return draft.links[0]?.place ?? draft.place;
+  if (field === 'x-autoscale') return draft.autoscale?.place ?? draft.place;
   if (field === 'volumes') return draft.mounts.at(-1)?.place ?? draft.place;
   return { at: draft.place.at, path: field ? `${draft.place.path}.${field}` : draft.place.path };
 }

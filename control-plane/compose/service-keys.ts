@@ -9,6 +9,7 @@ import {
   readServiceNetworks,
   readSticky,
 } from './attachments.ts';
+import { readAutoscale } from './autoscale.ts';
 import { readDeploy, readPlatform, readRestart, sayAmount, sayReplicas } from './deploy.ts';
 import { type Findings, type Place, refuse, warn } from './diagnostic.ts';
 import type { Draft } from './draft.ts';
@@ -159,6 +160,7 @@ export function serviceKeys(findings: Findings, context: FileContext): Readonly<
     network_mode: readNetworkMode,
     links: readLinks,
     'x-allow-from': readAllowFrom,
+    'x-autoscale': readAutoscale,
     'x-sticky': readSticky,
     'x-bandwidth': readBandwidth,
     'x-drain': readDrain,

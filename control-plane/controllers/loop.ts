@@ -17,9 +17,11 @@ import { isPerNode } from '#proto/model/job.ts';
 import type { Node } from '#proto/model/node.ts';
 import type { Service } from '#proto/model/service.ts';
 import { occupiesNode, type Task } from '#proto/model/task.ts';
+import { Autoscaler } from './autoscaler.ts';
 import type { Liveness } from './liveness.ts';
 import { Namers } from './namers.ts';
 import { NetworkReaper } from './network-reaper.ts';
+import type { Usage } from './usage.ts';
 import { Wakes } from './wakes.ts';
 
 export interface ControllerParts {
@@ -28,6 +30,7 @@ export interface ControllerParts {
   readonly random: Random;
   readonly log: Log;
   readonly liveness: Liveness;
+  readonly usage: Usage;
 }
 
 /** Records of one transaction at most; etcd takes so many (`--max-txn-ops`). */
@@ -67,6 +70,7 @@ class Controllers {
   /** Those whose tasks must be near a service's tasks. */
   readonly #near = new Namers();
   readonly #wakes: Wakes<ServiceId>;
+  readonly #autoscaler: Autoscaler;
   readonly #leaderSinceMs: number;
   #laggedUntilMs = 0;
   #deaf = false;
@@ -86,6 +90,12 @@ class Controllers {
     this.#leaderSinceMs = parts.clock.monotonic();
     this.#books = new Books(parts.store.snapshot, parts.clock.now());
     this.#wakes = new Wakes(parts.clock, (id) => this.#mark(id));
+    this.#autoscaler = new Autoscaler({
+      clock: parts.clock,
+      usage: parts.usage,
+      snapshot: () => parts.store.snapshot,
+      changed: (id) => this.#mark(id),
+    });
     for (const service of parts.store.snapshot.all('service')) {
       this.#dirty.add(service.id);
       if (isPerNode(service.spec)) this.#global.add(service.id);
@@ -107,6 +117,7 @@ class Controllers {
         reaper.onDelta(delta);
       }),
       () => reaper.stop(),
+      () => this.#autoscaler.stop(),
       liveness.onChange(() => this.#markNodes()),
       this.#tick(),
     ];
@@ -171,6 +182,7 @@ class Controllers {
   #onService({ before, after }: Extract<Applied, { table: 'service' }>): void {
     const { id } = (after ?? before)!;
     this.#setNamed(before, after);
+    this.#autoscaler.onService({ before, after });
     if (after) {
       this.#dirty.add(id);
       if (isPerNode(after.spec)) this.#global.add(id);
@@ -262,7 +274,13 @@ class Controllers {
     const { store, clock, random, log } = this.#parts;
     const now = clock.now();
     try {
-      const context = { snapshot: store.snapshot, books: this.#books, now, newId: () => newId(random) };
+      const context = {
+        snapshot: store.snapshot,
+        books: this.#books,
+        now,
+        newId: () => newId(random),
+        autoscaled: (service: Service) => this.#autoscaler.wanted(service),
+      };
       const decision = decideService(context, id);
       this.#wakes.set(id, decision.wakeAtMs);
       if (decision.more) this.#dirty.add(id);

@@ -8,6 +8,7 @@ import {
   type Peer,
   segmentLabel,
 } from '#proto/model/assignment.ts';
+import { holdMsOf, isCounted } from '#proto/model/autoscale.ts';
 import type { Credential } from '#proto/model/cluster.ts';
 import type { Concealed } from '#proto/model/concealed.ts';
 import type { SealedContent } from '#proto/model/document.ts';
@@ -156,7 +157,10 @@ function sameEndpointSpec(a: Service | undefined, b: Service | undefined): boole
     same(a.spec.aliases, b.spec.aliases) &&
     same(a.spec.template.networks, b.spec.template.networks) &&
     same(a.spec.allowFrom, b.spec.allowFrom) &&
-    a.spec.sticky === b.spec.sticky
+    a.spec.sticky === b.spec.sticky &&
+    (a.spec.autoscale === undefined) === (b.spec.autoscale === undefined) &&
+    isCounted(a.spec) === isCounted(b.spec) &&
+    holdMsOf(a.spec) === holdMsOf(b.spec)
   );
 }
 
@@ -218,6 +222,9 @@ export function endpointOf(snapshot: Snapshot, service: Service): Endpoint {
     allowFrom: service.spec.allowFrom,
     sticky: service.spec.sticky,
     ipv6: service.spec.template.networks.some(({ network }) => snapshot.get('network', network)?.value.spec.ipv6),
+    counted: isCounted(service.spec),
+    holdMs: holdMsOf(service.spec),
+    measured: service.spec.autoscale !== undefined,
     ports: service.spec.ports,
     backends,
   };

@@ -31,6 +31,7 @@ import { type Notice, NoticeDesk } from './notices.ts';
 import { RelayDesk } from './relay.ts';
 import { NodeSession, notMember } from './session.ts';
 import { StatusWriter } from './status.ts';
+import { UsageDesk } from './usage.ts';
 import { isLeaving, leavesService, type Sender, Withdrawals } from './withdrawal.ts';
 
 export interface DispatchParts {
@@ -54,6 +55,7 @@ const endpointTickMs = 10;
 
 export class Dispatch {
   readonly liveness: BeatLiveness;
+  readonly usage: UsageDesk;
   readonly relays: RelayDesk;
   readonly #parts: DispatchParts;
   readonly #writer: StatusWriter;
@@ -75,6 +77,7 @@ export class Dispatch {
     this.#parts = parts;
     const { store, clock, random } = parts;
     this.liveness = new BeatLiveness(clock);
+    this.usage = new UsageDesk(clock);
     this.relays = new RelayDesk({
       clock,
       random,
@@ -118,6 +121,7 @@ export class Dispatch {
         log: this.#parts.log,
         writer: this.#writer,
         notices: this.#notices,
+        usage: this.usage,
         unseal: this.#parts.unseal,
         openContent: this.#parts.openContent,
         heartbeatPeriodMs,
@@ -187,6 +191,7 @@ export class Dispatch {
     if (epoch === this.#servedEpoch) return;
     this.#servedEpoch = epoch;
     this.liveness.reset();
+    this.usage.reset();
     this.#writer.clear();
     this.#dirty = nothingDirty();
     this.#withdrawals.clear();

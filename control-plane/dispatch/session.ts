@@ -6,6 +6,7 @@ import type {
   Hello,
   NodeNotice,
   OpenRelay,
+  UsageBatch,
   TaskStatus as WireStatus,
 } from '#proto/gen/gantry/v1/agent.ts';
 import type { Clock } from '#proto/kernel/clock.ts';
@@ -13,7 +14,7 @@ import { describe, Fault, isFault } from '#proto/kernel/errors.ts';
 import type { Log } from '#proto/kernel/log.ts';
 import type { AssignmentItem } from '#proto/model/assignment.ts';
 import { contentKey } from '#proto/model/document.ts';
-import type { NodeId, TaskId } from '#proto/model/ids.ts';
+import { type NodeId, serviceId, type TaskId } from '#proto/model/ids.ts';
 import type { TaskStatus } from '#proto/model/task.ts';
 import { assignmentToWire, nodeFromWire, taskStatusFromWire, toWire } from '#proto/model/wire.ts';
 import type { MessageStream } from '#proto/stream.ts';
@@ -32,6 +33,7 @@ import { partsOf, SentContents } from './contents.ts';
 import { descriptionOf } from './description.ts';
 import type { NoticeDesk } from './notices.ts';
 import type { StatusWriter } from './status.ts';
+import type { UsageDesk } from './usage.ts';
 import { asUntold } from './withdrawal.ts';
 
 export interface SessionParts {
@@ -40,6 +42,7 @@ export interface SessionParts {
   readonly log: Log;
   readonly writer: StatusWriter;
   readonly notices: NoticeDesk;
+  readonly usage: UsageDesk;
   readonly unseal: Unseal;
   /** Opens a content of a config or secret. Faults: `corrupt`. */
   readonly openContent: OpenContent;
@@ -144,6 +147,12 @@ export class NodeSession {
         case 'notices':
           if (this.#live) this.#hear(body.value.notices);
           break;
+        case 'usage':
+          if (this.#live) this.#measure(body.value);
+          break;
+        case 'wake':
+          if (this.#live) for (const id of body.value.serviceIds) this.#parts.usage.called(serviceId(id), this.node);
+          break;
         case 'applied':
           if (!this.#live || body.value.revision <= this.appliedRevision) break;
           this.appliedRevision = body.value.revision;
@@ -159,6 +168,15 @@ export class NodeSession {
   #hear(notices: readonly NodeNotice[]): void {
     const node = this.#parts.store.snapshot.node(this.node);
     if (node) this.#parts.notices.take(node, notices);
+  }
+
+  /** A node speaks of its own tasks alone. */
+  #measure(batch: UsageBatch): void {
+    const { snapshot } = this.#parts.store;
+    this.#parts.usage.take(batch, (id) => {
+      const task = snapshot.task(id);
+      return task?.nodeId === this.node ? task.serviceId : undefined;
+    });
   }
 
   /** What only a newer agent can mean is passed over: its other tasks are told of all the same. */

@@ -1,4 +1,6 @@
 /** Pure: what a step of the snapshot means to people, as events in their words. */
+
+import { replicasOf } from '#proto/model/autoscale.ts';
 import type { ClusterConfig, Event } from '#proto/model/cluster.ts';
 import type { Document } from '#proto/model/document.ts';
 import { qualifiedName, taskName } from '#proto/model/ids.ts';
@@ -79,8 +81,11 @@ function ofService(before: Service | undefined, after: Service | undefined): rea
   if (!before) return [event('created', `${wants(after)} of ${spec.template.container.image}`)];
   const events: Said[] = [];
   if (after.removing && !before.removing) events.push(event('removing', 'its tasks are being stopped'));
-  if (after.spec.replicas !== before.spec.replicas && spec.mode === 'replicated')
-    events.push(event('scaled', `from ${before.spec.replicas} to ${spec.replicas} replicas`));
+  const [from, to] = [replicasOf(before), replicasOf(after)];
+  if (from !== to && spec.mode === 'replicated') {
+    const why = spec.autoscale && after.autoscaled ? `: ${after.autoscaled.why}` : '';
+    events.push(event(why === '' ? 'scaled' : 'autoscaled', `from ${from} to ${to} replicas${why}`));
+  }
   if (after.revision !== before.revision) events.push(event('updated', newRevision(before, after)));
   else if (events.length === 0 && after.updatedAtMs !== before.updatedAtMs)
     events.push(event('updated', 'changed without new tasks'));
@@ -90,9 +95,10 @@ function ofService(before: Service | undefined, after: Service | undefined): rea
   return events;
 }
 
-function wants({ spec }: Service): string {
-  if (spec.mode === 'global') return 'one task per node';
-  return spec.replicas === 1 ? '1 replica' : `${spec.replicas} replicas`;
+function wants(service: Service): string {
+  if (service.spec.mode === 'global') return 'one task per node';
+  const replicas = replicasOf(service);
+  return replicas === 1 ? '1 replica' : `${replicas} replicas`;
 }
 
 function newRevision(before: Service, after: Service): string {

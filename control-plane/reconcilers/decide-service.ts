@@ -6,6 +6,7 @@ import { whyNowhere } from '#control-plane/scheduler/place.ts';
 import type { Change, Table, Tables } from '#control-plane/store/records.ts';
 import { revisionKey, type Snapshot } from '#control-plane/store/snapshot.ts';
 import { describe, isFault } from '#proto/kernel/errors.ts';
+import type { Autoscaled } from '#proto/model/autoscale.ts';
 import { type NodeId, type ServiceId, type TaskId, taskId } from '#proto/model/ids.ts';
 import { isPerNode } from '#proto/model/job.ts';
 import { sharedNetworkOf } from '#proto/model/network.ts';
@@ -33,6 +34,8 @@ export interface DecisionContext {
   /** Wall clock, ms. */
   readonly now: number;
   readonly newId: () => string;
+  /** What the autoscaler wants to be written down of the service; undefined: nothing new. */
+  readonly autoscaled?: (service: Service) => Autoscaled | undefined;
 }
 
 export interface Decision {
@@ -90,6 +93,7 @@ class ServiceDecision {
     if (this.#service.removing) this.#remove();
     else {
       this.#giveVip();
+      this.#autoscale();
       const request = this.#request();
       const seats = this.#seats();
       const seating = this.#seating(request, seats);
@@ -381,6 +385,11 @@ class ServiceDecision {
     if (next === '') return;
     this.#service = { ...this.#service, vip: next };
     books.addresses.setService(id, this.#service, now);
+  }
+
+  #autoscale(): void {
+    const autoscaled = this.#context.autoscaled?.(this.#service);
+    if (autoscaled) this.#service = { ...this.#service, autoscaled };
   }
 
   /** Tells every task to stop; takes all records away once none of them occupies a node. */

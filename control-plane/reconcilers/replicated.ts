@@ -1,4 +1,5 @@
 /** Which slots a replicated service has: surplus ones are given up, missing ones are taken, lowest first. */
+import { replicasOf, whyReplicas } from '#proto/model/autoscale.ts';
 import type { Service } from '#proto/model/service.ts';
 import { activeOf, isSeated, isUp, latestOf, type Opinion, type Seat } from './seats.ts';
 
@@ -16,7 +17,7 @@ export function replicated(
   seats: ReadonlyMap<string, Seat>,
   tasksOn: (nodeId: string) => number,
 ): Seating {
-  const { replicas } = service.spec;
+  const replicas = replicasOf(service);
   const seated = [...seats.values()].filter(isSeated).sort((a, b) => a.slot - b.slot);
   const surplus = seated.length > replicas ? givenUp(seated, seated.length - replicas, tasksOn) : new Set<Seat>();
   const wanted = seated.filter((seat) => !surplus.has(seat));
@@ -25,7 +26,7 @@ export function replicated(
     if (taken.has(slot)) continue;
     wanted.push(seats.get(String(slot)) ?? { slot, nodeId: '', nodeName: '', tasks: [] });
   }
-  const why = `scaled to ${replicas}`;
+  const why = whyReplicas(service);
   const opinions = [...surplus].flatMap((seat) => leave(seat, why));
   return { wanted: wanted.sort((a, b) => a.slot - b.slot), away: [], opinions };
 }

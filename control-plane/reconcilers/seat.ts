@@ -1,4 +1,5 @@
 /** What one wanted seat needs now: a first task, another one, a successor for one that must go, or nothing. */
+import { whyReplicas } from '#proto/model/autoscale.ts';
 import type { Service } from '#proto/model/service.ts';
 import type { Task } from '#proto/model/task.ts';
 import { restart } from './restart.ts';
@@ -77,8 +78,8 @@ function fill(facts: SeatFacts, seat: Seat): Opinion[] {
   if (stopFirst && stopping.length > 0) return [];
   const latest = latestOf(seat);
   if (!latest) {
-    const { mode, replicas } = facts.service.spec;
-    return begin(facts, seat, mode === 'global' ? `one on every node` : `scaled to ${replicas}`);
+    const global = facts.service.spec.mode === 'global';
+    return begin(facts, seat, global ? `one on every node` : whyReplicas(facts.service));
   }
   return begin(facts, seat, `replaces ${called(latest)}: ${latest.why || endOf(latest)}`);
 }

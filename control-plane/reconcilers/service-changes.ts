@@ -34,6 +34,7 @@ export function createService(context: WishContext, spec: ServiceSpec): Change[]
     previousRevision: 0,
     removing: false,
     job: undefined,
+    autoscaled: undefined,
   };
   return [put(context, 'service', id, service), putRevision(context, service, 1, '')];
 }
@@ -55,7 +56,8 @@ export function updateService(context: WishContext, id: ServiceId, spec: Service
     });
   }
   if (same(service.spec, spec)) return [];
-  const base = { ...service, spec, updatedAtMs: context.now, previous: service.spec };
+  const autoscaled = spec.autoscale && service.autoscaled;
+  const base = { ...service, spec, autoscaled, updatedAtMs: context.now, previous: service.spec };
   if (same(service.spec.template, spec.template)) {
     return [put(context, 'service', id, { ...base, previousRevision: service.revision })];
   }
@@ -81,6 +83,12 @@ export function scaleService(context: WishContext, id: ServiceId, replicas: numb
   if (service.spec.mode === 'global') {
     throw new Fault('invalid', `service ${nameOf(service)} runs once on every node: it has no number of replicas`, {
       remedy: 'constrain its placement instead',
+    });
+  }
+  if (service.spec.autoscale) {
+    const { min, max } = service.spec.autoscale;
+    throw new Fault('precondition', `service ${nameOf(service)} is autoscaled between ${min} and ${max}`, {
+      remedy: 'change min and max of x-autoscale in the Compose file, or remove it there, and apply',
     });
   }
   if (!Number.isInteger(replicas) || replicas < 0) {

@@ -29,6 +29,7 @@ import * as rt from './rtnetlink.ts';
 import { readSysctl, writeSysctl } from './sysctl.ts';
 import { CanonicalForms, readTable } from './table.ts';
 import { makeFitting, presentFittings, type TaskEnds } from './task-fittings.ts';
+import { Traffic } from './traffic.ts';
 import * as vxlan from './tunnel.ts';
 import { WireGuardLink, type WireGuardMaker } from './wireguard.ts';
 
@@ -59,6 +60,7 @@ export class HostKernel {
   readonly #conntrack: Conntrack;
   readonly #settings: FormerSettings;
   readonly #connections = new Connections();
+  #traffic: Traffic | undefined;
   readonly #forms = new CanonicalForms();
   /** nftables' generation as of our last look or deed; undefined: somebody came between. */
   #knownGeneration: number | undefined;
@@ -432,6 +434,12 @@ export class HostKernel {
     return this.#connections.count(addresses);
   }
 
+  /** As Traffic.news. */
+  traffic(families: readonly FamilyName[]): Promise<ReadonlyMap<string, number>> {
+    this.#traffic ??= new Traffic();
+    return this.#traffic.news(families);
+  }
+
   /** Lets go of the sockets; the kernel keeps what it has. */
   async close(): Promise<void> {
     await this.#nftables.close();
@@ -442,6 +450,7 @@ export class HostKernel {
     this.#generation.close();
     await this.#conntrack.close();
     await this.#connections.close();
+    await this.#traffic?.close();
     this.#deleter.close();
     this.#netlink.close();
   }

@@ -89,7 +89,7 @@ function readElements(objects: readonly NftObject[]): Map<string, string> {
 }
 
 /** nft's language for an expression of its JSON, of those that occur in our elements. */
-function words(expression: unknown): string {
+export function words(expression: unknown): string {
   if (typeof expression !== 'object' || expression === null) return String(expression);
   const { concat, goto, elem, prefix } = expression as {
     concat?: readonly unknown[];

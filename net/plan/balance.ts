@@ -16,6 +16,15 @@ export interface Group {
   readonly chains: readonly string[];
 }
 
+/** How connections are dealt to addresses: by which chain (undefined: by none), and to which address each of its numbers leads. */
+interface Dealt {
+  readonly chain: string | undefined;
+  readonly targets: readonly string[];
+}
+
+/** In place of the number of backends: there is none yet. */
+const holding = '0';
+
 /** The key of a published port, the same in `published` and `refused`: `tcp . 8080`. */
 export function portKey(port: { readonly protocol: string; readonly published: number }): string {
   return `${port.protocol} . ${port.published}`;
@@ -24,8 +33,9 @@ export function portKey(port: { readonly protocol: string; readonly published: n
 /**
  * An endpoint's VIP leads to its serving backends, whatever the port; each port of `ports` (the ingress ports that are
  * this endpoint's to publish) leads on every node to the target port of the same backends. Without a serving backend
- * the VIP is in no map (and the filter rejects it) and the ports are in `refused`. Where clients keep their backend (`sticky`),
- * each of the buckets that clients fall into has one.
+ * the VIP is in no map (and the filter rejects it) and the ports are in `refused`; where connections wait for one (`holdMs`),
+ * both lead to the chains that hold them. Where clients keep their backend (`sticky`), each of the buckets that clients fall
+ * into has one. What is `counted` is so in sets, on its way to a backend.
  */
 export function balanceEndpoint(endpoint: Endpoint, ports: readonly Port[], family: Family = ip): Group {
   const serving = endpoint.backends.filter(
@@ -35,16 +45,22 @@ export function balanceEndpoint(endpoint: Endpoint, ports: readonly Port[], fami
   const elements = new Map<string, string>();
   const chains = new Set<string>();
   const vip = endpoint.mode === 'vip' && endpoint.vip !== '' ? family.address(endpoint.vip) : undefined;
-  const dealt =
+  const counting = endpoint.counted ? 'c' : '';
+  const dealt: Dealt =
     endpoint.sticky === 'client'
-      ? { chain: 's', targets: writtenIn(family, bucketsOf(backends)) }
-      : { chain: String(backends.length), targets: writtenIn(family, backends) };
-  if (vip !== undefined && backends.length > 0) {
-    chains.add(`k${dealt.chain}`);
-    elements.set(`services ${vip}`, `goto k${dealt.chain}`);
+      ? { chain: `${counting}s`, targets: writtenIn(family, bucketsOf(backends)) }
+      : { chain: `${counting}${backends.length}`, targets: writtenIn(family, backends) };
+  const way = backends.length > 0 ? dealt.chain : endpoint.holdMs > 0 ? holding : undefined;
+  if (vip !== undefined && way !== undefined) {
+    chains.add(`k${way}`);
+    elements.set(`services ${vip}`, `goto k${way}`);
     for (const [index, address] of dealt.targets.entries()) elements.set(`backends ${vip} . ${index}`, address);
   }
-  for (const port of ports) publish(port, dealt, elements, chains);
+  for (const port of ports) publish(port, { ...dealt, chain: way }, elements, chains);
+  if (endpoint.counted) {
+    if (vip !== undefined) elements.set(`counted ${vip}`, '');
+    for (const port of ports) elements.set(`counted_ports ${portKey(port)}`, '');
+  }
   return { elements, chains: [...chains] };
 }
 
@@ -53,7 +69,8 @@ export function publishOnHost(address: string, ports: readonly Port[], family: F
   const elements = new Map<string, string>();
   const chains = new Set<string>();
   const targets = writtenIn(family, [address]);
-  for (const port of ports) publish(port, { chain: String(targets.length), targets }, elements, chains);
+  const chain = targets.length > 0 ? String(targets.length) : undefined;
+  for (const port of ports) publish(port, { chain, targets }, elements, chains);
   return { elements, chains: [...chains] };
 }
 
@@ -61,19 +78,14 @@ function writtenIn(family: Family, addresses: readonly string[]): readonly strin
   return addresses.flatMap((address) => family.address(address) ?? []);
 }
 
-function publish(
-  port: Port,
-  { chain, targets }: { readonly chain: string; readonly targets: readonly string[] },
-  elements: Map<string, string>,
-  chains: Set<string>,
-): void {
+function publish(port: Port, { chain, targets }: Dealt, elements: Map<string, string>, chains: Set<string>): void {
   const key = portKey(port);
-  if (targets.length === 0) {
-    elements.set(`refused ${key}`, '');
-    return;
-  }
+  // What was held for too long is refused as what is not held.
+  if (targets.length === 0) elements.set(`refused ${key}`, '');
+  if (chain === undefined) return;
   chains.add(`p${chain}`);
   elements.set(`published ${key}`, `goto p${chain}`);
+  if (targets.length === 0) return;
   elements.set(`published_targets ${key}`, String(port.target));
   for (const [index, address] of targets.entries()) elements.set(`published_backends ${key} . ${index}`, address);
 }

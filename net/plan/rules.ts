@@ -9,6 +9,11 @@ import { endOf } from './ways.ts';
 /** The table we own, in family ip and, where some network has IPv6, in ip6. Everything outside of it is somebody else's. */
 export const tableName = 'gantry';
 
+/** What the agent sends again of what it held bears this mark; where it still leads to nobody, it is refused. */
+export const heldMark = 0x47000001;
+/** The group of the kernel's log by which the agent gets what is to be held. */
+export const heldGroup = 0x4747;
+
 /** What a set, map or chain is called, to its body in nft's language. */
 export type Declarations = ReadonlyMap<string, string>;
 
@@ -23,6 +28,9 @@ function setsOf(family: FamilyName): Record<string, string> {
     published_backends: `map published_backends { typeof meta l4proto . th dport . numgen random mod 65536 : ${family} daddr; }`,
     published_targets: 'map published_targets { type inet_proto . inet_service : inet_service; }',
     refused: 'set refused { type inet_proto . inet_service; }',
+    // Of services whose calls are counted: VIPs, and published ports.
+    counted: `set counted { type ${type}; counter; }`,
+    counted_ports: 'set counted_ports { type inet_proto . inet_service; counter; }',
     hairpin: `set hairpin { type ${type} . ${type}; }`,
     hosts: `set hosts { type ${type}; }`,
     inside: `set inside { type ${type}; flags interval; }`,
@@ -195,19 +203,28 @@ export function reachChain(
   ]);
 }
 
-/** kN: one of a VIP's N backends at random; pN: one of a published port's. ks, ps: the one that the client's address says. */
+/**
+ * kN: one of a VIP's N backends at random; pN: one of a published port's. ks, ps: the one that the client's address says. With
+ * a c in between it is counted, too: all that come here begin a connection. k0, p0: nobody is there yet, and the agent holds
+ * the packet (net/host/held-packets): it gets a copy, and sends it again when it may pass, or is to be refused after all.
+ */
 export function dispatchChain(name: string, family: FamilyName): string {
-  const choice = name.slice(1);
+  const [, kind, counted, choice] = /^([kp])(c?)(.+)$/.exec(name) ?? [];
+  if (choice === '0') return chainBody(name, holdRules);
   const oneOf = choice === 's' ? `jhash ${family} saddr mod ${bucketCount} seed 0x47` : `numgen random mod ${choice}`;
-  const target = name.startsWith('k')
-    ? `${family} daddr . ${oneOf} map @backends`
-    : `meta l4proto . th dport . ${oneOf} map @published_backends : meta l4proto . th dport map @published_targets`;
-  return `chain ${name} {\n    dnat ${family} to ${target};\n  }`;
+  const target =
+    kind === 'k'
+      ? `${family} daddr . ${oneOf} map @backends`
+      : `meta l4proto . th dport . ${oneOf} map @published_backends : meta l4proto . th dport map @published_targets`;
+  const counter = kind === 'k' ? `${family} daddr @counted` : 'meta l4proto . th dport @counted_ports';
+  return chainBody(name, [...(counted ? [counter] : []), `dnat ${family} to ${target}`]);
 }
+
+const holdRules = [`meta mark ${heldMark} accept`, `log group ${heldGroup} snaplen 65535 queue-threshold 1`, 'drop'];
 
 /** True for the name of a chain that comes and goes: with the number of backends, or with what local tasks reach. */
 export function isDispatchChain(name: string): boolean {
-  return /^([kp]([1-9][0-9]*|s)|mi?(_.*)?)$/.test(name);
+  return /^([kp](0|c?([1-9][0-9]*|s))|mi?(_.*)?)$/.test(name);
 }
 
 /** Commands that replace our table of a family as a whole, in one transaction. */

@@ -50,6 +50,12 @@ export interface Endpoint {
   readonly ipv6: boolean;
   readonly ports: readonly Port[];
   readonly backends: readonly Backend[];
+  /** New connections to it are to be counted. */
+  readonly counted: boolean;
+  /** How long they wait where no task serves; 0: they are refused. */
+  readonly holdMs: number;
+  /** Usage of its tasks is to be reported; and where they have no health check, they serve when they listen on its ports. */
+  readonly measured: boolean;
 }
 
 /** A network that a service is on, and what it is called there beside its own name. */

@@ -1,4 +1,6 @@
 /** What the user wants: a service, its template, and the revisions of that template. Field contracts: proto/gantry/v1/types.proto. */
+
+import type { Autoscale, Autoscaled } from './autoscale.ts';
 import type { DocumentMount } from './document.ts';
 import type { ServiceId } from './ids.ts';
 import type { Job, Schedule } from './job.ts';
@@ -152,6 +154,8 @@ export interface ServiceSpec {
   readonly maxConcurrent: number;
   /** undefined: a job that runs when it is applied or asked for. */
   readonly schedule: Schedule | undefined;
+  /** Undefined: `replicas` says how many. */
+  readonly autoscale: Autoscale | undefined;
 }
 
 export interface Rollout {
@@ -173,6 +177,8 @@ export interface Service {
   readonly previousRevision: number;
   readonly removing: boolean;
   readonly job: Job | undefined;
+  /** Undefined: nothing was decided yet, or it is not autoscaled. */
+  readonly autoscaled: Autoscaled | undefined;
 }
 
 /** One immutable version of a service's template, named by (serviceId, number). */

@@ -107,12 +107,34 @@ export function sharedNetworkProblem(
       message: `service ${owner.name} is ${owner.mode}, this one ${spec.mode}`,
       remedy: 'give both the same deploy.mode',
     };
+  if (owner.autoscale) return { message: `service ${owner.name} is autoscaled`, remedy: 'remove x-autoscale there' };
   if (owner.replicas !== spec.replicas)
     return {
       message: `service ${owner.name} has ${owner.replicas} replicas, this one ${spec.replicas}: each of its tasks is in the network of one of the other's`,
       remedy: 'give both as many',
     };
   return undefined;
+}
+
+/** What would never work of how the service is autoscaled. */
+function autoscaleProblems({ autoscale, mode, endpointMode, template }: ServiceSpec): Omit<SpecProblem, 'field'>[] {
+  if (!autoscale) return [];
+  const { min, max, memoryPercent, requestsPerSecond } = autoscale;
+  const problems: Omit<SpecProblem, 'field'>[] = [];
+  const refuse = (message: string, remedy: string) => problems.push({ message, remedy });
+  if (mode !== 'replicated') refuse(`mode ${mode} has no number of replicas to move`, 'use mode: replicated');
+  for (const range of [autoscale, ...autoscale.schedule])
+    if (range.max < range.min || range.max < 1 || range.max > limits.replicas)
+      refuse(`from ${range.min} to ${range.max} is no range`, `let max be at least min, and 1 to ${limits.replicas}`);
+  if (memoryPercent > 0 && template.reservations.memoryBytes === 0 && template.limits.memoryBytes === 0)
+    refuse('memory is a share of what a task may use, and nothing says how much', 'set a memory limit or reservation');
+  if ((requestsPerSecond > 0 || min === 0) && endpointMode === 'dnsrr')
+    refuse('requests to endpoint_mode: dnsrr go straight to tasks, and nobody counts them', 'use endpoint_mode: vip');
+  if (sharedNetworkOf(template.networkMode) !== undefined)
+    refuse('it has the network of another service, slot by slot', 'remove x-autoscale');
+  if (max > 1 && template.networks.some(({ ipv4Address }) => ipv4Address !== ''))
+    refuse('its fixed address is for one task only', 'remove ipv4_address, or x-autoscale');
+  return problems;
 }
 
 /** Everything about a spec that would never work, whoever made it; empty: it may be committed. */
@@ -130,6 +152,7 @@ export function specProblems(spec: ServiceSpec): readonly SpecProblem[] {
     refuse('image', `"${container.image}" is not an image reference`, 'write [registry/]name[:tag][@digest]');
   if (!Number.isInteger(spec.replicas) || spec.replicas < 0 || spec.replicas > limits.replicas)
     refuse('deploy.replicas', `${spec.replicas} replicas are not allowed`, `use 0 to ${limits.replicas}`);
+  for (const problem of autoscaleProblems(spec)) problems.push({ ...problem, field: 'x-autoscale' });
   const env = bytesOf(container.env);
   if (env > limits.envBytes)
     refuse('environment', `the environment has ${env} bytes`, `at most ${limits.envBytes} fit`);

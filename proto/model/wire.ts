@@ -230,6 +230,9 @@ function endpointFromWire(endpoint: agent.Endpoint): Endpoint {
     allowFrom: endpoint.allowFrom,
     sticky: oneOf('endpoint.sticky', ['', 'client'], endpoint.sticky),
     ipv6: endpoint.ipv6,
+    counted: endpoint.counted,
+    holdMs: endpoint.holdMs,
+    measured: endpoint.measured,
     ports: endpoint.ports.map(portFromWire),
     backends: endpoint.backends.map(backendFromWire),
   };

@@ -1,6 +1,7 @@
 /** How many tasks a second the production controllers place and commit to a real etcd: `node test/bench/durable.ts` prints JSON. */
 import { Etcd3 } from 'etcd3';
 import { runControllers } from '#control-plane/controllers/loop.ts';
+import { UsageDesk } from '#control-plane/dispatch/usage.ts';
 import { recordKey } from '#control-plane/store/codec.ts';
 import { openEtcdStore } from '#control-plane/store/etcd-store.ts';
 import type { Change } from '#control-plane/store/records.ts';
@@ -60,7 +61,7 @@ try {
   };
   await commit(nodeRecords());
   const liveness = { lastBeatAt: () => systemClock.monotonic(), hungUpAt: () => undefined, onChange: () => () => {} };
-  void runControllers({ ...kernel, store, liveness }, epoch, scope.child());
+  void runControllers({ ...kernel, store, liveness, usage: new UsageDesk(systemClock) }, epoch, scope.child());
   const total = services * replicas;
   let placed = 0;
   const done = new Promise<void>((resolve) => {

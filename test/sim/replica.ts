@@ -85,7 +85,7 @@ export class Replica {
       openContent: (content) => testSeal.open(content),
     });
     network.listen(this.address, { machine: this.name, process, dispatch });
-    const { liveness } = dispatch;
+    const { liveness, usage } = dispatch;
     const leader = new Leader({
       store,
       clock: process,
@@ -94,7 +94,7 @@ export class Replica {
       probe: (address) => this.#probe(process, address),
       onLead: (epoch, term) => {
         trace.note(`${this.name} leads with epoch ${epoch}`);
-        runControllers({ store, clock: process, random, log, liveness }, epoch, term).catch((error) =>
+        runControllers({ store, clock: process, random, log, liveness, usage }, epoch, term).catch((error) =>
           this.#world.fail(error),
         );
       },

@@ -1,5 +1,6 @@
 /** Valid nouns with defaults, so that a test names only what it is about. */
 
+import { type Autoscale, autoscaleDefaults } from '#proto/model/autoscale.ts';
 import type { ClusterConfig } from '#proto/model/cluster.ts';
 import { Concealed } from '#proto/model/concealed.ts';
 import type { Document, DocumentMount } from '#proto/model/document.ts';
@@ -63,6 +64,20 @@ export function aTemplate(fields: Partial<TaskTemplate> = {}): TaskTemplate {
   return taskTemplate(containerSpec('web:1'), { runtime: '', ...fields });
 }
 
+/** Autoscaling between 1 and 10 by 70 % of processor time. */
+export function anAutoscale(fields: Partial<Autoscale> = {}): Autoscale {
+  return {
+    ...autoscaleDefaults,
+    min: 1,
+    max: 10,
+    cpuPercent: 70,
+    memoryPercent: 0,
+    requestsPerSecond: 0,
+    schedule: [],
+    ...fields,
+  };
+}
+
 /** A replicated service of 3. */
 export function aSpec(name: string, fields: Partial<ServiceSpec> = {}): ServiceSpec {
   return {
@@ -83,6 +98,7 @@ export function aSpec(name: string, fields: Partial<ServiceSpec> = {}): ServiceS
     volumeLoss: 'wait',
     maxConcurrent: 0,
     schedule: undefined,
+    autoscale: undefined,
     ...fields,
   };
 }
@@ -100,6 +116,7 @@ export function aService(name: string, spec: Partial<ServiceSpec> = {}, fields: 
     previousRevision: 0,
     removing: false,
     job: undefined,
+    autoscaled: undefined,
     ...fields,
   };
 }

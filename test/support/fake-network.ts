@@ -3,7 +3,7 @@ import type { Attachment, Network, NetworkRepair, NetworkWanted } from '#net/net
 import { containsAddress, gatewayOf } from '#net/plan/cidr.ts';
 import type { Probe, ProbeFact } from '#proto/gen/gantry/v1/probe.ts';
 import { Fault } from '#proto/kernel/errors.ts';
-import type { TaskId } from '#proto/model/ids.ts';
+import type { ServiceId, TaskId } from '#proto/model/ids.ts';
 
 export class FakeNetwork implements Network {
   /** The last wish that was applied. */
@@ -13,6 +13,8 @@ export class FakeNetwork implements Network {
   readonly attachments = new Map<TaskId, Attachment>();
   /** What `connections` says of an address; 0 for one that is not in here. */
   readonly open = new Map<string, number>();
+  /** What `traffic` says next. */
+  readonly calls = new Map<ServiceId, number>();
   readonly #listeners = new Set<(repair: NetworkRepair) => void>();
   #failure: unknown;
   #held: Promise<void> = Promise.resolve();
@@ -66,6 +68,13 @@ export class FakeNetwork implements Network {
   async connections(addresses: readonly string[]): Promise<ReadonlyMap<string, number>> {
     this.#check();
     return new Map(addresses.map((address) => [address, this.open.get(address) ?? 0]));
+  }
+
+  async traffic(): Promise<ReadonlyMap<ServiceId, number>> {
+    this.#check();
+    const calls = new Map(this.calls);
+    this.calls.clear();
+    return calls;
   }
 
   /** Nothing can be looked at in memory: says so for each. */

@@ -23,6 +23,7 @@ const calls: Record<string, (argument: never) => Promise<unknown>> = {
   attach: (attachment) => network.attach(attachment),
   detach: (id) => network.detach(id),
   attached: () => network.attached(),
+  traffic: async () => [...(await network.traffic())],
   connections: async (addresses: readonly string[]) => [...(await network.connections(addresses))],
   wireguardKey: async () => network.wireguardKey,
   close: () => network.close(),

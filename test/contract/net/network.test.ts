@@ -2,7 +2,7 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { Network } from '#net/network.ts';
 import { newId, systemRandom } from '#proto/kernel/random.ts';
-import { taskId } from '#proto/model/ids.ts';
+import { type ServiceId, taskId } from '#proto/model/ids.ts';
 import { attachment as attachmentOf } from '#test/support/endpoint.ts';
 import { FakeNetwork } from '#test/support/fake-network.ts';
 import { NetLab } from '#test/support/net-lab.ts';
@@ -22,6 +22,7 @@ function realNetwork(): Network {
     detach: (id) => host.call('detach', id),
     attached: () => host.call('attached'),
     connections: async (addresses) => new Map(await host.call<[string, number][]>('connections', addresses)),
+    traffic: async () => new Map(await host.call<[ServiceId, number][]>('traffic')),
     // Facts are streamed: test/contract/net/doctor.test.ts looks at them.
     examine: async () => {},
     onRepair: () => () => {},

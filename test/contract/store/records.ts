@@ -61,6 +61,7 @@ export function aService(fields: Partial<Service> = {}): Service {
       volumeLoss: 'wait',
       maxConcurrent: 0,
       schedule: undefined,
+      autoscale: undefined,
     },
     revision: 1,
     vip: '',
@@ -71,6 +72,7 @@ export function aService(fields: Partial<Service> = {}): Service {
     previousRevision: 0,
     removing: false,
     job: undefined,
+    autoscaled: undefined,
     ...fields,
   };
   return JSON.parse(JSON.stringify(service)) as Service;

@@ -3,6 +3,7 @@ import { afterEach, describe, expect, it } from 'vitest';
 import { emptyMount } from '#control-plane/compose/mounts.ts';
 import { runControllers } from '#control-plane/controllers/loop.ts';
 import { BeatLiveness } from '#control-plane/dispatch/liveness.ts';
+import { UsageDesk } from '#control-plane/dispatch/usage.ts';
 import { createService, removeService, scaleService } from '#control-plane/reconcilers/service-changes.ts';
 import { MemoryEtcd, type MemoryStore } from '#control-plane/store/memory-store.ts';
 import type { Change } from '#control-plane/store/records.ts';
@@ -42,9 +43,11 @@ async function controllers() {
   scopes.push(scope);
   const random = seededRandom(1);
   let ended = false;
-  void runControllers({ store, clock, random, log: silentLog, liveness }, 1, scope).then(() => {
-    ended = true;
-  });
+  void runControllers({ store, clock, random, log: silentLog, liveness, usage: new UsageDesk(clock) }, 1, scope).then(
+    () => {
+      ended = true;
+    },
+  );
   const wish = { snapshot: store.snapshot, now: clock.now(), newId: () => newId(random) };
   const active = () => [...store.snapshot.all('task')].filter((task) => isActive(task));
   return { clock, etcd, store, nodes, beating, scope, wish, active, ended: () => ended };

@@ -68,6 +68,8 @@ export interface AgentMessage {
     | //
     /** what Hello told of the machine has changed */
     { $case: "described"; value: Node }
+    | { $case: "usage"; value: UsageBatch }
+    | { $case: "wake"; value: Wake }
     | undefined;
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
@@ -119,6 +121,36 @@ export interface NodeNotice {
   count: number;
   /** the last time */
   atMs: number;
+  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
+}
+
+/** Of tasks and services that are measured, every few seconds; nobody keeps it. */
+export interface UsageBatch {
+  tasks: TaskUsage[];
+  services: ServiceTraffic[];
+  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
+}
+
+export interface TaskUsage {
+  taskId: string;
+  /** thousandths of a core, on average since it was last said */
+  cpuMillis: number;
+  memoryBytes: number;
+  /** of others, open now; only of services that may have no task */
+  connections: number;
+  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
+}
+
+export interface ServiceTraffic {
+  serviceId: string;
+  /** new ones that this node led to it since it was last said */
+  connections: number;
+  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
+}
+
+/** Requests wait here for services that have no task. */
+export interface Wake {
+  serviceIds: string[];
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
@@ -265,6 +297,12 @@ export interface Endpoint {
   allowFrom:
     | AllowFrom
     | undefined;
+  /** new connections to it are to be counted */
+  counted: boolean;
+  /** how long they wait where no task serves; 0: they are refused */
+  holdMs: number;
+  /** usage of its tasks is to be reported; without a health check, they serve when they listen on its ports */
+  measured: boolean;
   /** empty | client */
   sticky: string;
   ipv6: boolean;
@@ -805,6 +843,12 @@ export const AgentMessage: MessageFns<AgentMessage> = {
       case "described":
         Node.encode(message.body.value, writer.uint32(42).fork()).join();
         break;
+      case "usage":
+        UsageBatch.encode(message.body.value, writer.uint32(82).fork()).join();
+        break;
+      case "wake":
+        Wake.encode(message.body.value, writer.uint32(90).fork()).join();
+        break;
     }
     if (message._unknownFields !== undefined) {
       for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
@@ -870,6 +914,22 @@ export const AgentMessage: MessageFns<AgentMessage> = {
             message.body = { $case: "described", value: Node.decode(reader, reader.uint32()) };
             continue;
           }
+          case 10: {
+            if (tag !== 82) {
+              break;
+            }
+
+            message.body = { $case: "usage", value: UsageBatch.decode(reader, reader.uint32()) };
+            continue;
+          }
+          case 11: {
+            if (tag !== 90) {
+              break;
+            }
+
+            message.body = { $case: "wake", value: Wake.decode(reader, reader.uint32()) };
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -923,6 +983,18 @@ export const AgentMessage: MessageFns<AgentMessage> = {
       case "described": {
         if (object.body?.value !== undefined && object.body?.value !== null) {
           message.body = { $case: "described", value: Node.fromPartial(object.body.value) };
+        }
+        break;
+      }
+      case "usage": {
+        if (object.body?.value !== undefined && object.body?.value !== null) {
+          message.body = { $case: "usage", value: UsageBatch.fromPartial(object.body.value) };
+        }
+        break;
+      }
+      case "wake": {
+        if (object.body?.value !== undefined && object.body?.value !== null) {
+          message.body = { $case: "wake", value: Wake.fromPartial(object.body.value) };
         }
         break;
       }
@@ -1488,6 +1560,350 @@ export const NodeNotice: MessageFns<NodeNotice> = {
     message.message = object.message ?? "";
     message.count = object.count ?? 0;
     message.atMs = object.atMs ?? 0;
+    return message;
+  },
+};
+
+function createBaseUsageBatch(): UsageBatch {
+  return { tasks: [], services: [], _unknownFields: {} };
+}
+
+export const UsageBatch: MessageFns<UsageBatch> = {
+  encode(message: UsageBatch, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.tasks) {
+      TaskUsage.encode(v!, writer.uint32(10).fork()).join();
+    }
+    for (const v of message.services) {
+      ServiceTraffic.encode(v!, writer.uint32(18).fork()).join();
+    }
+    if (message._unknownFields !== undefined) {
+      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
+        const tag = parseInt(key, 10);
+        for (const value of values) {
+          writer.uint32(tag).raw(value);
+        }
+      }
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): UsageBatch {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseUsageBatch();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.tasks.push(TaskUsage.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.services.push(ServiceTraffic.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        const buf = reader.skip(tag & 7);
+
+        const list = message._unknownFields![tag];
+
+        if (list === undefined) {
+          message._unknownFields![tag] = [buf];
+        } else {
+          list.push(buf);
+        }
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<UsageBatch>, I>>(base?: I): UsageBatch {
+    return UsageBatch.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<UsageBatch>, I>>(object: I): UsageBatch {
+    const message = createBaseUsageBatch();
+    message.tasks = object.tasks?.map((e) => TaskUsage.fromPartial(e)) || [];
+    message.services = object.services?.map((e) => ServiceTraffic.fromPartial(e)) || [];
+    return message;
+  },
+};
+
+function createBaseTaskUsage(): TaskUsage {
+  return { taskId: "", cpuMillis: 0, memoryBytes: 0, connections: 0, _unknownFields: {} };
+}
+
+export const TaskUsage: MessageFns<TaskUsage> = {
+  encode(message: TaskUsage, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.taskId !== "") {
+      writer.uint32(10).string(message.taskId);
+    }
+    if (message.cpuMillis !== 0) {
+      writer.uint32(16).int64(message.cpuMillis);
+    }
+    if (message.memoryBytes !== 0) {
+      writer.uint32(24).int64(message.memoryBytes);
+    }
+    if (message.connections !== 0) {
+      writer.uint32(32).uint32(message.connections);
+    }
+    if (message._unknownFields !== undefined) {
+      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
+        const tag = parseInt(key, 10);
+        for (const value of values) {
+          writer.uint32(tag).raw(value);
+        }
+      }
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): TaskUsage {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseTaskUsage();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.taskId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.cpuMillis = longToNumber(reader.int64());
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.memoryBytes = longToNumber(reader.int64());
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.connections = reader.uint32();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        const buf = reader.skip(tag & 7);
+
+        const list = message._unknownFields![tag];
+
+        if (list === undefined) {
+          message._unknownFields![tag] = [buf];
+        } else {
+          list.push(buf);
+        }
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<TaskUsage>, I>>(base?: I): TaskUsage {
+    return TaskUsage.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<TaskUsage>, I>>(object: I): TaskUsage {
+    const message = createBaseTaskUsage();
+    message.taskId = object.taskId ?? "";
+    message.cpuMillis = object.cpuMillis ?? 0;
+    message.memoryBytes = object.memoryBytes ?? 0;
+    message.connections = object.connections ?? 0;
+    return message;
+  },
+};
+
+function createBaseServiceTraffic(): ServiceTraffic {
+  return { serviceId: "", connections: 0, _unknownFields: {} };
+}
+
+export const ServiceTraffic: MessageFns<ServiceTraffic> = {
+  encode(message: ServiceTraffic, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.serviceId !== "") {
+      writer.uint32(10).string(message.serviceId);
+    }
+    if (message.connections !== 0) {
+      writer.uint32(16).uint32(message.connections);
+    }
+    if (message._unknownFields !== undefined) {
+      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
+        const tag = parseInt(key, 10);
+        for (const value of values) {
+          writer.uint32(tag).raw(value);
+        }
+      }
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ServiceTraffic {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseServiceTraffic();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.serviceId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.connections = reader.uint32();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        const buf = reader.skip(tag & 7);
+
+        const list = message._unknownFields![tag];
+
+        if (list === undefined) {
+          message._unknownFields![tag] = [buf];
+        } else {
+          list.push(buf);
+        }
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<ServiceTraffic>, I>>(base?: I): ServiceTraffic {
+    return ServiceTraffic.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<ServiceTraffic>, I>>(object: I): ServiceTraffic {
+    const message = createBaseServiceTraffic();
+    message.serviceId = object.serviceId ?? "";
+    message.connections = object.connections ?? 0;
+    return message;
+  },
+};
+
+function createBaseWake(): Wake {
+  return { serviceIds: [], _unknownFields: {} };
+}
+
+export const Wake: MessageFns<Wake> = {
+  encode(message: Wake, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.serviceIds) {
+      writer.uint32(10).string(v!);
+    }
+    if (message._unknownFields !== undefined) {
+      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
+        const tag = parseInt(key, 10);
+        for (const value of values) {
+          writer.uint32(tag).raw(value);
+        }
+      }
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Wake {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseWake();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.serviceIds.push(reader.string());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        const buf = reader.skip(tag & 7);
+
+        const list = message._unknownFields![tag];
+
+        if (list === undefined) {
+          message._unknownFields![tag] = [buf];
+        } else {
+          list.push(buf);
+        }
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<Wake>, I>>(base?: I): Wake {
+    return Wake.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<Wake>, I>>(object: I): Wake {
+    const message = createBaseWake();
+    message.serviceIds = object.serviceIds?.map((e) => e) || [];
     return message;
   },
 };
@@ -2850,6 +3266,9 @@ function createBaseEndpoint(): Endpoint {
     backends: [],
     networks: [],
     allowFrom: undefined,
+    counted: false,
+    holdMs: 0,
+    measured: false,
     sticky: "",
     ipv6: false,
     _unknownFields: {},
@@ -2887,6 +3306,15 @@ export const Endpoint: MessageFns<Endpoint> = {
     }
     if (message.allowFrom !== undefined) {
       AllowFrom.encode(message.allowFrom, writer.uint32(82).fork()).join();
+    }
+    if (message.counted !== false) {
+      writer.uint32(160).bool(message.counted);
+    }
+    if (message.holdMs !== 0) {
+      writer.uint32(168).int64(message.holdMs);
+    }
+    if (message.measured !== false) {
+      writer.uint32(176).bool(message.measured);
     }
     if (message.sticky !== "") {
       writer.uint32(90).string(message.sticky);
@@ -2998,6 +3426,30 @@ export const Endpoint: MessageFns<Endpoint> = {
             message.allowFrom = AllowFrom.decode(reader, reader.uint32());
             continue;
           }
+          case 20: {
+            if (tag !== 160) {
+              break;
+            }
+
+            message.counted = reader.bool();
+            continue;
+          }
+          case 21: {
+            if (tag !== 168) {
+              break;
+            }
+
+            message.holdMs = longToNumber(reader.int64());
+            continue;
+          }
+          case 22: {
+            if (tag !== 176) {
+              break;
+            }
+
+            message.measured = reader.bool();
+            continue;
+          }
           case 11: {
             if (tag !== 90) {
               break;
@@ -3051,6 +3503,9 @@ export const Endpoint: MessageFns<Endpoint> = {
     message.allowFrom = (object.allowFrom !== undefined && object.allowFrom !== null)
       ? AllowFrom.fromPartial(object.allowFrom)
       : undefined;
+    message.counted = object.counted ?? false;
+    message.holdMs = object.holdMs ?? 0;
+    message.measured = object.measured ?? false;
     message.sticky = object.sticky ?? "";
     message.ipv6 = object.ipv6 ?? false;
     return message;

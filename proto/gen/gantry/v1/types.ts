@@ -310,6 +310,52 @@ export interface Affinity {
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
+/** How many tasks a service has, by what they do (x-autoscale). */
+export interface Autoscale {
+  min: number;
+  max: number;
+  /** of what a task reserves, else of its limit, else of one core; 0: not looked at */
+  cpuPercent: number;
+  /** of what a task reserves, else of its limit; 0: not looked at */
+  memoryPercent: number;
+  /** new connections of a task; 0: not looked at */
+  requestsPerSecond: number;
+  /** min 0: no task after so long without a request */
+  idleMs: number;
+  /** min 0: how long a request waits for a task */
+  holdMs: number;
+  up: ScalingPace | undefined;
+  down: ScalingPace | undefined;
+  schedule: ScheduledRange[];
+  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
+}
+
+export interface ScalingPace {
+  /** only what was recommended for so long */
+  stabilizationMs: number;
+  /** at most so many more, or fewer, in 15 s; with step_percent 0 too: no limit */
+  stepTasks: number;
+  stepPercent: number;
+  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
+}
+
+/** From each instant of `cron` to the next one of any entry. */
+export interface ScheduledRange {
+  cron: string;
+  timezone: string;
+  min: number;
+  max: number;
+  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
+}
+
+/** What became of it. */
+export interface Autoscaled {
+  replicas: number;
+  why: string;
+  atMs: number;
+  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
+}
+
 /** What the user wants of a service. */
 export interface ServiceSpec {
   project: string;
@@ -340,7 +386,11 @@ export interface ServiceSpec {
   /** of a job: tasks at once; 0: all */
   maxConcurrent: number;
   /** absent: a job runs when it is applied or asked for */
-  schedule: Schedule | undefined;
+  schedule:
+    | Schedule
+    | undefined;
+  /** absent: `replicas` says how many */
+  autoscale: Autoscale | undefined;
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
@@ -441,7 +491,11 @@ export interface Service {
   /** its tasks are being stopped; gone when the last one is */
   removing: boolean;
   /** of a job */
-  job: Job | undefined;
+  job:
+    | Job
+    | undefined;
+  /** absent: not yet, or not autoscaled */
+  autoscaled: Autoscaled | undefined;
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
@@ -3710,6 +3764,496 @@ export const Affinity: MessageFns<Affinity> = {
   },
 };
 
+function createBaseAutoscale(): Autoscale {
+  return {
+    min: 0,
+    max: 0,
+    cpuPercent: 0,
+    memoryPercent: 0,
+    requestsPerSecond: 0,
+    idleMs: 0,
+    holdMs: 0,
+    up: undefined,
+    down: undefined,
+    schedule: [],
+    _unknownFields: {},
+  };
+}
+
+export const Autoscale: MessageFns<Autoscale> = {
+  encode(message: Autoscale, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.min !== 0) {
+      writer.uint32(8).uint32(message.min);
+    }
+    if (message.max !== 0) {
+      writer.uint32(16).uint32(message.max);
+    }
+    if (message.cpuPercent !== 0) {
+      writer.uint32(25).double(message.cpuPercent);
+    }
+    if (message.memoryPercent !== 0) {
+      writer.uint32(33).double(message.memoryPercent);
+    }
+    if (message.requestsPerSecond !== 0) {
+      writer.uint32(41).double(message.requestsPerSecond);
+    }
+    if (message.idleMs !== 0) {
+      writer.uint32(48).int64(message.idleMs);
+    }
+    if (message.holdMs !== 0) {
+      writer.uint32(56).int64(message.holdMs);
+    }
+    if (message.up !== undefined) {
+      ScalingPace.encode(message.up, writer.uint32(66).fork()).join();
+    }
+    if (message.down !== undefined) {
+      ScalingPace.encode(message.down, writer.uint32(74).fork()).join();
+    }
+    for (const v of message.schedule) {
+      ScheduledRange.encode(v!, writer.uint32(82).fork()).join();
+    }
+    if (message._unknownFields !== undefined) {
+      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
+        const tag = parseInt(key, 10);
+        for (const value of values) {
+          writer.uint32(tag).raw(value);
+        }
+      }
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Autoscale {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseAutoscale();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.min = reader.uint32();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.max = reader.uint32();
+            continue;
+          }
+          case 3: {
+            if (tag !== 25) {
+              break;
+            }
+
+            message.cpuPercent = reader.double();
+            continue;
+          }
+          case 4: {
+            if (tag !== 33) {
+              break;
+            }
+
+            message.memoryPercent = reader.double();
+            continue;
+          }
+          case 5: {
+            if (tag !== 41) {
+              break;
+            }
+
+            message.requestsPerSecond = reader.double();
+            continue;
+          }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.idleMs = longToNumber(reader.int64());
+            continue;
+          }
+          case 7: {
+            if (tag !== 56) {
+              break;
+            }
+
+            message.holdMs = longToNumber(reader.int64());
+            continue;
+          }
+          case 8: {
+            if (tag !== 66) {
+              break;
+            }
+
+            message.up = ScalingPace.decode(reader, reader.uint32());
+            continue;
+          }
+          case 9: {
+            if (tag !== 74) {
+              break;
+            }
+
+            message.down = ScalingPace.decode(reader, reader.uint32());
+            continue;
+          }
+          case 10: {
+            if (tag !== 82) {
+              break;
+            }
+
+            message.schedule.push(ScheduledRange.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        const buf = reader.skip(tag & 7);
+
+        const list = message._unknownFields![tag];
+
+        if (list === undefined) {
+          message._unknownFields![tag] = [buf];
+        } else {
+          list.push(buf);
+        }
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<Autoscale>, I>>(base?: I): Autoscale {
+    return Autoscale.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<Autoscale>, I>>(object: I): Autoscale {
+    const message = createBaseAutoscale();
+    message.min = object.min ?? 0;
+    message.max = object.max ?? 0;
+    message.cpuPercent = object.cpuPercent ?? 0;
+    message.memoryPercent = object.memoryPercent ?? 0;
+    message.requestsPerSecond = object.requestsPerSecond ?? 0;
+    message.idleMs = object.idleMs ?? 0;
+    message.holdMs = object.holdMs ?? 0;
+    message.up = (object.up !== undefined && object.up !== null) ? ScalingPace.fromPartial(object.up) : undefined;
+    message.down = (object.down !== undefined && object.down !== null)
+      ? ScalingPace.fromPartial(object.down)
+      : undefined;
+    message.schedule = object.schedule?.map((e) => ScheduledRange.fromPartial(e)) || [];
+    return message;
+  },
+};
+
+function createBaseScalingPace(): ScalingPace {
+  return { stabilizationMs: 0, stepTasks: 0, stepPercent: 0, _unknownFields: {} };
+}
+
+export const ScalingPace: MessageFns<ScalingPace> = {
+  encode(message: ScalingPace, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.stabilizationMs !== 0) {
+      writer.uint32(8).int64(message.stabilizationMs);
+    }
+    if (message.stepTasks !== 0) {
+      writer.uint32(16).uint32(message.stepTasks);
+    }
+    if (message.stepPercent !== 0) {
+      writer.uint32(24).uint32(message.stepPercent);
+    }
+    if (message._unknownFields !== undefined) {
+      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
+        const tag = parseInt(key, 10);
+        for (const value of values) {
+          writer.uint32(tag).raw(value);
+        }
+      }
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ScalingPace {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseScalingPace();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.stabilizationMs = longToNumber(reader.int64());
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.stepTasks = reader.uint32();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.stepPercent = reader.uint32();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        const buf = reader.skip(tag & 7);
+
+        const list = message._unknownFields![tag];
+
+        if (list === undefined) {
+          message._unknownFields![tag] = [buf];
+        } else {
+          list.push(buf);
+        }
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<ScalingPace>, I>>(base?: I): ScalingPace {
+    return ScalingPace.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<ScalingPace>, I>>(object: I): ScalingPace {
+    const message = createBaseScalingPace();
+    message.stabilizationMs = object.stabilizationMs ?? 0;
+    message.stepTasks = object.stepTasks ?? 0;
+    message.stepPercent = object.stepPercent ?? 0;
+    return message;
+  },
+};
+
+function createBaseScheduledRange(): ScheduledRange {
+  return { cron: "", timezone: "", min: 0, max: 0, _unknownFields: {} };
+}
+
+export const ScheduledRange: MessageFns<ScheduledRange> = {
+  encode(message: ScheduledRange, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.cron !== "") {
+      writer.uint32(10).string(message.cron);
+    }
+    if (message.timezone !== "") {
+      writer.uint32(18).string(message.timezone);
+    }
+    if (message.min !== 0) {
+      writer.uint32(24).uint32(message.min);
+    }
+    if (message.max !== 0) {
+      writer.uint32(32).uint32(message.max);
+    }
+    if (message._unknownFields !== undefined) {
+      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
+        const tag = parseInt(key, 10);
+        for (const value of values) {
+          writer.uint32(tag).raw(value);
+        }
+      }
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ScheduledRange {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseScheduledRange();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.cron = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.timezone = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.min = reader.uint32();
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.max = reader.uint32();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        const buf = reader.skip(tag & 7);
+
+        const list = message._unknownFields![tag];
+
+        if (list === undefined) {
+          message._unknownFields![tag] = [buf];
+        } else {
+          list.push(buf);
+        }
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<ScheduledRange>, I>>(base?: I): ScheduledRange {
+    return ScheduledRange.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<ScheduledRange>, I>>(object: I): ScheduledRange {
+    const message = createBaseScheduledRange();
+    message.cron = object.cron ?? "";
+    message.timezone = object.timezone ?? "";
+    message.min = object.min ?? 0;
+    message.max = object.max ?? 0;
+    return message;
+  },
+};
+
+function createBaseAutoscaled(): Autoscaled {
+  return { replicas: 0, why: "", atMs: 0, _unknownFields: {} };
+}
+
+export const Autoscaled: MessageFns<Autoscaled> = {
+  encode(message: Autoscaled, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.replicas !== 0) {
+      writer.uint32(8).uint32(message.replicas);
+    }
+    if (message.why !== "") {
+      writer.uint32(18).string(message.why);
+    }
+    if (message.atMs !== 0) {
+      writer.uint32(24).int64(message.atMs);
+    }
+    if (message._unknownFields !== undefined) {
+      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
+        const tag = parseInt(key, 10);
+        for (const value of values) {
+          writer.uint32(tag).raw(value);
+        }
+      }
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Autoscaled {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseAutoscaled();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.replicas = reader.uint32();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.why = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.atMs = longToNumber(reader.int64());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        const buf = reader.skip(tag & 7);
+
+        const list = message._unknownFields![tag];
+
+        if (list === undefined) {
+          message._unknownFields![tag] = [buf];
+        } else {
+          list.push(buf);
+        }
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<Autoscaled>, I>>(base?: I): Autoscaled {
+    return Autoscaled.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<Autoscaled>, I>>(object: I): Autoscaled {
+    const message = createBaseAutoscaled();
+    message.replicas = object.replicas ?? 0;
+    message.why = object.why ?? "";
+    message.atMs = object.atMs ?? 0;
+    return message;
+  },
+};
+
 function createBaseServiceSpec(): ServiceSpec {
   return {
     project: "",
@@ -3729,6 +4273,7 @@ function createBaseServiceSpec(): ServiceSpec {
     sticky: "",
     maxConcurrent: 0,
     schedule: undefined,
+    autoscale: undefined,
     _unknownFields: {},
   };
 }
@@ -3785,6 +4330,9 @@ export const ServiceSpec: MessageFns<ServiceSpec> = {
     }
     if (message.schedule !== undefined) {
       Schedule.encode(message.schedule, writer.uint32(290).fork()).join();
+    }
+    if (message.autoscale !== undefined) {
+      Autoscale.encode(message.autoscale, writer.uint32(362).fork()).join();
     }
     if (message._unknownFields !== undefined) {
       for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
@@ -3949,6 +4497,14 @@ export const ServiceSpec: MessageFns<ServiceSpec> = {
             message.schedule = Schedule.decode(reader, reader.uint32());
             continue;
           }
+          case 45: {
+            if (tag !== 362) {
+              break;
+            }
+
+            message.autoscale = Autoscale.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -4010,6 +4566,9 @@ export const ServiceSpec: MessageFns<ServiceSpec> = {
     message.maxConcurrent = object.maxConcurrent ?? 0;
     message.schedule = (object.schedule !== undefined && object.schedule !== null)
       ? Schedule.fromPartial(object.schedule)
+      : undefined;
+    message.autoscale = (object.autoscale !== undefined && object.autoscale !== null)
+      ? Autoscale.fromPartial(object.autoscale)
       : undefined;
     return message;
   },
@@ -4765,6 +5324,7 @@ function createBaseService(): Service {
     previousRevision: 0,
     removing: false,
     job: undefined,
+    autoscaled: undefined,
     _unknownFields: {},
   };
 }
@@ -4803,6 +5363,9 @@ export const Service: MessageFns<Service> = {
     }
     if (message.job !== undefined) {
       Job.encode(message.job, writer.uint32(162).fork()).join();
+    }
+    if (message.autoscaled !== undefined) {
+      Autoscaled.encode(message.autoscaled, writer.uint32(202).fork()).join();
     }
     if (message._unknownFields !== undefined) {
       for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
@@ -4916,6 +5479,14 @@ export const Service: MessageFns<Service> = {
             message.job = Job.decode(reader, reader.uint32());
             continue;
           }
+          case 25: {
+            if (tag !== 202) {
+              break;
+            }
+
+            message.autoscaled = Autoscaled.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -4958,6 +5529,9 @@ export const Service: MessageFns<Service> = {
     message.previousRevision = object.previousRevision ?? 0;
     message.removing = object.removing ?? false;
     message.job = (object.job !== undefined && object.job !== null) ? Job.fromPartial(object.job) : undefined;
+    message.autoscaled = (object.autoscaled !== undefined && object.autoscaled !== null)
+      ? Autoscaled.fromPartial(object.autoscaled)
+      : undefined;
     return message;
   },
 };

@@ -1,0 +1,132 @@
+/** Looks at every autoscaled service every two seconds, and when it is called: remembers for the decider, which is pure, and has the loop carry out what it says. */
+import { autoscale, freshMemory, type Load, type ScalingMemory } from '#control-plane/reconcilers/autoscale.ts';
+import { same } from '#control-plane/reconcilers/same.ts';
+import { isUp } from '#control-plane/reconcilers/seats.ts';
+import type { Applied } from '#control-plane/store/records.ts';
+import type { Snapshot } from '#control-plane/store/snapshot.ts';
+import type { Clock, Timer } from '#proto/kernel/clock.ts';
+import { type Autoscale, type Autoscaled, replicasOf } from '#proto/model/autoscale.ts';
+import type { NodeId, ServiceId } from '#proto/model/ids.ts';
+import type { Service } from '#proto/model/service.ts';
+import { isActive } from '#proto/model/task.ts';
+import type { Usage } from './usage.ts';
+
+const lookEveryMs = 2_000;
+const oneCoreMillis = 1_000;
+
+interface Followed {
+  memory: ScalingMemory;
+  /** Since when it is followed, monotonic ms: nothing is known of before. */
+  readonly sinceMs: number;
+  /** What the loop is to commit. */
+  wanted: Autoscaled | undefined;
+}
+
+export interface AutoscalerParts {
+  readonly clock: Clock;
+  readonly usage: Usage;
+  readonly snapshot: () => Snapshot;
+  /** A service has another number now: look at it. */
+  readonly changed: (service: ServiceId) => void;
+}
+
+export class Autoscaler {
+  readonly #parts: AutoscalerParts;
+  readonly #followed = new Map<ServiceId, Followed>();
+  readonly #unsubscribe: () => void;
+  #timer: Timer | undefined;
+
+  constructor(parts: AutoscalerParts) {
+    this.#parts = parts;
+    for (const service of parts.snapshot().all('service')) this.#follow(service);
+    this.#unsubscribe = parts.usage.onCall((service, node) => this.#called(service, node));
+  }
+
+  onService({ before, after }: Pick<Extract<Applied, { table: 'service' }>, 'before' | 'after'>): void {
+    const { id } = (after ?? before)!;
+    if (!after?.spec.autoscale || after.removing) this.#followed.delete(id);
+    else if (!this.#followed.has(id)) this.#follow(after);
+    // Other bounds count at once.
+    else if (!same(after.spec.autoscale, before?.spec.autoscale)) this.#look(after);
+  }
+
+  /** What is to be written down of the service; undefined: nothing new. */
+  wanted(service: Service): Autoscaled | undefined {
+    const wanted = this.#followed.get(service.id)?.wanted;
+    return wanted && wanted.replicas !== replicasOf(service) ? wanted : undefined;
+  }
+
+  stop(): void {
+    this.#unsubscribe();
+    this.#timer?.cancel();
+  }
+
+  #follow(service: Service): void {
+    if (!service.spec.autoscale || service.removing) return;
+    const sinceMs = this.#parts.clock.monotonic();
+    this.#followed.set(service.id, { memory: freshMemory(replicasOf(service), sinceMs), sinceMs, wanted: undefined });
+    this.#lookLater();
+  }
+
+  #lookLater(): void {
+    this.#timer ??= this.#parts.clock.after(lookEveryMs, () => {
+      this.#timer = undefined;
+      for (const id of this.#followed.keys()) {
+        const service = this.#parts.snapshot().service(id);
+        if (service) this.#look(service);
+      }
+      if (this.#followed.size > 0) this.#lookLater();
+    });
+  }
+
+  #called(id: ServiceId, node: NodeId): void {
+    const snapshot = this.#parts.snapshot();
+    const service = snapshot.service(id);
+    if (service) this.#look(service, snapshot.node(node)?.name ?? node);
+  }
+
+  #look(service: Service, calledAt?: string): void {
+    const followed = this.#followed.get(service.id);
+    const spec = service.spec.autoscale;
+    if (!followed || !spec) return;
+    const { clock, changed } = this.#parts;
+    const current = replicasOf(service);
+    const load = this.#loadOf(service, spec, followed, calledAt);
+    const { replicas, why, memory } = autoscale(spec, spec, current, load, followed.memory, clock.monotonic());
+    followed.memory = memory;
+    followed.wanted = replicas === current ? undefined : { replicas, why, atMs: clock.now() };
+    if (followed.wanted) changed(service.id);
+  }
+
+  #loadOf(service: Service, spec: Autoscale, { sinceMs, memory }: Followed, calledAt: string | undefined): Load {
+    const { clock, usage, snapshot } = this.#parts;
+    const { limits, reservations } = service.spec.template;
+    const share = (of: 'cpuMillis' | 'memoryBytes', otherwise: number) => reservations[of] || limits[of] || otherwise;
+    const [cpuMillis, memoryBytes] = [
+      share('cpuMillis', oneCoreMillis),
+      share('memoryBytes', Number.POSITIVE_INFINITY),
+    ];
+    // What tasks did while they were fewer is not what they do now.
+    const changedAtMs = memory.steps.at(-1)?.atMs ?? 0;
+    let measured = false;
+    const tasks = [];
+    for (const task of snapshot().tasksOfService(service.id)) {
+      if (!isActive(task)) continue;
+      const used = usage.ofTask(task.id, changedAtMs);
+      measured ||= used !== undefined;
+      tasks.push({
+        ready: isUp(task),
+        cpuPercent: used && (used.cpuMillis / cpuMillis) * 100,
+        memoryPercent: used && (used.memoryBytes / memoryBytes) * 100,
+      });
+    }
+    const idleSinceMs = Math.max(sinceMs, usage.lastRequestAt(service.id) ?? 0);
+    return {
+      tasks,
+      // Who counts calls is where the tasks are, too: while nobody reports, nobody counts.
+      requestsPerSecond: measured && spec.requestsPerSecond > 0 ? usage.requestsPerSecond(service.id) : undefined,
+      idleForMs: clock.monotonic() - idleSinceMs,
+      calledAt,
+    };
+  }
+}

@@ -1,0 +1,56 @@
+/** `x-autoscale`: what it becomes, and what is refused with the place. */
+import { describe, expect, it } from 'vitest';
+import { bad, web } from '#test/support/compose.ts';
+
+describe('x-autoscale', () => {
+  it('becomes a range and what to go by, with defaults where it is silent', () => {
+    const { autoscale } = web('x-autoscale: { max: 5, cpu: 70% }');
+    expect(autoscale).toMatchObject({ min: 1, max: 5, cpuPercent: 70, memoryPercent: 0, requestsPerSecond: 0 });
+    expect(autoscale?.up).toEqual({ stabilizationMs: 0, stepTasks: 0, stepPercent: 0 });
+    expect(autoscale?.down).toEqual({ stabilizationMs: 60_000, stepTasks: 0, stepPercent: 0 });
+  });
+
+  it('takes rates by the second and by the minute, and a pace each way', () => {
+    const { autoscale } = web(`
+mem_limit: 64m
+x-autoscale:
+  min: 2
+  max: 20
+  memory: 80.5%
+  requests: 30/m
+  up: { stabilization: 10s, step: 4 }
+  down: { stabilization: 5m, step: 50% }`);
+    expect(autoscale).toMatchObject({
+      min: 2,
+      max: 20,
+      memoryPercent: 80.5,
+      requestsPerSecond: 0.5,
+      up: { stabilizationMs: 10_000, stepTasks: 4, stepPercent: 0 },
+      down: { stabilizationMs: 300_000, stepTasks: 0, stepPercent: 50 },
+    });
+  });
+
+  it('is absent where nothing is said', () => {
+    expect(web('').autoscale).toBeUndefined();
+  });
+
+  it.each([
+    ['x-autoscale: { cpu: 70% }', 'x-autoscale needs max'],
+    ['x-autoscale: { max: 5, min: 6, cpu: 70% }', 'from 6 to 5 is no range'],
+    ['x-autoscale: { max: 5, cpu: 70 }', '"70" is not a percentage'],
+    ['x-autoscale: { max: 5, cpu: 0% }', '"0%" is not a percentage'],
+    ['x-autoscale: { max: 5, requests: 50 }', '"50" is not a rate'],
+    ['x-autoscale: { max: 5, memory: 80% }', 'nothing says how much'],
+    ['x-autoscale: { max: 5, requests: 5/s }\ndeploy: { endpoint_mode: dnsrr }', 'nobody counts them'],
+    ['x-autoscale: { max: 5, cpu: 70% }\ndeploy: { mode: global }', 'mode global has no number of replicas'],
+    ['x-autoscale: { max: 5, cpu: 70%, up: { step: 0 } }', 'this is not a step'],
+    ['x-autoscale: { max: 5, cpus: 70% }', 'unknown key "cpus"'],
+    ['x-autoscale: { max: 20000, cpu: 70% }', 'a whole number from 1 to 10000'],
+  ])('refuses %s', (lines, message) => {
+    const errors = bad(lines);
+    expect(errors).toHaveLength(1);
+    expect(errors[0]).toMatch(/^compose\.yaml:4:\d+ services\.web\.x-autoscale/);
+    expect(errors[0]).toContain(message);
+    expect(errors[0]).toMatch(/ → ./);
+  });
+});
