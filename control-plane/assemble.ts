@@ -33,7 +33,7 @@ import { dayMs } from './security/certificates.ts';
 import { Enrolment } from './security/enrol.ts';
 import { LiveCertificate } from './security/live-certificate.ts';
 import { assertInitialised, initPki, type Pki, pkiPaths } from './security/pki.ts';
-import { contentSeal, sealer } from './security/seal.ts';
+import { type ContentSeal, contentSeal, sealer } from './security/seal.ts';
 import { serveSocket, serveTcp } from './servers.ts';
 import { openEtcdStore } from './store/etcd-store.ts';
 import type { Store } from './store/store.ts';
@@ -87,10 +87,10 @@ async function assemble(config: ControlPlaneConfig, kernel: Kernel, scope: Scope
   scope.defer(() => store.close());
   await foundCluster(store, config, kernel);
 
-  const contents = contentSeal([pki.sealKey], random);
   // Contends last, when everything that a leader serves is there; until then this replica follows.
   let leader: Leader | undefined;
   const epoch = () => leader?.epoch;
+  const contents = contentSeal([pki.sealKey], random);
   const { events, logs } = openHeard(scope, config, kernel, () => epoch() !== undefined);
   const dispatch = new Dispatch({
     store,
@@ -109,7 +109,7 @@ async function assemble(config: ControlPlaneConfig, kernel: Kernel, scope: Scope
   metrics = measured;
   scope.defer(() => measured.close());
   const doors = await openDoors(config, kernel, scope, {
-    ...{ pki, store, dispatch, epoch, events, logs },
+    ...{ pki, store, dispatch, epoch, events, logs, contents },
     registry: measured.registry,
   });
 
@@ -138,6 +138,7 @@ interface Inside {
   readonly dispatch: Dispatch;
   readonly events: EventLog;
   readonly logs: LogStore;
+  readonly contents: ContentSeal;
   /** This replica leads with; undefined while it follows. */
   readonly epoch: () => number | undefined;
   readonly registry: ControlPlaneMetrics['registry'];
@@ -148,7 +149,7 @@ async function openDoors(
   config: ControlPlaneConfig,
   kernel: Kernel,
   scope: Scope,
-  { pki, store, dispatch, events, logs, epoch, registry }: Inside,
+  { pki, store, dispatch, events, logs, contents, epoch, registry }: Inside,
 ): Promise<Doors> {
   const { clock, random, log } = kernel;
   const { authority } = pki;
@@ -167,6 +168,7 @@ async function openDoors(
       const { leadership } = store;
       return leadership && leadership.replica !== config.name ? doors.at(leadership.address) : undefined;
     },
+    contents,
     plan: planTasks,
     wishes: new Turns(),
     version,

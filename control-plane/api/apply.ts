@@ -7,9 +7,11 @@ import {
   suggestion,
   warn,
 } from '#control-plane/compose/diagnostic.ts';
+import type { SuppliedData } from '#control-plane/compose/documents.ts';
 import type { DeclaredNetwork } from '#control-plane/compose/networks.ts';
 import { type Resolution, type ResolveInput, resolve } from '#control-plane/compose/resolve.ts';
 import type { ResolvedService } from '#control-plane/compose/resolved-service.ts';
+import { DocumentWish } from '#control-plane/reconcilers/document-changes.ts';
 import { NetworkWish } from '#control-plane/reconcilers/network-changes.ts';
 import { fixedAddressProblem } from '#control-plane/reconcilers/network-ranges.ts';
 import { same } from '#control-plane/reconcilers/same.ts';
@@ -17,11 +19,20 @@ import { applyService, removeService, type WishContext } from '#control-plane/re
 import { parseConstraint, parseSpread } from '#control-plane/scheduler/constraint.ts';
 import type { Change } from '#control-plane/store/records.ts';
 import type { Snapshot } from '#control-plane/store/snapshot.ts';
-import type { ApplyRequest, ApplyResponse, PlannedChange, PlannedNetwork } from '#proto/gen/gantry/v1/operator.ts';
+import type {
+  ApplyRequest,
+  ApplyResponse,
+  PlannedChange,
+  PlannedDocument,
+  PlannedNetwork,
+  SourceFile,
+} from '#proto/gen/gantry/v1/operator.ts';
 import { isFault } from '#proto/kernel/errors.ts';
+import { Concealed } from '#proto/model/concealed.ts';
 import { qualifiedName } from '#proto/model/ids.ts';
 import { isPerNode } from '#proto/model/job.ts';
 import type { Port, Service, ServiceSpec } from '#proto/model/service.ts';
+import { decideDocuments, withVersions } from './documents.ts';
 import { nameOfService } from './names.ts';
 import { commitWish, type OperatorParts, wishContext } from './parts.ts';
 import { networkDiff, specDiff } from './spec-diff.ts';
@@ -30,17 +41,22 @@ import { networkDiff, specDiff } from './spec-diff.ts';
 export async function apply(parts: OperatorParts, request: ApplyRequest): Promise<ApplyResponse> {
   const resolution = resolve(inputOf(request));
   if (resolution.kind === 'needs')
-    return response({ needsFiles: [...resolution.files], needsVariables: [...resolution.variables] });
+    return response({
+      needsFiles: [...resolution.files],
+      needsVariables: [...resolution.variables],
+      needsData: [...(resolution.data ?? [])],
+    });
   const warnings = [...resolution.warnings];
   if (resolution.kind === 'errors') return response({ errors: [...resolution.errors], warnings });
   const { project } = resolution;
-  let wish = decide(wishContext(parts), resolution, request.prune);
+  let wish = decide(parts, wishContext(parts), resolution, request.prune);
   const answer = () =>
     response({
       project,
       warnings: [...warnings, ...wish.warnings],
       changes: wish.planned,
       networks: wish.networks,
+      documents: wish.documents,
       errors: wish.errors,
     });
   if (wish.errors.length > 0) return answer();
@@ -51,7 +67,7 @@ export async function apply(parts: OperatorParts, request: ApplyRequest): Promis
     return answer();
   }
   const revision = await commitWish(parts, (context) => {
-    wish = decide(context, resolution, request.prune);
+    wish = decide(parts, context, resolution, request.prune);
     return wish.errors.length > 0 ? [] : wish.changes;
   });
   return { ...answer(), revision };
@@ -59,8 +75,11 @@ export async function apply(parts: OperatorParts, request: ApplyRequest): Promis
 
 function inputOf(request: ApplyRequest): ResolveInput {
   const supplied = new Map<string, string | undefined>();
-  for (const file of request.files.slice(request.composeFiles))
-    supplied.set(file.path, file.missing ? undefined : file.text);
+  const data = new Map<string, SuppliedData | undefined>();
+  for (const file of request.files.slice(request.composeFiles)) {
+    if (file.hasData || file.missing) data.set(file.path, file.missing ? undefined : suppliedData(file));
+    if (!file.hasData) supplied.set(file.path, file.missing ? undefined : file.text);
+  }
   const variables = new Map<string, string | undefined>(request.unsetVariables.map((name) => [name, undefined]));
   for (const [name, value] of Object.entries(request.variables)) variables.set(name, value);
   const { project, directory, root, answered, profiles, envFiles } = request;
@@ -68,6 +87,7 @@ function inputOf(request: ApplyRequest): ResolveInput {
     files: request.files.slice(0, request.composeFiles),
     supplied,
     variables,
+    data,
     project,
     directory,
     root,
@@ -75,6 +95,10 @@ function inputOf(request: ApplyRequest): ResolveInput {
     profiles,
     envFiles,
   };
+}
+
+function suppliedData({ data, dataBytes }: SourceFile): SuppliedData {
+  return { data: new Concealed(data), bytes: dataBytes };
 }
 
 function response(fields: Partial<ApplyResponse>): ApplyResponse {
@@ -85,6 +109,8 @@ function response(fields: Partial<ApplyResponse>): ApplyResponse {
     warnings: [],
     changes: [],
     networks: [],
+    documents: [],
+    needsData: [],
     revision: 0,
     project: '',
     ...fields,
@@ -95,25 +121,41 @@ interface Wish {
   readonly changes: readonly Change[];
   readonly planned: PlannedChange[];
   readonly networks: PlannedNetwork[];
+  readonly documents: PlannedDocument[];
   readonly errors: Diagnostic[];
   readonly warnings: Diagnostic[];
 }
 
 type Resolved = Extract<Resolution, { kind: 'specs' }>;
 
-function decide(context: WishContext, { project, services, networks, inactive }: Resolved, prune: boolean): Wish {
+function decide(
+  { contents }: OperatorParts,
+  context: WishContext,
+  { project, services, networks, documents, inactive }: Resolved,
+  prune: boolean,
+): Wish {
   const { snapshot } = context;
   const findings: Findings = { errors: [], warnings: [] };
   const changes: Change[] = [];
   const networkWish = new NetworkWish(context);
   const plannedNetworks = decideNetworks(findings, context, networkWish, networks);
+  const documentWish = new DocumentWish(context);
+  const { planned: plannedDocuments, versions } = decideDocuments(
+    findings,
+    snapshot,
+    documentWish,
+    contents,
+    documents,
+  );
   const planned: PlannedChange[] = [];
   const stays = new Set(services.map(({ spec }) => spec.name));
   const others = [...snapshot.all('service')].filter(({ spec }) => spec.project === project && !stays.has(spec.name));
   const goes = ({ removing, spec }: Service) => removing || (prune && !inactive.includes(spec.name));
   const gone = new Set(others.filter(goes));
   for (const service of services) {
-    const { spec, place, constraints, ports } = service;
+    const { place, constraints, ports } = service;
+    const before = snapshot.serviceNamed(project, service.spec.name);
+    const spec = withVersions(service, before?.spec, versions, documentWish);
     for (const { value, place } of constraints) checked(findings, place, () => parseConstraint(value));
     checked(findings, place, () => spec.placement.spread.map(parseSpread));
     for (const { value, place } of ports) {
@@ -132,7 +174,6 @@ function decide(context: WishContext, { project, services, networks, inactive }:
         warn(findings, place, `there is no service ${service} yet: x-affinity counts when it is there`);
     }
     checkNetworks(findings, context, networkWish, service, stays);
-    const before = snapshot.serviceNamed(project, spec.name);
     if (!before || !same(before.spec.template.networks, spec.template.networks)) networkWish.join();
     const edits = checked(findings, place, () => applyService(context, spec)) ?? [];
     changes.push(...edits);
@@ -156,8 +197,8 @@ function decide(context: WishContext, { project, services, networks, inactive }:
     });
   }
   plannedNetworks.push(...goingNetworks(context, services, gone));
-  changes.push(...networkWish.changes);
-  return { changes, planned, networks: plannedNetworks, ...findings };
+  changes.push(...networkWish.changes, ...documentWish.changes);
+  return { changes, planned, networks: plannedNetworks, documents: plannedDocuments, ...findings };
 }
 
 /** Of a service of the project that takes no part in the file. */

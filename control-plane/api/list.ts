@@ -18,6 +18,7 @@ import type { Service } from '#proto/model/service.ts';
 import { isActive, isTerminal, occupiesNode, type Task } from '#proto/model/task.ts';
 import { toWire } from '#proto/model/wire.ts';
 import { isReady, wantedTasks } from './assess.ts';
+import { documentSummaries, findDocument } from './documents.ts';
 import { findAny, findNode, findService } from './names.ts';
 import { findNetwork, networkSummaries, networkSummary } from './networks.ts';
 import type { OperatorParts } from './parts.ts';
@@ -30,6 +31,7 @@ export function list({ store, clock }: OperatorParts, request: ListRequest): Lis
     nodes: [],
     tokens: [],
     networks: [],
+    documents: [],
     revision: snapshot.revision,
   };
   switch (request.kind) {
@@ -41,6 +43,9 @@ export function list({ store, clock }: OperatorParts, request: ListRequest): Lis
       return { ...response, nodes: [...snapshot.all('node')].sort(byName).map((node) => nodeSummary(snapshot, node)) };
     case 'network':
       return { ...response, networks: networkSummaries(snapshot, request.project) };
+    case 'config':
+    case 'secret':
+      return { ...response, documents: documentSummaries(snapshot, request.kind, request.project) };
     case 'token':
       return {
         ...response,
@@ -50,7 +55,7 @@ export function list({ store, clock }: OperatorParts, request: ListRequest): Lis
       };
     default:
       throw new Fault('invalid', `there is no list of "${request.kind}"`, {
-        remedy: 'ask for service, task, node, token or network',
+        remedy: 'ask for service, task, node, token, network, config or secret',
       });
   }
 }
@@ -61,6 +66,11 @@ export function inspect({ store }: OperatorParts, request: InspectRequest): Insp
   if (request.kind === 'network' || (request.kind === '' && snapshot.get('network', request.name)))
     return {
       object: { $case: 'network', value: networkSummary(snapshot, findNetwork(snapshot, request.name)) },
+      template: undefined,
+    };
+  if (request.kind === 'config' || request.kind === 'secret')
+    return {
+      object: { $case: 'document', value: findDocument(snapshot, request.kind, request.name) },
       template: undefined,
     };
   const found = findAny(snapshot, request.name);

@@ -8,6 +8,7 @@ import { serverSideStream } from '#proto/rpc-stream.ts';
 import { createToken, issueCertificate, putCredential, removeCredential, revokeToken } from './access.ts';
 import { apply } from './apply.ts';
 import { setCluster } from './cluster.ts';
+import { putDocument, readConfig, removeDocument } from './documents.ts';
 import { explain } from './explain.ts';
 import { inspect, list } from './list.ts';
 import { netProbe } from './net-probe.ts';
@@ -45,6 +46,9 @@ export function operatorService(parts: OperatorParts): OperatorServer {
     setCluster: unary((request) => setCluster(parts, request)),
     createNetwork: unary((request) => createNetwork(parts, request)),
     removeNetwork: unary((request) => removeNetwork(parts, request)),
+    putDocument: unary((request) => putDocument(parts, request)),
+    removeDocument: unary((request) => removeDocument(parts, request)),
+    readConfig: unary(async (request) => readConfig(parts, request)),
     netProbe: serverStream((request, signal) => netProbe(parts, request, signal)),
   };
 }

@@ -6,6 +6,7 @@ import type { LogStore } from '#control-plane/logs/log-store.ts';
 import type { WishContext } from '#control-plane/reconcilers/service-changes.ts';
 import type { Authority } from '#control-plane/security/certificates.ts';
 import type { Enrolment } from '#control-plane/security/enrol.ts';
+import type { ContentSeal } from '#control-plane/security/seal.ts';
 import type { Change } from '#control-plane/store/records.ts';
 import type { Snapshot } from '#control-plane/store/snapshot.ts';
 import type { Store } from '#control-plane/store/store.ts';
@@ -37,6 +38,8 @@ export interface OperatorParts {
   readonly relays: Relays;
   readonly authority: Pick<Authority, 'certificate' | 'hash'>;
   readonly enrolment: Pick<Enrolment, 'createToken' | 'revokeToken' | 'issueOperator'>;
+  /** Seals and opens what configs and secrets hold. */
+  readonly contents: ContentSeal;
   readonly plan: Planner;
   readonly wishes: Turns;
   readonly version: string;

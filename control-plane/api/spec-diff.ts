@@ -1,4 +1,5 @@
 /** What differs between two specs, in the words of a Compose file; values of variables stay out of it, they may be secret. */
+import { type DocumentMount, documentKey } from '#proto/model/document.ts';
 import type { NetworkAttachment, NetworkSpec } from '#proto/model/network.ts';
 import type { ServiceSpec } from '#proto/model/service.ts';
 
@@ -40,12 +41,31 @@ function walk(before: unknown, after: unknown, path: string, lines: string[]): v
     if (JSON.stringify(was) !== JSON.stringify(is)) lines.push(`networks: ${show(was)} → ${show(is)}`);
     return;
   }
+  if (path === 'template.documents') {
+    documentsDiff(before as readonly DocumentMount[], after as readonly DocumentMount[], lines);
+    return;
+  }
   if (JSON.stringify(before) !== JSON.stringify(after)) lines.push(`${label(path)}: ${show(before)} → ${show(after)}`);
 }
 
 function attachmentWords({ network, aliases, ipv4Address }: NetworkAttachment): string {
   const words = [...aliases.map((alias) => `as ${alias}`), ...(ipv4Address ? [`at ${ipv4Address}`] : [])];
   return words.length > 0 ? `${network} (${words.join(', ')})` : network;
+}
+
+/** By target: what a file says is not shown, only that it says something else. */
+function documentsDiff(before: readonly DocumentMount[], after: readonly DocumentMount[], lines: string[]): void {
+  const was = new Map(before.map((mount) => [mount.target, mount]));
+  const is = new Map(after.map((mount) => [mount.target, mount]));
+  for (const [target, mount] of is) {
+    const old = was.get(target);
+    const name = `${mount.type} ${mount.name} at ${target}`;
+    if (!old) lines.push(`${name} added`);
+    else if (documentKey(old) !== documentKey(mount)) lines.push(`${name} instead of ${old.type} ${old.name}`);
+    else if (old.version !== mount.version) lines.push(`${name}: another content`);
+    else if (JSON.stringify(old) !== JSON.stringify(mount)) lines.push(`${name}: another owner or mode`);
+  }
+  for (const [target, { type, name }] of was) if (!is.has(target)) lines.push(`${type} ${name} at ${target} removed`);
 }
 
 function environmentDiff(before: readonly string[], after: readonly string[], lines: string[]): void {

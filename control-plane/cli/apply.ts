@@ -44,9 +44,11 @@ export function plan(options: ApplyOptions): Promise<number> {
     else {
       printChanges(session, response);
       const changed = response.changes.filter(({ action }) => action !== 'unchanged').length;
-      const networks = response.networks.filter(({ action }) => action !== 'unchanged').length;
+      const others = [...response.networks, ...response.documents].filter(
+        ({ action }) => action !== 'unchanged',
+      ).length;
       session.print(
-        changed + networks === 0
+        changed + others === 0
           ? 'Nothing would change.'
           : `${changed} of ${response.changes.length} services would change. Nothing was changed.`,
       );
@@ -59,7 +61,8 @@ async function send(session: Session, options: ApplyOptions, dryRun: boolean): P
   const request = { ...composeRequest(options), dryRun, prune: options.prune === true };
   for (let round = 0; round < mostRounds; round++) {
     const response = await session.call(methods.apply, request);
-    if (response.needsFiles.length + response.needsVariables.length === 0) return { request, response };
+    const { needsFiles, needsVariables, needsData } = response;
+    if (needsFiles.length + needsVariables.length + needsData.length === 0) return { request, response };
     answerNeeds(request, response);
   }
   throw new Fault('internal', 'the control plane asks for more and more files and variables');
@@ -87,8 +90,11 @@ function words({ message, remedy }: Diagnostic): string {
   return remedy ? `${message} (${remedy})` : message;
 }
 
-/** Networks that stay as they are are nothing to tell. */
-function printChanges(session: Session, { networks, changes }: ApplyResponse): void {
+/** Networks, configs and secrets that stay as they are are nothing to tell. */
+function printChanges(session: Session, { networks, documents, changes }: ApplyResponse): void {
+  for (const { action, type, name } of documents)
+    if (action !== 'unchanged')
+      printChange(session, { action, name: `${type} ${name}`, details: [], tasks: [], serviceId: '' });
   for (const { action, name, details } of networks)
     if (action !== 'unchanged')
       printChange(session, { action, name: `network ${name}`, details, tasks: [], serviceId: '' });

@@ -1,8 +1,10 @@
 /** The Compose files of a command: which they are, and what else of this machine they may make the control plane ask for. */
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync, statSync } from 'node:fs';
 import { basename, dirname, join, relative, resolve } from 'node:path';
-import { ApplyRequest, type ApplyResponse } from '#proto/gen/gantry/v1/operator.ts';
+import { ApplyRequest, type ApplyResponse, SourceFile } from '#proto/gen/gantry/v1/operator.ts';
 import { Fault } from '#proto/kernel/errors.ts';
+import { largestBytes } from '#proto/model/document.ts';
+import { readBytes } from './read-bytes.ts';
 
 export interface FileOptions {
   readonly file?: readonly string[];
@@ -22,7 +24,7 @@ export function composeRequest(options: FileOptions): ApplyRequest {
   const envFiles = (options.envFile ?? list(process.env.COMPOSE_ENV_FILES, ',')).map((path) => resolve(path));
   const paths = options.file ?? filesOfEnvironment(options, envFiles) ?? usualFiles(options.projectDirectory ?? '.');
   const directory = resolve(options.projectDirectory ?? (paths[0] === '-' ? '.' : dirname(paths[0]!)));
-  const files = paths.map((path) => ({ path, text: readSource(path), missing: false }));
+  const files = paths.map((path) => SourceFile.create({ path, text: readSource(path) }));
   return ApplyRequest.create({
     files,
     composeFiles: files.length,
@@ -35,23 +37,33 @@ export function composeRequest(options: FileOptions): ApplyRequest {
 }
 
 /** Answers the control plane's questions, unless nothing that it was told before names what it asks for. */
-export function answerNeeds(request: ApplyRequest, { needsFiles, needsVariables }: ApplyResponse): void {
+export function answerNeeds(request: ApplyRequest, { needsFiles, needsVariables, needsData }: ApplyResponse): void {
   const told = new Told(request);
-  for (const path of needsFiles) if (!told.names(path)) throw prying(`the file ${path}`);
+  for (const path of [...needsFiles, ...needsData]) if (!told.names(path)) throw prying(`the file ${path}`);
   for (const name of needsVariables)
     if (!ownVariables.includes(name) && !request.files.some(({ text }) => text.includes(name)))
       throw prying(`the variable ${name}`);
   for (const path of needsFiles) {
     const place = resolve(request.root, path);
     request.files.push(
-      existsSync(place) ? { path, text: readSource(place), missing: false } : { path, text: '', missing: true },
+      SourceFile.create(existsSync(place) ? { path, text: readSource(place) } : { path, missing: true }),
     );
   }
+  for (const path of needsData) request.files.push(dataAnswer(request.root, path));
   for (const name of needsVariables) {
     const value = process.env[name];
     if (value === undefined) request.unsetVariables.push(name);
     else request.variables[name] = value;
   }
+}
+
+/** The bytes for a config or secret; of more than any can have only how many there are. */
+function dataAnswer(root: string, path: string): SourceFile {
+  const place = resolve(root, path);
+  if (!existsSync(place)) return SourceFile.create({ path, missing: true });
+  const { size } = statSync(place);
+  const data = size > largestBytes.config ? Buffer.alloc(0) : readBytes(place);
+  return SourceFile.create({ path, hasData: true, dataBytes: size, data });
 }
 
 /** A file of a diagnostic as it is seen from here. */
@@ -145,11 +157,5 @@ function usualFiles(directory: string): readonly string[] {
 }
 
 function readSource(path: string): string {
-  try {
-    return readFileSync(path === '-' ? 0 : path, 'utf8');
-  } catch (error) {
-    const { code } = error as NodeJS.ErrnoException;
-    const why = code === 'ENOENT' ? 'is not there' : code === 'EISDIR' ? 'is a directory' : `cannot be read: ${code}`;
-    throw new Fault('not-found', `${path} ${why}`, { remedy: 'name a Compose file with -f' });
-  }
+  return readBytes(path, 'name a Compose file with -f').toString();
 }

@@ -5,7 +5,7 @@ import { systemClock } from '#proto/kernel/clock.ts';
 import { Fault } from '#proto/kernel/errors.ts';
 import { exitCodes } from './failure.ts';
 import { type CommonOptions, methods, withSession } from './session.ts';
-import { ago, table } from './words.ts';
+import { ago, pairs, table } from './words.ts';
 
 interface CreateOptions extends CommonOptions {
   readonly driver?: string;
@@ -132,17 +132,6 @@ function specOf(options: CreateOptions, name: string): NetworkSpec {
     parent,
     labels: pairs(options.label ?? [], 'label'),
   });
-}
-
-function pairs(texts: readonly string[], what: string): Record<string, string> {
-  const found: Record<string, string> = {};
-  for (const text of texts) {
-    const cut = text.indexOf('=');
-    const key = cut < 0 ? text : text.slice(0, cut);
-    if (key === '') throw new Fault('invalid', `"${text}" is not a ${what}`, { remedy: 'write NAME=VALUE' });
-    found[key] = cut < 0 ? '' : text.slice(cut + 1);
-  }
-  return found;
 }
 
 function traits(spec: NetworkSpec | undefined): string[] {

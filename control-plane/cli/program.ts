@@ -222,6 +222,44 @@ export function createProgram(end: (code: number) => void): Command {
     (await import('./networks.ts')).remove(options, names),
   );
 
+  for (const [type, what] of [
+    ['config', 'files of configuration'],
+    ['secret', 'files that nobody is shown'],
+  ] as const) {
+    const command = program.command(type).description(`${what} that services have`).exitOverride();
+    add(
+      command,
+      'ls',
+      `list ${type}s, and what uses them`,
+      async (options) => (await import('./documents.ts')).list(options, type),
+      (command) => command.option('-p, --project <name>', 'of this project only'),
+    );
+    add(command, 'inspect <name>', `what is known of a ${type}, and its versions`, async (options, name) =>
+      (await import('./documents.ts')).inspect(options, type, name!),
+    );
+    add(
+      command,
+      'create <name> [file]',
+      `make a ${type} for projects to use (external: true), or give it another content; - is standard input`,
+      async (options, name, file) => (await import('./documents.ts')).create(options, type, name!, file),
+      (command) =>
+        command
+          .option('--label <name=value>', 'a label; again for more', collect)
+          .option('-d, --detach', 'do not wait until its services have the new content'),
+    );
+    if (type === 'config')
+      add(
+        command,
+        'show <name>',
+        'print what it holds',
+        async (options, name) => (await import('./documents.ts')).show(options, name!),
+        (command) => command.option('--version <version>', 'an older version, see inspect'),
+      );
+    add(command, 'rm <name...>', `remove ${type}s that no service uses`, async (options, ...names) =>
+      (await import('./documents.ts')).remove(options, type, names),
+    );
+  }
+
   const net = program
     .command('net')
     .description('the network: what is broken, what is there, how a packet goes')

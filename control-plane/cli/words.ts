@@ -1,4 +1,5 @@
-/** Tables, times and sizes for people. */
+/** Tables, times and sizes for people, and what they write as NAME=VALUE. */
+import { Fault } from '#proto/kernel/errors.ts';
 
 const escapes = /\x1b\[[0-9;]*m/g;
 
@@ -80,4 +81,16 @@ export function cores(millis: number): string {
 export function clockTime(ms: number): string {
   const date = new Date(ms - new Date(ms).getTimezoneOffset() * 60_000);
   return date.toISOString().slice(0, 19).replace('T', ' ');
+}
+
+/** NAME=VALUE each; `what` they are called. Faults: `invalid`. */
+export function pairs(texts: readonly string[], what: string): Record<string, string> {
+  const found: Record<string, string> = {};
+  for (const text of texts) {
+    const cut = text.indexOf('=');
+    const key = cut < 0 ? text : text.slice(0, cut);
+    if (key === '') throw new Fault('invalid', `"${text}" is not a ${what}`, { remedy: 'write NAME=VALUE' });
+    found[key] = cut < 0 ? '' : text.slice(cut + 1);
+  }
+  return found;
 }

@@ -1,5 +1,6 @@
 /** A service while its keys are being read: everything not yet said is absent, and everything said knows where. */
 import type { Autoscale } from '#proto/model/autoscale.ts';
+import type { DocumentMount } from '#proto/model/document.ts';
 import type { Bandwidth, NetworkAttachment, NetworkMode } from '#proto/model/network.ts';
 import type { GenericResource } from '#proto/model/resources.ts';
 import {
@@ -44,6 +45,8 @@ export interface Draft {
   readonly envFiles: EnvFile[];
   readonly ports: Said<Port>[];
   readonly mounts: Said<Mount>[];
+  /** `configs` and `secrets`; their versions are not known yet. */
+  readonly documents: Said<DocumentMount>[];
   mode?: Said<'replicated' | 'global'>;
   replicas?: Said<number>;
   labels: Record<string, string>;
@@ -85,6 +88,7 @@ export function emptyDraft(findings: Findings, name: string, place: Place): Draf
     envFiles: [],
     ports: [],
     mounts: [],
+    documents: [],
     attachments: [],
     links: [],
     labels: {},

@@ -272,8 +272,13 @@ export function readTmpfs(draft: Draft, tree: Tree): void {
   }
 }
 
+/** Absolute, and within the container's root. */
+export function isMountTarget(target: string): boolean {
+  return target.startsWith('/') && target !== '/' && !target.split('/').includes('..');
+}
+
 function checkTarget(findings: Findings, place: Place, target: string): boolean {
-  if (target.startsWith('/') && target !== '/' && !target.split('/').includes('..')) return true;
+  if (isMountTarget(target)) return true;
   refuse(
     findings,
     place,

@@ -11,6 +11,16 @@ import {
   usedNetworks,
 } from './between-services.ts';
 import { type Diagnostic, type Findings, type Place, refuse, startOf, warn } from './diagnostic.ts';
+import {
+  contentsToAsk,
+  type DeclaredDocuments,
+  type ResolvedDocument,
+  readDocuments,
+  refuseSharedTargets,
+  type SuppliedData,
+  usedDocuments,
+  withContents,
+} from './documents.ts';
 import { type Draft, type EnvFile, emptyDraft, envFile, type Said } from './draft.ts';
 import { readIncludes } from './include.ts';
 import { expand, parseTemplate } from './interpolation.ts';
@@ -28,6 +38,8 @@ import { type Lookup, type Told, Wanted } from './wanted.ts';
 export interface ResolveInput extends Told {
   /** Compose files in the order given; later ones are laid over earlier ones. */
   readonly files: readonly { readonly path: string; readonly text: string }[];
+  /** Files that were asked for as bytes; undefined: there is none. */
+  readonly data: ReadonlyMap<string, SuppliedData | undefined>;
   /** Overrides the project's name; empty: the file's. */
   readonly project: string;
   /** Base name of the first file's directory: the default project. */
@@ -49,9 +61,17 @@ export type Resolution =
       readonly networks: readonly DeclaredNetwork[];
       /** Services of the files that no enabled profile has. */
       readonly inactive: readonly string[];
+      /** Those that a service uses; the specs name them without their versions. */
+      readonly documents: readonly ResolvedDocument[];
       readonly warnings: readonly Diagnostic[];
     }
-  | { readonly kind: 'needs'; readonly files: readonly string[]; readonly variables: readonly string[] }
+  | {
+      readonly kind: 'needs';
+      readonly files: readonly string[];
+      readonly variables: readonly string[];
+      /** Files whose bytes are needed. */
+      readonly data?: readonly string[];
+    }
   | { readonly kind: 'errors'; readonly errors: readonly Diagnostic[]; readonly warnings: readonly Diagnostic[] };
 
 const dotenvPath = '.env';
@@ -60,9 +80,7 @@ const profilesVariable = 'COMPOSE_PROFILES';
 
 /** Keys of a Compose file that are not honoured yet. */
 const laterFileKeys: Readonly<Record<string, string>> = {
-  configs: 'put the file into the image, or use a bind mount',
   models: 'remove it',
-  secrets: 'use environment, or a bind mount',
 };
 
 export function resolve(input: ResolveInput): Resolution {
@@ -122,11 +140,16 @@ interface Model {
 
 function build(input: ResolveInput, { file, inactive, project, lookup, loader }: Model): Resolution {
   const { findings, wanted } = loader;
-  const { drafts, networks } = readFile(findings, file, project);
+  const { drafts, networks, declared } = readFile(findings, file, project);
   if (drafts.length === 0 && findings.errors.length === 0) refuse(findings, file, ...noServices(inactive));
 
   const environments = drafts.map((draft) => environmentOf(draft, lookup, loader));
   if (wanted.any) return wanted.needs();
+  const used = usedDocuments(declared, drafts);
+  const ask = contentsToAsk(used, input);
+  if (!input.answered && ask.data.length + ask.variables.length > 0) return { kind: 'needs', files: [], ...ask };
+  const documents = withContents(findings, used, input.data, lookup);
+  for (const draft of drafts) refuseSharedTargets(draft);
   refuseUnknownServices(drafts, inactive);
   const services = drafts.map((draft, index) => finish(draft, project, environments[index]!, input.root, networks));
   refuseSharedPorts(services, findings);
@@ -140,6 +163,7 @@ function build(input: ResolveInput, { file, inactive, project, lookup, loader }:
     services: resolved,
     networks: usedNetworks(resolved, networks),
     inactive: [...inactive.keys()],
+    documents,
     warnings: findings.warnings,
   };
 }
@@ -149,10 +173,14 @@ export function readFile(
   findings: Findings,
   file: MapTree,
   project: string,
-): { readonly drafts: readonly Draft[]; readonly networks: DeclaredNetworks } {
+): { readonly drafts: readonly Draft[]; readonly networks: DeclaredNetworks; readonly declared: DeclaredDocuments } {
   const networks = readNetworks(findings, child(file, 'networks'), project, child(file, 'services') ?? file);
   refuseTwoOfOneName(findings, networks);
-  const context = { volumes: readVolumes(findings, child(file, 'volumes'), project), networks };
+  const documents: DeclaredDocuments = {
+    config: readDocuments(findings, child(file, 'configs'), 'config', project),
+    secret: readDocuments(findings, child(file, 'secrets'), 'secret', project),
+  };
+  const context = { volumes: readVolumes(findings, child(file, 'volumes'), project), networks, documents };
   const drafts: Draft[] = [];
   readKeys(
     findings,
@@ -165,6 +193,8 @@ export function readFile(
       version: (_, value) => warn(findings, value, 'version: means nothing any more', 'remove it'),
       volumes: () => {},
       networks: () => {},
+      configs: () => {},
+      secrets: () => {},
       services: (drafts, services) => {
         if (services.kind !== 'map')
           return refuse(findings, services, 'services must be a map', 'write services: { web: { image: … } }');
@@ -179,7 +209,7 @@ export function readFile(
     },
     laterFileKeys,
   );
-  return { drafts, networks };
+  return { drafts, networks, declared: documents };
 }
 
 function failed(findings: Findings): Resolution {
@@ -281,6 +311,7 @@ function finish(
       runtime: draft.runtime ?? 'runc',
       networks: attachments.map(({ value }) => value),
       networkMode: networkMode.value,
+      documents: draft.documents.map(({ value }) => value),
       ...(draft.bandwidth && { bandwidth: draft.bandwidth.value }),
     }),
     ports: ports.map((port) => port.value),
@@ -311,6 +342,7 @@ function finish(
     attachments,
     networkMode,
     allowFrom: draft.allowFrom ?? [],
+    documents: draft.documents,
   };
 }
 
@@ -386,5 +418,6 @@ function placeOf(draft: Draft, field: string): Place {
   if (field === 'links') return draft.links[0]?.place ?? draft.place;
   if (field === 'x-autoscale') return draft.autoscale?.place ?? draft.place;
   if (field === 'volumes') return draft.mounts.at(-1)?.place ?? draft.place;
+  if (field === 'documents') return draft.documents.at(-1)?.place ?? draft.place;
   return { at: draft.place.at, path: field ? `${draft.place.path}.${field}` : draft.place.path };
 }

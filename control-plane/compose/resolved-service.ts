@@ -1,4 +1,5 @@
 /** A service as its file says it, with the places of what only the cluster can judge. */
+import type { DocumentMount } from '#proto/model/document.ts';
 import type { NetworkAttachment, NetworkMode } from '#proto/model/network.ts';
 import type { Port, ServiceSpec } from '#proto/model/service.ts';
 import type { Place } from './diagnostic.ts';
@@ -14,4 +15,6 @@ export interface ResolvedService {
   readonly attachments: readonly Said<NetworkAttachment>[];
   readonly networkMode: Said<NetworkMode>;
   readonly allowFrom: readonly Said<string>[];
+  /** As in the spec, without versions. */
+  readonly documents: readonly Said<DocumentMount>[];
 }

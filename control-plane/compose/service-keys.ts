@@ -12,6 +12,7 @@ import {
 import { readAutoscale } from './autoscale.ts';
 import { readDeploy, readPlatform, readRestart, sayAmount, sayReplicas } from './deploy.ts';
 import { type Findings, type Place, refuse, warn } from './diagnostic.ts';
+import { type DeclaredDocuments, readServiceDocuments } from './documents.ts';
 import type { Draft } from './draft.ts';
 import { readExtends } from './extends.ts';
 import { readGpus } from './generic-resources.ts';
@@ -41,6 +42,7 @@ import type { Tree } from './tree.ts';
 /** What services need to know of the rest of the file. */
 export interface FileContext extends MountContext {
   readonly networks: DeclaredNetworks;
+  readonly documents: DeclaredDocuments;
 }
 
 /** The readers of a service's keys. */
@@ -156,6 +158,8 @@ export function serviceKeys(findings: Findings, context: FileContext): Readonly<
     deploy: readDeploy,
     gpus: readGpus,
     scale: sayReplicas,
+    configs: (draft, value) => readServiceDocuments(draft, value, 'config', context.documents.config),
+    secrets: (draft, value) => readServiceDocuments(draft, value, 'secret', context.documents.secret),
     networks: (draft, value) => readServiceNetworks(draft, value, context.networks),
     network_mode: readNetworkMode,
     links: readLinks,
@@ -181,7 +185,6 @@ export const laterServiceKeys: Readonly<Record<string, string>> = {
   build: 'build and push the image, then name it with image:',
   cgroup: ownNamespaces,
   cgroup_parent: 'remove it',
-  configs: 'put the file into the image, or use a bind mount',
   container_name: 'remove it: tasks are called SERVICE.SLOT',
   cpu_count: 'use deploy.resources.limits.cpus',
   cpu_percent: 'use deploy.resources.limits.cpus',
@@ -215,7 +218,6 @@ export const laterServiceKeys: Readonly<Record<string, string>> = {
   pre_stop: 'do it when the stop signal comes',
   provider: 'remove it',
   pull_refresh_after: 'use pull_policy',
-  secrets: 'use environment, or a bind mount',
   shm_size: 'mount a tmpfs at /dev/shm',
   storage_opt: 'remove it',
   use_api_socket: 'remove it',

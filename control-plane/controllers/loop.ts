@@ -18,6 +18,7 @@ import type { Node } from '#proto/model/node.ts';
 import type { Service } from '#proto/model/service.ts';
 import { occupiesNode, type Task } from '#proto/model/task.ts';
 import { Autoscaler } from './autoscaler.ts';
+import { DocumentReaper } from './document-reaper.ts';
 import type { Liveness } from './liveness.ts';
 import { Namers } from './namers.ts';
 import { NetworkReaper } from './network-reaper.ts';
@@ -110,13 +111,15 @@ class Controllers {
       this.#stop = resolve;
     });
     scope.signal.addEventListener('abort', () => this.#stop(), { once: true });
-    const reaper = new NetworkReaper(this.#parts, this.#epoch);
+    const reapers = [new NetworkReaper(this.#parts, this.#epoch), new DocumentReaper(this.#parts, this.#epoch)];
     const leave = [
       store.subscribe((delta) => {
         this.#onDelta(delta);
-        reaper.onDelta(delta);
+        for (const reaper of reapers) reaper.onDelta(delta);
       }),
-      () => reaper.stop(),
+      () => {
+        for (const reaper of reapers) reaper.stop();
+      },
       () => this.#autoscaler.stop(),
       liveness.onChange(() => this.#markNodes()),
       this.#tick(),

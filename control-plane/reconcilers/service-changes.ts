@@ -3,6 +3,7 @@
 import type { Change, Table, Tables } from '#control-plane/store/records.ts';
 import { revisionKey, type Snapshot } from '#control-plane/store/snapshot.ts';
 import { Fault } from '#proto/kernel/errors.ts';
+import { contentKey } from '#proto/model/document.ts';
 import { type NodeId, qualifiedName, type ServiceId, serviceId } from '#proto/model/ids.ts';
 import type { Node } from '#proto/model/node.ts';
 import { idleRollout, type Revision, type Rollout, type Service, type ServiceSpec } from '#proto/model/service.ts';
@@ -137,6 +138,12 @@ export function rollback(context: WishContext, service: Service, why: string): C
   if (gone) {
     throw new Fault('precondition', `network ${gone.network}, which service ${nameOf(service)} was on, is gone`, {
       remedy: `make it again: gantry network create ${gone.network}`,
+    });
+  }
+  const lost = previous.template.documents.find((ref) => !context.snapshot.get('content', contentKey(ref)));
+  if (lost) {
+    throw new Fault('precondition', `${lost.type} ${lost.name}, which service ${nameOf(service)} used, is gone`, {
+      remedy: 'apply a file that brings it',
     });
   }
   const old = context.snapshot.revisionOf(service.id, service.previousRevision);

@@ -54,6 +54,9 @@ export interface DocumentContent extends DocumentRef {
   readonly data: Concealed;
 }
 
+/** As etcd, and a message with some of them, can take. */
+export const largestBytes: Readonly<Record<DocumentType, number>> = { secret: 512 * 1024, config: 1024 * 1024 };
+
 /** `secret/NAME`: no name holds a slash. */
 export function documentKey({ type, name }: Pick<DocumentRef, 'type' | 'name'>): string {
   return `${type}/${name}`;
@@ -62,6 +65,11 @@ export function documentKey({ type, name }: Pick<DocumentRef, 'type' | 'name'>):
 /** `secret/NAME/VERSION` */
 export function contentKey(ref: DocumentRef): string {
   return `${documentKey(ref)}/${ref.version}`;
+}
+
+/** True for what may name a document. */
+export function isDocumentName(text: string): boolean {
+  return /^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}$/.test(text);
 }
 
 /** The contents that tasks of a template need, each once, by key. */

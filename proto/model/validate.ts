@@ -10,6 +10,7 @@ export const limits = {
   labelBytes: 64 * 1024,
   commandBytes: 128 * 1024,
   mounts: 64,
+  documents: 64,
   publishedPorts: 256,
   constraints: 32,
   affinities: 16,
@@ -168,6 +169,13 @@ export function specProblems(spec: ServiceSpec): readonly SpecProblem[] {
       refuse(field, 'the labels are too large', `at most ${limits.labelBytes} bytes fit`);
   if (container.mounts.length > limits.mounts)
     refuse('volumes', `${container.mounts.length} mounts are too many`, `at most ${limits.mounts} fit`);
+  const { documents } = spec.template;
+  if (documents.length > limits.documents)
+    refuse(
+      'documents',
+      `${documents.length} configs and secrets are too many`,
+      `at most ${limits.documents} fit: put them into one file`,
+    );
   if (spec.ports.length > limits.publishedPorts)
     refuse('ports', `${spec.ports.length} ports are too many`, `at most ${limits.publishedPorts} fit`);
   if (spec.placement.constraints.length > limits.constraints)

@@ -3,7 +3,7 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import * as grpc from '@grpc/grpc-js';
 import { machineHierarchies, processesIn } from '#node-agent/sandbox/cgroups.ts';
-import { type ApplyResponse, OperatorClient, OperatorService } from '#proto/gen/gantry/v1/operator.ts';
+import { type ApplyResponse, OperatorClient, OperatorService, SourceFile } from '#proto/gen/gantry/v1/operator.ts';
 import type { Event, Task } from '#proto/gen/gantry/v1/types.ts';
 import { call, channelOptions } from '#proto/rpc.ts';
 import { type Cluster, startCluster } from '#test/support/cluster.ts';
@@ -56,7 +56,7 @@ export class BenchCluster {
   async apply(text: string): Promise<{ readonly sentAt: number; readonly response: ApplyResponse }> {
     const sentAt = performance.now();
     const response = await call(this.#client, OperatorService.apply, {
-      files: [{ path: 'bench.yaml', text, missing: false }],
+      files: [SourceFile.create({ path: 'bench.yaml', text })],
       composeFiles: 1,
       variables: {},
       project,

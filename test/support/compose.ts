@@ -8,6 +8,7 @@ export function resolveInput(text: string, more: Partial<ResolveInput> = {}): Re
     files: [{ path: 'compose.yaml', text }],
     supplied: new Map(),
     variables: new Map(),
+    data: new Map(),
     project: '',
     directory: 'shop',
     root: '/srv/shop',

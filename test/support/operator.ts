@@ -19,6 +19,7 @@ import { Queue } from '#proto/kernel/queue.ts';
 import { systemRandom } from '#proto/kernel/random.ts';
 import type { Event } from '#proto/model/cluster.ts';
 import type { NodeId } from '#proto/model/ids.ts';
+import { testSeal } from './test-seal.ts';
 
 export interface OperatorLab {
   readonly parts: OperatorParts;
@@ -89,6 +90,7 @@ export function operatorLab(more: Partial<OperatorParts> = {}): OperatorLab {
           .filter(({ table }) => table === 'service')
           .map(({ key }) => [key, [{ action: 'start', slot: 1, node: 'h1', reason: 'least loaded' }]]),
       ),
+    contents: testSeal,
     wishes: new Turns(),
     version: '0.0.0-test',
     addresses: ['127.0.0.1:7400'],

@@ -12,6 +12,7 @@ import { aNode, aRevision, aService, aTask, idOf } from '#test/support/builders.
 import { type CliEnd, type CliPlace, startCli } from '#test/support/cli.ts';
 import { eventually } from '#test/support/eventually.ts';
 import { type OperatorLab, operatorLab } from '#test/support/operator.ts';
+import { testSeal } from '#test/support/test-seal.ts';
 
 let scope: Scope;
 let lab: OperatorLab;
@@ -271,6 +272,41 @@ describe('wishes', () => {
     expect((await gantry('logout', 'registry.local:5000')).code).toBe(0);
     expect(lab.store.snapshot.count('credential')).toBe(0);
     expect((await gantry('logout', 'registry.local:5000')).code).toBe(2);
+  });
+
+  it('keep configs and secrets, from files or standard input, and show configs alone', async () => {
+    await write('motd', 'hello\n');
+    expect((await gantry('config', 'create', 'motd', 'motd')).stdout).toBe('created config motd\n');
+    expect((await gantry('config', 'show', 'motd')).stdout).toBe('hello\n');
+    const secret = startCli(place, ['secret', 'create', 'db', '-', '--label', 'team=a'], { input: 'hunter2' });
+    expect((await secret.end).stdout).toBe('created secret db\n');
+    const listed = await gantry('secret', 'ls');
+    expect(listed.stdout).toMatch(/^SECRET +PROJECT +SIZE +VERSION +CHANGED +USED BY\ndb +by hand +7 B/);
+    const inspected = await gantry('secret', 'inspect', 'db');
+    expect(inspected.stdout).toMatch(/Label +team=a\nVersion .*the current one\nUsed by +nobody\n$/);
+    expect((await gantry('secret', 'show', 'db')).code).toBe(2);
+    expect(`${listed.stdout}${inspected.stdout}`).not.toContain('hunter2');
+    expect((await gantry('secret', 'create', 'none', 'none')).stderr).toContain('none is not there');
+    expect((await gantry('secret', 'rm', 'db')).stdout).toBe('db\n');
+    expect((await gantry('secret', 'rm', 'db')).stderr).toContain('there is no secret db');
+  });
+
+  it('read the files of configs and secrets that a Compose file names, whatever bytes they hold', async () => {
+    playCluster();
+    await writeFile(join(place.directory, 'key'), Buffer.from([0, 255, 1]));
+    await write(
+      'compose.yaml',
+      'name: demo\nservices: { web: { image: a, secrets: [key] } }\nsecrets: { key: { file: ./key } }\n',
+    );
+    const plan = await gantry('plan');
+    expect(plan.stdout).toContain('+ create secret demo_key\n');
+    expect((await gantry('apply')).code).toBe(0);
+    const [content] = lab.store.snapshot.all('content');
+    expect([...testSeal.open(content!).reveal()]).toEqual([0, 255, 1]);
+    await writeFile(join(place.directory, 'key'), Buffer.alloc(600_000));
+    const { code, stderr } = await gantry('apply');
+    expect(stderr).toContain('compose.yaml:3:25 secrets.key.file: this secret has 600000 bytes (at most 524288 fit');
+    expect(code).toBe(2);
   });
 
   it('make context files that only their owner may read', async () => {

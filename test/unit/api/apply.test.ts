@@ -1,7 +1,7 @@
 /** What apply commits, and what it refuses. */
 import { describe, expect, it } from 'vitest';
 import { apply } from '#control-plane/api/apply.ts';
-import { ApplyRequest } from '#proto/gen/gantry/v1/operator.ts';
+import { ApplyRequest, SourceFile } from '#proto/gen/gantry/v1/operator.ts';
 import { aNode } from '#test/support/builders.ts';
 import { operatorLab } from '#test/support/operator.ts';
 
@@ -65,8 +65,8 @@ describe('apply', () => {
       revision: 0,
     });
     const files = [
-      { path: 'compose.yaml', text: 'services: { web: { image: "nginx:$TAG" } }', missing: false },
-      { path: '.env', text: '', missing: true },
+      SourceFile.create({ path: 'compose.yaml', text: 'services: { web: { image: "nginx:$TAG" } }' }),
+      SourceFile.create({ path: '.env', missing: true }),
     ];
     const second = await apply(
       lab.parts,

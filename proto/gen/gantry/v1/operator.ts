@@ -21,7 +21,7 @@ import {
 } from "@grpc/grpc-js";
 import { ClusterConfig, Credential, ExecStart, RelayFrame, TaskStats } from "./agent.ts";
 import { NetDiagnosis, NetFinding } from "./probe.ts";
-import { ClusterNetwork, Event, NetworkSpec, Node, Resources, Service, Task, TaskTemplate } from "./types.ts";
+import { ClusterNetwork, Document, Event, NetworkSpec, Node, Resources, Service, Task, TaskTemplate } from "./types.ts";
 
 export const protobufPackage = "gantry.v1";
 
@@ -38,6 +38,12 @@ export interface SourceFile {
   text: string;
   /** asked for, and not there */
   missing: boolean;
+  /** its bytes were asked for, instead of its text */
+  hasData: boolean;
+  /** empty where there are more than any config may have */
+  data: Buffer;
+  /** how many there are */
+  dataBytes: number;
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
@@ -85,6 +91,19 @@ export interface ApplyResponse {
   revision: number;
   project: string;
   networks: PlannedNetwork[];
+  /** files whose bytes are needed */
+  needsData: string[];
+  documents: PlannedDocument[];
+  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
+}
+
+/** What becomes of a config or secret; never its content. */
+export interface PlannedDocument {
+  /** create | update | unchanged */
+  action: string;
+  /** config | secret */
+  type: string;
+  name: string;
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
@@ -159,7 +178,7 @@ export interface ServiceProgress {
 }
 
 export interface ListRequest {
-  /** service | task | node | token | network */
+  /** service | task | node | token | network | config | secret */
   kind: string;
   /** tasks of this one only */
   service: string;
@@ -177,6 +196,16 @@ export interface ListResponse {
   tokens: TokenInfo[];
   revision: number;
   networks: NetworkSummary[];
+  documents: DocumentSummary[];
+  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
+}
+
+export interface DocumentSummary {
+  document:
+    | Document
+    | undefined;
+  /** PROJECT/NAME of those that use it */
+  services: string[];
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
@@ -241,6 +270,9 @@ export interface InspectResponse {
     | { $case: "task"; value: Task }
     | { $case: "node"; value: Node }
     | { $case: "network"; value: NetworkSummary }
+    | //
+    /** asked for by kind: config | secret */
+    { $case: "document"; value: DocumentSummary }
     | undefined;
   /** of a task */
   template: TaskTemplate | undefined;
@@ -306,6 +338,47 @@ export interface CreateNetworkRequest {
 
 export interface RemoveNetworkRequest {
   names: string[];
+  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
+}
+
+export interface PutDocumentRequest {
+  /** config | secret */
+  type: string;
+  name: string;
+  data: Buffer;
+  labels: { [key: string]: string };
+  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
+}
+
+export interface PutDocumentRequest_LabelsEntry {
+  key: string;
+  value: string;
+  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
+}
+
+export interface PutDocumentResponse {
+  /** create | update | unchanged */
+  action: string;
+  /** of the services that roll to it */
+  change: ChangeResponse | undefined;
+  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
+}
+
+export interface RemoveDocumentRequest {
+  type: string;
+  names: string[];
+  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
+}
+
+export interface ReadConfigRequest {
+  name: string;
+  /** the start of one; empty: the current one */
+  version: string;
+  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
+}
+
+export interface ReadConfigResponse {
+  data: Buffer;
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
@@ -490,7 +563,15 @@ export interface NetProbeUpdate {
 }
 
 function createBaseSourceFile(): SourceFile {
-  return { path: "", text: "", missing: false, _unknownFields: {} };
+  return {
+    path: "",
+    text: "",
+    missing: false,
+    hasData: false,
+    data: Buffer.alloc(0),
+    dataBytes: 0,
+    _unknownFields: {},
+  };
 }
 
 export const SourceFile: MessageFns<SourceFile> = {
@@ -503,6 +584,15 @@ export const SourceFile: MessageFns<SourceFile> = {
     }
     if (message.missing !== false) {
       writer.uint32(24).bool(message.missing);
+    }
+    if (message.hasData !== false) {
+      writer.uint32(160).bool(message.hasData);
+    }
+    if (message.data.length !== 0) {
+      writer.uint32(170).bytes(message.data);
+    }
+    if (message.dataBytes !== 0) {
+      writer.uint32(176).int64(message.dataBytes);
     }
     if (message._unknownFields !== undefined) {
       for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
@@ -552,6 +642,30 @@ export const SourceFile: MessageFns<SourceFile> = {
             message.missing = reader.bool();
             continue;
           }
+          case 20: {
+            if (tag !== 160) {
+              break;
+            }
+
+            message.hasData = reader.bool();
+            continue;
+          }
+          case 21: {
+            if (tag !== 170) {
+              break;
+            }
+
+            message.data = Buffer.from(reader.bytes());
+            continue;
+          }
+          case 22: {
+            if (tag !== 176) {
+              break;
+            }
+
+            message.dataBytes = longToNumber(reader.int64());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -580,6 +694,9 @@ export const SourceFile: MessageFns<SourceFile> = {
     message.path = object.path ?? "";
     message.text = object.text ?? "";
     message.missing = object.missing ?? false;
+    message.hasData = object.hasData ?? false;
+    message.data = object.data ?? Buffer.alloc(0);
+    message.dataBytes = object.dataBytes ?? 0;
     return message;
   },
 };
@@ -905,6 +1022,8 @@ function createBaseApplyResponse(): ApplyResponse {
     revision: 0,
     project: "",
     networks: [],
+    needsData: [],
+    documents: [],
     _unknownFields: {},
   };
 }
@@ -934,6 +1053,12 @@ export const ApplyResponse: MessageFns<ApplyResponse> = {
     }
     for (const v of message.networks) {
       PlannedNetwork.encode(v!, writer.uint32(66).fork()).join();
+    }
+    for (const v of message.needsData) {
+      writer.uint32(162).string(v!);
+    }
+    for (const v of message.documents) {
+      PlannedDocument.encode(v!, writer.uint32(170).fork()).join();
     }
     if (message._unknownFields !== undefined) {
       for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
@@ -1023,6 +1148,22 @@ export const ApplyResponse: MessageFns<ApplyResponse> = {
             message.networks.push(PlannedNetwork.decode(reader, reader.uint32()));
             continue;
           }
+          case 20: {
+            if (tag !== 162) {
+              break;
+            }
+
+            message.needsData.push(reader.string());
+            continue;
+          }
+          case 21: {
+            if (tag !== 170) {
+              break;
+            }
+
+            message.documents.push(PlannedDocument.decode(reader, reader.uint32()));
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1056,6 +1197,103 @@ export const ApplyResponse: MessageFns<ApplyResponse> = {
     message.revision = object.revision ?? 0;
     message.project = object.project ?? "";
     message.networks = object.networks?.map((e) => PlannedNetwork.fromPartial(e)) || [];
+    message.needsData = object.needsData?.map((e) => e) || [];
+    message.documents = object.documents?.map((e) => PlannedDocument.fromPartial(e)) || [];
+    return message;
+  },
+};
+
+function createBasePlannedDocument(): PlannedDocument {
+  return { action: "", type: "", name: "", _unknownFields: {} };
+}
+
+export const PlannedDocument: MessageFns<PlannedDocument> = {
+  encode(message: PlannedDocument, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.action !== "") {
+      writer.uint32(10).string(message.action);
+    }
+    if (message.type !== "") {
+      writer.uint32(18).string(message.type);
+    }
+    if (message.name !== "") {
+      writer.uint32(26).string(message.name);
+    }
+    if (message._unknownFields !== undefined) {
+      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
+        const tag = parseInt(key, 10);
+        for (const value of values) {
+          writer.uint32(tag).raw(value);
+        }
+      }
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): PlannedDocument {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBasePlannedDocument();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.action = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.type = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.name = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        const buf = reader.skip(tag & 7);
+
+        const list = message._unknownFields![tag];
+
+        if (list === undefined) {
+          message._unknownFields![tag] = [buf];
+        } else {
+          list.push(buf);
+        }
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<PlannedDocument>, I>>(base?: I): PlannedDocument {
+    return PlannedDocument.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<PlannedDocument>, I>>(object: I): PlannedDocument {
+    const message = createBasePlannedDocument();
+    message.action = object.action ?? "";
+    message.type = object.type ?? "";
+    message.name = object.name ?? "";
     return message;
   },
 };
@@ -1941,7 +2179,16 @@ export const ListRequest: MessageFns<ListRequest> = {
 };
 
 function createBaseListResponse(): ListResponse {
-  return { services: [], tasks: [], nodes: [], tokens: [], revision: 0, networks: [], _unknownFields: {} };
+  return {
+    services: [],
+    tasks: [],
+    nodes: [],
+    tokens: [],
+    revision: 0,
+    networks: [],
+    documents: [],
+    _unknownFields: {},
+  };
 }
 
 export const ListResponse: MessageFns<ListResponse> = {
@@ -1963,6 +2210,9 @@ export const ListResponse: MessageFns<ListResponse> = {
     }
     for (const v of message.networks) {
       NetworkSummary.encode(v!, writer.uint32(50).fork()).join();
+    }
+    for (const v of message.documents) {
+      DocumentSummary.encode(v!, writer.uint32(162).fork()).join();
     }
     if (message._unknownFields !== undefined) {
       for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
@@ -2036,6 +2286,14 @@ export const ListResponse: MessageFns<ListResponse> = {
             message.networks.push(NetworkSummary.decode(reader, reader.uint32()));
             continue;
           }
+          case 20: {
+            if (tag !== 162) {
+              break;
+            }
+
+            message.documents.push(DocumentSummary.decode(reader, reader.uint32()));
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -2067,6 +2325,92 @@ export const ListResponse: MessageFns<ListResponse> = {
     message.tokens = object.tokens?.map((e) => TokenInfo.fromPartial(e)) || [];
     message.revision = object.revision ?? 0;
     message.networks = object.networks?.map((e) => NetworkSummary.fromPartial(e)) || [];
+    message.documents = object.documents?.map((e) => DocumentSummary.fromPartial(e)) || [];
+    return message;
+  },
+};
+
+function createBaseDocumentSummary(): DocumentSummary {
+  return { document: undefined, services: [], _unknownFields: {} };
+}
+
+export const DocumentSummary: MessageFns<DocumentSummary> = {
+  encode(message: DocumentSummary, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.document !== undefined) {
+      Document.encode(message.document, writer.uint32(10).fork()).join();
+    }
+    for (const v of message.services) {
+      writer.uint32(18).string(v!);
+    }
+    if (message._unknownFields !== undefined) {
+      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
+        const tag = parseInt(key, 10);
+        for (const value of values) {
+          writer.uint32(tag).raw(value);
+        }
+      }
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): DocumentSummary {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseDocumentSummary();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.document = Document.decode(reader, reader.uint32());
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.services.push(reader.string());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        const buf = reader.skip(tag & 7);
+
+        const list = message._unknownFields![tag];
+
+        if (list === undefined) {
+          message._unknownFields![tag] = [buf];
+        } else {
+          list.push(buf);
+        }
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<DocumentSummary>, I>>(base?: I): DocumentSummary {
+    return DocumentSummary.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<DocumentSummary>, I>>(object: I): DocumentSummary {
+    const message = createBaseDocumentSummary();
+    message.document = (object.document !== undefined && object.document !== null)
+      ? Document.fromPartial(object.document)
+      : undefined;
+    message.services = object.services?.map((e) => e) || [];
     return message;
   },
 };
@@ -2702,6 +3046,9 @@ export const InspectResponse: MessageFns<InspectResponse> = {
       case "network":
         NetworkSummary.encode(message.object.value, writer.uint32(42).fork()).join();
         break;
+      case "document":
+        DocumentSummary.encode(message.object.value, writer.uint32(162).fork()).join();
+        break;
     }
     if (message.template !== undefined) {
       TaskTemplate.encode(message.template, writer.uint32(34).fork()).join();
@@ -2762,6 +3109,14 @@ export const InspectResponse: MessageFns<InspectResponse> = {
             message.object = { $case: "network", value: NetworkSummary.decode(reader, reader.uint32()) };
             continue;
           }
+          case 20: {
+            if (tag !== 162) {
+              break;
+            }
+
+            message.object = { $case: "document", value: DocumentSummary.decode(reader, reader.uint32()) };
+            continue;
+          }
           case 4: {
             if (tag !== 34) {
               break;
@@ -2817,6 +3172,12 @@ export const InspectResponse: MessageFns<InspectResponse> = {
       case "network": {
         if (object.object?.value !== undefined && object.object?.value !== null) {
           message.object = { $case: "network", value: NetworkSummary.fromPartial(object.object.value) };
+        }
+        break;
+      }
+      case "document": {
+        if (object.object?.value !== undefined && object.object?.value !== null) {
+          message.object = { $case: "document", value: DocumentSummary.fromPartial(object.object.value) };
         }
         break;
       }
@@ -3596,6 +3957,531 @@ export const RemoveNetworkRequest: MessageFns<RemoveNetworkRequest> = {
   fromPartial<I extends Exact<DeepPartial<RemoveNetworkRequest>, I>>(object: I): RemoveNetworkRequest {
     const message = createBaseRemoveNetworkRequest();
     message.names = object.names?.map((e) => e) || [];
+    return message;
+  },
+};
+
+function createBasePutDocumentRequest(): PutDocumentRequest {
+  return { type: "", name: "", data: Buffer.alloc(0), labels: {}, _unknownFields: {} };
+}
+
+export const PutDocumentRequest: MessageFns<PutDocumentRequest> = {
+  encode(message: PutDocumentRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.type !== "") {
+      writer.uint32(10).string(message.type);
+    }
+    if (message.name !== "") {
+      writer.uint32(18).string(message.name);
+    }
+    if (message.data.length !== 0) {
+      writer.uint32(26).bytes(message.data);
+    }
+    globalThis.Object.entries(message.labels).forEach(([key, value]: [string, string]) => {
+      PutDocumentRequest_LabelsEntry.encode({ key: key as any, value }, writer.uint32(34).fork()).join();
+    });
+    if (message._unknownFields !== undefined) {
+      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
+        const tag = parseInt(key, 10);
+        for (const value of values) {
+          writer.uint32(tag).raw(value);
+        }
+      }
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): PutDocumentRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBasePutDocumentRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.type = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.name = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.data = Buffer.from(reader.bytes());
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            const entry4 = PutDocumentRequest_LabelsEntry.decode(reader, reader.uint32());
+            if (entry4.value !== undefined) {
+              message.labels[entry4.key] = entry4.value;
+            }
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        const buf = reader.skip(tag & 7);
+
+        const list = message._unknownFields![tag];
+
+        if (list === undefined) {
+          message._unknownFields![tag] = [buf];
+        } else {
+          list.push(buf);
+        }
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<PutDocumentRequest>, I>>(base?: I): PutDocumentRequest {
+    return PutDocumentRequest.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<PutDocumentRequest>, I>>(object: I): PutDocumentRequest {
+    const message = createBasePutDocumentRequest();
+    message.type = object.type ?? "";
+    message.name = object.name ?? "";
+    message.data = object.data ?? Buffer.alloc(0);
+    message.labels = (globalThis.Object.entries(object.labels ?? {}) as [string, string][]).reduce(
+      (acc: { [key: string]: string }, [key, value]: [string, string]) => {
+        if (value !== undefined) {
+          acc[key] = globalThis.String(value);
+        }
+        return acc;
+      },
+      {},
+    );
+    return message;
+  },
+};
+
+function createBasePutDocumentRequest_LabelsEntry(): PutDocumentRequest_LabelsEntry {
+  return { key: "", value: "", _unknownFields: {} };
+}
+
+export const PutDocumentRequest_LabelsEntry: MessageFns<PutDocumentRequest_LabelsEntry> = {
+  encode(message: PutDocumentRequest_LabelsEntry, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.key !== "") {
+      writer.uint32(10).string(message.key);
+    }
+    if (message.value !== "") {
+      writer.uint32(18).string(message.value);
+    }
+    if (message._unknownFields !== undefined) {
+      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
+        const tag = parseInt(key, 10);
+        for (const value of values) {
+          writer.uint32(tag).raw(value);
+        }
+      }
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): PutDocumentRequest_LabelsEntry {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBasePutDocumentRequest_LabelsEntry();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.key = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.value = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        const buf = reader.skip(tag & 7);
+
+        const list = message._unknownFields![tag];
+
+        if (list === undefined) {
+          message._unknownFields![tag] = [buf];
+        } else {
+          list.push(buf);
+        }
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<PutDocumentRequest_LabelsEntry>, I>>(base?: I): PutDocumentRequest_LabelsEntry {
+    return PutDocumentRequest_LabelsEntry.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<PutDocumentRequest_LabelsEntry>, I>>(
+    object: I,
+  ): PutDocumentRequest_LabelsEntry {
+    const message = createBasePutDocumentRequest_LabelsEntry();
+    message.key = object.key ?? "";
+    message.value = object.value ?? "";
+    return message;
+  },
+};
+
+function createBasePutDocumentResponse(): PutDocumentResponse {
+  return { action: "", change: undefined, _unknownFields: {} };
+}
+
+export const PutDocumentResponse: MessageFns<PutDocumentResponse> = {
+  encode(message: PutDocumentResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.action !== "") {
+      writer.uint32(10).string(message.action);
+    }
+    if (message.change !== undefined) {
+      ChangeResponse.encode(message.change, writer.uint32(18).fork()).join();
+    }
+    if (message._unknownFields !== undefined) {
+      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
+        const tag = parseInt(key, 10);
+        for (const value of values) {
+          writer.uint32(tag).raw(value);
+        }
+      }
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): PutDocumentResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBasePutDocumentResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.action = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.change = ChangeResponse.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        const buf = reader.skip(tag & 7);
+
+        const list = message._unknownFields![tag];
+
+        if (list === undefined) {
+          message._unknownFields![tag] = [buf];
+        } else {
+          list.push(buf);
+        }
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<PutDocumentResponse>, I>>(base?: I): PutDocumentResponse {
+    return PutDocumentResponse.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<PutDocumentResponse>, I>>(object: I): PutDocumentResponse {
+    const message = createBasePutDocumentResponse();
+    message.action = object.action ?? "";
+    message.change = (object.change !== undefined && object.change !== null)
+      ? ChangeResponse.fromPartial(object.change)
+      : undefined;
+    return message;
+  },
+};
+
+function createBaseRemoveDocumentRequest(): RemoveDocumentRequest {
+  return { type: "", names: [], _unknownFields: {} };
+}
+
+export const RemoveDocumentRequest: MessageFns<RemoveDocumentRequest> = {
+  encode(message: RemoveDocumentRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.type !== "") {
+      writer.uint32(10).string(message.type);
+    }
+    for (const v of message.names) {
+      writer.uint32(18).string(v!);
+    }
+    if (message._unknownFields !== undefined) {
+      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
+        const tag = parseInt(key, 10);
+        for (const value of values) {
+          writer.uint32(tag).raw(value);
+        }
+      }
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): RemoveDocumentRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseRemoveDocumentRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.type = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.names.push(reader.string());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        const buf = reader.skip(tag & 7);
+
+        const list = message._unknownFields![tag];
+
+        if (list === undefined) {
+          message._unknownFields![tag] = [buf];
+        } else {
+          list.push(buf);
+        }
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<RemoveDocumentRequest>, I>>(base?: I): RemoveDocumentRequest {
+    return RemoveDocumentRequest.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<RemoveDocumentRequest>, I>>(object: I): RemoveDocumentRequest {
+    const message = createBaseRemoveDocumentRequest();
+    message.type = object.type ?? "";
+    message.names = object.names?.map((e) => e) || [];
+    return message;
+  },
+};
+
+function createBaseReadConfigRequest(): ReadConfigRequest {
+  return { name: "", version: "", _unknownFields: {} };
+}
+
+export const ReadConfigRequest: MessageFns<ReadConfigRequest> = {
+  encode(message: ReadConfigRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.name !== "") {
+      writer.uint32(10).string(message.name);
+    }
+    if (message.version !== "") {
+      writer.uint32(18).string(message.version);
+    }
+    if (message._unknownFields !== undefined) {
+      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
+        const tag = parseInt(key, 10);
+        for (const value of values) {
+          writer.uint32(tag).raw(value);
+        }
+      }
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ReadConfigRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseReadConfigRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.name = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.version = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        const buf = reader.skip(tag & 7);
+
+        const list = message._unknownFields![tag];
+
+        if (list === undefined) {
+          message._unknownFields![tag] = [buf];
+        } else {
+          list.push(buf);
+        }
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<ReadConfigRequest>, I>>(base?: I): ReadConfigRequest {
+    return ReadConfigRequest.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<ReadConfigRequest>, I>>(object: I): ReadConfigRequest {
+    const message = createBaseReadConfigRequest();
+    message.name = object.name ?? "";
+    message.version = object.version ?? "";
+    return message;
+  },
+};
+
+function createBaseReadConfigResponse(): ReadConfigResponse {
+  return { data: Buffer.alloc(0), _unknownFields: {} };
+}
+
+export const ReadConfigResponse: MessageFns<ReadConfigResponse> = {
+  encode(message: ReadConfigResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.data.length !== 0) {
+      writer.uint32(10).bytes(message.data);
+    }
+    if (message._unknownFields !== undefined) {
+      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
+        const tag = parseInt(key, 10);
+        for (const value of values) {
+          writer.uint32(tag).raw(value);
+        }
+      }
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ReadConfigResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseReadConfigResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.data = Buffer.from(reader.bytes());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        const buf = reader.skip(tag & 7);
+
+        const list = message._unknownFields![tag];
+
+        if (list === undefined) {
+          message._unknownFields![tag] = [buf];
+        } else {
+          list.push(buf);
+        }
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<ReadConfigResponse>, I>>(base?: I): ReadConfigResponse {
+    return ReadConfigResponse.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<ReadConfigResponse>, I>>(object: I): ReadConfigResponse {
+    const message = createBaseReadConfigResponse();
+    message.data = object.data ?? Buffer.alloc(0);
     return message;
   },
 };
@@ -6033,6 +6919,37 @@ export const OperatorService = {
     responseSerialize: (value: ChangeResponse): Buffer => Buffer.from(ChangeResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): ChangeResponse => ChangeResponse.decode(value),
   },
+  /** Made, or given another content, to which the services that use it roll. Faults: `invalid`, `conflict` (it is a project's). */
+  putDocument: {
+    path: "/gantry.v1.Operator/PutDocument" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: PutDocumentRequest): Buffer => Buffer.from(PutDocumentRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): PutDocumentRequest => PutDocumentRequest.decode(value),
+    responseSerialize: (value: PutDocumentResponse): Buffer => Buffer.from(PutDocumentResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): PutDocumentResponse => PutDocumentResponse.decode(value),
+  },
+  /** All or none. Faults: `not-found`, `conflict` (in use: by whom). */
+  removeDocument: {
+    path: "/gantry.v1.Operator/RemoveDocument" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: RemoveDocumentRequest): Buffer =>
+      Buffer.from(RemoveDocumentRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): RemoveDocumentRequest => RemoveDocumentRequest.decode(value),
+    responseSerialize: (value: ChangeResponse): Buffer => Buffer.from(ChangeResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): ChangeResponse => ChangeResponse.decode(value),
+  },
+  /** Secrets are shown to nobody. Faults: `not-found`. */
+  readConfig: {
+    path: "/gantry.v1.Operator/ReadConfig" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: ReadConfigRequest): Buffer => Buffer.from(ReadConfigRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): ReadConfigRequest => ReadConfigRequest.decode(value),
+    responseSerialize: (value: ReadConfigResponse): Buffer => Buffer.from(ReadConfigResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): ReadConfigResponse => ReadConfigResponse.decode(value),
+  },
   updateNode: {
     path: "/gantry.v1.Operator/UpdateNode" as const,
     requestStream: false as const,
@@ -6182,6 +7099,12 @@ export interface OperatorServer extends UntypedServiceImplementation {
   /** Faults of both: `invalid`, `exists`, `conflict` (in use: by whom). */
   createNetwork: handleUnaryCall<CreateNetworkRequest, ClusterNetwork>;
   removeNetwork: handleUnaryCall<RemoveNetworkRequest, ChangeResponse>;
+  /** Made, or given another content, to which the services that use it roll. Faults: `invalid`, `conflict` (it is a project's). */
+  putDocument: handleUnaryCall<PutDocumentRequest, PutDocumentResponse>;
+  /** All or none. Faults: `not-found`, `conflict` (in use: by whom). */
+  removeDocument: handleUnaryCall<RemoveDocumentRequest, ChangeResponse>;
+  /** Secrets are shown to nobody. Faults: `not-found`. */
+  readConfig: handleUnaryCall<ReadConfigRequest, ReadConfigResponse>;
   updateNode: handleUnaryCall<UpdateNodeRequest, Node>;
   removeNode: handleUnaryCall<RemoveNodeRequest, Node>;
   createToken: handleUnaryCall<CreateTokenRequest, CreateTokenResponse>;
@@ -6355,6 +7278,54 @@ export interface OperatorClient extends Client {
     metadata: Metadata,
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: ChangeResponse) => void,
+  ): ClientUnaryCall;
+  /** Made, or given another content, to which the services that use it roll. Faults: `invalid`, `conflict` (it is a project's). */
+  putDocument(
+    request: PutDocumentRequest,
+    callback: (error: ServiceError | null, response: PutDocumentResponse) => void,
+  ): ClientUnaryCall;
+  putDocument(
+    request: PutDocumentRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: PutDocumentResponse) => void,
+  ): ClientUnaryCall;
+  putDocument(
+    request: PutDocumentRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: PutDocumentResponse) => void,
+  ): ClientUnaryCall;
+  /** All or none. Faults: `not-found`, `conflict` (in use: by whom). */
+  removeDocument(
+    request: RemoveDocumentRequest,
+    callback: (error: ServiceError | null, response: ChangeResponse) => void,
+  ): ClientUnaryCall;
+  removeDocument(
+    request: RemoveDocumentRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: ChangeResponse) => void,
+  ): ClientUnaryCall;
+  removeDocument(
+    request: RemoveDocumentRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: ChangeResponse) => void,
+  ): ClientUnaryCall;
+  /** Secrets are shown to nobody. Faults: `not-found`. */
+  readConfig(
+    request: ReadConfigRequest,
+    callback: (error: ServiceError | null, response: ReadConfigResponse) => void,
+  ): ClientUnaryCall;
+  readConfig(
+    request: ReadConfigRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: ReadConfigResponse) => void,
+  ): ClientUnaryCall;
+  readConfig(
+    request: ReadConfigRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: ReadConfigResponse) => void,
   ): ClientUnaryCall;
   updateNode(
     request: UpdateNodeRequest,

@@ -1,0 +1,99 @@
+/** Who refers to which content of which config or secret: what is kept, and what keeps a document from being removed. */
+import type { Applied, Delta, Table, Tables } from '#control-plane/store/records.ts';
+import type { Snapshot } from '#control-plane/store/snapshot.ts';
+import { contentKey, contentsOf, type DocumentRef, documentKey } from '#proto/model/document.ts';
+import type { Service, TaskTemplate } from '#proto/model/service.ts';
+import { occupiesNode } from '#proto/model/task.ts';
+
+/** Tables whose records hold templates, and with them refer to contents. */
+const tables = ['service', 'revision'] as const satisfies readonly Table[];
+type Referring = (typeof tables)[number];
+
+/** The templates of a record: each refers to what it names. */
+function templatesOf<T extends Referring>(table: T, value: Tables[T] | undefined): readonly TaskTemplate[] {
+  if (!value) return [];
+  if (table === 'revision') return [(value as Tables['revision']).template];
+  const { spec, previous } = value as Service;
+  return previous ? [spec.template, previous.template] : [spec.template];
+}
+
+/** Counts references as records come and go, so that what nobody refers to any more is found without looking at everybody. */
+export class DocumentUse {
+  readonly #contents = new Map<string, number>();
+  readonly #documents = new Map<string, number>();
+
+  static of(snapshot: Snapshot): DocumentUse {
+    const use = new DocumentUse();
+    for (const table of tables)
+      for (const value of snapshot.all(table))
+        for (const template of templatesOf(table, value)) use.#count(template, 1);
+    return use;
+  }
+
+  /** Keys of documents of which something may be referred to no longer. */
+  apply({ changes }: Delta): readonly string[] {
+    const left = new Set<string>();
+    for (const change of changes) {
+      if (change.table === 'document' && change.after) left.add(change.key);
+      if (!isReferring(change)) continue;
+      const { table, before, after } = change;
+      const [had, has] = [templatesOf(table, before), templatesOf(table, after)];
+      for (const template of has) if (!had.includes(template)) this.#count(template, 1);
+      for (const template of had) if (!has.includes(template)) this.#count(template, -1, left);
+    }
+    return [...left];
+  }
+
+  refersTo(ref: DocumentRef): boolean {
+    return this.#contents.has(contentKey(ref));
+  }
+  refersToAny(key: string): boolean {
+    return this.#documents.has(key);
+  }
+
+  #count(template: TaskTemplate, by: 1 | -1, left?: Set<string>): void {
+    if (template.documents.length === 0) return;
+    for (const [key, ref] of contentsOf(template)) {
+      const document = documentKey(ref);
+      tally(this.#documents, document, by);
+      if (tally(this.#contents, key, by) === 0) left?.add(document);
+    }
+  }
+}
+
+function isReferring(change: Applied): change is Extract<Applied, { table: Referring }> {
+  return (tables as readonly Table[]).includes(change.table);
+}
+
+function tally(counts: Map<string, number>, key: string, by: number): number {
+  const count = (counts.get(key) ?? 0) + by;
+  if (count > 0) counts.set(key, count);
+  else counts.delete(key);
+  return count;
+}
+
+/** By document: the services that use it, go back to it with a rollback, or have tasks that do. One walk over the services. */
+export function documentUsers(snapshot: Snapshot): ReadonlyMap<string, readonly Service[]> {
+  const users = new Map<string, Service[]>();
+  for (const service of snapshot.all('service')) {
+    const templates = [...templatesOf('service', service), ...liveTemplates(snapshot, service)];
+    const keys = new Set(templates.flatMap(({ documents }) => documents.map(documentKey)));
+    for (const key of keys) {
+      const known = users.get(key);
+      if (known) known.push(service);
+      else users.set(key, [service]);
+    }
+  }
+  return users;
+}
+
+/** Of revisions that are not the current one, and still have tasks. */
+function liveTemplates(snapshot: Snapshot, service: Service): readonly TaskTemplate[] {
+  const others = [...snapshot.revisionsOfService(service.id)].filter(
+    ({ number, template }) => number !== service.revision && template.documents.length > 0,
+  );
+  if (others.length === 0) return [];
+  const live = new Set<number>();
+  for (const task of snapshot.tasksOfService(service.id)) if (occupiesNode(task)) live.add(task.revision);
+  return others.filter(({ number }) => live.has(number)).map(({ template }) => template);
+}

@@ -1,0 +1,153 @@
+/** What is kept of configs and secrets is what something refers to, whatever comes and goes: against a walk over all records. */
+import fc from 'fast-check';
+import { expect, it } from 'vitest';
+import { DocumentWish, reapDocument } from '#control-plane/reconcilers/document-changes.ts';
+import { DocumentUse } from '#control-plane/reconcilers/document-usage.ts';
+import { applyService, rollbackService, type WishContext } from '#control-plane/reconcilers/service-changes.ts';
+import type { Applied, Change } from '#control-plane/store/records.ts';
+import { LiveSnapshot, revisionKey } from '#control-plane/store/snapshot.ts';
+import { contentKey, type DocumentRef, documentKey } from '#proto/model/document.ts';
+import type { Service } from '#proto/model/service.ts';
+import { aSpec, aTemplate } from '#test/support/builders.ts';
+
+const names = ['a', 'b'] as const;
+const step = fc.oneof(
+  fc.record({
+    do: fc.constant('apply' as const),
+    service: fc.nat(2),
+    uses: fc.array(fc.record({ name: fc.constantFrom(...names), content: fc.nat(2) }), { maxLength: 2 }),
+  }),
+  fc.record({ do: fc.constantFrom('rollback' as const, 'remove' as const, 'forget' as const), service: fc.nat(2) }),
+  fc.record({ do: fc.constant('by hand' as const), content: fc.nat(2) }),
+  fc.record({ do: fc.constant('reap' as const) }),
+  fc.record({ do: fc.constant('new leader' as const) }),
+);
+
+type Step = typeof step extends fc.Arbitrary<infer T> ? T : never;
+
+/** A cluster's records, and the reaper's memory beside them. */
+class Model {
+  readonly snapshot = new LiveSnapshot();
+  use = DocumentUse.of(this.snapshot);
+  readonly left = new Set<string>();
+  #mod = 0;
+  #ids = 0;
+
+  get context(): WishContext {
+    return { snapshot: this.snapshot, now: this.#mod, newId: () => `id${this.#ids++}`.padEnd(25, '0') };
+  }
+
+  commit(changes: readonly Change[]): void {
+    this.#mod++;
+    const applied: Applied[] = [];
+    for (const { table, key, value, expect: guard } of changes) {
+      expect(this.snapshot.get(table, key)?.modRevision ?? 0).toBe(guard);
+      const change = this.snapshot.apply(table, key, value as never, this.#mod);
+      if (change) applied.push(change);
+    }
+    for (const key of this.use.apply({ revision: this.#mod, changes: applied })) this.left.add(key);
+  }
+
+  reap(): void {
+    const keys = [...this.left];
+    this.left.clear();
+    for (const key of keys) this.commit(reapDocument(this.snapshot, this.use, key));
+  }
+
+  service(number: number): Service | undefined {
+    return this.snapshot.serviceNamed('demo', `s${number}`);
+  }
+
+  put(wish: DocumentWish, name: string, content: number, project: string): DocumentRef {
+    const ref = { type: 'secret', name, version: `v${content}` } as const;
+    wish.apply({ ...ref, project, labels: {}, bytes: 1, seal: () => ({ ...ref, sealed: 'sealed' }) });
+    return ref;
+  }
+
+  /** All that something refers to, by looking at everything. */
+  referred(): Set<string> {
+    const templates = [...this.snapshot.all('revision')].map(({ template }) => template);
+    for (const { spec, previous } of this.snapshot.all('service'))
+      templates.push(spec.template, ...(previous ? [previous.template] : []));
+    return new Set(templates.flatMap(({ documents }) => documents.map(contentKey)));
+  }
+}
+
+function run(model: Model, step: Step): void {
+  switch (step.do) {
+    case 'reap':
+      model.reap();
+      break;
+    case 'new leader':
+      model.use = DocumentUse.of(model.snapshot);
+      for (const document of model.snapshot.all('document')) model.left.add(documentKey(document));
+      break;
+    case 'by hand': {
+      const wish = new DocumentWish(model.context);
+      model.put(wish, 'hand', step.content, '');
+      model.commit(wish.changes);
+      break;
+    }
+    case 'apply':
+      model.commit(applied(model, step));
+      break;
+    default: {
+      const service = model.service(step.service);
+      if (service) model.commit(ended(model, service, step.do));
+    }
+  }
+}
+
+function applied(model: Model, { service, uses }: Extract<Step, { do: 'apply' }>): Change[] {
+  const { snapshot, context } = model;
+  const wish = new DocumentWish(context);
+  const refs = [...new Map(uses.map(({ name, content }) => [name, content]))].map(([name, content]) =>
+    model.put(wish, name, content, 'demo'),
+  );
+  const hand = snapshot.get('document', 'secret/hand')?.value;
+  if (hand) refs.push({ type: 'secret', name: 'hand', version: hand.version });
+  for (const ref of refs) wish.refer(ref);
+  const documents = refs.map((ref) => ({ ...ref, target: `/${ref.name}`, uid: 0, gid: 0, mode: 0 }));
+  const spec = aSpec(`s${service}`, { template: aTemplate({ documents }) });
+  return [...wish.changes, ...applyService(context, spec)];
+}
+
+/** Back to the spec before, without its old history, or gone with all of it. */
+function ended({ snapshot, context }: Model, service: Service, how: 'rollback' | 'forget' | 'remove'): Change[] {
+  if (how === 'rollback') return service.previous ? rollbackService(context, service.id) : [];
+  const gone = (table: 'revision' | 'service', key: string): Change => {
+    return { table, key, value: undefined, expect: snapshot.get(table, key)!.modRevision };
+  };
+  const changes = [...snapshot.revisionsOfService(service.id)]
+    .filter(({ number }) => how === 'remove' || number < service.previousRevision)
+    .map(({ serviceId, number }) => gone('revision', revisionKey(serviceId, number)));
+  return how === 'remove' ? [...changes, gone('service', service.id)] : changes;
+}
+
+const steps = fc.array(step, { maxLength: 60 });
+
+it('keeps every content that is referred to, and after a look no other', () => {
+  fc.assert(
+    fc.property(steps, (steps) => {
+      const model = new Model();
+      for (const step of steps) {
+        run(model, step);
+        for (const key of model.referred()) expect(model.snapshot.get('content', key)).toBeDefined();
+      }
+      model.reap();
+      const kept = model.referred();
+      for (const { type, name, project, version, versions } of model.snapshot.all('document')) {
+        const used = versions.some((one) => model.referred().has(contentKey({ type, name, version: one.version })));
+        // What was made by hand stays without a user.
+        expect(used || project === '').toBe(true);
+        // The current version stays with its document, whoever refers to another one.
+        kept.add(contentKey({ type, name, version }));
+      }
+      expect([...model.snapshot.all('content')].map(contentKey).sort()).toEqual([...kept].sort());
+      const listed = [...model.snapshot.all('document')].flatMap(({ type, name, versions }) =>
+        versions.map(({ version }) => contentKey({ type, name, version })),
+      );
+      expect(listed.sort()).toEqual([...kept].sort());
+    }),
+  );
+});
