@@ -5,6 +5,8 @@ import { assignmentKey } from '#proto/model/assignment.ts';
 import type { ClusterConfig } from '#proto/model/cluster.ts';
 import type { TaskId } from '#proto/model/ids.ts';
 import type { Node } from '#proto/model/node.ts';
+import { noResources } from '#proto/model/resources.ts';
+import { containerSpec, emptyMount, taskTemplate } from '#proto/model/service.ts';
 import type { TaskStatus } from '#proto/model/task.ts';
 
 /** Where the lines are kept. Written without fsync: a crash of the agent loses nothing, and after one of the machine every task has ended. */
@@ -34,6 +36,18 @@ interface Records {
   [item: `item/${string}`]: AssignmentItem;
 }
 type Key = keyof Records & string;
+
+/** With every field of today; an agent of before them may have written it. */
+function completed(item: AssignmentItem): AssignmentItem {
+  if (item.kind !== 'task') return item;
+  const { image, mounts } = item.template.container;
+  const container = containerSpec(image, {
+    ...item.template.container,
+    mounts: mounts.map((mount) => ({ ...emptyMount(mount.type, mount.source, mount.target), ...mount })),
+  });
+  const limits = { ...noResources, ...item.template.limits };
+  return { ...item, template: taskTemplate(container, { ...item.template, container, limits }) };
+}
 
 /** Below this nothing is compacted. */
 const compactAboveBytes = 1 << 20;
@@ -69,7 +83,8 @@ export class Journal {
   /** The set as last known, tasks included. */
   items(): AssignmentItem[] {
     const items: AssignmentItem[] = [];
-    for (const [key, value] of this.#records) if (key.startsWith('item/')) items.push(value as AssignmentItem);
+    for (const [key, value] of this.#records)
+      if (key.startsWith('item/')) items.push(completed(value as AssignmentItem));
     return items;
   }
   statuses(): TaskStatus[] {

@@ -56,8 +56,9 @@ export async function taskLogs(parts: TaskLogsParts): Promise<ShippedTaskLogs> {
   return {
     path,
     counts: () => shipper.counts,
-    follow({ task }, { node, cluster }) {
-      if (cluster.natsUrl === '') return;
+    follow({ task, template }, { node, cluster }) {
+      const { logging } = template.container;
+      if (cluster.natsUrl === '' || logging.driver === 'none') return;
       sink ??= parts.open(cluster.natsUrl);
       shipper.follow({
         taskId: task.id,
@@ -67,6 +68,7 @@ export async function taskLogs(parts: TaskLogsParts): Promise<ShippedTaskLogs> {
         nodeId: node.id,
         node: node.name,
         path: path(task.id),
+        maxBytes: logging.maxSizeBytes,
       });
     },
     async drop(task) {

@@ -3,7 +3,22 @@ import { type DocumentMount, documentKey } from '#proto/model/document.ts';
 import type { NetworkAttachment, NetworkSpec } from '#proto/model/network.ts';
 import type { ServiceSpec } from '#proto/model/service.ts';
 
+/** By the longest path that fits; what has none is called as in the model. */
 const names: Readonly<Record<string, string>> = {
+  'template.container.deviceRules': 'device_cgroup_rules',
+  'template.container.shmBytes': 'shm_size',
+  'template.container.pullMaxAgeMs': 'pull_policy: every',
+  'template.container.seccompProfile': 'security_opt: seccomp',
+  'template.container.apparmorProfile': 'security_opt: apparmor',
+  'template.container.systemPathsUnconfined': 'security_opt: systempaths=unconfined',
+  'template.container.logging.maxSizeBytes': 'logging.max-size',
+  'template.controls.cpusetCpus': 'cpuset',
+  'template.controls.memorySwapBytes': 'memswap_limit',
+  'template.controls.memorySwappiness': 'mem_swappiness',
+  'template.controls.blkioWeight': 'blkio_config.weight',
+  'template.controls.blkioWeights': 'blkio_config.weight_device',
+  'template.controls.blkioRates': 'blkio_config',
+  'template.controls': '',
   'template.container': '',
   'template.limits': 'limits',
   'template.reservations': 'reservations',
@@ -11,6 +26,8 @@ const names: Readonly<Record<string, string>> = {
   'template.networkMode': 'networkMode',
   'template.bandwidth': 'bandwidth',
 };
+
+type Pairs = readonly (readonly [name: string, value: string])[];
 
 /** One line for each thing that differs; empty: nothing does. */
 export function specDiff(before: ServiceSpec, after: ServiceSpec): string[] {
@@ -28,7 +45,19 @@ export function networkDiff(before: NetworkSpec, after: NetworkSpec): string[] {
 
 function walk(before: unknown, after: unknown, path: string, lines: string[]): void {
   if (path === 'template.container.env') {
-    environmentDiff(before as readonly string[], after as readonly string[], lines);
+    const [was, is] = [before, after].map((list) => (list as readonly string[]).map(split));
+    pairsDiff('environment', was!, is!, lines);
+    return;
+  }
+  // What is in them may be secret, as in variables.
+  if (path === 'template.container.annotations') {
+    const [was, is] = [before, after].map((value) => Object.entries(value as Readonly<Record<string, string>>));
+    pairsDiff('annotations', was!, is!, lines);
+    return;
+  }
+  if (path === 'template.container.seccompProfile') {
+    if (before !== after)
+      lines.push(`${label(path)}: ${after === '' ? 'removed' : before === '' ? 'added' : 'changed'}`);
     return;
   }
   if (isRecord(before) && isRecord(after)) {
@@ -68,14 +97,13 @@ function documentsDiff(before: readonly DocumentMount[], after: readonly Documen
   for (const [target, { type, name }] of was) if (!is.has(target)) lines.push(`${type} ${name} at ${target} removed`);
 }
 
-function environmentDiff(before: readonly string[], after: readonly string[], lines: string[]): void {
-  const was = new Map(before.map(split));
-  const is = new Map(after.map(split));
+function pairsDiff(what: string, before: Pairs, after: Pairs, lines: string[]): void {
+  const [was, is] = [new Map(before), new Map(after)];
   for (const [name, value] of is) {
-    if (!was.has(name)) lines.push(`environment: ${name} added`);
-    else if (was.get(name) !== value) lines.push(`environment: ${name} changed`);
+    if (!was.has(name)) lines.push(`${what}: ${name} added`);
+    else if (was.get(name) !== value) lines.push(`${what}: ${name} changed`);
   }
-  for (const name of was.keys()) if (!is.has(name)) lines.push(`environment: ${name} removed`);
+  for (const name of was.keys()) if (!is.has(name)) lines.push(`${what}: ${name} removed`);
 }
 
 function split(entry: string): readonly [string, string] {

@@ -1,7 +1,7 @@
 /** `deploy:` and `restart:`: how many, where, and what happens when one ends. */
 import { defaults, type RestartPolicy } from '#proto/model/service.ts';
 import { limits } from '#proto/model/validate.ts';
-import { refuse } from './diagnostic.ts';
+import { type Place, refuse } from './diagnostic.ts';
 import type { Draft, Said } from './draft.ts';
 import { readDevices, readGenericResources } from './generic-resources.ts';
 import { readPlacement } from './placement.ts';
@@ -27,7 +27,7 @@ export function sayAmount(
   amounts: Amounts,
   name: keyof Amounts,
   value: number | undefined,
-  place: Tree,
+  place: Place,
 ): void {
   if (value === undefined) return;
   const before = amounts[name];

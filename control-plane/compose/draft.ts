@@ -1,5 +1,6 @@
 /** A service while its keys are being read: everything not yet said is absent, and everything said knows where. */
 import type { Autoscale } from '#proto/model/autoscale.ts';
+import type { Controls } from '#proto/model/controls.ts';
 import type { DocumentMount } from '#proto/model/document.ts';
 import type { Bandwidth, NetworkAttachment, NetworkMode } from '#proto/model/network.ts';
 import type { GenericResource } from '#proto/model/resources.ts';
@@ -15,6 +16,7 @@ import {
 } from '#proto/model/service.ts';
 import type { Findings, Place } from './diagnostic.ts';
 import type { Pair } from './read.ts';
+import type { VolumesFrom } from './shared-volumes.ts';
 
 /** A value and where it was said. */
 export interface Said<T> {
@@ -76,6 +78,18 @@ export interface Draft {
   bandwidth?: Said<Bandwidth>;
   /** Where `x-drain` is. */
   drain?: Place;
+  /** Where each key of the service is. */
+  readonly keys: Map<string, Place>;
+  readonly controls: Mutable<Partial<Controls>>;
+  /** Microseconds. */
+  cpuQuota?: Said<number>;
+  readonly labelFiles: Said<string>[];
+  seccompFile?: Said<string>;
+  readonly volumesFrom: Said<VolumesFrom>[];
+  /** Where `pull_policy: refresh` is. */
+  pullRefresh?: Place;
+  /** Milliseconds. */
+  pullRefreshAfter?: Said<number>;
 }
 
 export function emptyDraft(findings: Findings, name: string, place: Place): Draft {
@@ -99,5 +113,9 @@ export function emptyDraft(findings: Findings, name: string, place: Place): Draf
     constraints: [],
     affinities: [],
     generic: [],
+    keys: new Map(),
+    controls: {},
+    labelFiles: [],
+    volumesFrom: [],
   };
 }

@@ -1,5 +1,5 @@
 /** `volumes:` in both syntaxes, `tmpfs:`, and the top-level `volumes:` they refer to. */
-import type { Mount } from '#proto/model/service.ts';
+import { emptyMount, type Mount } from '#proto/model/service.ts';
 import { type Findings, type Place, refuse, suggestion } from './diagnostic.ts';
 import type { Draft } from './draft.ts';
 import { isNull, readBoolean, readBytes, readExternal, readKeys, readOneOf, readScalars, readText } from './read.ts';
@@ -14,21 +14,6 @@ export interface MountContext {
 
 const propagations = ['rprivate', 'private', 'rshared', 'shared', 'rslave', 'slave'] as const;
 const volumeName = /^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}$/;
-
-export function emptyMount(type: Mount['type'], source: string, target: string): Mount {
-  return {
-    type,
-    source,
-    target,
-    readOnly: false,
-    noCopy: false,
-    propagation: '',
-    createHostPath: type === 'bind',
-    tmpfsSizeBytes: 0,
-    tmpfsMode: 0,
-    subpath: '',
-  };
-}
 
 /** The top-level `volumes:`. */
 export function readVolumes(findings: Findings, tree: Tree | undefined, project: string): Map<string, string> {

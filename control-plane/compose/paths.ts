@@ -44,7 +44,8 @@ export function rebasePaths(file: Tree, base: string): Tree {
       mapItems(value, (item) => (item.kind === 'map' ? mapEntry(item, 'path', every) : every(item))),
     );
     const build = mapEntry(env, 'build', (value) => (value.kind === 'map' ? pathsOf('context')(value) : every(value)));
-    return mapEntry(build, 'volumes', (value) => mapItems(value, (item) => rebaseMount(item, base)));
+    const security = mapEntry(build, 'security_opt', (value) => mapItems(value, (item) => rebaseOption(item, base)));
+    return mapEntry(security, 'volumes', (value) => mapItems(value, (item) => rebaseMount(item, base)));
   };
   const include = mapEntry(file, 'include', (value) =>
     mapItems(value, (item) =>
@@ -53,6 +54,13 @@ export function rebasePaths(file: Tree, base: string): Tree {
   );
   const services = mapEntry(include, 'services', (value) => mapItems(value, service));
   return mapEntry(mapEntry(services, 'configs', files), 'secrets', files);
+}
+
+/** A seccomp profile is a file, unless it is one of the words for those that have none. */
+function rebaseOption(item: Tree, base: string): Tree {
+  if (item.kind !== 'scalar') return item;
+  const [, name, path] = /^(seccomp[:=])(?!unconfined$|builtin$)(.+)$/.exec(item.source) ?? [];
+  return name === undefined || path === undefined ? item : withText(item, name + fromBase(base, path));
 }
 
 /** Only what is written as a path is one: anything else names a volume. */

@@ -1,4 +1,5 @@
 /** Compose files to service specs, in one pure step: specs, or what is still needed for them, or what is wrong and where. */
+import { noControls } from '#proto/model/controls.ts';
 import { qualifiedName } from '#proto/model/ids.ts';
 import type { AllowFrom, NetworkAttachment, NetworkMode } from '#proto/model/network.ts';
 import { containerSpec, defaults, type Port, type ServiceSpec, taskTemplate } from '#proto/model/service.ts';
@@ -10,6 +11,8 @@ import {
   refuseUnknownServices,
   usedNetworks,
 } from './between-services.ts';
+import { settlePull } from './container-keys.ts';
+import { settleQuota } from './control-keys.ts';
 import { type Diagnostic, type Findings, type Place, refuse, startOf, warn } from './diagnostic.ts';
 import {
   contentsToAsk,
@@ -31,7 +34,10 @@ import { normalizedPath } from './paths.ts';
 import { hasProfiles, type Inactive, withProfiles } from './profiles.ts';
 import { isNull, readKeys } from './read.ts';
 import type { ResolvedService } from './resolved-service.ts';
-import { adviseService, laterServiceKeys, serviceKeys } from './service-keys.ts';
+import { adviseOnHost } from './security-options.ts';
+import { laterServiceKeys, serviceKeys } from './service-keys.ts';
+import { shareVolumes } from './shared-volumes.ts';
+import { takeFiles } from './supplied-files.ts';
 import { child, type MapTree, type Tree } from './tree.ts';
 import { type Lookup, type Told, Wanted } from './wanted.ts';
 
@@ -144,6 +150,7 @@ function build(input: ResolveInput, { file, inactive, project, lookup, loader }:
   if (drafts.length === 0 && findings.errors.length === 0) refuse(findings, file, ...noServices(inactive));
 
   const environments = drafts.map((draft) => environmentOf(draft, lookup, loader));
+  for (const draft of drafts) takeFiles(draft, lookup, wanted);
   if (wanted.any) return wanted.needs();
   const used = usedDocuments(declared, drafts);
   const ask = contentsToAsk(used, input);
@@ -151,6 +158,7 @@ function build(input: ResolveInput, { file, inactive, project, lookup, loader }:
   const documents = withContents(findings, used, input.data, lookup);
   for (const draft of drafts) refuseSharedTargets(draft);
   refuseUnknownServices(drafts, inactive);
+  shareVolumes(drafts);
   const services = drafts.map((draft, index) => finish(draft, project, environments[index]!, input.root, networks));
   refuseSharedPorts(services, findings);
   refuseSharedNetworks(services, findings);
@@ -203,6 +211,7 @@ export function readFile(
           const draft = emptyDraft(findings, name, { at: keyAt, path: `services.${name}` });
           readKeys(findings, value, `service ${name}`, draft, serviceKeys(findings, context), laterServiceKeys);
           if (isNull(value)) refuse(findings, draft.place, `service ${name} is empty`, 'add image:');
+          noteKeys(draft, value);
           drafts.push(draft);
         }
       },
@@ -264,7 +273,9 @@ function finish(
 ): ResolvedService | undefined {
   const { findings, place, placement } = draft;
   const before = findings.errors.length;
-  adviseService(draft, place);
+  adviseOnHost(draft);
+  settlePull(draft);
+  settleQuota(draft);
   const mode = draft.mode?.value ?? 'replicated';
   if (mode === 'global' && draft.replicas)
     refuse(
@@ -309,10 +320,11 @@ function finish(
         generic: draft.generic.map(({ value }) => value),
       },
       runtime: draft.runtime ?? 'runc',
-      networks: attachments.map(({ value }) => value),
+      networks: attachments.map(({ value }) => withContainerName(draft, value)),
       networkMode: networkMode.value,
       documents: draft.documents.map(({ value }) => value),
       ...(draft.bandwidth && { bandwidth: draft.bandwidth.value }),
+      controls: { ...noControls, ...draft.controls },
     }),
     ports: ports.map((port) => port.value),
     restart: draft.restartPolicy ?? draft.restart ?? defaults.restart,
@@ -349,6 +361,19 @@ function finish(
 /** `project/name` of a service as a file names it. */
 function qualified(project: string, name: string): string {
   return name.includes('/') ? name : qualifiedName(project, name);
+}
+
+function noteKeys(draft: Draft, service: Tree): void {
+  if (service.kind !== 'map') return;
+  for (const [key, { keyAt }] of service.entries)
+    draft.keys.set(key, { at: keyAt, path: `${draft.place.path}.${key}` });
+}
+
+/** A container's name is another name of its service, which has no other task. */
+function withContainerName({ container }: Draft, value: NetworkAttachment): NetworkAttachment {
+  const { containerName = '' } = container;
+  if (containerName === '' || value.aliases.includes(containerName)) return value;
+  return { ...value, aliases: [...value.aliases, containerName] };
 }
 
 /** Of a service that says nothing of networks: the default one. */
@@ -419,5 +444,7 @@ function placeOf(draft: Draft, field: string): Place {
   if (field === 'x-autoscale') return draft.autoscale?.place ?? draft.place;
   if (field === 'volumes') return draft.mounts.at(-1)?.place ?? draft.place;
   if (field === 'documents') return draft.documents.at(-1)?.place ?? draft.place;
+  const said = draft.keys.get(field.split('.')[0]!);
+  if (said) return said;
   return { at: draft.place.at, path: field ? `${draft.place.path}.${field}` : draft.place.path };
 }

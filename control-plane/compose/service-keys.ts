@@ -10,8 +10,10 @@ import {
   readSticky,
 } from './attachments.ts';
 import { readAutoscale } from './autoscale.ts';
+import { containerKeys } from './container-keys.ts';
+import { controlKeys } from './control-keys.ts';
 import { readDeploy, readPlatform, readRestart, sayAmount, sayReplicas } from './deploy.ts';
-import { type Findings, type Place, refuse, warn } from './diagnostic.ts';
+import { type Findings, refuse } from './diagnostic.ts';
 import { type DeclaredDocuments, readServiceDocuments } from './documents.ts';
 import type { Draft } from './draft.ts';
 import { readExtends } from './extends.ts';
@@ -36,6 +38,8 @@ import {
   readText,
   readTexts,
 } from './read.ts';
+import { readSecurityOptions } from './security-options.ts';
+import { readVolumesFrom } from './shared-volumes.ts';
 import { shellWords } from './shell-words.ts';
 import type { Tree } from './tree.ts';
 
@@ -57,14 +61,8 @@ export function serviceKeys(findings: Findings, context: FileContext): Readonly<
     const list = readCommand(findings, value);
     if (!list) return;
     if (list.length > 0) draft.container[field] = list;
-    else if (field === 'entrypoint') draft.container.entrypoint = [''];
-    else
-      refuse(
-        findings,
-        value,
-        "dropping the image's command is not supported yet",
-        'set entrypoint: too, or remove this',
-      );
+    // None at all, not the image's.
+    else draft.container[field] = [''];
   };
   const capabilities = (field: 'capAdd' | 'capDrop') => (draft: Draft, value: Tree) => {
     draft.container[field] = readScalars(findings, value).flatMap((item) => {
@@ -133,9 +131,13 @@ export function serviceKeys(findings: Findings, context: FileContext): Readonly<
     dns_opt: (draft, value) => {
       draft.container.dnsOptions = readTexts(findings, value);
     },
+    ...containerKeys(findings),
+    ...controlKeys(findings),
     healthcheck: readHealthCheck,
     extends: (_, value) => void readExtends(findings, value),
     profiles: (_, value) => void readProfiles(findings, value),
+    label_file: readLabelFiles,
+    volumes_from: readVolumesFrom,
     tty: flag('tty'),
     stdin_open: flag('stdinOpen'),
     privileged: flag('privileged'),
@@ -144,10 +146,6 @@ export function serviceKeys(findings: Findings, context: FileContext): Readonly<
     runtime: (draft, value) => {
       const runtime = readOneOf(findings, value, ['runc', 'crun']);
       if (runtime) draft.runtime = runtime;
-    },
-    pull_policy: (draft, value) => {
-      const policy = readOneOf(findings, value, ['always', 'never', 'missing', 'if_not_present']);
-      if (policy) draft.container.pullPolicy = policy === 'if_not_present' ? 'missing' : policy;
     },
     restart: readRestart,
     mem_limit: (draft, value) => sayAmount(draft, draft.limits, 'memoryBytes', readBytes(findings, value), value),
@@ -175,55 +173,26 @@ export function serviceKeys(findings: Findings, context: FileContext): Readonly<
   };
 }
 
-const ownNamespaces = 'remove it: each task has namespaces of its own';
-
 /** Keys of the Compose Specification that are not honoured yet, each with what to do instead. */
 export const laterServiceKeys: Readonly<Record<string, string>> = {
-  annotations: 'use labels',
-  attach: 'remove it',
-  blkio_config: 'remove it',
   build: 'build and push the image, then name it with image:',
-  cgroup: ownNamespaces,
-  cgroup_parent: 'remove it',
-  container_name: 'remove it: tasks are called SERVICE.SLOT',
-  cpu_count: 'use deploy.resources.limits.cpus',
-  cpu_percent: 'use deploy.resources.limits.cpus',
-  cpu_period: 'use deploy.resources.limits.cpus',
-  cpu_quota: 'use deploy.resources.limits.cpus',
-  cpu_rt_period: 'remove it',
-  cpu_rt_runtime: 'remove it',
-  cpu_shares: 'use deploy.resources.limits.cpus',
-  cpuset: 'use deploy.resources.limits.cpus',
-  credential_spec: 'remove it',
+  cgroup_parent: 'remove it: every task has a control group of its own; limit it by deploy.resources.limits',
+  cpu_count: 'it is for Windows: use cpus',
+  cpu_percent: 'it is for Windows: use cpus',
+  cpu_rt_period: 'use ulimits: { rtprio: … } and cap_add: [SYS_NICE]',
+  cpu_rt_runtime: 'use ulimits: { rtprio: … } and cap_add: [SYS_NICE]',
+  credential_spec: 'it is for Windows: remove it',
   depends_on: 'remove it, and let the service wait for what it needs',
   develop: 'remove it',
-  device_cgroup_rules: 'remove it',
-  devices: 'remove it',
-  domainname: 'write the whole name in hostname:',
   external_links: 'put both on an external network, and call it by NAME.PROJECT',
-  group_add: 'remove it',
-  ipc: ownNamespaces,
-  isolation: 'remove it',
-  label_file: 'use labels',
-  logging: 'remove it: all output is kept, see gantry logs',
-  mac_address: 'remove it',
-  mem_swappiness: 'remove it',
-  memswap_limit: 'remove it',
+  mac_address: 'remove it: the network of the cluster gives each task its own',
   models: 'remove it',
-  oom_kill_disable: 'remove it',
-  oom_score_adj: 'remove it',
-  pid: ownNamespaces,
   post_start: 'do it in the entrypoint',
   pre_start: 'do it in the entrypoint',
   pre_stop: 'do it when the stop signal comes',
   provider: 'remove it',
-  pull_refresh_after: 'use pull_policy',
-  shm_size: 'mount a tmpfs at /dev/shm',
-  storage_opt: 'remove it',
-  use_api_socket: 'remove it',
-  userns_mode: 'remove it',
-  uts: ownNamespaces,
-  volumes_from: 'name the volumes in each service',
+  storage_opt: 'mount a tmpfs with a size where it writes, or a volume',
+  use_api_socket: 'give it an operator certificate, and the address of the control plane',
 };
 
 function readCommand(findings: Findings, tree: Tree): string[] | undefined {
@@ -254,6 +223,11 @@ function readEnvFiles(draft: Draft, tree: Tree): void {
     if (file.path) draft.envFiles.push({ ...file, place: item });
     else if (item.kind === 'map') refuse(findings, item, 'this env_file has no path', 'add path:');
   }
+}
+
+function readLabelFiles(draft: Draft, tree: Tree): void {
+  for (const item of readScalars(draft.findings, tree, { alone: true }))
+    draft.labelFiles.push({ value: item.source, place: item });
 }
 
 function readHostname(draft: Draft, tree: Tree): void {
@@ -348,28 +322,6 @@ function readExtraHosts(draft: Draft, tree: Tree): void {
     else refuse(draft.findings, place, `"${value}" is not an IP address`, 'write name: address');
   }
   draft.container.extraHosts = hosts;
-}
-
-function readSecurityOptions(draft: Draft, tree: Tree): void {
-  for (const item of readScalars(draft.findings, tree)) {
-    const [, name, value = 'true'] = /^([^:=]+)(?:[:=](.*))?$/.exec(item.source) ?? [];
-    if (name === 'no-new-privileges' && (value === 'true' || value === 'false'))
-      draft.container.newPrivileges = value === 'false';
-    else if (name === 'seccomp' && value === 'unconfined') draft.container.seccompUnconfined = true;
-    else
-      refuse(
-        draft.findings,
-        item,
-        `security option "${item.source}" is not supported by Gantry yet`,
-        'use no-new-privileges[:false] or seccomp:unconfined',
-      );
-  }
-}
-
-/** Notes for what is allowed and still worth a word. */
-export function adviseService(draft: Draft, place: Place): void {
-  if (draft.container.privileged)
-    warn(draft.findings, place, 'it runs privileged: it may do anything to its host', 'prefer cap_add');
 }
 
 function isAddress(text: string): boolean {

@@ -261,6 +261,7 @@ function putRevision(context: WishContext, service: Service, number: number, ima
     template: service.spec.template,
     imageDigest,
     createdAtMs: context.now,
+    origin: number,
   };
   return put(context, 'revision', revisionKey(service.id, number), revision);
 }

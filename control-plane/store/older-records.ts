@@ -1,20 +1,34 @@
 /** What records that an older version wrote mean by the fields they do not have yet. */
 import type { ClusterConfig } from '#proto/model/cluster.ts';
+import { noControls } from '#proto/model/controls.ts';
 import type { Node } from '#proto/model/node.ts';
 import type { Resources } from '#proto/model/resources.ts';
-import { defaults, type Revision, type Service, type ServiceSpec, type TaskTemplate } from '#proto/model/service.ts';
+import {
+  type ContainerSpec,
+  defaults,
+  type Mount,
+  newerContainer,
+  type Revision,
+  type Service,
+  type ServiceSpec,
+  type TaskTemplate,
+} from '#proto/model/service.ts';
 import type { Task } from '#proto/model/task.ts';
 import type { Table, Tables } from './records.ts';
 
 /** To add a field that records of today may lack, add it to its table here. */
 const task = { addresses: [], iteration: 0, generic: [] } satisfies Partial<Task>;
-const container = { drainMs: defaults.drainMs, links: [] } satisfies Partial<TaskTemplate['container']>;
+const container = { drainMs: defaults.drainMs, links: [], ...newerContainer } satisfies Partial<
+  TaskTemplate['container']
+>;
+const mount = { tmpfsOptions: [] } satisfies Partial<Mount>;
 /** On no network: until it is applied again, which puts it on its project's, nobody may call it by one. */
 const template = {
   networks: [],
   networkMode: '',
   bandwidth: defaults.bandwidth,
   documents: [],
+  controls: noControls,
 } satisfies Partial<TaskTemplate>;
 const spec = { sticky: '', maxConcurrent: 0 } satisfies Partial<ServiceSpec>;
 const placement = { strategy: '', affinities: [] } satisfies Partial<ServiceSpec['placement']>;
@@ -59,7 +73,7 @@ function completedService(service: Service): Service {
 
 function completedRevision(revision: Revision): Revision {
   const now = completedTemplate(revision.template);
-  return now === revision.template ? revision : { ...revision, template: now };
+  return filled({ origin: revision.number }, now === revision.template ? revision : { ...revision, template: now });
 }
 
 function completedSpec(value: ServiceSpec): ServiceSpec {
@@ -69,7 +83,14 @@ function completedSpec(value: ServiceSpec): ServiceSpec {
 
 function completedTemplate(value: TaskTemplate): TaskTemplate {
   const amounts = part(part(value, 'limits', resources), 'reservations', resources);
-  return filled(template, part(amounts, 'container', container));
+  return filled(template, withMounts(part(amounts, 'container', container)));
+}
+
+function withMounts(value: TaskTemplate): TaskTemplate {
+  const { mounts } = value.container;
+  const now = mounts.map((one) => filled(mount, one));
+  if (now.every((one, index) => one === mounts[index])) return value;
+  return { ...value, container: { ...value.container, mounts: now } satisfies ContainerSpec };
 }
 
 /** The value with what its part lacks. */

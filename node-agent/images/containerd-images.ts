@@ -98,7 +98,7 @@ class ContainerdImageStore implements Images {
     const reference = parseReference(request.reference);
     const pinned = request.digest || reference.digest;
     const wanted = pinned === '' ? reference : { ...reference, digest: pinned };
-    if (pinned !== '' || request.pullPolicy !== 'always') {
+    if (pinned !== '' || (request.pullPolicy !== 'always' && !(await this.#isStale(reference, request)))) {
       const image = await this.#present(wanted);
       if (image) return image;
     }
@@ -221,9 +221,20 @@ class ContainerdImageStore implements Images {
     };
   }
 
+  /** Its tag was resolved longer ago than its user allows. */
+  async #isStale(reference: Reference, { maxAgeMs = 0, pullPolicy }: ImageRequest): Promise<boolean> {
+    if (maxAgeMs === 0 || pullPolicy === 'never') return false;
+    const resolvedAt = (await this.#record(formatReference(reference)))?.updatedAt;
+    return resolvedAt !== undefined && this.#parts.clock.now() - resolvedAt.seconds * 1_000 >= maxAgeMs;
+  }
+
   async #named(name: string): Promise<string | undefined> {
+    return (await this.#record(name))?.target?.digest;
+  }
+
+  async #record(name: string) {
     try {
-      return (await this.#containerd.call(ImagesService.get, { name })).image?.target?.digest;
+      return (await this.#containerd.call(ImagesService.get, { name })).image;
     } catch (error) {
       if (isFault(error, 'not-found')) return undefined;
       throw error;

@@ -9,6 +9,8 @@ export interface ImageRequest {
   /** Of the manifest or index the tag meant when it was first resolved; empty: resolve the tag. */
   readonly digest: string;
   readonly pullPolicy: '' | 'missing' | 'always' | 'never';
+  /** A tag that this node resolved longer ago is resolved anew; 0 or absent: never. */
+  readonly maxAgeMs?: number;
   /** For the registry of the reference, where there is one. */
   readonly credential?: Credential | undefined;
   readonly signal?: AbortSignal;

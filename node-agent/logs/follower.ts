@@ -158,7 +158,9 @@ export class Follower {
     const [current, old] = [await idOf(path), await idOf(this.#oldPath)];
     // Renamed, but conmon was not told, or has not done it yet: an agent died in between.
     if (!current && old) return this.#parts.reopen(taskId);
-    if (!current || current.size < this.#parts.rotateBytes) return;
+    const { maxBytes = 0 } = this.source;
+    const rotateBytes = Math.min(this.#parts.rotateBytes, maxBytes || this.#parts.rotateBytes);
+    if (!current || current.size < rotateBytes) return;
     if (old) {
       if (current.size < this.#parts.spoolBytes) return;
       if (old.id === this.#fileId) this.#abandon = true;

@@ -11,6 +11,8 @@ export interface LogSource {
   /** The host's name, as people read it. */
   readonly node: string;
   readonly path: string;
+  /** A file longer than this is rotated, where that is less than the agent's own limit; 0 or absent: at that one. */
+  readonly maxBytes?: number;
 }
 
 export interface LogShipper {

@@ -13,7 +13,7 @@ import { join } from 'node:path';
 import type { TaskId } from '#proto/model/ids.ts';
 import { conmonFiles } from './conmon.ts';
 import type { OciSpec } from './oci-spec.ts';
-import type { ContainerExit } from './runtime.ts';
+import type { ContainerExit, LiveSettings } from './runtime.ts';
 
 /** `container.json` of a bundle. A pid means the process that began at that tick of that boot, and no other. */
 export interface BundleRecord {
@@ -22,6 +22,8 @@ export interface BundleRecord {
   readonly runtime: string;
   readonly logPath: string;
   readonly annotations: Readonly<Record<string, string>>;
+  /** As last set; absent where an older agent made it. */
+  readonly settings?: LiveSettings | undefined;
   /** 0 while it is being created. */
   readonly pid: number;
   readonly startTicks: number;

@@ -3,8 +3,10 @@ import { existsSync, mkdirSync, readdirSync, readFileSync, rmdirSync, writeFileS
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Fault } from '#proto/kernel/errors.ts';
-import type { Resources } from '#proto/model/resources.ts';
-import { cpuQuota, defaultPids } from './oci-spec.ts';
+import type { Controls } from '#proto/model/controls.ts';
+import { field, number, text, write } from './cgroup-files.ts';
+import { type DeviceNumber, type Lacking, lacking1, lacking2, setLimits1, setLimits2 } from './cgroup-limits.ts';
+import type { LiveSettings } from './runtime.ts';
 
 export interface CgroupUsage {
   readonly cpuSeconds: number;
@@ -22,8 +24,10 @@ export interface Cgroups {
   usage(path: string): CgroupUsage;
   /** Processes the kernel killed for want of memory. */
   oomKills(path: string): number;
-  /** Fault `exhausted` where more memory is used than the new limit. */
-  setLimits(path: string, limits: Resources): void;
+  /** Faults: `exhausted` where more memory is used than the new limit, `unsupported` as `lacking` says, `invalid`. */
+  setLimits(path: string, settings: LiveSettings, numberOf: DeviceNumber): void;
+  /** Why this kernel cannot give these controls, and what to do; undefined: it can. */
+  lacking(controls: Controls): Lacking | undefined;
   processes(path: string): readonly number[];
   /** Kills every process in it. */
   kill(path: string): void;
@@ -83,20 +87,14 @@ function version1(controllers: ReadonlyMap<string, string>, unified: string | un
       };
     },
     oomKills: (path) => field(at('memory', path, 'memory.oom_control'), 'oom_kill'),
-    setLimits(path, limits) {
-      const { quotaUs, periodUs } = cpuQuota(limits.cpuMillis);
-      write(at('cpu', path, 'cpu.cfs_period_us'), periodUs);
-      write(at('cpu', path, 'cpu.cfs_quota_us'), limits.cpuMillis > 0 ? quotaUs : -1);
-      write(at('pids', path, 'pids.max'), limits.pids > 0 ? limits.pids : defaultPids);
-      const bytes = limits.memoryBytes > 0 ? limits.memoryBytes : -1;
-      const files = ['memory.memsw.limit_in_bytes', 'memory.limit_in_bytes']
-        .map((file) => at('memory', path, file))
-        .filter((file) => existsSync(file));
-      // The limit with swap may never be below the one without: raise it first, lower it last.
-      const current = number(at('memory', path, 'memory.limit_in_bytes'));
-      if (bytes >= 0 && bytes < current) files.reverse();
-      for (const file of files) write(file, bytes);
-    },
+    setLimits: (path, settings, numberOf) =>
+      setLimits1(
+        { has: (name) => controllers.has(name), file: (name, file) => at(name, path, file) },
+        settings,
+        numberOf,
+      ),
+    lacking: (controls) =>
+      lacking1((controller) => (controllers.has(controller) ? at(controller, '/') : undefined), controls),
     processes: (path) => processesIn(at('pids', path)),
     kill(path) {
       for (const pid of processesIn(at('pids', path))) killQuietly(pid);
@@ -140,16 +138,8 @@ function version2(root: string, groupsOf: GroupsOf): Cgroups {
       };
     },
     oomKills: (path) => field(at(path, 'memory.events'), 'oom_kill'),
-    setLimits(path, limits) {
-      const { quotaUs, periodUs } = cpuQuota(limits.cpuMillis);
-      write(at(path, 'cpu.max'), limits.cpuMillis > 0 ? `${quotaUs} ${periodUs}` : `max ${periodUs}`);
-      write(at(path, 'pids.max'), limits.pids > 0 ? limits.pids : defaultPids);
-      if (limits.memoryBytes > 0 && number(at(path, 'memory.current')) > limits.memoryBytes)
-        throw tooLow(limits.memoryBytes);
-      write(at(path, 'memory.max'), limits.memoryBytes > 0 ? limits.memoryBytes : 'max');
-      if (existsSync(at(path, 'memory.swap.max')))
-        write(at(path, 'memory.swap.max'), limits.memoryBytes > 0 ? 0 : 'max');
-    },
+    setLimits: (path, settings, numberOf) => setLimits2((file) => at(path, file), settings, numberOf),
+    lacking: lacking2,
     processes: (path) => processesIn(at(path)),
     kill(path) {
       if (existsSync(at(path, 'cgroup.kill'))) write(at(path, 'cgroup.kill'), 1);
@@ -162,48 +152,6 @@ function version2(root: string, groupsOf: GroupsOf): Cgroups {
       await writeFile(at(path, 'cgroup.procs'), String(pid));
     },
   };
-}
-
-function tooLow(bytes: number, cause?: unknown): Fault {
-  return new Fault('exhausted', `more memory is in use than the new limit of ${bytes} bytes`, {
-    cause,
-    remedy: 'choose a higher limit, or restart the service with it',
-  });
-}
-
-function write(file: string, value: number | string): void {
-  try {
-    writeFileSync(file, String(value));
-  } catch (error) {
-    const { code } = error as NodeJS.ErrnoException;
-    if (code === 'EBUSY') throw tooLow(Number(value), error);
-    if (code === 'ENOENT')
-      throw new Fault('not-found', `${file} does not exist: the container has ended`, { cause: error });
-    throw new Fault('invalid', `the kernel refused ${value} for ${file}`, { cause: error });
-  }
-}
-
-function text(file: string): string {
-  try {
-    return readFileSync(file, 'utf8').trim();
-  } catch (error) {
-    const { code } = error as NodeJS.ErrnoException;
-    if (code !== 'ENOENT' && code !== 'ENODEV') throw error;
-    throw new Fault('not-found', `${file} does not exist: the container has ended`, { cause: error });
-  }
-}
-
-function number(file: string): number {
-  return Number(text(file));
-}
-
-/** The number after `name` in a file of `name number` lines; 0 where there is none. */
-function field(file: string, name: string): number {
-  for (const line of text(file).split('\n')) {
-    const [key, value] = line.split(' ');
-    if (key === name) return Number(value);
-  }
-  return 0;
 }
 
 function processesIn(directory: string): number[] {

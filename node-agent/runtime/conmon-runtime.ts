@@ -16,7 +16,6 @@ import type { Clock, Timer } from '#proto/kernel/clock.ts';
 import { Fault } from '#proto/kernel/errors.ts';
 import type { Log } from '#proto/kernel/log.ts';
 import { isId, type TaskId, taskId } from '#proto/model/ids.ts';
-import type { Resources } from '#proto/model/resources.ts';
 import {
   type BundleRecord,
   bundleRootfs,
@@ -30,6 +29,7 @@ import {
 } from './bundle.ts';
 import { conmonFiles, createByConmon, reopenConmonLog } from './conmon.ts';
 import { type ConmonRuntimeParts, ContainerHost } from './container-host.ts';
+import { deviceNumber } from './devices.ts';
 import { execProcess, startExec } from './exec-session.ts';
 import { endedAmong, pidfdSignal, unmount } from './libc.ts';
 import { networkBytes, startTicksOf, verified } from './processes.ts';
@@ -41,6 +41,7 @@ import type {
   ContainerStats,
   ExecRequest,
   ExecSession,
+  LiveSettings,
   Runtime,
 } from './runtime.ts';
 import { signalNumber } from './signals.ts';
@@ -160,6 +161,7 @@ class ConmonRuntime implements Runtime {
       runtime: request.runtime || 'runc',
       logPath: request.logPath,
       annotations: request.annotations,
+      settings: { limits: request.limits, controls: request.controls },
       pid: 0,
       startTicks: 0,
       conmonPid: 0,
@@ -179,7 +181,7 @@ class ConmonRuntime implements Runtime {
           id,
           bundle,
           exitsDirectory: this.#host.exits,
-          logPath: request.logPath,
+          logPath: request.container.logging.driver === 'none' ? '' : request.logPath,
           terminal: request.container.tty,
           stdinOpen: request.container.stdinOpen,
         },
@@ -292,10 +294,10 @@ class ConmonRuntime implements Runtime {
 
   async list(): Promise<readonly ContainerState[]> {
     return [...this.#live.values()].map((live) => {
-      const { id, pid, annotations, runtime } = live.record;
+      const { id, pid, annotations, runtime, settings } = live.record;
       const waits = existsSync(join(this.#host.stateRoot(runtime), id, 'exec.fifo'));
       const status = live.exit ? (live.exit.lost ? 'lost' : 'exited') : waits ? 'created' : 'running';
-      return { id, status, pid, annotations, ...(live.exit ? { exit: live.exit } : {}) };
+      return { id, status, pid, annotations, settings, ...(live.exit ? { exit: live.exit } : {}) };
     });
   }
 
@@ -394,9 +396,16 @@ class ConmonRuntime implements Runtime {
     return { ...usage, ...networkBytes(live.record.pid) };
   }
 
-  async updateLimits(id: TaskId, limits: Resources): Promise<void> {
-    this.#running(id);
-    this.#host.settings.cgroups.setLimits(this.#host.cgroup(id), limits);
+  updateLimits(id: TaskId, settings: LiveSettings): Promise<void> {
+    return this.#inTurn(id, async () => {
+      const live = this.#running(id);
+      const { cgroups } = this.#host.settings;
+      const lacking = cgroups.lacking(settings.controls);
+      if (lacking) throw new Fault('unsupported', lacking.message, { remedy: lacking.remedy });
+      cgroups.setLimits(this.#host.cgroup(id), settings, deviceNumber);
+      live.record = { ...live.record, settings };
+      writeRecord(this.#host.bundle(id), live.record);
+    });
   }
 
   async reopenLog(id: TaskId): Promise<void> {

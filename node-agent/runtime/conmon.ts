@@ -14,6 +14,7 @@ export interface ConmonRequest {
   readonly id: string;
   readonly bundle: string;
   readonly exitsDirectory: string;
+  /** Empty: its output is not kept. */
   readonly logPath: string;
   readonly terminal: boolean;
   readonly stdinOpen: boolean;
@@ -72,7 +73,8 @@ function conmonArgs(request: ConmonRequest): string[] {
     ...['--cid', request.id, '--cuuid', request.id, '--name', request.id],
     ...['--runtime', request.runtimePath, '--runtime-arg', `--root=${request.runtimeRoot}`],
     ...['--bundle', request.bundle, '--persist-dir', request.bundle, '--exit-dir', request.exitsDirectory],
-    ...['--log-path', `k8s-file:${request.logPath}`, '--log-size-max', String(logCeilingBytes), '--no-sync-log'],
+    ...['--log-path', request.logPath === '' ? 'none' : `k8s-file:${request.logPath}`],
+    ...['--log-size-max', String(logCeilingBytes), '--no-sync-log'],
     ...['--container-pidfile', join(request.bundle, conmonFiles.pid)],
     ...['--conmon-pidfile', join(request.bundle, conmonFiles.conmonPid)],
     ...['--full-attach', '--log-level', 'error'],

@@ -6,18 +6,20 @@ import type { Clock } from '#proto/kernel/clock.ts';
 import { Fault, isFault } from '#proto/kernel/errors.ts';
 import type { Log } from '#proto/kernel/log.ts';
 import { isId, type TaskId } from '#proto/model/ids.ts';
+import { checkApparmor } from './apparmor.ts';
 import { type BundleRecord, bundleRootfs, hadOom, readPid } from './bundle.ts';
 import { capabilitiesOfMask } from './capabilities.ts';
 import { type Cgroups, findCgroups } from './cgroup.ts';
 import { conmonFiles } from './conmon.ts';
+import { deviceNumber, hostDevices } from './devices.ts';
 import { pidfdOpen, pidfdSignal } from './libc.ts';
 import { type OciSpec, ociSpec } from './oci-spec.ts';
 import { commandOf, startTicksOf } from './processes.ts';
 import { checkRootfs, readInRoot, setTmpfsModes } from './rootfs.ts';
 import type { ContainerRequest } from './runtime.ts';
-import { seccompProfiles } from './seccomp.ts';
+import { ownSeccompProfile, seccompProfiles } from './seccomp.ts';
 import { runTool } from './tool.ts';
-import { resolveUser } from './user.ts';
+import { resolveUser, withGroups } from './user.ts';
 
 export interface ConmonRuntimeParts {
   readonly clock: Clock;
@@ -139,21 +141,28 @@ export class ContainerHost {
         remedy: 'apt-get install tini',
       });
     }
+    const lacking = this.settings.cgroups.lacking(request.controls);
+    if (lacking) throw new Fault('unsupported', lacking.message, { remedy: lacking.remedy });
+    checkApparmor(container.apparmorProfile);
     checkRootfs(rootfsPath);
     setTmpfsModes(rootfsPath, request.mounts);
+    const groups = readInRoot(rootfsPath, '/etc/group');
+    const user = resolveUser(container.user || request.image.user, readInRoot(rootfsPath, '/etc/passwd'), groups);
+    const { seccompProfile } = container;
     return ociSpec(request, {
       rootfsPath,
       cgroupPath: this.cgroup(id),
-      user: resolveUser(
-        container.user || request.image.user,
-        readInRoot(rootfsPath, '/etc/passwd'),
-        readInRoot(rootfsPath, '/etc/group'),
-      ),
+      user: withGroups(user, container.groupAdd, groups),
       capabilitiesOfHost: this.#capabilities,
-      seccomp: this.#seccomp,
+      seccomp:
+        seccompProfile === ''
+          ? this.#seccomp
+          : (capabilities) => ownSeccompProfile(seccompProfile, process.arch, capabilities),
       initPath: this.settings.initPath,
       swapLimit: this.settings.cgroups.swapLimit,
       maxOpenFiles: this.#maxOpenFiles,
+      devices: hostDevices(container.devices),
+      deviceNumber,
     });
   }
 

@@ -8,6 +8,8 @@ import type { PreparedMount } from './runtime.ts';
 /** What a container of each kind of network is told of itself and of others. */
 export type EtcSettings = {
   readonly hostname: string;
+  /** After the host name. */
+  readonly domainname?: string | undefined;
   /** What `host-gateway` in extra_hosts stands for: the node, as its tasks reach it. */
   readonly gateway: string;
 } & (
@@ -51,12 +53,17 @@ function hostsFile(settings: EtcSettings, container: EtcSpec): string {
   if (settings.network === 'host') return `${settings.hosts.replace(/\n*$/, '\n')}${lines(extra)}`;
   const local = ['127.0.0.1\tlocalhost', '::1\tlocalhost ip6-localhost ip6-loopback'];
   // Without a network its name leads to itself still.
-  if (settings.network === 'none') return lines([...local, ...extra, `127.0.0.1\t${word(settings.hostname)}`]);
+  if (settings.network === 'none') return lines([...local, ...extra, `127.0.0.1\t${ownNames(settings)}`]);
   const links = settings.links.map(
     ({ alias, service, address }) => `${word(address)}\t${[...new Set([alias, service])].map(word).join(' ')}`,
   );
-  const names = [settings.hostname, settings.fullName].map(word).join(' ');
+  const names = [ownNames(settings), word(settings.fullName)].join(' ');
   return lines([...local, ...extra, ...links, ...settings.addresses.map((address) => `${word(address)}\t${names}`)]);
+}
+
+/** The whole name first: that is the canonical one (hosts(5)). */
+function ownNames({ hostname, domainname }: EtcSettings): string {
+  return (domainname ? [`${hostname}.${domainname}`, hostname] : [hostname]).map(word).join(' ');
 }
 
 function resolvConf(settings: EtcSettings, container: EtcSpec): string {

@@ -1,11 +1,12 @@
 /** From a container request to the config.json of the OCI runtime specification (1.0). Pure. */
 import { posix } from 'node:path';
 import { Fault } from '#proto/kernel/errors.ts';
-import type { Resources } from '#proto/model/resources.ts';
-import type { Ulimit } from '#proto/model/service.ts';
+import type { ContainerSpec, DeviceRule, Ulimit } from '#proto/model/service.ts';
 import { capabilities } from './capabilities.ts';
+import { type DeviceNumber, pidsOf, quotaOf, swapLimitOf } from './cgroup-limits.ts';
+import type { HostDevice } from './devices.ts';
 import { processArgs, processEnv, workingDirectory } from './process-args.ts';
-import type { ContainerNetwork, ContainerRequest, PreparedMount } from './runtime.ts';
+import type { ContainerNetwork, ContainerRequest, LiveSettings, PreparedMount } from './runtime.ts';
 import type { SeccompProfile } from './seccomp.ts';
 import type { ProcessUser } from './user.ts';
 
@@ -22,6 +23,9 @@ export interface SpecSurroundings {
   /** The kernel accounts swap, so that it can be limited. */
   readonly swapLimit: boolean;
   readonly maxOpenFiles: number;
+  /** Those the request names, as they are on this node. */
+  readonly devices: readonly HostDevice[];
+  readonly deviceNumber: DeviceNumber;
 }
 
 /** The process of a config.json, and of `exec --process`. */
@@ -35,6 +39,8 @@ export interface OciProcess {
   readonly capabilities: Readonly<Record<'bounding' | 'effective' | 'permitted', readonly string[]>>;
   readonly rlimits: readonly { readonly type: string; readonly soft: number; readonly hard: number }[];
   readonly noNewPrivileges: boolean;
+  readonly oomScoreAdj?: number;
+  readonly apparmorProfile?: string;
 }
 
 export interface OciMount {
@@ -48,15 +54,14 @@ export interface OciSpec {
   readonly ociVersion: string;
   readonly process: OciProcess;
   readonly root: { readonly path: string; readonly readonly: boolean };
-  readonly hostname: string;
+  readonly hostname?: string;
   readonly mounts: readonly OciMount[];
   readonly annotations: Readonly<Record<string, string>>;
   readonly linux: Readonly<Record<string, unknown>>;
 }
 
-export const defaultPids = 4096;
 const initTarget = '/sbin/docker-init';
-const cpuPeriodUs = 100_000;
+const defaultShmBytes = 64 * 2 ** 20;
 
 const maskedPaths = [
   '/proc/asound',
@@ -112,49 +117,96 @@ export function ociSpec(request: ContainerRequest, around: SpecSurroundings): Oc
       capabilities: { bounding: held, effective: held, permitted: held },
       rlimits: rlimits(container.ulimits, around.maxOpenFiles),
       noNewPrivileges: !container.newPrivileges && !privileged,
+      ...(container.oomScoreAdj !== 0 ? { oomScoreAdj: container.oomScoreAdj } : {}),
+      ...(container.apparmorProfile !== '' ? { apparmorProfile: container.apparmorProfile } : {}),
     },
     root: { path: around.rootfsPath, readonly: container.readOnly },
-    hostname: request.hostname,
+    ...(container.uts === 'host' ? {} : { hostname: request.hostname }),
     mounts: mountsOf(request, around.initPath),
-    annotations: request.annotations,
+    annotations: { ...container.annotations, ...request.annotations },
     linux: {
-      namespaces: [
-        { type: 'pid' },
-        { type: 'ipc' },
-        { type: 'uts' },
-        { type: 'mount' },
-        { type: 'cgroup' },
-        ...networkNamespace(request.network),
-      ],
+      namespaces: namespacesOf(request),
       cgroupsPath: around.cgroupPath,
-      resources: resourcesOf(request.limits, privileged, around.swapLimit),
-      sysctl: sysctlsOf(container.sysctls, request.network),
-      ...(privileged ? {} : { maskedPaths, readonlyPaths }),
+      resources: resourcesOf(request, around),
+      ...(around.devices.length > 0 ? { devices: around.devices.map(({ permissions: _, ...node }) => node) } : {}),
+      sysctl: sysctlsOf(container, request.network),
+      ...(privileged || container.systemPathsUnconfined ? {} : { maskedPaths, readonlyPaths }),
       ...(privileged || container.seccompUnconfined ? {} : { seccomp: around.seccomp(held) }),
     },
   };
 }
 
-/** CPU quota in microseconds per period of 100 ms, the least the kernel takes being 1 ms. */
-export function cpuQuota(cpuMillis: number): { readonly quotaUs: number; readonly periodUs: number } {
-  return { quotaUs: Math.max(1000, Math.round((cpuMillis * cpuPeriodUs) / 1000)), periodUs: cpuPeriodUs };
+function resourcesOf(request: ContainerRequest, around: SpecSurroundings): Readonly<Record<string, unknown>> {
+  const { limits, controls, container } = request;
+  const { quotaUs, periodUs } = quotaOf(request);
+  const cpu = {
+    ...(limits.cpuMillis > 0 ? { quota: quotaUs, period: periodUs } : {}),
+    ...(controls.cpuShares > 0 ? { shares: controls.cpuShares } : {}),
+    ...(controls.cpusetCpus !== '' ? { cpus: controls.cpusetCpus } : {}),
+  };
+  const memory = {
+    ...(limits.memoryBytes > 0 ? { limit: limits.memoryBytes } : {}),
+    ...(limits.memoryBytes > 0 && around.swapLimit ? { swap: swapLimitOf(request) ?? -1 } : {}),
+    ...(controls.memorySwappiness !== undefined ? { swappiness: controls.memorySwappiness } : {}),
+    ...(controls.oomKillDisable ? { disableOOMKiller: true } : {}),
+  };
+  return {
+    devices: deviceRules(container, around.devices),
+    pids: { limit: pidsOf(request) },
+    ...(Object.keys(cpu).length > 0 ? { cpu } : {}),
+    ...(Object.keys(memory).length > 0 ? { memory } : {}),
+    ...blockIo(request, around.deviceNumber),
+  };
 }
 
-function resourcesOf(limits: Resources, privileged: boolean, swapLimit: boolean): Readonly<Record<string, unknown>> {
-  const { quotaUs, periodUs } = cpuQuota(limits.cpuMillis);
-  return {
-    devices: privileged
-      ? [{ allow: true, access: 'rwm' }]
-      : [
-          { allow: false, access: 'rwm' },
-          ...allowedDevices.map((device) => ({ allow: true, access: 'rwm', ...device })),
-        ],
-    pids: { limit: limits.pids > 0 ? limits.pids : defaultPids },
-    ...(limits.cpuMillis > 0 ? { cpu: { quota: quotaUs, period: periodUs } } : {}),
-    ...(limits.memoryBytes > 0
-      ? { memory: { limit: limits.memoryBytes, ...(swapLimit ? { swap: limits.memoryBytes } : {}) } }
-      : {}),
+function deviceRules({ privileged, deviceRules }: ContainerSpec, devices: readonly HostDevice[]): readonly object[] {
+  if (privileged) return [{ allow: true, access: 'rwm' }];
+  const numbers = ({ type, major, minor, permissions }: DeviceRule) => ({
+    allow: true,
+    type,
+    ...(major >= 0 ? { major } : {}),
+    ...(minor >= 0 ? { minor } : {}),
+    access: permissions,
+  });
+  return [
+    { allow: false, access: 'rwm' },
+    ...allowedDevices.map((device) => ({ allow: true, access: 'rwm', ...device })),
+    ...devices.map(({ type, major, minor, permissions: access }) => ({ allow: true, type, major, minor, access })),
+    ...deviceRules.map(numbers),
+  ];
+}
+
+function blockIo({ controls }: LiveSettings, numberOf: DeviceNumber): { readonly blockIO?: object } {
+  const { blkioWeight, blkioWeights, blkioRates } = controls;
+  if (blkioWeight === 0 && blkioWeights.length === 0 && blkioRates.length === 0) return {};
+  const device = (path: string) => {
+    const [major, minor] = numberOf(path).split(':').map(Number);
+    return { major, minor };
   };
+  const ofKind = (kind: string) =>
+    blkioRates.filter((one) => one.kind === kind).map(({ path, rate }) => ({ ...device(path), rate }));
+  return {
+    blockIO: {
+      ...(blkioWeight > 0 ? { weight: blkioWeight } : {}),
+      weightDevice: blkioWeights.map(({ path, weight }) => ({ ...device(path), weight })),
+      throttleReadBpsDevice: ofKind('read_bps'),
+      throttleWriteBpsDevice: ofKind('write_bps'),
+      throttleReadIOPSDevice: ofKind('read_iops'),
+      throttleWriteIOPSDevice: ofKind('write_iops'),
+    },
+  };
+}
+
+/** Those that are not its own are its host's, or another container's. */
+function namespacesOf({ container, network, pidNamespace }: ContainerRequest): readonly object[] {
+  return [
+    ...(container.pid === 'host' ? [] : [{ type: 'pid', ...(pidNamespace ? { path: pidNamespace } : {}) }]),
+    ...(container.ipc === 'host' ? [] : [{ type: 'ipc' }]),
+    ...(container.uts === 'host' ? [] : [{ type: 'uts' }]),
+    { type: 'mount' },
+    ...(container.cgroup === 'host' ? [] : [{ type: 'cgroup' }]),
+    ...networkNamespace(network),
+  ];
 }
 
 /** With neither, the container stays in the namespace of the host; a new one gets its loopback from the runtime. */
@@ -164,12 +216,13 @@ function networkNamespace(network: ContainerNetwork): readonly { readonly type: 
 }
 
 function sysctlsOf(
-  wanted: Readonly<Record<string, string>>,
+  { sysctls, ipc, uts, domainname }: ContainerSpec,
   network: ContainerNetwork,
 ): Readonly<Record<string, string>> {
-  for (const name of Object.keys(wanted)) {
-    if (network === 'host' && name.startsWith('net.')) {
-      throw new Fault('invalid', `sysctl "${name}" would be the host's own, with network_mode: host`, {
+  for (const name of Object.keys(sysctls)) {
+    const mode = name.startsWith('net.') ? network === 'host' && 'network_mode' : ipc === 'host' && 'ipc';
+    if (mode) {
+      throw new Fault('invalid', `sysctl "${name}" would be the host's own, with ${mode}: host`, {
         remedy: 'remove it, and set it on the host where that is meant',
       });
     }
@@ -178,7 +231,12 @@ function sysctlsOf(
       remedy: 'only net.*, fs.mqueue.* and the IPC limits of kernel.* are; set others on the host',
     });
   }
-  return network === 'host' ? wanted : { ...defaultSysctls, ...wanted };
+  return {
+    ...(network === 'host' ? {} : defaultSysctls),
+    // The OCI runtimes of today have no other word for it.
+    ...(domainname !== '' && uts !== 'host' ? { 'kernel.domainname': domainname } : {}),
+    ...sysctls,
+  };
 }
 
 const rlimitNames =
@@ -217,12 +275,7 @@ function mountsOf(request: ContainerRequest, initPath: string): OciMount[] {
       source: 'devpts',
       options: ['nosuid', 'noexec', 'newinstance', 'ptmxmode=0666', 'mode=0620', 'gid=5'],
     },
-    {
-      destination: '/dev/shm',
-      type: 'tmpfs',
-      source: 'shm',
-      options: ['nosuid', 'noexec', 'nodev', 'mode=1777', 'size=65536k'],
-    },
+    sharedMemory(container),
     { destination: '/dev/mqueue', type: 'mqueue', source: 'mqueue', options: ['nosuid', 'noexec', 'nodev'] },
     { destination: '/sys', type: 'sysfs', source: 'sysfs', options: ['nosuid', 'noexec', 'nodev', access] },
     {
@@ -251,6 +304,15 @@ function mountsOf(request: ContainerRequest, initPath: string): OciMount[] {
     ...init,
     ...asked.sort((a, b) => depth(a) - depth(b)),
   ];
+}
+
+/** With its host's IPC namespace it has its host's shared memory, too. */
+function sharedMemory({ ipc, shmBytes }: ContainerSpec): OciMount {
+  const destination = '/dev/shm';
+  if (ipc === 'host')
+    return { destination, type: 'bind', source: '/dev/shm', options: ['rbind', 'rw', 'nosuid', 'noexec', 'nodev'] };
+  const size = `size=${Math.ceil((shmBytes || defaultShmBytes) / 1024)}k`;
+  return { destination, type: 'tmpfs', source: 'shm', options: ['nosuid', 'noexec', 'nodev', 'mode=1777', size] };
 }
 
 function preparedMount(mount: PreparedMount): OciMount {

@@ -7,7 +7,7 @@ import type { ImageConfig } from './runtime.ts';
 export const defaultPath = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
 
 /**
- * An entrypoint of the service replaces the image's and drops the image's command; `[""]` stands for none at all.
+ * An entrypoint of the service replaces the image's and drops the image's command; `[""]`, of either, stands for none at all.
  * Fault `invalid` where nothing is left to run.
  */
 export function processArgs(
@@ -17,7 +17,8 @@ export function processArgs(
   const own = container.entrypoint.length > 0;
   const reset = own && container.entrypoint.length === 1 && container.entrypoint[0] === '';
   const entrypoint = reset ? [] : own ? container.entrypoint : image.entrypoint;
-  const command = container.command.length > 0 || own ? container.command : image.command;
+  const said = container.command.length === 1 && container.command[0] === '' ? [] : container.command;
+  const command = container.command.length > 0 || own ? said : image.command;
   const args = [...entrypoint, ...command];
   if (args.length === 0 || args[0] === '') {
     throw new Fault('invalid', `nothing to run: neither the service nor the image ${container.image} names a command`, {

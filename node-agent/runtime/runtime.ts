@@ -1,4 +1,6 @@
 /** What runs containers. Implementations: conmon-runtime (conmon and an OCI runtime), fake-runtime (tests, simulator). */
+
+import type { Controls } from '#proto/model/controls.ts';
 import type { TaskId } from '#proto/model/ids.ts';
 import type { Resources } from '#proto/model/resources.ts';
 import type { ContainerSpec } from '#proto/model/service.ts';
@@ -55,7 +57,10 @@ export interface ContainerRequest {
   readonly mounts: readonly PreparedMount[];
   readonly hostname: string;
   readonly network: ContainerNetwork;
+  /** Of another container, whose processes it sees; its own where absent, unless it has its host's. */
+  readonly pidNamespace?: string | undefined;
   readonly limits: Resources;
+  readonly controls: Controls;
   /** runc | crun */
   readonly runtime: string;
   /** Where conmon writes the log. */
@@ -64,10 +69,18 @@ export interface ContainerRequest {
   readonly annotations: Readonly<Record<string, string>>;
 }
 
+/** All that may change while the process goes on. */
+export interface LiveSettings {
+  readonly limits: Resources;
+  readonly controls: Controls;
+}
+
 export interface ContainerState {
   readonly id: TaskId;
   readonly status: 'created' | 'running' | 'exited' | 'lost';
   readonly pid: number;
+  /** As last set; absent: an older agent made it. */
+  readonly settings?: LiveSettings | undefined;
   readonly exit?: ContainerExit | undefined;
   readonly annotations: Readonly<Record<string, string>>;
 }
@@ -130,8 +143,8 @@ export interface Runtime {
   onExit(listener: (id: TaskId, exit: ContainerExit) => void): () => void;
   exec(request: ExecRequest): Promise<ExecSession>;
   stats(id: TaskId): Promise<ContainerStats>;
-  /** Live, the same process goes on. */
-  updateLimits(id: TaskId, limits: Resources): Promise<void>;
+  /** Live, the same process goes on. Fault `exhausted`: more memory is in use than that; nothing else changes then. */
+  updateLimits(id: TaskId, settings: LiveSettings): Promise<void>;
   /** Asks conmon to reopen its log file, after the agent renamed it. */
   reopenLog(id: TaskId): Promise<void>;
   /** Versions by component: runc, crun, conmon. */

@@ -4,7 +4,7 @@ import { Fault } from '#proto/kernel/errors.ts';
 /** linux.seccomp of the OCI runtime spec. */
 export interface SeccompProfile {
   readonly defaultAction: string;
-  readonly defaultErrnoRet: number;
+  readonly defaultErrnoRet?: number;
   readonly architectures: readonly string[];
   readonly syscalls: readonly SeccompRule[];
 }
@@ -79,6 +79,36 @@ export function seccompProfiles(source: string, arch: string): (capabilities: re
   };
 }
 
+/** As Docker writes it: `defaultAction` and `syscalls`, with conditions of capabilities and architectures. */
+interface DockerProfile {
+  readonly defaultAction?: string;
+  readonly defaultErrnoRet?: number;
+  readonly syscalls?: readonly (SourceRule & { readonly name?: string })[];
+}
+
+/** A profile of the user's own, for a container that holds these capabilities. Fault `invalid`. */
+export function ownSeccompProfile(text: string, arch: string, capabilities: readonly string[]): SeccompProfile {
+  const native = architectures[arch];
+  if (!native) throw new Fault('unsupported', `no seccomp profile for the architecture ${arch}`);
+  let profile: DockerProfile;
+  try {
+    profile = JSON.parse(text) as DockerProfile;
+  } catch (cause) {
+    throw new Fault('invalid', 'the seccomp profile is not JSON', { cause });
+  }
+  const held = new Set(capabilities);
+  const { defaultAction = 'SCMP_ACT_ERRNO', defaultErrnoRet = EPERM, syscalls = [] } = profile;
+  const rules = syscalls.flatMap(({ includes, excludes, name, names, action, errnoRet, args }): SeccompRule[] => {
+    if (includes && !applies(includes, native.names, held)) return [];
+    if (excludes && excludedBy(excludes, native.names, held)) return [];
+    const rule = { names: names ?? (name === undefined ? [] : [name]), action };
+    return [{ ...rule, ...(errnoRet === undefined ? {} : { errnoRet }), ...(args && args.length > 0 ? { args } : {}) }];
+  });
+  // Only calls that may fail can say with what.
+  const errno = defaultAction === 'SCMP_ACT_ERRNO' ? { defaultErrnoRet } : {};
+  return { defaultAction, ...errno, architectures: [native.seccomp], syscalls: rules };
+}
+
 function rulesFor(source: readonly SourceRule[], arches: readonly string[], held: ReadonlySet<string>): SeccompRule[] {
   const admin = held.has('CAP_SYS_ADMIN');
   const refused = new Set(
@@ -88,8 +118,7 @@ function rulesFor(source: readonly SourceRule[], arches: readonly string[], held
   const rules: SeccompRule[] = [{ names: [...refused], action: 'SCMP_ACT_ERRNO', errnoRet: EPERM }];
   for (const { includes, excludes, ...rule } of source) {
     if (includes && !applies(includes, arches, held)) continue;
-    if (excludes?.caps?.some((name) => held.has(name)) || excludes?.arches?.some((name) => arches.includes(name)))
-      continue;
+    if (excludes && excludedBy(excludes, arches, held)) continue;
     const names = rule.names.filter((name) => !refused.has(name) && !special.has(name));
     if (names.length === 0) continue;
     rules.push({
@@ -119,4 +148,10 @@ function rulesFor(source: readonly SourceRule[], arches: readonly string[], held
 function applies(condition: Condition, arches: readonly string[], held: ReadonlySet<string>): boolean {
   if (condition.arches && !condition.arches.some((name) => arches.includes(name))) return false;
   return !condition.caps || condition.caps.every((name) => held.has(name));
+}
+
+function excludedBy(condition: Condition, arches: readonly string[], held: ReadonlySet<string>): boolean {
+  return (
+    (condition.caps?.some((name) => held.has(name)) || condition.arches?.some((name) => arches.includes(name))) ?? false
+  );
 }

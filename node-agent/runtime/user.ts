@@ -36,6 +36,13 @@ export function resolveUser(user: string, passwd: string, group: string): Proces
   return { uid, gid, additionalGids: [...new Set(additionalGids)], home };
 }
 
+/** `group_add`: further groups, by the names of the image or by number. Fault `invalid`. */
+export function withGroups(user: ProcessUser, added: readonly string[], group: string): ProcessUser {
+  const groups = rows(group, 3);
+  const gids = added.map((name) => idOf(groups.find((row) => row[0] === name)?.[2] ?? name, 'group'));
+  return { ...user, additionalGids: [...new Set([...user.additionalGids, ...gids])] };
+}
+
 function rows(text: string, least: number): string[][] {
   return text
     .split('\n')

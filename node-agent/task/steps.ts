@@ -12,7 +12,15 @@ import type { ContainerNetwork, PreparedMount, RootfsMount, Runtime } from '../r
 import type { Effect, TaskWanted } from './decide.ts';
 import type { Drain } from './drain.ts';
 import { linkEnv } from './link-env.ts';
-import { type Asked, etcOf, hostnameOf, joinNetwork, linksOf, type TaskNetworkParts } from './task-network.ts';
+import {
+  type Asked,
+  etcOf,
+  hostnameOf,
+  joinNetwork,
+  linksOf,
+  pidNamespaceOf,
+  type TaskNetworkParts,
+} from './task-network.ts';
 
 /** What the effects done so far have left for those that follow. */
 export interface Progress {
@@ -74,11 +82,12 @@ export function stepTable(parts: StepParts): Steps {
   const { images, runtime } = parts;
   return onFullDisk({
     'ensure-image': async ({ wanted, signal, say }) => {
-      const { image: reference, pullPolicy } = wanted.template.container;
+      const { image: reference, pullPolicy, pullMaxAgeMs: maxAgeMs } = wanted.template.container;
       const image = await images.ensure({
         reference,
         digest: wanted.imageDigest,
         pullPolicy,
+        maxAgeMs,
         credential: parts.credential(reference),
         signal,
         onProgress: say,
@@ -111,7 +120,9 @@ export function stepTable(parts: StepParts): Steps {
         mounts: got.mounts!,
         hostname: await hostnameOf(parts, input),
         network: got.network!,
+        pidNamespace: await pidNamespaceOf(parts, input),
         limits: template.limits,
+        controls: template.controls,
         runtime: template.runtime,
         logPath: parts.logPath(task.id),
         annotations: {

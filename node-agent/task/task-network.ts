@@ -75,7 +75,7 @@ export async function etcOf(parts: TaskNetworkParts, asked: Asked): Promise<EtcS
     return etcOwner(parts, { ...asked, wanted: owner.wanted });
   }
   const { gateway, domain, network6, ipv6 } = parts.place();
-  const own = { hostname: ownHostname(wanted), gateway };
+  const own = { hostname: ownHostname(wanted), domainname: template.container.domainname, gateway };
   if (template.networkMode === 'none') return { ...own, network: 'none' };
   if (template.networkMode === 'host') {
     return { ...own, network: 'host', hosts: ofHost('/etc/hosts'), resolvConf: ofHost('/etc/resolv.conf') };
@@ -105,6 +105,12 @@ async function etcOwner(parts: TaskNetworkParts, asked: Asked): Promise<{ readon
   return etcOwner(parts, { ...asked, wanted: (await parts.owner(asked)).wanted });
 }
 
+/** `pid: service:NAME`, of the task whose network it has. */
+export async function pidNamespaceOf(parts: TaskNetworkParts, asked: Asked): Promise<string | undefined> {
+  if (!asked.wanted.template.container.pid.startsWith('service:')) return undefined;
+  return `/proc/${(await parts.owner(asked)).pid}/ns/pid`;
+}
+
 /** As Docker does: the short id, unless told; on the host's network the host's name; with another's network, that one's. */
 export async function hostnameOf(parts: TaskNetworkParts, asked: Asked): Promise<string> {
   if (sharedNetworkOf(asked.wanted.template.networkMode) === undefined) return ownHostname(asked.wanted);
@@ -112,7 +118,8 @@ export async function hostnameOf(parts: TaskNetworkParts, asked: Asked): Promise
 }
 
 function ownHostname({ task, template }: TaskWanted): string {
-  return template.container.hostname || (template.networkMode === 'host' ? hostname() : task.id.slice(0, 12));
+  const ofHost = template.networkMode === 'host' || template.container.uts === 'host';
+  return template.container.hostname || (ofHost ? hostname() : task.id.slice(0, 12));
 }
 
 /** The task, as people call it, whose network another has. */

@@ -15,7 +15,7 @@ import { rm } from 'node:fs/promises';
 import { join, posix } from 'node:path';
 import { Fault } from '#proto/kernel/errors.ts';
 import { isId, type TaskId } from '#proto/model/ids.ts';
-import type { Mount } from '#proto/model/service.ts';
+import { emptyMount, type Mount } from '#proto/model/service.ts';
 import { CallError, mount, mountFlags, openUnder, unmount } from '../runtime/libc.ts';
 import { mountRootfs } from '../runtime/rootfs.ts';
 import type { PreparedMount, RootfsMount } from '../runtime/runtime.ts';
@@ -144,18 +144,7 @@ function anonymousOf(request: VolumeRequest): Mount[] {
   const targets = [...new Set(request.imageVolumes.map(clean))].filter(
     (target) => !taken.has(target) && target !== '/',
   );
-  return targets.map((target) => ({
-    type: 'volume',
-    source: '',
-    target,
-    readOnly: false,
-    noCopy: false,
-    propagation: '',
-    createHostPath: false,
-    tmpfsSizeBytes: 0,
-    tmpfsMode: 0,
-    subpath: '',
-  }));
+  return targets.map((target) => emptyMount('volume', '', target));
 }
 
 /** Makes the volume where it is missing, with what the image has at its target; a half-made one is never seen. */
@@ -268,6 +257,7 @@ function tmpfsOptions(wanted: Mount): string[] {
   return [
     ...(wanted.tmpfsSizeBytes > 0 ? [`size=${wanted.tmpfsSizeBytes}`] : []),
     `mode=${(wanted.tmpfsMode || 0o1777).toString(8)}`,
+    ...wanted.tmpfsOptions,
   ];
 }
 

@@ -1,6 +1,7 @@
 /** What the user wants: a service, its template, and the revisions of that template. Field contracts: proto/gantry/v1/types.proto. */
 
 import type { Autoscale, Autoscaled } from './autoscale.ts';
+import { type Controls, noControls } from './controls.ts';
 import type { DocumentMount } from './document.ts';
 import type { ServiceId } from './ids.ts';
 import type { Job, Schedule } from './job.ts';
@@ -18,6 +19,8 @@ export interface Mount {
   readonly tmpfsSizeBytes: number;
   readonly tmpfsMode: number;
   readonly subpath: string;
+  /** Beside size and mode, as mount(8) writes them. */
+  readonly tmpfsOptions: readonly string[];
 }
 
 export interface Port {
@@ -40,6 +43,28 @@ export interface Ulimit {
   readonly name: string;
   readonly soft: number;
   readonly hard: number;
+}
+
+/** A device of the node, or a directory of devices, that a container may use. */
+export interface Device {
+  readonly source: string;
+  readonly target: string;
+  /** Of r, w and m. */
+  readonly permissions: string;
+}
+
+/** Devices that a container may use where it makes nodes of them; -1: all numbers. */
+export interface DeviceRule {
+  readonly type: 'a' | 'b' | 'c';
+  readonly major: number;
+  readonly minor: number;
+  readonly permissions: string;
+}
+
+export interface LogSettings {
+  /** Empty: kept on the node and shipped. */
+  readonly driver: '' | 'none';
+  readonly maxSizeBytes: number;
 }
 
 export interface ContainerSpec {
@@ -75,6 +100,26 @@ export interface ContainerSpec {
   readonly newPrivileges: boolean;
   readonly seccompUnconfined: boolean;
   readonly pullPolicy: '' | 'missing' | 'always' | 'never';
+  /** A tag that this node resolved longer ago is resolved anew; 0: never. */
+  readonly pullMaxAgeMs: number;
+  readonly annotations: Readonly<Record<string, string>>;
+  /** Another name of it on its networks; of a service of one task. */
+  readonly containerName: string;
+  readonly domainname: string;
+  readonly groupAdd: readonly string[];
+  readonly devices: readonly Device[];
+  readonly deviceRules: readonly DeviceRule[];
+  readonly ipc: '' | 'host';
+  readonly pid: '' | 'host' | `service:${string}`;
+  readonly uts: '' | 'host';
+  readonly cgroup: '' | 'host';
+  readonly shmBytes: number;
+  readonly oomScoreAdj: number;
+  /** The text of a profile, as Docker writes it. */
+  readonly seccompProfile: string;
+  readonly apparmorProfile: string;
+  readonly systemPathsUnconfined: boolean;
+  readonly logging: LogSettings;
 }
 
 /** A change in here needs new tasks; a change elsewhere in the spec does not. */
@@ -89,6 +134,7 @@ export interface TaskTemplate {
   readonly bandwidth: Bandwidth;
   /** Configs and secrets, as files. */
   readonly documents: readonly DocumentMount[];
+  readonly controls: Controls;
 }
 
 export interface RestartPolicy {
@@ -188,6 +234,8 @@ export interface Revision {
   readonly template: TaskTemplate;
   readonly imageDigest: string;
   readonly createdAtMs: number;
+  /** The revision whose processes go on under this one, with other limits; its own number where it needs new ones. */
+  readonly origin: number;
 }
 
 export const idleRollout: Rollout = { state: 'idle', message: '', startedAtMs: 0, finishedAtMs: 0 };
@@ -216,6 +264,44 @@ export const defaults = {
   bandwidth: { egressBitsPerSecond: 0, ingressBitsPerSecond: 0 } satisfies Bandwidth as Bandwidth,
   healthCheck: { intervalMs: 30_000, timeoutMs: 30_000, startPeriodMs: 0, startIntervalMs: 5_000, retries: 3 },
 } as const;
+
+/** A mount with every further field at its default. */
+export function emptyMount(type: Mount['type'], source: string, target: string): Mount {
+  return {
+    type,
+    source,
+    target,
+    readOnly: false,
+    noCopy: false,
+    propagation: '',
+    createHostPath: type === 'bind',
+    tmpfsSizeBytes: 0,
+    tmpfsMode: 0,
+    subpath: '',
+    tmpfsOptions: [],
+  };
+}
+
+/** Fields that records, journals and peers of before them lack. */
+export const newerContainer = {
+  pullMaxAgeMs: 0,
+  annotations: {},
+  containerName: '',
+  domainname: '',
+  groupAdd: [],
+  devices: [],
+  deviceRules: [],
+  ipc: '',
+  pid: '',
+  uts: '',
+  cgroup: '',
+  shmBytes: 0,
+  oomScoreAdj: 0,
+  seccompProfile: '',
+  apparmorProfile: '',
+  systemPathsUnconfined: false,
+  logging: { driver: '', maxSizeBytes: 0 },
+} as const satisfies Partial<ContainerSpec>;
 
 /** A container of `image` with every field at its default. */
 export function containerSpec(image: string, fields: Partial<ContainerSpec> = {}): ContainerSpec {
@@ -251,6 +337,7 @@ export function containerSpec(image: string, fields: Partial<ContainerSpec> = {}
     newPrivileges: false,
     seccompUnconfined: false,
     pullPolicy: '',
+    ...newerContainer,
     ...fields,
   };
 }
@@ -266,6 +353,7 @@ export function taskTemplate(container: ContainerSpec, fields: Partial<TaskTempl
     networkMode: '',
     bandwidth: defaults.bandwidth,
     documents: [],
+    controls: noControls,
     ...fields,
   };
 }

@@ -1,4 +1,6 @@
 /** The limits of names, numbers and sizes, checked in one place for every door that takes a spec. */
+
+import { containerProblems } from './container-rules.ts';
 import { namePattern, qualifiedName } from './ids.ts';
 import { isPerNode } from './job.ts';
 import { type NetworkSpec, sharedNetworkOf } from './network.ts';
@@ -17,6 +19,7 @@ export const limits = {
   stopGracePeriodMs: 24 * 3_600_000,
   drainMs: 3_600_000,
   networksOfService: 32,
+  seccompBytes: 256 * 1024,
   /** The kernel and runc refuse less. */
   minMemoryBytes: 4 * 1024 * 1024,
 } as const;
@@ -163,6 +166,7 @@ export function specProblems(spec: ServiceSpec): readonly SpecProblem[] {
     refuse('command', 'the command is too long', `at most ${limits.commandBytes} bytes fit`);
   for (const [field, labels] of [
     ['labels', container.labels],
+    ['annotations', container.annotations],
     ['deploy.labels', spec.labels],
   ] as const)
     if (bytesOf(Object.entries(labels).flat()) > limits.labelBytes)
@@ -205,6 +209,7 @@ export function specProblems(spec: ServiceSpec): readonly SpecProblem[] {
     );
   networkSettingProblems(spec, refuse);
   affinityProblems(spec, refuse);
+  containerProblems(spec, refuse);
   return problems;
 }
 

@@ -6,12 +6,21 @@ import type { AssignmentItem, Backend, Endpoint, Peer, TaskAssignment } from './
 import { assignmentKey } from './assignment.ts';
 import type { ClusterConfig } from './cluster.ts';
 import { Concealed } from './concealed.ts';
+import { type Controls, noControls, rateKinds } from './controls.ts';
 import { type DocumentMount, type DocumentRef, documentTypes } from './document.ts';
 import { nodeId, serviceId, taskId } from './ids.ts';
 import type { ClusterNetwork, NetworkMode, NetworkSpec } from './network.ts';
 import type { Node } from './node.ts';
 import { noResources } from './resources.ts';
-import { type ContainerSpec, containerSpec, defaults, type Mount, type Port, type TaskTemplate } from './service.ts';
+import {
+  type ContainerSpec,
+  containerSpec,
+  defaults,
+  type Mount,
+  newerContainer,
+  type Port,
+  type TaskTemplate,
+} from './service.ts';
 import { type Task, type TaskStatus, taskStates, wantedStates } from './task.ts';
 
 /** A model type as the generated code writes it: mutable, closed sets and ids as plain strings. */
@@ -56,7 +65,30 @@ function containerFromWire(container: types.ContainerSpec): ContainerSpec {
     ...container,
     mounts: container.mounts.map(mountFromWire),
     pullPolicy: oneOf('pull_policy', ['', 'missing', 'always', 'never'], container.pullPolicy),
+    deviceRules: container.deviceRules.map((rule) => ({
+      ...rule,
+      type: oneOf('device.type', ['a', 'b', 'c'], rule.type),
+    })),
+    ipc: oneOf('ipc', ['', 'host'], container.ipc),
+    pid: container.pid.startsWith('service:')
+      ? (container.pid as ContainerSpec['pid'])
+      : oneOf('pid', ['', 'host'], container.pid),
+    uts: oneOf('uts', ['', 'host'], container.uts),
+    cgroup: oneOf('cgroup', ['', 'host'], container.cgroup),
+    logging: container.logging
+      ? { ...container.logging, driver: oneOf('logging.driver', ['', 'none'], container.logging.driver) }
+      : newerContainer.logging,
   });
+}
+
+function controlsFromWire(controls: types.Controls | undefined): Controls {
+  if (!controls) return noControls;
+  const { memorySwappiness, blkioRates, ...rest } = controls;
+  return {
+    ...rest,
+    ...(memorySwappiness !== undefined && { memorySwappiness }),
+    blkioRates: blkioRates.map((rate) => ({ ...rate, kind: oneOf('rate.kind', rateKinds, rate.kind) })),
+  };
 }
 
 export function templateFromWire(template: types.TaskTemplate): TaskTemplate {
@@ -69,6 +101,7 @@ export function templateFromWire(template: types.TaskTemplate): TaskTemplate {
     networkMode: networkModeFromWire(template.networkMode),
     bandwidth: template.bandwidth ?? defaults.bandwidth,
     documents: template.documents.map(documentMountFromWire),
+    controls: controlsFromWire(template.controls),
   };
 }
 

@@ -13,6 +13,7 @@ import { runTool } from '#node-agent/runtime/tool.ts';
 import { systemClock } from '#proto/kernel/clock.ts';
 import { silentLog } from '#proto/kernel/log.ts';
 import { newId, systemRandom } from '#proto/kernel/random.ts';
+import { noControls } from '#proto/model/controls.ts';
 import { type TaskId, taskId } from '#proto/model/ids.ts';
 import { noResources } from '#proto/model/resources.ts';
 import { containerSpec } from '#proto/model/service.ts';
@@ -74,6 +75,7 @@ async function openFloor() {
     hostname: 'floor',
     network: { path: netnsPath },
     limits: noResources,
+    controls: noControls,
     runtime: engine,
     logPath: join(directory, 'model.log'),
     annotations: {},

@@ -1,6 +1,5 @@
 /** What operators do meanwhile: named wishes, drawn at random, decided by the production rules. */
 
-import { emptyMount } from '#control-plane/compose/mounts.ts';
 import {
   createService,
   removeNode,
@@ -13,7 +12,7 @@ import {
   updateService,
 } from '#control-plane/reconcilers/service-changes.ts';
 import { noResources } from '#proto/model/resources.ts';
-import { containerSpec, type HealthCheck, type Service, type ServiceSpec } from '#proto/model/service.ts';
+import { containerSpec, emptyMount, type HealthCheck, type Service, type ServiceSpec } from '#proto/model/service.ts';
 import { aSpec, aTemplate } from '#test/support/builders.ts';
 import type { Host } from './host.ts';
 import type { World } from './world.ts';

@@ -17,6 +17,7 @@ import type {
   ContainerStats,
   ExecRequest,
   ExecSession,
+  LiveSettings,
   Runtime,
 } from '#node-agent/runtime/runtime.ts';
 import type { Mounts } from '#node-agent/task/steps.ts';
@@ -52,7 +53,8 @@ export class LabRuntime implements Runtime {
     const held = this.containers.get(request.id);
     if (held) return { pid: held.state.pid };
     const pid = ++this.#pid;
-    const state: ContainerState = { id: request.id, status: 'created', pid, annotations: request.annotations };
+    const { id, annotations, limits, controls } = request;
+    const state: ContainerState = { id, status: 'created', pid, annotations, settings: { limits, controls } };
     this.containers.set(request.id, { state, request });
     return { pid };
   }
@@ -88,7 +90,10 @@ export class LabRuntime implements Runtime {
   }
   /** A container that no agent of ours made. */
   stray(id: TaskId): void {
-    this.containers.set(id, { state: { id, status: 'running', pid: 1, annotations: {} }, request: undefined });
+    this.containers.set(id, {
+      state: { id, status: 'running', pid: 1, annotations: {} },
+      request: undefined,
+    });
   }
   /** `cat` echoes its input; everything else ends at once. */
   async exec(request: ExecRequest): Promise<ExecSession> {
@@ -118,7 +123,16 @@ export class LabRuntime implements Runtime {
       networkSentBytes: 6,
     };
   }
-  async updateLimits(): Promise<void> {}
+  /** More memory than a new limit is in use. */
+  memoryInUse = 0;
+  async updateLimits(id: TaskId, settings: LiveSettings): Promise<void> {
+    const held = this.containers.get(id);
+    if (!held) throw new Fault('not-found', `no container ${id}`);
+    const { memoryBytes } = settings.limits;
+    if (memoryBytes > 0 && memoryBytes < this.memoryInUse)
+      throw new Fault('exhausted', `${this.memoryInUse} bytes of memory are in use`);
+    held.state = { ...held.state, settings };
+  }
   async reopenLog(): Promise<void> {}
   async versions(): Promise<Record<string, string>> {
     return {};

@@ -122,7 +122,7 @@ export function aService(name: string, spec: Partial<ServiceSpec> = {}, fields: 
 }
 
 export function aRevision(service: Service, number = service.revision, template = service.spec.template): Revision {
-  return { serviceId: service.id, number, template, imageDigest: '', createdAtMs: 0 };
+  return { serviceId: service.id, number, template, imageDigest: '', createdAtMs: 0, origin: number };
 }
 
 /** A running task of slot 1. */

@@ -10,6 +10,7 @@ import type { ContainerRequest, ImageConfig, Runtime } from '#node-agent/runtime
 import { systemClock } from '#proto/kernel/clock.ts';
 import { silentLog } from '#proto/kernel/log.ts';
 import { newId, systemRandom } from '#proto/kernel/random.ts';
+import { noControls } from '#proto/model/controls.ts';
 import { type TaskId, taskId } from '#proto/model/ids.ts';
 import { noResources } from '#proto/model/resources.ts';
 import { type ContainerSpec, containerSpec } from '#proto/model/service.ts';
@@ -47,6 +48,7 @@ export function shellRequest(
     hostname: 'web-1',
     network: { path: place.netnsPath },
     limits: noResources,
+    controls: noControls,
     runtime: 'runc',
     logPath: join(place.logs, `${id}.log`),
     annotations: { 'gantry.task': id },

@@ -47,6 +47,7 @@ export class FakeImages implements Images {
   readonly #registry: FakeRegistry;
   readonly #pullMs: number;
   readonly #byName = new Map<string, Image>();
+  readonly #resolvedAt = new Map<string, number>();
   readonly #byDigest = new Map<string, Image>();
   readonly #rootfs = new Map<TaskId, Image>();
   /** What archives hold, by path. */
@@ -63,7 +64,9 @@ export class FakeImages implements Images {
     const digest = request.digest || reference.digest;
     const name = formatReference(digest ? { ...reference, digest } : reference);
     const present = digest ? this.#byDigest.get(digest) : this.#byName.get(name);
-    if (present && (digest || request.pullPolicy !== 'always')) return present;
+    const { maxAgeMs = 0 } = request;
+    const stale = maxAgeMs > 0 && this.#clock.now() - (this.#resolvedAt.get(name) ?? 0) >= maxAgeMs;
+    if (present && (digest || (request.pullPolicy !== 'always' && !stale))) return present;
     if (request.pullPolicy === 'never')
       throw new Fault('not-found', `${name} is not on this node, and its pull policy is "never"`);
     request.onProgress?.(`asking ${reference.registry} for ${name}`);
@@ -92,6 +95,7 @@ export class FakeImages implements Images {
   }
 
   #keep(name: string, image: Image): void {
+    this.#resolvedAt.set(name, this.#clock.now());
     this.#byName.set(name, image);
     this.#byDigest.set(image.digest, image);
   }

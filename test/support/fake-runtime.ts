@@ -7,13 +7,13 @@ import type {
   ContainerStats,
   ExecRequest,
   ExecSession,
+  LiveSettings,
   Runtime,
 } from '#node-agent/runtime/runtime.ts';
 import { signalNumber } from '#node-agent/runtime/signals.ts';
 import type { Clock, Timer } from '#proto/kernel/clock.ts';
 import { Fault } from '#proto/kernel/errors.ts';
 import type { TaskId } from '#proto/model/ids.ts';
-import type { Resources } from '#proto/model/resources.ts';
 
 /** How a container behaves; what is absent takes no time and goes well, and the process stays until it is killed. */
 export interface FakeBehaviour {
@@ -44,7 +44,7 @@ interface FakeContainer {
   readonly behaviour: FakeBehaviour;
   readonly pid: number;
   started: boolean;
-  limits: Resources;
+  settings: LiveSettings;
   exit: ContainerExit | undefined;
   timer: Timer | undefined;
 }
@@ -67,7 +67,15 @@ export class FakeContainerHost {
 
   add(request: ContainerRequest, behaviour: FakeBehaviour): FakeContainer {
     const pid = this.#nextPid++;
-    const made = { request, behaviour, pid, started: false, limits: request.limits, exit: undefined, timer: undefined };
+    const made = {
+      request,
+      behaviour,
+      pid,
+      started: false,
+      settings: { limits: request.limits, controls: request.controls },
+      exit: undefined,
+      timer: undefined,
+    };
     this.containers.set(request.id, made);
     return made;
   }
@@ -176,6 +184,7 @@ export class FakeRuntime implements Runtime {
       status: container.exit ? (container.exit.lost ? 'lost' : 'exited') : container.started ? 'running' : 'created',
       pid: container.pid,
       annotations: container.request.annotations,
+      settings: container.settings,
       ...(container.exit ? { exit: container.exit } : {}),
     }));
   }
@@ -219,7 +228,7 @@ export class FakeRuntime implements Runtime {
     return {
       cpuSeconds: 0,
       memoryBytes: 1 << 20,
-      memoryLimitBytes: container.limits.memoryBytes,
+      memoryLimitBytes: container.settings.limits.memoryBytes,
       pids: 1,
       networkReceivedBytes: 0,
       networkSentBytes: 0,
@@ -227,8 +236,8 @@ export class FakeRuntime implements Runtime {
     };
   }
 
-  async updateLimits(id: TaskId, limits: Resources): Promise<void> {
-    this.#running(id).limits = limits;
+  async updateLimits(id: TaskId, settings: LiveSettings): Promise<void> {
+    this.#running(id).settings = settings;
   }
 
   async reopenLog(id: TaskId): Promise<void> {

@@ -3,6 +3,7 @@ import { afterAll, beforeAll, expect, it } from 'vitest';
 import type { Images } from '#node-agent/images/images.ts';
 import { newId, systemRandom } from '#proto/kernel/random.ts';
 import { taskId } from '#proto/model/ids.ts';
+import { eventually } from '#test/support/eventually.ts';
 
 export interface ImagesUnderTest {
   readonly images: Images;
@@ -41,6 +42,15 @@ export function imagesContract(open: () => Promise<ImagesUnderTest>): void {
     expect((await ensure('moving', { pullPolicy: 'missing' })).digest).toBe(before);
     expect((await ensure('moving', { pullPolicy: 'always' })).digest).toBe(after);
     expect((await ensure('moving')).digest).toBe(after);
+  });
+
+  it('a tag that moved is seen where it was resolved longer ago than is allowed', async () => {
+    const before = await under.publish('aging', 'latest', 'old');
+    await ensure('aging');
+    const after = await under.publish('aging', 'latest', 'new');
+    expect((await ensure('aging', { maxAgeMs: 3_600_000 })).digest).toBe(before);
+    await eventually(async () => (await ensure('aging', { maxAgeMs: 1_000 })).digest === after);
+    expect((await ensure('aging', { digest: before, maxAgeMs: 1 })).digest).toBe(before);
   });
 
   it('a digest decides, whatever the tag means by now', async () => {

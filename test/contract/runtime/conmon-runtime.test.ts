@@ -17,23 +17,11 @@ import type { ContainerRequest, Runtime } from '#node-agent/runtime/runtime.ts';
 import { hostVolumes } from '#node-agent/volumes/volumes.ts';
 import { systemClock } from '#proto/kernel/clock.ts';
 import type { TaskId } from '#proto/model/ids.ts';
-import type { ContainerSpec, Mount } from '#proto/model/service.ts';
+import { type ContainerSpec, emptyMount, type Mount } from '#proto/model/service.ts';
 import { type ContainerLab, containerLab, makeRootfs, newTaskId, shellRequest } from '#test/support/container-lab.ts';
 import { eventually } from '#test/support/eventually.ts';
 import { execRequest, exitsOf, type Role, runtimeContract, stateOf } from './runtime-contract.ts';
 
-const emptyMount: Mount = {
-  type: 'volume',
-  source: '',
-  target: '',
-  readOnly: false,
-  noCopy: false,
-  propagation: '',
-  createHostPath: false,
-  tmpfsSizeBytes: 0,
-  tmpfsMode: 0,
-  subpath: '',
-};
 const scripts: Record<Role, string> = {
   stays: 'trap "exit 143" TERM; while true; do sleep 0.1; done',
   'exits-7': 'sleep 0.2; exit 7',
@@ -264,11 +252,9 @@ describe('a container of conmon with runc', () => {
     const data = join(lab.directory, 'agent');
     chownSync(join(lab.rootfs, 'data'), 1234, 1234);
     const volumes = hostVolumes({ data, forbidden: [data] });
-    const volume = { ...emptyMount, type: 'volume', source: 'shop_data', target: '/data' } as const;
+    const volume = emptyMount('volume', 'shop_data', '/data');
     const tmpfs = {
-      ...emptyMount,
-      type: 'tmpfs',
-      target: '/scratch',
+      ...emptyMount('tmpfs', '', '/scratch'),
       tmpfsSizeBytes: 1 << 20,
       tmpfsMode: 0o1777,
     } as const;

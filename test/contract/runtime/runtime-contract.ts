@@ -1,6 +1,7 @@
 /** What every Runtime does, whatever runs the containers: the suite that the fake and the real one both pass. */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { ContainerExit, ContainerRequest, ExecRequest, Runtime } from '#node-agent/runtime/runtime.ts';
+import { noControls } from '#proto/model/controls.ts';
 import type { TaskId } from '#proto/model/ids.ts';
 import { newTaskId } from '#test/support/container-lab.ts';
 import { eventually } from '#test/support/eventually.ts';
@@ -169,7 +170,8 @@ export function runtimeContract(name: string, openLab: () => Promise<RuntimeLab>
     it('measures what runs, and changes its limits', async () => {
       const id = await running('stays');
       const limits = { cpuMillis: 500, memoryBytes: 64 << 20, pids: 50, generic: [] };
-      await runtime.updateLimits(id, limits);
+      await runtime.updateLimits(id, { limits, controls: noControls });
+      expect((await stateOf(runtime, id))?.settings).toEqual({ limits, controls: noControls });
       const stats = await runtime.stats(id);
       expect(stats.memoryLimitBytes).toBe(64 << 20);
       expect(stats.pids).toBeGreaterThan(0);

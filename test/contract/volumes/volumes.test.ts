@@ -21,7 +21,7 @@ import { taskDocuments } from '#node-agent/volumes/task-documents.ts';
 import { taskMounts } from '#node-agent/volumes/task-mounts.ts';
 import { hostVolumes, type VolumeRequest, type Volumes } from '#node-agent/volumes/volumes.ts';
 import type { TaskId } from '#proto/model/ids.ts';
-import { containerSpec, type Mount, taskTemplate } from '#proto/model/service.ts';
+import { containerSpec, emptyMount, type Mount, taskTemplate } from '#proto/model/service.ts';
 import type { Task } from '#proto/model/task.ts';
 import { emptyImage, newTaskId } from '#test/support/container-lab.ts';
 
@@ -50,16 +50,8 @@ afterEach(async () => {
 });
 
 const mountOf = (fields: Partial<Mount>): Mount => ({
-  type: 'volume',
-  source: 'shop_data',
-  target: '/srv/data',
-  readOnly: false,
-  noCopy: false,
-  propagation: '',
+  ...emptyMount('volume', 'shop_data', '/srv/data'),
   createHostPath: false,
-  tmpfsSizeBytes: 0,
-  tmpfsMode: 0,
-  subpath: '',
   ...fields,
 });
 const request = (mounts: readonly Mount[], fields: Partial<VolumeRequest> = {}): VolumeRequest => {

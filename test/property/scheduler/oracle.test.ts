@@ -1,7 +1,6 @@
 /** The scheduler against an oracle that counts everything anew for every task: equal feasibility, equal choice, equal table. */
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { emptyMount } from '#control-plane/compose/mounts.ts';
 import { stayingOf } from '#control-plane/reconcilers/seats.ts';
 import { explain } from '#control-plane/scheduler/explain.ts';
 import { filters, type Request, requestOf } from '#control-plane/scheduler/filters.ts';
@@ -11,7 +10,7 @@ import { Scheduler } from '#control-plane/scheduler/place.ts';
 import { nodeId, serviceId, taskId } from '#proto/model/ids.ts';
 import type { Node } from '#proto/model/node.ts';
 import type { GenericResource } from '#proto/model/resources.ts';
-import { type Affinity, containerSpec, defaults, type Port } from '#proto/model/service.ts';
+import { type Affinity, containerSpec, defaults, emptyMount, type Port } from '#proto/model/service.ts';
 import { isActive, occupiesNode, type Task, taskStates, wantedStates } from '#proto/model/task.ts';
 import { aNode, aService, aSpec, aTask, aTemplate, idOf } from '#test/support/builders.ts';
 

@@ -111,8 +111,8 @@ describe('bad input is refused at its place', () => {
       '4:14 services.web.restart: "sometimes" is not a restart policy → write no, always, on-failure[:N] or unless-stopped',
     ],
     [
-      'security_opt: ["apparmor:x"]',
-      '4:20 services.web.security_opt[0]: security option "apparmor:x" is not supported by Gantry yet → use no-new-privileges[:false] or seccomp:unconfined',
+      'security_opt: ["aparmor:x"]',
+      '4:20 services.web.security_opt[0]: security option "aparmor:x" is not supported by Gantry → use no-new-privileges, seccomp:FILE, apparmor:PROFILE, label:disable or systempaths=unconfined',
     ],
     [
       'healthcheck: { test: [curl] }',

@@ -1,6 +1,5 @@
 /** The loop: at once, in one commit, each service by itself, and only while its epoch leads. */
 import { afterEach, describe, expect, it } from 'vitest';
-import { emptyMount } from '#control-plane/compose/mounts.ts';
 import { runControllers } from '#control-plane/controllers/loop.ts';
 import { BeatLiveness } from '#control-plane/dispatch/liveness.ts';
 import { UsageDesk } from '#control-plane/dispatch/usage.ts';
@@ -11,7 +10,7 @@ import { Fault } from '#proto/kernel/errors.ts';
 import { silentLog } from '#proto/kernel/log.ts';
 import { newId, seededRandom } from '#proto/kernel/random.ts';
 import { Scope } from '#proto/kernel/scope.ts';
-import { containerSpec } from '#proto/model/service.ts';
+import { containerSpec, emptyMount } from '#proto/model/service.ts';
 import { isActive, type Task } from '#proto/model/task.ts';
 import { aNetwork, aNode, aSpec, aTemplate } from '#test/support/builders.ts';
 import { FakeClock } from '#test/support/fake-clock.ts';

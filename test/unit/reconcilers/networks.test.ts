@@ -10,7 +10,7 @@ import {
 import type { NetworkAttachment } from '#proto/model/network.ts';
 import { containerSpec, type Service, type ServiceSpec } from '#proto/model/service.ts';
 import { isActive, type Task } from '#proto/model/task.ts';
-import { aNetwork, aNode, aService, aTemplate } from '#test/support/builders.ts';
+import { aNetwork, aNode, aRevision, aService, aTemplate } from '#test/support/builders.ts';
 import { DecidedCluster } from '#test/support/decided-cluster.ts';
 
 const nodes = () => ['h1', 'h2', 'h3'].map((name) => aNode(name));
@@ -22,13 +22,7 @@ function clusterOf(networks: Parameters<typeof aNetwork>[], ...services: Service
   for (const network of networks) cluster.put('network', aNetwork(...network));
   for (const service of services) {
     cluster.put('service', service);
-    cluster.put('revision', {
-      serviceId: service.id,
-      number: 1,
-      template: service.spec.template,
-      imageDigest: '',
-      createdAtMs: 0,
-    });
+    cluster.put('revision', aRevision(service));
   }
   return cluster;
 }
@@ -87,13 +81,7 @@ describe('a task on networks with subnets', () => {
     cluster.settle(web);
     const db = aService('db', { replicas: 1, template: joined(on('back', '172.28.0.2')) });
     cluster.put('service', db);
-    cluster.put('revision', {
-      serviceId: db.id,
-      number: 1,
-      template: db.spec.template,
-      imageDigest: '',
-      createdAtMs: 0,
-    });
+    cluster.put('revision', aRevision(db));
     cluster.settle(db);
     expect(cluster.tasks(db)[0]!.message).toBe('address 172.28.0.2 of network back is still in use');
     cluster.report(cluster.tasks(web)[0]!, { state: 'failed' });

@@ -1,6 +1,5 @@
 /** A named volume binds its services to the node that has the data, and that node's loss is said, never papered over. */
 import { describe, expect, it } from 'vitest';
-import { emptyMount } from '#control-plane/compose/mounts.ts';
 import { explainTask, planTasks } from '#control-plane/controllers/plan.ts';
 import {
   createService,
@@ -8,9 +7,9 @@ import {
   scaleService,
   setAvailability,
 } from '#control-plane/reconcilers/service-changes.ts';
-import { containerSpec, type Service, type ServiceSpec } from '#proto/model/service.ts';
+import { containerSpec, emptyMount, type Service, type ServiceSpec } from '#proto/model/service.ts';
 import type { Volume } from '#proto/model/volume.ts';
-import { aNode, aService, aSpec, aTemplate } from '#test/support/builders.ts';
+import { aNode, aRevision, aService, aSpec, aTemplate } from '#test/support/builders.ts';
 import { DecidedCluster } from '#test/support/decided-cluster.ts';
 
 const nodes = () => ['h1', 'h2', 'h3'].map((name) => aNode(name));
@@ -104,13 +103,7 @@ describe('a named volume', () => {
     cluster.put('volume', { ...volume(cluster, 'y')!, nodeId: aNode('h2').id, nodeName: 'h2' });
     const both = aDatabase('both', {}, ['x', 'y']);
     cluster.put('service', both);
-    cluster.put('revision', {
-      serviceId: both.id,
-      number: 1,
-      template: both.spec.template,
-      imageDigest: '',
-      createdAtMs: 0,
-    });
+    cluster.put('revision', aRevision(both));
     cluster.settle(both);
     expect(cluster.active(both)).toMatchObject([
       { state: 'pending', message: 'volume x is on h1 and volume y on h2: no node has both' },

@@ -4,6 +4,7 @@ import { specText } from '#node-agent/runtime/bundle.ts';
 import { allCapabilities, defaultCapabilities } from '#node-agent/runtime/capabilities.ts';
 import { type OciMount, ociSpec, type SpecSurroundings } from '#node-agent/runtime/oci-spec.ts';
 import type { ContainerRequest } from '#node-agent/runtime/runtime.ts';
+import { noControls } from '#proto/model/controls.ts';
 import { taskId } from '#proto/model/ids.ts';
 import type { ContainerSpec } from '#proto/model/service.ts';
 import { emptyImage, shellRequest } from '#test/support/container-lab.ts';
@@ -22,6 +23,8 @@ const around: SpecSurroundings = {
   initPath: '/usr/bin/tini-static',
   swapLimit: true,
   maxOpenFiles: 20_000,
+  devices: [],
+  deviceNumber: () => '254:0',
 };
 const spec = (
   container: Partial<ContainerSpec> = {},
@@ -187,5 +190,58 @@ describe('ociSpec', () => {
     const image = { ...emptyImage, env: ['PATH=/img', 'A=image', 'B=image', 'GONE=1'] };
     const { env } = spec({ env: ['A=service', 'GONE', 'C='], tty: true }, { image }).process;
     expect(env).toEqual(['PATH=/img', 'HOSTNAME=web-1', 'TERM=xterm', 'HOME=/home/x', 'A=service', 'B=image', 'C=']);
+  });
+});
+
+describe('what a container is to its host', () => {
+  const types = (made: ReturnType<typeof spec>) =>
+    (made.linux.namespaces as readonly { readonly type: string; readonly path?: string }[]).map(({ type }) => type);
+
+  it('has all namespaces of its own, but those of its host or of another container that it asks for', () => {
+    expect(types(spec())).toEqual(['pid', 'ipc', 'uts', 'mount', 'cgroup', 'network']);
+    const made = spec({ pid: 'host', ipc: 'host', uts: 'host', cgroup: 'host', domainname: 'x' });
+    expect(types(made)).toEqual(['mount', 'network']);
+    expect(made).not.toHaveProperty('hostname');
+    expect(at(made.mounts, '/dev/shm')).toMatchObject({ type: 'bind', source: '/dev/shm' });
+    expect(linux(made).sysctl).not.toHaveProperty('kernel.domainname');
+    const joined = spec({}, { pidNamespace: '/proc/7/ns/pid' });
+    expect(joined.linux.namespaces).toContainEqual({ type: 'pid', path: '/proc/7/ns/pid' });
+    expect(() => spec({ ipc: 'host', sysctls: { 'kernel.shmmax': '1' } })).toThrow(/host's own/);
+  });
+
+  it('has annotations beside ours, which nothing overrides', () => {
+    const made = spec({ annotations: { a: '1', 'gantry.task': 'x' } });
+    expect(made.annotations).toEqual({ a: '1', 'gantry.task': 't' });
+  });
+
+  it('has device nodes with their permissions, and rules', () => {
+    const device = { type: 'c', path: '/dev/fuse', major: 10, minor: 229, fileMode: 0o666, uid: 0, gid: 0 } as const;
+    const made = spec(
+      { deviceRules: [{ type: 'c', major: 189, minor: -1, permissions: 'rw' }] },
+      {},
+      { devices: [{ ...device, permissions: 'rw' }] },
+    );
+    expect(made.linux.devices).toEqual([device]);
+    expect(linux(made).resources.devices.slice(-2)).toEqual([
+      { allow: true, type: 'c', major: 10, minor: 229, access: 'rw' },
+      { allow: true, type: 'c', major: 189, access: 'rw' },
+    ]);
+  });
+
+  it('is throttled by the numbers of devices, and swaps as far as is said', () => {
+    const controls = {
+      ...noControls,
+      memorySwapBytes: -1,
+      memorySwappiness: 0,
+      blkioWeight: 20,
+      blkioRates: [{ path: '/dev/vda', kind: 'read_iops', rate: 9 }],
+    } as const;
+    const { resources } = linux(
+      spec({}, { limits: { cpuMillis: 0, memoryBytes: 1000, pids: 0, generic: [] }, controls }),
+    );
+    expect(resources.memory).toEqual({ limit: 1000, swap: -1, swappiness: 0 });
+    expect(resources).toMatchObject({
+      blockIO: { weight: 20, throttleReadIOPSDevice: [{ major: 254, minor: 0, rate: 9 }], throttleReadBpsDevice: [] },
+    });
   });
 });

@@ -54,6 +54,8 @@ export interface Mount {
   tmpfsMode: number;
   /** volume: mount only this directory of it */
   subpath: string;
+  /** uid=, gid=, nr_inodes=, exec, suid, dev */
+  tmpfsOptions: string[];
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
@@ -87,12 +89,44 @@ export interface Ulimit {
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
+/** A device of the node that a container may use. */
+export interface Device {
+  /** on the node: a device, or a directory of them */
+  source: string;
+  /** in the container */
+  target: string;
+  /** of r, w and m */
+  permissions: string;
+  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
+}
+
+/** Devices that a container may use where it makes nodes of them. */
+export interface DeviceRule {
+  /** a | b | c */
+  type: string;
+  /** -1: all */
+  major: number;
+  /** -1: all */
+  minor: number;
+  /** of r, w and m */
+  permissions: string;
+  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
+}
+
+export interface LogSettings {
+  /** empty: kept, and shipped | none */
+  driver: string;
+  /** of a log file on the node; 0: the agent's own limit */
+  maxSizeBytes: number;
+  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
+}
+
 export interface ContainerSpec {
   /** as the user wrote it */
   image: string;
   /** empty: the image's; [""]: none */
   entrypoint: string[];
-  /** empty: the image's */
+  /** empty: the image's; [""]: none */
   command: string[];
   /** KEY=VALUE, in order */
   env: string[];
@@ -129,6 +163,34 @@ export interface ContainerSpec {
   /** how long connections of others may go on before the stop signal */
   drainMs: number;
   links: Link[];
+  /** for the OCI runtime and its hooks */
+  annotations: { [key: string]: string };
+  domainname: string;
+  /** names of the image's groups, or numbers */
+  groupAdd: string[];
+  devices: Device[];
+  deviceRules: DeviceRule[];
+  /** empty: its own | host */
+  ipc: string;
+  /** empty: its own | host | service:NAME */
+  pid: string;
+  /** empty: its own | host */
+  uts: string;
+  /** empty: its own | host */
+  cgroup: string;
+  /** of /dev/shm; 0: 64 MiB */
+  shmBytes: number;
+  oomScoreAdj: number;
+  /** as Docker's JSON; empty: the default one */
+  seccompProfile: string;
+  /** empty: none */
+  apparmorProfile: string;
+  systemPathsUnconfined: boolean;
+  /** a tag resolved longer ago is resolved anew; 0: never */
+  pullMaxAgeMs: number;
+  /** another name of it on its networks */
+  containerName: string;
+  logging: LogSettings | undefined;
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
@@ -145,6 +207,12 @@ export interface ContainerSpec_SysctlsEntry {
 }
 
 export interface ContainerSpec_ExtraHostsEntry {
+  key: string;
+  value: string;
+  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
+}
+
+export interface ContainerSpec_AnnotationsEntry {
   key: string;
   value: string;
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
@@ -269,6 +337,44 @@ export interface DocumentVersion {
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
+/** How fast a device may be read or written. */
+export interface DeviceRate {
+  /** on the node */
+  path: string;
+  /** read_bps | write_bps | read_iops | write_iops */
+  kind: string;
+  rate: number;
+  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
+}
+
+export interface DeviceWeight {
+  /** on the node */
+  path: string;
+  /** 10 to 1000 */
+  weight: number;
+  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
+}
+
+/** What a cgroup holds beside its limits; it, too, may change while the process goes on. */
+export interface Controls {
+  /** 0: the kernel's default */
+  cpuShares: number;
+  /** 0: 100 ms */
+  cpuPeriodUs: number;
+  /** empty: all */
+  cpusetCpus: string;
+  /** memory and swap together; 0: no more than the memory; -1: no limit */
+  memorySwapBytes: number;
+  /** absent: the kernel's */
+  memorySwappiness?: number | undefined;
+  oomKillDisable: boolean;
+  /** 10 to 1000; 0: the kernel's default */
+  blkioWeight: number;
+  blkioWeights: DeviceWeight[];
+  blkioRates: DeviceRate[];
+  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
+}
+
 /** What a task is made of: a change here needs new tasks. */
 export interface TaskTemplate {
   container:
@@ -286,6 +392,7 @@ export interface TaskTemplate {
   networkMode: string;
   bandwidth: Bandwidth | undefined;
   documents: DocumentMount[];
+  controls: Controls | undefined;
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
@@ -539,6 +646,8 @@ export interface Revision {
   /** what the tag meant when first resolved by a node; later tasks use the same */
   imageDigest: string;
   createdAtMs: number;
+  /** the revision whose processes go on under this one, with other limits; its own number where it needs new ones */
+  origin: number;
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
@@ -882,6 +991,7 @@ function createBaseMount(): Mount {
     tmpfsSizeBytes: 0,
     tmpfsMode: 0,
     subpath: "",
+    tmpfsOptions: [],
     _unknownFields: {},
   };
 }
@@ -917,6 +1027,9 @@ export const Mount: MessageFns<Mount> = {
     }
     if (message.subpath !== "") {
       writer.uint32(82).string(message.subpath);
+    }
+    for (const v of message.tmpfsOptions) {
+      writer.uint32(90).string(v!);
     }
     if (message._unknownFields !== undefined) {
       for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
@@ -1022,6 +1135,14 @@ export const Mount: MessageFns<Mount> = {
             message.subpath = reader.string();
             continue;
           }
+          case 11: {
+            if (tag !== 90) {
+              break;
+            }
+
+            message.tmpfsOptions.push(reader.string());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1057,6 +1178,7 @@ export const Mount: MessageFns<Mount> = {
     message.tmpfsSizeBytes = object.tmpfsSizeBytes ?? 0;
     message.tmpfsMode = object.tmpfsMode ?? 0;
     message.subpath = object.subpath ?? "";
+    message.tmpfsOptions = object.tmpfsOptions?.map((e) => e) || [];
     return message;
   },
 };
@@ -1402,6 +1524,291 @@ export const Ulimit: MessageFns<Ulimit> = {
   },
 };
 
+function createBaseDevice(): Device {
+  return { source: "", target: "", permissions: "", _unknownFields: {} };
+}
+
+export const Device: MessageFns<Device> = {
+  encode(message: Device, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.source !== "") {
+      writer.uint32(10).string(message.source);
+    }
+    if (message.target !== "") {
+      writer.uint32(18).string(message.target);
+    }
+    if (message.permissions !== "") {
+      writer.uint32(26).string(message.permissions);
+    }
+    if (message._unknownFields !== undefined) {
+      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
+        const tag = parseInt(key, 10);
+        for (const value of values) {
+          writer.uint32(tag).raw(value);
+        }
+      }
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Device {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseDevice();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.source = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.target = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.permissions = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        const buf = reader.skip(tag & 7);
+
+        const list = message._unknownFields![tag];
+
+        if (list === undefined) {
+          message._unknownFields![tag] = [buf];
+        } else {
+          list.push(buf);
+        }
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<Device>, I>>(base?: I): Device {
+    return Device.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<Device>, I>>(object: I): Device {
+    const message = createBaseDevice();
+    message.source = object.source ?? "";
+    message.target = object.target ?? "";
+    message.permissions = object.permissions ?? "";
+    return message;
+  },
+};
+
+function createBaseDeviceRule(): DeviceRule {
+  return { type: "", major: 0, minor: 0, permissions: "", _unknownFields: {} };
+}
+
+export const DeviceRule: MessageFns<DeviceRule> = {
+  encode(message: DeviceRule, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.type !== "") {
+      writer.uint32(10).string(message.type);
+    }
+    if (message.major !== 0) {
+      writer.uint32(16).int64(message.major);
+    }
+    if (message.minor !== 0) {
+      writer.uint32(24).int64(message.minor);
+    }
+    if (message.permissions !== "") {
+      writer.uint32(34).string(message.permissions);
+    }
+    if (message._unknownFields !== undefined) {
+      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
+        const tag = parseInt(key, 10);
+        for (const value of values) {
+          writer.uint32(tag).raw(value);
+        }
+      }
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): DeviceRule {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseDeviceRule();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.type = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.major = longToNumber(reader.int64());
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.minor = longToNumber(reader.int64());
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.permissions = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        const buf = reader.skip(tag & 7);
+
+        const list = message._unknownFields![tag];
+
+        if (list === undefined) {
+          message._unknownFields![tag] = [buf];
+        } else {
+          list.push(buf);
+        }
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<DeviceRule>, I>>(base?: I): DeviceRule {
+    return DeviceRule.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<DeviceRule>, I>>(object: I): DeviceRule {
+    const message = createBaseDeviceRule();
+    message.type = object.type ?? "";
+    message.major = object.major ?? 0;
+    message.minor = object.minor ?? 0;
+    message.permissions = object.permissions ?? "";
+    return message;
+  },
+};
+
+function createBaseLogSettings(): LogSettings {
+  return { driver: "", maxSizeBytes: 0, _unknownFields: {} };
+}
+
+export const LogSettings: MessageFns<LogSettings> = {
+  encode(message: LogSettings, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.driver !== "") {
+      writer.uint32(10).string(message.driver);
+    }
+    if (message.maxSizeBytes !== 0) {
+      writer.uint32(16).int64(message.maxSizeBytes);
+    }
+    if (message._unknownFields !== undefined) {
+      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
+        const tag = parseInt(key, 10);
+        for (const value of values) {
+          writer.uint32(tag).raw(value);
+        }
+      }
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): LogSettings {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseLogSettings();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.driver = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.maxSizeBytes = longToNumber(reader.int64());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        const buf = reader.skip(tag & 7);
+
+        const list = message._unknownFields![tag];
+
+        if (list === undefined) {
+          message._unknownFields![tag] = [buf];
+        } else {
+          list.push(buf);
+        }
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<LogSettings>, I>>(base?: I): LogSettings {
+    return LogSettings.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<LogSettings>, I>>(object: I): LogSettings {
+    const message = createBaseLogSettings();
+    message.driver = object.driver ?? "";
+    message.maxSizeBytes = object.maxSizeBytes ?? 0;
+    return message;
+  },
+};
+
 function createBaseContainerSpec(): ContainerSpec {
   return {
     image: "",
@@ -1435,6 +1842,23 @@ function createBaseContainerSpec(): ContainerSpec {
     pullPolicy: "",
     drainMs: 0,
     links: [],
+    annotations: {},
+    domainname: "",
+    groupAdd: [],
+    devices: [],
+    deviceRules: [],
+    ipc: "",
+    pid: "",
+    uts: "",
+    cgroup: "",
+    shmBytes: 0,
+    oomScoreAdj: 0,
+    seccompProfile: "",
+    apparmorProfile: "",
+    systemPathsUnconfined: false,
+    pullMaxAgeMs: 0,
+    containerName: "",
+    logging: undefined,
     _unknownFields: {},
   };
 }
@@ -1537,6 +1961,57 @@ export const ContainerSpec: MessageFns<ContainerSpec> = {
     }
     for (const v of message.links) {
       Link.encode(v!, writer.uint32(250).fork()).join();
+    }
+    globalThis.Object.entries(message.annotations).forEach(([key, value]: [string, string]) => {
+      ContainerSpec_AnnotationsEntry.encode({ key: key as any, value }, writer.uint32(322).fork()).join();
+    });
+    if (message.domainname !== "") {
+      writer.uint32(330).string(message.domainname);
+    }
+    for (const v of message.groupAdd) {
+      writer.uint32(338).string(v!);
+    }
+    for (const v of message.devices) {
+      Device.encode(v!, writer.uint32(346).fork()).join();
+    }
+    for (const v of message.deviceRules) {
+      DeviceRule.encode(v!, writer.uint32(354).fork()).join();
+    }
+    if (message.ipc !== "") {
+      writer.uint32(362).string(message.ipc);
+    }
+    if (message.pid !== "") {
+      writer.uint32(370).string(message.pid);
+    }
+    if (message.uts !== "") {
+      writer.uint32(378).string(message.uts);
+    }
+    if (message.cgroup !== "") {
+      writer.uint32(386).string(message.cgroup);
+    }
+    if (message.shmBytes !== 0) {
+      writer.uint32(392).int64(message.shmBytes);
+    }
+    if (message.oomScoreAdj !== 0) {
+      writer.uint32(400).int32(message.oomScoreAdj);
+    }
+    if (message.seccompProfile !== "") {
+      writer.uint32(410).string(message.seccompProfile);
+    }
+    if (message.apparmorProfile !== "") {
+      writer.uint32(418).string(message.apparmorProfile);
+    }
+    if (message.systemPathsUnconfined !== false) {
+      writer.uint32(424).bool(message.systemPathsUnconfined);
+    }
+    if (message.pullMaxAgeMs !== 0) {
+      writer.uint32(432).int64(message.pullMaxAgeMs);
+    }
+    if (message.containerName !== "") {
+      writer.uint32(442).string(message.containerName);
+    }
+    if (message.logging !== undefined) {
+      LogSettings.encode(message.logging, writer.uint32(450).fork()).join();
     }
     if (message._unknownFields !== undefined) {
       for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
@@ -1829,6 +2304,145 @@ export const ContainerSpec: MessageFns<ContainerSpec> = {
             message.links.push(Link.decode(reader, reader.uint32()));
             continue;
           }
+          case 40: {
+            if (tag !== 322) {
+              break;
+            }
+
+            const entry40 = ContainerSpec_AnnotationsEntry.decode(reader, reader.uint32());
+            if (entry40.value !== undefined) {
+              message.annotations[entry40.key] = entry40.value;
+            }
+            continue;
+          }
+          case 41: {
+            if (tag !== 330) {
+              break;
+            }
+
+            message.domainname = reader.string();
+            continue;
+          }
+          case 42: {
+            if (tag !== 338) {
+              break;
+            }
+
+            message.groupAdd.push(reader.string());
+            continue;
+          }
+          case 43: {
+            if (tag !== 346) {
+              break;
+            }
+
+            message.devices.push(Device.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 44: {
+            if (tag !== 354) {
+              break;
+            }
+
+            message.deviceRules.push(DeviceRule.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 45: {
+            if (tag !== 362) {
+              break;
+            }
+
+            message.ipc = reader.string();
+            continue;
+          }
+          case 46: {
+            if (tag !== 370) {
+              break;
+            }
+
+            message.pid = reader.string();
+            continue;
+          }
+          case 47: {
+            if (tag !== 378) {
+              break;
+            }
+
+            message.uts = reader.string();
+            continue;
+          }
+          case 48: {
+            if (tag !== 386) {
+              break;
+            }
+
+            message.cgroup = reader.string();
+            continue;
+          }
+          case 49: {
+            if (tag !== 392) {
+              break;
+            }
+
+            message.shmBytes = longToNumber(reader.int64());
+            continue;
+          }
+          case 50: {
+            if (tag !== 400) {
+              break;
+            }
+
+            message.oomScoreAdj = reader.int32();
+            continue;
+          }
+          case 51: {
+            if (tag !== 410) {
+              break;
+            }
+
+            message.seccompProfile = reader.string();
+            continue;
+          }
+          case 52: {
+            if (tag !== 418) {
+              break;
+            }
+
+            message.apparmorProfile = reader.string();
+            continue;
+          }
+          case 53: {
+            if (tag !== 424) {
+              break;
+            }
+
+            message.systemPathsUnconfined = reader.bool();
+            continue;
+          }
+          case 54: {
+            if (tag !== 432) {
+              break;
+            }
+
+            message.pullMaxAgeMs = longToNumber(reader.int64());
+            continue;
+          }
+          case 55: {
+            if (tag !== 442) {
+              break;
+            }
+
+            message.containerName = reader.string();
+            continue;
+          }
+          case 56: {
+            if (tag !== 450) {
+              break;
+            }
+
+            message.logging = LogSettings.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1911,6 +2525,33 @@ export const ContainerSpec: MessageFns<ContainerSpec> = {
     message.pullPolicy = object.pullPolicy ?? "";
     message.drainMs = object.drainMs ?? 0;
     message.links = object.links?.map((e) => Link.fromPartial(e)) || [];
+    message.annotations = (globalThis.Object.entries(object.annotations ?? {}) as [string, string][]).reduce(
+      (acc: { [key: string]: string }, [key, value]: [string, string]) => {
+        if (value !== undefined) {
+          acc[key] = globalThis.String(value);
+        }
+        return acc;
+      },
+      {},
+    );
+    message.domainname = object.domainname ?? "";
+    message.groupAdd = object.groupAdd?.map((e) => e) || [];
+    message.devices = object.devices?.map((e) => Device.fromPartial(e)) || [];
+    message.deviceRules = object.deviceRules?.map((e) => DeviceRule.fromPartial(e)) || [];
+    message.ipc = object.ipc ?? "";
+    message.pid = object.pid ?? "";
+    message.uts = object.uts ?? "";
+    message.cgroup = object.cgroup ?? "";
+    message.shmBytes = object.shmBytes ?? 0;
+    message.oomScoreAdj = object.oomScoreAdj ?? 0;
+    message.seccompProfile = object.seccompProfile ?? "";
+    message.apparmorProfile = object.apparmorProfile ?? "";
+    message.systemPathsUnconfined = object.systemPathsUnconfined ?? false;
+    message.pullMaxAgeMs = object.pullMaxAgeMs ?? 0;
+    message.containerName = object.containerName ?? "";
+    message.logging = (object.logging !== undefined && object.logging !== null)
+      ? LogSettings.fromPartial(object.logging)
+      : undefined;
     return message;
   },
 };
@@ -2160,6 +2801,91 @@ export const ContainerSpec_ExtraHostsEntry: MessageFns<ContainerSpec_ExtraHostsE
     object: I,
   ): ContainerSpec_ExtraHostsEntry {
     const message = createBaseContainerSpec_ExtraHostsEntry();
+    message.key = object.key ?? "";
+    message.value = object.value ?? "";
+    return message;
+  },
+};
+
+function createBaseContainerSpec_AnnotationsEntry(): ContainerSpec_AnnotationsEntry {
+  return { key: "", value: "", _unknownFields: {} };
+}
+
+export const ContainerSpec_AnnotationsEntry: MessageFns<ContainerSpec_AnnotationsEntry> = {
+  encode(message: ContainerSpec_AnnotationsEntry, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.key !== "") {
+      writer.uint32(10).string(message.key);
+    }
+    if (message.value !== "") {
+      writer.uint32(18).string(message.value);
+    }
+    if (message._unknownFields !== undefined) {
+      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
+        const tag = parseInt(key, 10);
+        for (const value of values) {
+          writer.uint32(tag).raw(value);
+        }
+      }
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ContainerSpec_AnnotationsEntry {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseContainerSpec_AnnotationsEntry();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.key = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.value = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        const buf = reader.skip(tag & 7);
+
+        const list = message._unknownFields![tag];
+
+        if (list === undefined) {
+          message._unknownFields![tag] = [buf];
+        } else {
+          list.push(buf);
+        }
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<ContainerSpec_AnnotationsEntry>, I>>(base?: I): ContainerSpec_AnnotationsEntry {
+    return ContainerSpec_AnnotationsEntry.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<ContainerSpec_AnnotationsEntry>, I>>(
+    object: I,
+  ): ContainerSpec_AnnotationsEntry {
+    const message = createBaseContainerSpec_AnnotationsEntry();
     message.key = object.key ?? "";
     message.value = object.value ?? "";
     return message;
@@ -3483,6 +4209,362 @@ export const DocumentVersion: MessageFns<DocumentVersion> = {
   },
 };
 
+function createBaseDeviceRate(): DeviceRate {
+  return { path: "", kind: "", rate: 0, _unknownFields: {} };
+}
+
+export const DeviceRate: MessageFns<DeviceRate> = {
+  encode(message: DeviceRate, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.path !== "") {
+      writer.uint32(10).string(message.path);
+    }
+    if (message.kind !== "") {
+      writer.uint32(18).string(message.kind);
+    }
+    if (message.rate !== 0) {
+      writer.uint32(24).int64(message.rate);
+    }
+    if (message._unknownFields !== undefined) {
+      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
+        const tag = parseInt(key, 10);
+        for (const value of values) {
+          writer.uint32(tag).raw(value);
+        }
+      }
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): DeviceRate {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseDeviceRate();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.path = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.kind = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.rate = longToNumber(reader.int64());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        const buf = reader.skip(tag & 7);
+
+        const list = message._unknownFields![tag];
+
+        if (list === undefined) {
+          message._unknownFields![tag] = [buf];
+        } else {
+          list.push(buf);
+        }
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<DeviceRate>, I>>(base?: I): DeviceRate {
+    return DeviceRate.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<DeviceRate>, I>>(object: I): DeviceRate {
+    const message = createBaseDeviceRate();
+    message.path = object.path ?? "";
+    message.kind = object.kind ?? "";
+    message.rate = object.rate ?? 0;
+    return message;
+  },
+};
+
+function createBaseDeviceWeight(): DeviceWeight {
+  return { path: "", weight: 0, _unknownFields: {} };
+}
+
+export const DeviceWeight: MessageFns<DeviceWeight> = {
+  encode(message: DeviceWeight, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.path !== "") {
+      writer.uint32(10).string(message.path);
+    }
+    if (message.weight !== 0) {
+      writer.uint32(16).uint32(message.weight);
+    }
+    if (message._unknownFields !== undefined) {
+      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
+        const tag = parseInt(key, 10);
+        for (const value of values) {
+          writer.uint32(tag).raw(value);
+        }
+      }
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): DeviceWeight {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseDeviceWeight();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.path = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.weight = reader.uint32();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        const buf = reader.skip(tag & 7);
+
+        const list = message._unknownFields![tag];
+
+        if (list === undefined) {
+          message._unknownFields![tag] = [buf];
+        } else {
+          list.push(buf);
+        }
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<DeviceWeight>, I>>(base?: I): DeviceWeight {
+    return DeviceWeight.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<DeviceWeight>, I>>(object: I): DeviceWeight {
+    const message = createBaseDeviceWeight();
+    message.path = object.path ?? "";
+    message.weight = object.weight ?? 0;
+    return message;
+  },
+};
+
+function createBaseControls(): Controls {
+  return {
+    cpuShares: 0,
+    cpuPeriodUs: 0,
+    cpusetCpus: "",
+    memorySwapBytes: 0,
+    memorySwappiness: undefined,
+    oomKillDisable: false,
+    blkioWeight: 0,
+    blkioWeights: [],
+    blkioRates: [],
+    _unknownFields: {},
+  };
+}
+
+export const Controls: MessageFns<Controls> = {
+  encode(message: Controls, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.cpuShares !== 0) {
+      writer.uint32(8).int64(message.cpuShares);
+    }
+    if (message.cpuPeriodUs !== 0) {
+      writer.uint32(16).int64(message.cpuPeriodUs);
+    }
+    if (message.cpusetCpus !== "") {
+      writer.uint32(26).string(message.cpusetCpus);
+    }
+    if (message.memorySwapBytes !== 0) {
+      writer.uint32(32).int64(message.memorySwapBytes);
+    }
+    if (message.memorySwappiness !== undefined) {
+      writer.uint32(40).uint32(message.memorySwappiness);
+    }
+    if (message.oomKillDisable !== false) {
+      writer.uint32(48).bool(message.oomKillDisable);
+    }
+    if (message.blkioWeight !== 0) {
+      writer.uint32(56).uint32(message.blkioWeight);
+    }
+    for (const v of message.blkioWeights) {
+      DeviceWeight.encode(v!, writer.uint32(66).fork()).join();
+    }
+    for (const v of message.blkioRates) {
+      DeviceRate.encode(v!, writer.uint32(74).fork()).join();
+    }
+    if (message._unknownFields !== undefined) {
+      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
+        const tag = parseInt(key, 10);
+        for (const value of values) {
+          writer.uint32(tag).raw(value);
+        }
+      }
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Controls {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseControls();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.cpuShares = longToNumber(reader.int64());
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.cpuPeriodUs = longToNumber(reader.int64());
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.cpusetCpus = reader.string();
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.memorySwapBytes = longToNumber(reader.int64());
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.memorySwappiness = reader.uint32();
+            continue;
+          }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.oomKillDisable = reader.bool();
+            continue;
+          }
+          case 7: {
+            if (tag !== 56) {
+              break;
+            }
+
+            message.blkioWeight = reader.uint32();
+            continue;
+          }
+          case 8: {
+            if (tag !== 66) {
+              break;
+            }
+
+            message.blkioWeights.push(DeviceWeight.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 9: {
+            if (tag !== 74) {
+              break;
+            }
+
+            message.blkioRates.push(DeviceRate.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        const buf = reader.skip(tag & 7);
+
+        const list = message._unknownFields![tag];
+
+        if (list === undefined) {
+          message._unknownFields![tag] = [buf];
+        } else {
+          list.push(buf);
+        }
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<Controls>, I>>(base?: I): Controls {
+    return Controls.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<Controls>, I>>(object: I): Controls {
+    const message = createBaseControls();
+    message.cpuShares = object.cpuShares ?? 0;
+    message.cpuPeriodUs = object.cpuPeriodUs ?? 0;
+    message.cpusetCpus = object.cpusetCpus ?? "";
+    message.memorySwapBytes = object.memorySwapBytes ?? 0;
+    message.memorySwappiness = object.memorySwappiness ?? undefined;
+    message.oomKillDisable = object.oomKillDisable ?? false;
+    message.blkioWeight = object.blkioWeight ?? 0;
+    message.blkioWeights = object.blkioWeights?.map((e) => DeviceWeight.fromPartial(e)) || [];
+    message.blkioRates = object.blkioRates?.map((e) => DeviceRate.fromPartial(e)) || [];
+    return message;
+  },
+};
+
 function createBaseTaskTemplate(): TaskTemplate {
   return {
     container: undefined,
@@ -3493,6 +4575,7 @@ function createBaseTaskTemplate(): TaskTemplate {
     networkMode: "",
     bandwidth: undefined,
     documents: [],
+    controls: undefined,
     _unknownFields: {},
   };
 }
@@ -3522,6 +4605,9 @@ export const TaskTemplate: MessageFns<TaskTemplate> = {
     }
     for (const v of message.documents) {
       DocumentMount.encode(v!, writer.uint32(122).fork()).join();
+    }
+    if (message.controls !== undefined) {
+      Controls.encode(message.controls, writer.uint32(82).fork()).join();
     }
     if (message._unknownFields !== undefined) {
       for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
@@ -3611,6 +4697,14 @@ export const TaskTemplate: MessageFns<TaskTemplate> = {
             message.documents.push(DocumentMount.decode(reader, reader.uint32()));
             continue;
           }
+          case 10: {
+            if (tag !== 82) {
+              break;
+            }
+
+            message.controls = Controls.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -3652,6 +4746,9 @@ export const TaskTemplate: MessageFns<TaskTemplate> = {
       ? Bandwidth.fromPartial(object.bandwidth)
       : undefined;
     message.documents = object.documents?.map((e) => DocumentMount.fromPartial(e)) || [];
+    message.controls = (object.controls !== undefined && object.controls !== null)
+      ? Controls.fromPartial(object.controls)
+      : undefined;
     return message;
   },
 };
@@ -5921,7 +7018,15 @@ export const Service: MessageFns<Service> = {
 };
 
 function createBaseRevision(): Revision {
-  return { serviceId: "", number: 0, template: undefined, imageDigest: "", createdAtMs: 0, _unknownFields: {} };
+  return {
+    serviceId: "",
+    number: 0,
+    template: undefined,
+    imageDigest: "",
+    createdAtMs: 0,
+    origin: 0,
+    _unknownFields: {},
+  };
 }
 
 export const Revision: MessageFns<Revision> = {
@@ -5940,6 +7045,9 @@ export const Revision: MessageFns<Revision> = {
     }
     if (message.createdAtMs !== 0) {
       writer.uint32(40).int64(message.createdAtMs);
+    }
+    if (message.origin !== 0) {
+      writer.uint32(160).uint32(message.origin);
     }
     if (message._unknownFields !== undefined) {
       for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
@@ -6005,6 +7113,14 @@ export const Revision: MessageFns<Revision> = {
             message.createdAtMs = longToNumber(reader.int64());
             continue;
           }
+          case 20: {
+            if (tag !== 160) {
+              break;
+            }
+
+            message.origin = reader.uint32();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -6037,6 +7153,7 @@ export const Revision: MessageFns<Revision> = {
       : undefined;
     message.imageDigest = object.imageDigest ?? "";
     message.createdAtMs = object.createdAtMs ?? 0;
+    message.origin = object.origin ?? 0;
     return message;
   },
 };
