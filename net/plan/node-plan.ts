@@ -278,6 +278,7 @@ function firewallOf(input: PlanInput, parts: FirewallParts, family: Family): Fir
     isolated: networks.isolated,
     bridged,
     encrypted: input.encryption === 'wireguard',
+    tunnelled: input.encryption === 'wireguard' || ways.tunnel !== undefined,
   };
   for (const name of tasks.reaches.keys()) names.add(name);
   const before = family.name === 'ip' ? parts.previous?.firewall : parts.previous?.firewall6;

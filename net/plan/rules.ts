@@ -63,6 +63,8 @@ export interface RuleWords {
   readonly bridged: boolean;
   /** No packet of the cluster leaves this node in clear. */
   readonly encrypted: boolean;
+  /** Some peer is, or may be, behind a tunnel: without, no packet is looked at for being one. */
+  readonly tunnelled: boolean;
 }
 
 /**
@@ -108,13 +110,11 @@ export function declarationsOf(words: RuleWords, dispatchChains: ReadonlyMap<str
     'type filter hook prerouting priority -150; policy accept',
     `iifname ${bridge} ct direction reply meta mark set ct original zone map @reply_marks`,
   ]);
-  chain('outgoing', [
-    'type filter hook output priority -300; policy accept',
-    ...tunnelPackets(words, (end) => [
-      `${saddr} ${end} oifname != { "${tunnelName}", "${wireguardName}" } drop`,
-      `${daddr} . ${saddr} @tunnels notrack accept`,
-    ]),
+  const sent = tunnelPackets(words, (end) => [
+    `${saddr} ${end} oifname != { "${tunnelName}", "${wireguardName}" } drop`,
+    `${daddr} . ${saddr} @tunnels notrack accept`,
   ]);
+  if (sent.length > 0) chain('outgoing', ['type filter hook output priority -300; policy accept', ...sent]);
   if (words.encrypted) chain('wire', inClear(words));
   chain('prerouting', [
     'type nat hook prerouting priority -100; policy accept',
@@ -167,8 +167,9 @@ export function declarationsOf(words: RuleWords, dispatchChains: ReadonlyMap<str
 }
 
 /** `end`: this node's address within WireGuard. */
-function tunnelPackets({ family, subnet }: RuleWords, rules: (end: string) => readonly string[]): readonly string[] {
-  return family === 'ip' ? rules(endOf(subnet)).map((rule) => `udp dport ${tunnelPort} ${rule}`) : [];
+function tunnelPackets(words: RuleWords, rules: (end: string) => readonly string[]): readonly string[] {
+  const { family, subnet, tunnelled } = words;
+  return family === 'ip' && tunnelled ? rules(endOf(subnet)).map((rule) => `udp dport ${tunnelPort} ${rule}`) : [];
 }
 
 /** While a device is missing, its routes are too, and packets would go as others lead: they had better not go. */
