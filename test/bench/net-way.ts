@@ -141,3 +141,10 @@ export async function byHand(lab: NetLab, hosts: readonly [LabHost, LabHost], vx
     },
   };
 }
+
+/** The one rule with which the tasks of a host get out of it. */
+export async function masquerade(host: LabHost): Promise<void> {
+  const rule = 'ip saddr 10.77.0.0/16 ip daddr != 10.77.0.0/16 masquerade';
+  const body = `{ chain out { type nat hook postrouting priority 100; ${rule}; }; }`;
+  await host.run('nft', `table ip way_out ${body}`);
+}
