@@ -14,11 +14,12 @@ import type { ResolvedService } from '#control-plane/compose/resolved-service.ts
 import { DocumentWish } from '#control-plane/reconcilers/document-changes.ts';
 import { NetworkWish } from '#control-plane/reconcilers/network-changes.ts';
 import { fixedAddressProblem } from '#control-plane/reconcilers/network-ranges.ts';
+import { portOwner } from '#control-plane/reconcilers/published-ports.ts';
 import { same } from '#control-plane/reconcilers/same.ts';
-import { applyService, removeService, type WishContext } from '#control-plane/reconcilers/service-changes.ts';
+import { applyService, type WishContext } from '#control-plane/reconcilers/service-changes.ts';
+import { discardServices } from '#control-plane/reconcilers/trash.ts';
 import { parseConstraint, parseSpread } from '#control-plane/scheduler/constraint.ts';
 import type { Change } from '#control-plane/store/records.ts';
-import type { Snapshot } from '#control-plane/store/snapshot.ts';
 import type {
   ApplyRequest,
   ApplyResponse,
@@ -30,8 +31,7 @@ import type {
 import { isFault } from '#proto/kernel/errors.ts';
 import { Concealed } from '#proto/model/concealed.ts';
 import { qualifiedName } from '#proto/model/ids.ts';
-import { isPerNode } from '#proto/model/job.ts';
-import type { Port, Service, ServiceSpec } from '#proto/model/service.ts';
+import type { Service, ServiceSpec } from '#proto/model/service.ts';
 import { decideDocuments, withVersions } from './documents.ts';
 import { nameOfService } from './names.ts';
 import { commitWish, type OperatorParts, wishContext } from './parts.ts';
@@ -49,7 +49,7 @@ export async function apply(parts: OperatorParts, request: ApplyRequest): Promis
   const warnings = [...resolution.warnings];
   if (resolution.kind === 'errors') return response({ errors: [...resolution.errors], warnings });
   const { project } = resolution;
-  let wish = decide(parts, wishContext(parts), resolution, request.prune);
+  let wish = decide(parts, wishContext(parts), resolution, request);
   const answer = () =>
     response({
       project,
@@ -67,7 +67,7 @@ export async function apply(parts: OperatorParts, request: ApplyRequest): Promis
     return answer();
   }
   const revision = await commitWish(parts, (context) => {
-    wish = decide(parts, context, resolution, request.prune);
+    wish = decide(parts, context, resolution, request);
     return wish.errors.length > 0 ? [] : wish.changes;
   });
   return { ...answer(), revision };
@@ -132,7 +132,7 @@ function decide(
   { contents }: OperatorParts,
   context: WishContext,
   { project, services, networks, documents, inactive }: Resolved,
-  prune: boolean,
+  { prune, confirmed, files }: Pick<ApplyRequest, 'prune' | 'confirmed' | 'files'>,
 ): Wish {
   const { snapshot } = context;
   const findings: Findings = { errors: [], warnings: [] };
@@ -187,7 +187,6 @@ function decide(
     });
   }
   for (const service of others.filter((service) => !service.removing)) {
-    if (goes(service)) changes.push(...removeService(context, service.id));
     planned.push({
       action: goes(service) ? 'remove' : 'unchanged',
       serviceId: service.id,
@@ -196,6 +195,9 @@ function decide(
       tasks: [],
     });
   }
+  // Nothing in the file speaks of them: the file as a whole does.
+  const top = { at: { file: files[0]?.path ?? '', line: 1, column: 1 }, path: '' };
+  changes.push(...(checked(findings, top, () => discardServices(context, others.filter(goes), confirmed)) ?? []));
   plannedNetworks.push(...goingNetworks(context, services, gone));
   changes.push(...networkWish.changes, ...documentWish.changes);
   return { changes, planned, networks: plannedNetworks, documents: plannedDocuments, ...findings };
@@ -312,26 +314,4 @@ function checked<T>(findings: Findings, place: Place, action: () => T): T | unde
     if (!isFault(error, 'invalid', 'conflict', 'exists', 'precondition')) throw error;
     return refuse(findings, place, error.message, error.remedy ?? '');
   }
-}
-
-/** The service that has a port on nodes where this one wants it; two host ports may share it on different nodes, where neither is on all. */
-function portOwner(
-  snapshot: Snapshot,
-  spec: ServiceSpec,
-  wanted: Port,
-  gone: ReadonlySet<Service>,
-): Service | undefined {
-  if (wanted.published === 0) return undefined;
-  const self = qualifiedName(spec.project, spec.name);
-  for (const service of snapshot.all('service')) {
-    if (nameOfService(service) === self || gone.has(service) || service.removing) continue;
-    for (const port of service.spec.ports)
-      if (
-        port.published === wanted.published &&
-        port.protocol === wanted.protocol &&
-        (port.mode === 'ingress' || wanted.mode === 'ingress' || isPerNode(service.spec) || isPerNode(spec))
-      )
-        return service;
-  }
-  return undefined;
 }

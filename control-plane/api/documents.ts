@@ -6,12 +6,11 @@ import {
   type DocumentWish,
   notFound,
   putDocument as putting,
-  removeDocument as removal,
   type WantedDocument,
 } from '#control-plane/reconcilers/document-changes.ts';
 import { documentUsers } from '#control-plane/reconcilers/document-usage.ts';
+import { discardDocuments } from '#control-plane/reconcilers/trash.ts';
 import type { ContentSeal } from '#control-plane/security/seal.ts';
-import type { Change } from '#control-plane/store/records.ts';
 import type { Snapshot } from '#control-plane/store/snapshot.ts';
 import type {
   ChangeResponse,
@@ -133,9 +132,7 @@ export async function removeDocument(parts: OperatorParts, request: RemoveDocume
   const names = [...new Set(request.names)];
   if (names.length === 0)
     throw new Fault('invalid', `no ${type} was named`, { remedy: `name one: see gantry ${type} ls` });
-  const revision = await commitWish(parts, (context): Change[] =>
-    names.flatMap((name) => removal(context, type, name)),
-  );
+  const revision = await commitWish(parts, (context) => discardDocuments(context, type, names));
   return { revision, serviceIds: [], names, message: `removed ${names.join(', ')}` };
 }
 

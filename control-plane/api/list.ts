@@ -22,6 +22,7 @@ import { documentSummaries, findDocument } from './documents.ts';
 import { findAny, findNode, findService } from './names.ts';
 import { findNetwork, networkSummaries, networkSummary } from './networks.ts';
 import type { OperatorParts } from './parts.ts';
+import { trashSummaries } from './trash.ts';
 
 export function list({ store, clock }: OperatorParts, request: ListRequest): ListResponse {
   const { snapshot } = store;
@@ -32,6 +33,7 @@ export function list({ store, clock }: OperatorParts, request: ListRequest): Lis
     tokens: [],
     networks: [],
     documents: [],
+    trash: [],
     revision: snapshot.revision,
   };
   switch (request.kind) {
@@ -46,6 +48,8 @@ export function list({ store, clock }: OperatorParts, request: ListRequest): Lis
     case 'config':
     case 'secret':
       return { ...response, documents: documentSummaries(snapshot, request.kind, request.project) };
+    case 'trash':
+      return { ...response, trash: trashSummaries(snapshot) };
     case 'token':
       return {
         ...response,
@@ -55,7 +59,7 @@ export function list({ store, clock }: OperatorParts, request: ListRequest): Lis
       };
     default:
       throw new Fault('invalid', `there is no list of "${request.kind}"`, {
-        remedy: 'ask for service, task, node, token, network, config or secret',
+        remedy: 'ask for service, task, node, token, network, config, secret or trash',
       });
   }
 }

@@ -18,6 +18,7 @@ import type { OperatorParts } from './parts.ts';
 import { progress } from './progress.ts';
 import { remove, restart, rollback, scale } from './services.ts';
 import { events, exec, logs, stats } from './streams.ts';
+import { emptyTrash, undo } from './trash.ts';
 
 /** The handlers of gantry.v1.Operator; who may call them is decided by who serves them. */
 export function operatorService(parts: OperatorParts): OperatorServer {
@@ -48,6 +49,8 @@ export function operatorService(parts: OperatorParts): OperatorServer {
     removeNetwork: unary((request) => removeNetwork(parts, request)),
     putDocument: unary((request) => putDocument(parts, request)),
     removeDocument: unary((request) => removeDocument(parts, request)),
+    undo: unary((request) => undo(parts, request)),
+    emptyTrash: unary((request) => emptyTrash(parts, request)),
     readConfig: unary(async (request) => readConfig(parts, request)),
     netProbe: serverStream((request, signal) => netProbe(parts, request, signal)),
   };

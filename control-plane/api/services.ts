@@ -1,11 +1,11 @@
 /** Services: scale, restart, rollback, remove; several at once are one transaction. */
 import {
-  removeService,
   restartService,
   rollbackService,
   scaleService,
   type WishContext,
 } from '#control-plane/reconcilers/service-changes.ts';
+import { discardServices } from '#control-plane/reconcilers/trash.ts';
 import type { Change } from '#control-plane/store/records.ts';
 import type { ChangeResponse, ScaleRequest, ServiceRequest } from '#proto/gen/gantry/v1/operator.ts';
 import { Fault } from '#proto/kernel/errors.ts';
@@ -39,8 +39,15 @@ export function rollback(parts: OperatorParts, request: ServiceRequest): Promise
   return change(parts, request.services, (context, { id }) => rollbackService(context, id), 'rolling back');
 }
 
-export function remove(parts: OperatorParts, request: ServiceRequest): Promise<ChangeResponse> {
-  return change(parts, request.services, (context, { id }) => removeService(context, id), 'removing');
+/** To the trash, all of them as one removal. Faults: `not-found`, `invalid` (ambiguous), `precondition` (protected). */
+export async function remove(parts: OperatorParts, request: ServiceRequest): Promise<ChangeResponse> {
+  const services = new Map<ServiceId, Service>();
+  const revision = await commitWish(parts, (context) => {
+    services.clear();
+    for (const service of named(context, request.services)) services.set(service.id, service);
+    return discardServices(context, [...services.values()], request.confirmed);
+  });
+  return said(revision, services, 'removing');
 }
 
 async function change(
@@ -49,24 +56,34 @@ async function change(
   decide: (context: WishContext, service: Service, name: string) => readonly Change[],
   word: string,
 ): Promise<ChangeResponse> {
-  if (names.length === 0)
-    throw new Fault('invalid', 'no service was named', { remedy: 'name one: see gantry services' });
   const services = new Map<ServiceId, Service>();
   const revision = await commitWish(parts, (context) => {
     services.clear();
-    return names.flatMap((name) => {
-      const service = findService(context.snapshot, name);
+    const found = named(context, names);
+    return names.flatMap((name, index) => {
+      const service = found[index]!;
       if (services.has(service.id)) return [];
       services.set(service.id, service);
       return decide(context, service, name);
     });
   });
-  const said = [...services.values()].map(nameOfService);
-  const what = said.join(', ');
+  return said(revision, services, word);
+}
+
+/** Faults: `not-found`, `invalid` (none, or ambiguous). */
+function named({ snapshot }: WishContext, names: readonly string[]): readonly Service[] {
+  if (names.length === 0)
+    throw new Fault('invalid', 'no service was named', { remedy: 'name one: see gantry services' });
+  return names.map((name) => findService(snapshot, name));
+}
+
+function said(revision: number, services: ReadonlyMap<ServiceId, Service>, word: string): ChangeResponse {
+  const names = [...services.values()].map(nameOfService);
+  const what = names.join(', ');
   return {
     revision,
     serviceIds: [...services.keys()],
-    names: said,
+    names,
     message: revision > 0 ? `${word} ${what}` : `${what}: nothing to change`,
   };
 }

@@ -8,6 +8,7 @@ import { type CommonOptions, methods, type Session, withSession } from './sessio
 
 interface ApplyOptions extends CommonOptions, FileOptions {
   readonly prune?: true;
+  readonly yesRemoveProtected?: readonly string[];
   readonly detach?: true;
 }
 
@@ -58,7 +59,8 @@ export function plan(options: ApplyOptions): Promise<number> {
 }
 
 async function send(session: Session, options: ApplyOptions, dryRun: boolean): Promise<Sent> {
-  const request = { ...composeRequest(options), dryRun, prune: options.prune === true };
+  const confirmed = [...(options.yesRemoveProtected ?? [])];
+  const request = { ...composeRequest(options), dryRun, prune: options.prune === true, confirmed };
   for (let round = 0; round < mostRounds; round++) {
     const response = await session.call(methods.apply, request);
     const { needsFiles, needsVariables, needsData } = response;

@@ -1,7 +1,6 @@
 /** `gantry login` and `logout`: a registry's user and password, for the nodes; the password is never an argument. */
-import { createInterface } from 'node:readline/promises';
-import { Writable } from 'node:stream';
 import { Fault } from '#proto/kernel/errors.ts';
+import { ask } from './ask.ts';
 import { type CommonOptions, methods, withSession } from './session.ts';
 
 interface LoginOptions extends CommonOptions {
@@ -36,16 +35,4 @@ async function readAll(): Promise<string> {
   const chunks: Buffer[] = [];
   for await (const chunk of process.stdin) chunks.push(chunk as Buffer);
   return Buffer.concat(chunks).toString();
-}
-
-async function ask(question: string, silent: boolean): Promise<string> {
-  process.stderr.write(question);
-  const nowhere = new Writable({ write: (_chunk, _encoding, done) => done() });
-  const reader = createInterface({ input: process.stdin, output: silent ? nowhere : process.stderr, terminal: true });
-  try {
-    return await reader.question('');
-  } finally {
-    reader.close();
-    if (silent) process.stderr.write('\n');
-  }
 }

@@ -49,7 +49,8 @@ export function createProgram(end: (code: number) => void): Command {
       .option('--profile <name>', 'enable services of this profile; again for more', collect)
       .option('--env-file <path>', 'variables of the file, instead of .env; again for more', collect)
       .option('--project-directory <path>', "where relative paths begin, instead of the first file's directory")
-      .option('--prune', 'remove services of the project that are no longer in the file');
+      .option('--prune', 'remove services of the project that are no longer in the file')
+      .option('--yes-remove-protected <service>', 'may be pruned although it is protected; again for more', collect);
   add(
     program,
     'apply',
@@ -153,9 +154,26 @@ export function createProgram(end: (code: number) => void): Command {
   add(
     program,
     'rm <service...>',
-    'stop and remove services',
+    'stop and remove services: undo brings them back',
     async (options, ...names) => (await import('./services.ts')).remove(options, names),
+    (command) =>
+      waiting(command).option(
+        '--yes-remove-protected <service>',
+        'it may go although it is protected; again for more',
+        collect,
+      ),
+  );
+  add(
+    program,
+    'undo [name]',
+    'bring back what was removed: the last removal, or what bears the name',
+    async (options, name) => (await import('./trash.ts')).undo(options, name),
     waiting,
+  );
+  const trash = program.command('trash').description('what was removed, and can be brought back').exitOverride();
+  add(trash, 'ls', 'list it, the last removal first', async (options) => (await import('./trash.ts')).list(options));
+  add(trash, 'empty [name...]', 'let it go for good: all of it, or what is named', async (options, ...names) =>
+    (await import('./trash.ts')).empty(options, names),
   );
 
   add(

@@ -1,6 +1,8 @@
 /** `gantry scale`, `restart`, `rollback`, `rm`: a wish, then its progress. */
-import type { ChangeResponse } from '#proto/gen/gantry/v1/operator.ts';
+import { type ChangeResponse, ListRequest, ServiceRequest } from '#proto/gen/gantry/v1/operator.ts';
 import { Fault } from '#proto/kernel/errors.ts';
+import { qualifiedName } from '#proto/model/ids.ts';
+import { ask } from './ask.ts';
 import { exitCodes } from './failure.ts';
 import { watchProgress } from './progress-view.ts';
 import { type CommonOptions, methods, type Session, withSession } from './session.ts';
@@ -21,15 +23,44 @@ export async function scale(options: WaitOptions, pairs: readonly string[]): Pro
 }
 
 export function restart(options: WaitOptions, services: readonly string[]): Promise<number> {
-  return wish(options, (session) => session.call(methods.restart, { services: [...services] }));
+  return wish(options, (session) => session.call(methods.restart, ServiceRequest.create({ services: [...services] })));
 }
 
 export function rollback(options: WaitOptions, services: readonly string[]): Promise<number> {
-  return wish(options, (session) => session.call(methods.rollback, { services: [...services] }), true);
+  return wish(
+    options,
+    (session) => session.call(methods.rollback, ServiceRequest.create({ services: [...services] })),
+    true,
+  );
 }
 
-export function remove(options: WaitOptions, services: readonly string[]): Promise<number> {
-  return wish(options, (session) => session.call(methods.remove, { services: [...services] }));
+export function remove(
+  options: WaitOptions & { readonly yesRemoveProtected?: readonly string[] },
+  services: readonly string[],
+): Promise<number> {
+  return wish(options, async (session) => {
+    const confirmed = [...(options.yesRemoveProtected ?? [])];
+    if (process.stdin.isTTY) confirmed.push(...(await askForProtected(session, services, confirmed)));
+    return session.call(methods.remove, { services: [...services], confirmed });
+  });
+}
+
+/** Whoever sits at a terminal may type the name of a protected service instead of starting again with the option. */
+async function askForProtected(
+  session: Session,
+  names: readonly string[],
+  confirmed: readonly string[],
+): Promise<readonly string[]> {
+  const { services } = await session.call(methods.list, ListRequest.create({ kind: 'service' }));
+  const typed: string[] = [];
+  for (const { service } of services) {
+    const { project = '', name = '' } = service?.spec ?? {};
+    const whole = qualifiedName(project, name);
+    const isMeant = names.includes(name) || names.includes(whole);
+    if (!service?.spec?.protected || !isMeant || confirmed.includes(name) || confirmed.includes(whole)) continue;
+    if ((await ask(`${whole} is protected. Type its name to remove it: `, false)) === whole) typed.push(whole);
+  }
+  return typed;
 }
 
 function wish(

@@ -75,6 +75,7 @@ export interface Draft {
   readonly links: Said<string>[];
   allowFrom?: readonly Said<string>[];
   sticky?: 'client' | '';
+  protected?: boolean;
   bandwidth?: Said<Bandwidth>;
   /** Where `x-drain` is. */
   drain?: Place;

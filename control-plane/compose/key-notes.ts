@@ -276,6 +276,7 @@ export const serviceNotes: Notes = {
   'x-bandwidth.egress': '`64kbit`, `10mbit`, `1gbit`',
   'x-bandwidth.ingress': '`64kbit`, `10mbit`, `1gbit`',
   'x-drain': 'how long connections of others may go on before the stop signal: 2s where nothing is said',
+  'x-protected': '`true`: `gantry rm` and `--prune` remove it only where it is named by `--yes-remove-protected`',
   'x-sticky': '`client`: the same task for the same address; `none`',
   'x-volume-loss': '`wait`, `recreate`: what happens when the node of a volume is lost',
 };

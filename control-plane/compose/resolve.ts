@@ -339,6 +339,7 @@ function finish(
     allowFrom: draft.allowFrom && ({ services: draft.allowFrom.map(({ value }) => value) } satisfies AllowFrom),
     sticky: draft.sticky ?? '',
     volumeLoss: draft.volumeLoss?.value ?? 'wait',
+    protected: draft.protected ?? false,
     maxConcurrent: 0,
     schedule: undefined,
     autoscale: draft.autoscale?.value,

@@ -163,6 +163,9 @@ export function serviceKeys(findings: Findings, context: FileContext): Readonly<
     links: readLinks,
     'x-allow-from': readAllowFrom,
     'x-autoscale': readAutoscale,
+    'x-protected': (draft, value) => {
+      draft.protected = readBoolean(findings, value) ?? false;
+    },
     'x-sticky': readSticky,
     'x-bandwidth': readBandwidth,
     'x-drain': readDrain,

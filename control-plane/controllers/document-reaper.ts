@@ -28,7 +28,7 @@ export class DocumentReaper {
     this.#epoch = epoch;
     const { snapshot } = parts.store;
     this.#use = DocumentUse.of(snapshot);
-    this.#left = new Set([...snapshot.all('document')].map(documentKey));
+    this.#left = new Set([...snapshot.all('document'), ...snapshot.all('content')].map(documentKey));
     this.#lookSoon();
   }
 

@@ -1,5 +1,6 @@
 /** Writes down what is true of the whole cluster at its very first start; later only where logs go may change here, the rest by `gantry cluster set`. */
 import { createHash } from 'node:crypto';
+import { defaultTrashMs } from '#control-plane/reconcilers/trash.ts';
 import type { Store } from '#control-plane/store/store.ts';
 import { formatAddress6 } from '#net/plan/address6.ts';
 import { isFault } from '#proto/kernel/errors.ts';
@@ -39,6 +40,7 @@ export async function foundCluster(
     encapsulation: found?.encapsulation ?? (asked.encapsulation || 'auto'),
     encryption: found?.encryption ?? asked.encryption ?? '',
     strategy: found?.strategy ?? 'spread',
+    trashMs: found?.trashMs ?? defaultTrashMs,
     natsUrl: asked.nats || found?.natsUrl || '',
   };
   const stays = (['network', 'vipNetwork', 'network6', 'domain', 'encapsulation', 'encryption'] as const).filter(

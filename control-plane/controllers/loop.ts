@@ -22,6 +22,7 @@ import { DocumentReaper } from './document-reaper.ts';
 import type { Liveness } from './liveness.ts';
 import { Namers } from './namers.ts';
 import { NetworkReaper } from './network-reaper.ts';
+import { TrashReaper } from './trash-reaper.ts';
 import type { Usage } from './usage.ts';
 import { Wakes } from './wakes.ts';
 
@@ -111,7 +112,7 @@ class Controllers {
       this.#stop = resolve;
     });
     scope.signal.addEventListener('abort', () => this.#stop(), { once: true });
-    const reapers = [new NetworkReaper(this.#parts, this.#epoch), new DocumentReaper(this.#parts, this.#epoch)];
+    const reapers = [NetworkReaper, DocumentReaper, TrashReaper].map((Reaper) => new Reaper(this.#parts, this.#epoch));
     const leave = [
       store.subscribe((delta) => {
         this.#onDelta(delta);

@@ -48,6 +48,7 @@ function said(change: Applied): readonly Said[] {
     case 'document':
       return ofDocument(change.before, change.after);
     case 'content':
+    case 'trash':
     case 'revision':
     case 'guard':
       return [];

@@ -11,7 +11,7 @@ import { subnetPrefix } from './subnets.ts';
 
 export type ClusterValues = Pick<
   ClusterConfig,
-  'network' | 'vipNetwork' | 'network6' | 'domain' | 'encapsulation' | 'encryption' | 'strategy'
+  'network' | 'vipNetwork' | 'network6' | 'domain' | 'encapsulation' | 'encryption' | 'strategy' | 'trashMs'
 >;
 export type ClusterSetting = keyof ClusterValues;
 
@@ -24,6 +24,7 @@ export const settingNames: Readonly<Record<ClusterSetting, string>> = {
   encapsulation: 'encapsulation',
   encryption: 'encryption',
   strategy: 'strategy',
+  trashMs: 'trash',
 };
 
 /** What the record is to hold for a value as it is written. Faults: `invalid`, without the setting's name. */
@@ -39,6 +40,7 @@ const readers: { readonly [K in ClusterSetting]: (text: string) => ClusterValues
   encapsulation: (text) => oneOf(text, ['auto', 'always', 'never']),
   encryption: (text) => (text === 'off' || text === '' ? '' : oneOf(text, ['wireguard'], 'wireguard or off')),
   strategy: (text) => oneOf(text, ['spread', 'binpack']),
+  trashMs: trashTime,
 };
 
 /** The value of a setting. Faults: `invalid`. */
@@ -60,7 +62,7 @@ export function setCluster(
   }
   assertApart(next.network, next.vipNetwork);
   const changed = (Object.keys(settingNames) as ClusterSetting[]).filter((key) => next[key] !== record.value[key]);
-  for (const setting of changed) assertMayChange(snapshot, setting, next[setting]);
+  for (const setting of changed) assertMayChange(snapshot, setting, String(next[setting]));
   const expect = record.modRevision;
   return {
     changes: changed.length === 0 ? [] : [{ table: 'cluster', key: 'config', value: next, expect }],
@@ -191,6 +193,17 @@ function network6(text: string): string {
   if ((first & 0xfe) !== 0xfc && (first & 0xe0) !== 0x20)
     throw new Fault('invalid', `${text} is neither unique local (fc00::/7) nor global (2000::/3)`, { remedy });
   return `${formatAddress6(bytes)}/96`;
+}
+
+/** At most 90 days: what is in the trash takes its place in etcd and on disks. */
+function trashTime(text: string): number {
+  if (text === 'off' || text === '0') return 0;
+  const [, amount, unit] = /^(\d{1,6})(m|h|d)$/.exec(text) ?? [];
+  const ms = Number(amount) * ({ m: 60_000, h: 3_600_000, d: 86_400_000 }[unit ?? ''] ?? Number.NaN);
+  if (ms > 0 && ms <= 90 * 86_400_000) return ms;
+  throw new Fault('invalid', `"${text}" is not a time for the trash`, {
+    remedy: 'write 24h, 30m, 7d (at most 90d), or off',
+  });
 }
 
 function oneOf<T extends string>(text: string, allowed: readonly T[], words = allowed.join(', ')): T {

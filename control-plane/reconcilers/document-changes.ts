@@ -54,7 +54,11 @@ export class DocumentWish {
     if (before?.version === version && same(before.labels, labels)) return 'unchanged';
     const kept = before?.versions ?? [];
     const isKept = kept.some((one) => one.version === version);
-    if (!isKept) this.#contents.push({ table: 'content', key: contentKey(wanted), value: wanted.seal(), expect: 0 });
+    if (!isKept) {
+      // Of a removed document it may be there still, about to go: written again, it stays.
+      const expect = snapshot.get('content', contentKey(wanted))?.modRevision ?? 0;
+      this.#contents.push({ table: 'content', key: contentKey(wanted), value: wanted.seal(), expect });
+    }
     this.#documents.set(key, {
       type,
       name,
@@ -66,6 +70,15 @@ export class DocumentWish {
       updatedAtMs: now,
     });
     return before ? 'update' : 'create';
+  }
+
+  /** A removed one comes back. Fault `exists`: another one has its name by now. */
+  restore(document: Document): void {
+    const { type, name } = document;
+    const key = documentKey(document);
+    if (this.#context.snapshot.get('document', key))
+      throw new Fault('exists', `${type} ${name} is there again`, { remedy: `see gantry ${type} inspect ${name}` });
+    this.#documents.set(key, document);
   }
 
   /** Something comes to refer to it. */
@@ -105,7 +118,7 @@ export function putDocument(
   return { action, changes: [...wish.changes, ...changes], services };
 }
 
-/** Faults: `not-found`, `conflict` (who uses it). */
+/** What it holds goes when nothing refers to that any more. Faults: `not-found`, `conflict` (who uses it). */
 export function removeDocument({ snapshot }: WishContext, type: DocumentType, name: string): Change[] {
   const key = documentKey({ type, name });
   const record = snapshot.get('document', key);
@@ -115,38 +128,38 @@ export function removeDocument({ snapshot }: WishContext, type: DocumentType, na
     throw new Fault('conflict', `${type} ${name} is in use by ${listed(users)}`, {
       remedy: 'remove these services first, or apply them without it; what a rollback would bring back counts too',
     });
-  return removal(snapshot, record.value);
+  return [{ table: 'document', key, value: undefined, expect: record.modRevision }];
 }
 
 export function notFound(type: DocumentType, name: string): Fault {
   return new Fault('not-found', `there is no ${type} ${name}`, { remedy: `see gantry ${type} ls` });
 }
 
-/** What nothing refers to any more goes: contents that are not the current one, and with its last reference a project's document. */
+/**
+ * What nothing refers to any more goes: contents that are not the current one, also of a document that was removed, and with its last
+ * reference a project's document.
+ */
 export function reapDocument(snapshot: Snapshot, use: DocumentUse, key: string): Change[] {
   const record = snapshot.get('document', key);
-  if (!record) return [];
-  const document = record.value;
-  if (document.project !== '' && !use.refersToAny(key)) return removal(snapshot, document);
-  const { type, name } = document;
-  const [kept, gone] = [[], []] as [Document['versions'][number][], DocumentRef[]];
-  for (const one of document.versions) {
-    const ref = { type, name, version: one.version };
-    if (one.version === document.version || use.refersTo(ref)) kept.push(one);
-    else gone.push(ref);
-  }
-  if (gone.length === 0) return [];
+  if (record && record.value.project !== '' && !use.refersToAny(key)) return removal(snapshot, record.value);
+  const isKept = (ref: DocumentRef) => ref.version === record?.value.version || use.refersTo(ref);
+  const changes = [...snapshot.contentsOfDocument(key)]
+    .filter((content) => !isKept(content))
+    .map((content) => removalOfContent(snapshot, content));
+  if (!record) return changes;
+  const { type, name, versions } = record.value;
+  const kept = versions.filter(({ version }) => isKept({ type, name, version }));
+  if (kept.length === versions.length) return changes;
   return [
-    ...gone.map((ref) => removalOfContent(snapshot, ref)),
-    { table: 'document', key, value: { ...document, versions: kept }, expect: record.modRevision },
+    ...changes,
+    { table: 'document', key, value: { ...record.value, versions: kept }, expect: record.modRevision },
   ];
 }
 
 function removal(snapshot: Snapshot, document: Document): Change[] {
-  const { type, name, versions } = document;
   const key = documentKey(document);
   return [
-    ...versions.map(({ version }) => removalOfContent(snapshot, { type, name, version })),
+    ...[...snapshot.contentsOfDocument(key)].map((content) => removalOfContent(snapshot, content)),
     { table: 'document', key, value: undefined, expect: snapshot.get('document', key)!.modRevision },
   ];
 }

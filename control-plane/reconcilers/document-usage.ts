@@ -5,15 +5,25 @@ import { contentKey, contentsOf, type DocumentRef, documentKey } from '#proto/mo
 import type { Service, TaskTemplate } from '#proto/model/service.ts';
 import { occupiesNode } from '#proto/model/task.ts';
 
-/** Tables whose records hold templates, and with them refer to contents. */
-const tables = ['service', 'revision'] as const satisfies readonly Table[];
+/** Tables whose records refer to contents. */
+const tables = ['service', 'revision', 'trash'] as const satisfies readonly Table[];
 type Referring = (typeof tables)[number];
 
-/** The templates of a record: each refers to what it names. */
-function templatesOf<T extends Referring>(table: T, value: Tables[T] | undefined): readonly TaskTemplate[] {
+/** What names contents: a template, or a document in the trash. */
+type Referrer = Parameters<typeof contentsOf>[0];
+
+function referrersOf<T extends Referring>(table: T, value: Tables[T] | undefined): readonly Referrer[] {
   if (!value) return [];
   if (table === 'revision') return [(value as Tables['revision']).template];
-  const { spec, previous } = value as Service;
+  if (table === 'service') return ofSpecs(value as Service);
+  const { item } = value as Tables['trash'];
+  if (item.kind === 'service') return ofSpecs(item);
+  if (item.kind !== 'document') return [];
+  const { type, name, versions } = item.document;
+  return [{ documents: versions.map(({ version }) => ({ type, name, version })) }];
+}
+
+function ofSpecs({ spec, previous }: Pick<Service, 'spec' | 'previous'>): readonly TaskTemplate[] {
   return previous ? [spec.template, previous.template] : [spec.template];
 }
 
@@ -26,7 +36,7 @@ export class DocumentUse {
     const use = new DocumentUse();
     for (const table of tables)
       for (const value of snapshot.all(table))
-        for (const template of templatesOf(table, value)) use.#count(template, 1);
+        for (const referrer of referrersOf(table, value)) use.#count(referrer, 1);
     return use;
   }
 
@@ -34,12 +44,12 @@ export class DocumentUse {
   apply({ changes }: Delta): readonly string[] {
     const left = new Set<string>();
     for (const change of changes) {
-      if (change.table === 'document' && change.after) left.add(change.key);
+      if (change.table === 'document') left.add(change.key);
       if (!isReferring(change)) continue;
       const { table, before, after } = change;
-      const [had, has] = [templatesOf(table, before), templatesOf(table, after)];
-      for (const template of has) if (!had.includes(template)) this.#count(template, 1);
-      for (const template of had) if (!has.includes(template)) this.#count(template, -1, left);
+      const [had, has] = [referrersOf(table, before), referrersOf(table, after)];
+      for (const referrer of has) if (!had.includes(referrer)) this.#count(referrer, 1);
+      for (const referrer of had) if (!has.includes(referrer)) this.#count(referrer, -1, left);
     }
     return [...left];
   }
@@ -51,9 +61,9 @@ export class DocumentUse {
     return this.#documents.has(key);
   }
 
-  #count(template: TaskTemplate, by: 1 | -1, left?: Set<string>): void {
-    if (template.documents.length === 0) return;
-    for (const [key, ref] of contentsOf(template)) {
+  #count(referrer: Referrer, by: 1 | -1, left?: Set<string>): void {
+    if (referrer.documents.length === 0) return;
+    for (const [key, ref] of contentsOf(referrer)) {
       const document = documentKey(ref);
       tally(this.#documents, document, by);
       if (tally(this.#contents, key, by) === 0) left?.add(document);
@@ -76,7 +86,7 @@ function tally(counts: Map<string, number>, key: string, by: number): number {
 export function documentUsers(snapshot: Snapshot): ReadonlyMap<string, readonly Service[]> {
   const users = new Map<string, Service[]>();
   for (const service of snapshot.all('service')) {
-    const templates = [...templatesOf('service', service), ...liveTemplates(snapshot, service)];
+    const templates = [...ofSpecs(service), ...liveTemplates(snapshot, service)];
     const keys = new Set(templates.flatMap(({ documents }) => documents.map(documentKey)));
     for (const key of keys) {
       const known = users.get(key);

@@ -30,6 +30,7 @@ const tables: ReadonlySet<string> = new Set<Table>([
   'guard',
   'document',
   'content',
+  'trash',
 ]);
 
 /** `/gantry/<table>/<key>`. */

@@ -138,4 +138,5 @@ const tables: readonly Table[] = [
   'guard',
   'document',
   'content',
+  'trash',
 ];

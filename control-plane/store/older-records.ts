@@ -14,6 +14,7 @@ import {
   type TaskTemplate,
 } from '#proto/model/service.ts';
 import type { Task } from '#proto/model/task.ts';
+import type { Trashed } from '#proto/model/trash.ts';
 import type { Table, Tables } from './records.ts';
 
 /** To add a field that records of today may lack, add it to its table here. */
@@ -30,7 +31,7 @@ const template = {
   documents: [],
   controls: noControls,
 } satisfies Partial<TaskTemplate>;
-const spec = { sticky: '', maxConcurrent: 0 } satisfies Partial<ServiceSpec>;
+const spec = { sticky: '', maxConcurrent: 0, protected: false } satisfies Partial<ServiceSpec>;
 const placement = { strategy: '', affinities: [] } satisfies Partial<ServiceSpec['placement']>;
 const resources = { generic: [] } satisfies Partial<Resources>;
 const node = {
@@ -45,6 +46,7 @@ const cluster = {
   encapsulation: 'auto',
   encryption: '',
   strategy: 'spread',
+  trashMs: 24 * 3_600_000,
 } satisfies Partial<ClusterConfig>;
 
 /** The record with every field that this version knows. */
@@ -60,6 +62,8 @@ export function completed(table: Table, value: Tables[Table]): Tables[Table] {
       return filled(node, part(value as Node, 'capacity', resources));
     case 'cluster':
       return filled(cluster, value as ClusterConfig);
+    case 'trash':
+      return completedTrash(value as Trashed);
     default:
       return value;
   }
@@ -69,6 +73,14 @@ function completedService(service: Service): Service {
   const now = completedSpec(service.spec);
   const previous = service.previous && completedSpec(service.previous);
   return now === service.spec && previous === service.previous ? service : { ...service, spec: now, previous };
+}
+
+function completedTrash(trashed: Trashed): Trashed {
+  const { item } = trashed;
+  if (item.kind !== 'service') return trashed;
+  const spec = completedSpec(item.spec);
+  const previous = item.previous && completedSpec(item.previous);
+  return spec === item.spec && previous === item.previous ? trashed : { ...trashed, item: { ...item, spec, previous } };
 }
 
 function completedRevision(revision: Revision): Revision {

@@ -5,6 +5,7 @@ import type { ClusterNetwork } from '#proto/model/network.ts';
 import type { Node } from '#proto/model/node.ts';
 import type { Revision, Service } from '#proto/model/service.ts';
 import type { Task } from '#proto/model/task.ts';
+import type { Trashed } from '#proto/model/trash.ts';
 import type { Volume } from '#proto/model/volume.ts';
 
 /**
@@ -18,7 +19,7 @@ export interface Guard {
 
 /**
  * What each table holds. Keys: ids; `SERVICE-ID/NUMBER` for revisions; the name for volumes and networks; the registry for credentials;
- * `config` for the cluster; the name for guards; `TYPE/NAME` for documents, `TYPE/NAME/VERSION` for their contents.
+ * `config` for the cluster; the name for guards; `TYPE/NAME` for documents, `TYPE/NAME/VERSION` for their contents; `REMOVAL/KIND/NAME` for the trash.
  */
 export interface Tables {
   readonly service: Service;
@@ -33,6 +34,7 @@ export interface Tables {
   readonly guard: Guard;
   readonly document: Document;
   readonly content: SealedContent;
+  readonly trash: Trashed;
 }
 export type Table = keyof Tables;
 

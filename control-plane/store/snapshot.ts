@@ -1,10 +1,11 @@
 /** The cluster at one revision, with the indexes that deciders need. Reading is O(1) or proportional to the answer. */
 import type { ClusterConfig } from '#proto/model/cluster.ts';
-import { contentKey, documentKey } from '#proto/model/document.ts';
+import { contentKey, documentKey, type SealedContent } from '#proto/model/document.ts';
 import { type NodeId, qualifiedName, type ServiceId, type TaskId } from '#proto/model/ids.ts';
 import type { Node } from '#proto/model/node.ts';
 import type { Revision, Service } from '#proto/model/service.ts';
 import type { Task } from '#proto/model/task.ts';
+import { trashKey } from '#proto/model/trash.ts';
 import type { Applied, Table, Tables, Versioned } from './records.ts';
 
 export interface Snapshot {
@@ -21,6 +22,8 @@ export interface Snapshot {
   tasksOfService(id: ServiceId): Iterable<Task>;
   tasksOnNode(id: NodeId): Iterable<Task>;
   revisionsOfService(id: ServiceId): Iterable<Revision>;
+  /** All that are kept, by the document's key; also of one whose record is gone. */
+  contentsOfDocument(key: string): Iterable<SealedContent>;
   readonly cluster: ClusterConfig | undefined;
 }
 
@@ -42,10 +45,12 @@ export class LiveSnapshot implements Snapshot {
     guard: new Map(),
     document: new Map(),
     content: new Map(),
+    trash: new Map(),
   };
   readonly #tasksOfService = new Map<string, Map<string, Task>>();
   readonly #tasksOnNode = new Map<string, Map<string, Task>>();
   readonly #revisionsOfService = new Map<string, Map<string, Revision>>();
+  readonly #contentsOfDocument = new Map<string, Map<string, SealedContent>>();
   readonly #serviceByName = new Map<string, Service>();
 
   get<T extends Table>(table: T, key: string): Versioned<Tables[T]> | undefined {
@@ -85,6 +90,9 @@ export class LiveSnapshot implements Snapshot {
   revisionsOfService(id: ServiceId): Iterable<Revision> {
     return this.#revisionsOfService.get(id)?.values() ?? none;
   }
+  contentsOfDocument(key: string): Iterable<SealedContent> {
+    return this.#contentsOfDocument.get(key)?.values() ?? none;
+  }
   get cluster(): ClusterConfig | undefined {
     return this.#tables.cluster.get('config')?.value;
   }
@@ -122,6 +130,15 @@ export class LiveSnapshot implements Snapshot {
       case 'revision':
         move(this.#revisionsOfService, change.key, change.before?.serviceId, change.after?.serviceId, change.after);
         break;
+      case 'content':
+        move(
+          this.#contentsOfDocument,
+          change.key,
+          change.before && documentKey(change.before),
+          change.after && documentKey(change.after),
+          change.after,
+        );
+        break;
       case 'service':
         if (change.before)
           this.#serviceByName.delete(qualifiedName(change.before.spec.project, change.before.spec.name));
@@ -156,6 +173,8 @@ export function keyOf<T extends Table>(table: T, value: Tables[T]): string {
       return documentKey(value as Tables['document']);
     case 'content':
       return contentKey(value as Tables['content']);
+    case 'trash':
+      return trashKey(value as Tables['trash']);
     case 'cluster':
       return 'config';
     default:

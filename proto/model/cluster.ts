@@ -14,6 +14,8 @@ export interface ClusterConfig {
   readonly encryption: '' | 'wireguard';
   /** Of services that name none. */
   readonly strategy: 'spread' | 'binpack';
+  /** How long what was removed can be brought back; 0: not at all. */
+  readonly trashMs: number;
   /** Where agents send logs; empty: nowhere. */
   readonly natsUrl: string;
   /** Search domain of container DNS. */

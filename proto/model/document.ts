@@ -1,6 +1,5 @@
 /** A document: a config or a secret of Compose. Bytes under a name, in versions that never change; a spec names one version. */
 import type { Concealed } from './concealed.ts';
-import type { TaskTemplate } from './service.ts';
 
 export const documentTypes = ['config', 'secret'] as const;
 export type DocumentType = (typeof documentTypes)[number];
@@ -72,7 +71,11 @@ export function isDocumentName(text: string): boolean {
   return /^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}$/.test(text);
 }
 
-/** The contents that tasks of a template need, each once, by key. */
-export function contentsOf({ documents }: TaskTemplate): ReadonlyMap<string, DocumentRef> {
-  return new Map(documents.map((mount) => [contentKey(mount), mount]));
+/** The contents that are named, each once, by key: what tasks of a template need. */
+export function contentsOf({
+  documents,
+}: {
+  readonly documents: readonly DocumentRef[];
+}): ReadonlyMap<string, DocumentRef> {
+  return new Map(documents.map((ref) => [contentKey(ref), ref]));
 }

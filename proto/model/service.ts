@@ -196,6 +196,8 @@ export interface ServiceSpec {
   readonly sticky: '' | 'client';
   /** When the node that has its named volumes is lost: wait for it, or begin elsewhere with empty ones. */
   readonly volumeLoss: 'wait' | 'recreate';
+  /** It is removed only where that is said by name (Compose: `x-protected`). */
+  readonly protected: boolean;
   /** Of a job: tasks at once (Compose: `x-max-concurrent`); 0: all. */
   readonly maxConcurrent: number;
   /** undefined: a job that runs when it is applied or asked for. */

@@ -226,6 +226,7 @@ export function clusterFromWire(cluster: agent.ClusterConfig): ClusterConfig {
     network6: cluster.network6,
     encapsulation: oneOf('cluster.encapsulation', ['auto', 'always', 'never'], cluster.encapsulation || 'auto'),
     encryption: oneOf('cluster.encryption', ['', 'wireguard'], cluster.encryption),
+    trashMs: cluster.trashMs,
     strategy: oneOf('cluster.strategy', ['spread', 'binpack'], cluster.strategy || 'spread'),
     natsUrl: cluster.natsUrl,
     domain: cluster.domain,

@@ -3,7 +3,14 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import * as grpc from '@grpc/grpc-js';
 import { machineHierarchies, processesIn } from '#node-agent/sandbox/cgroups.ts';
-import { type ApplyResponse, OperatorClient, OperatorService, SourceFile } from '#proto/gen/gantry/v1/operator.ts';
+import {
+  ApplyRequest,
+  type ApplyResponse,
+  OperatorClient,
+  OperatorService,
+  ServiceRequest,
+  SourceFile,
+} from '#proto/gen/gantry/v1/operator.ts';
 import type { Event, Task } from '#proto/gen/gantry/v1/types.ts';
 import { call, channelOptions } from '#proto/rpc.ts';
 import { type Cluster, startCluster } from '#test/support/cluster.ts';
@@ -55,20 +62,15 @@ export class BenchCluster {
   /** Commits a Compose text. Resolves to when it was sent and the answer; rejects with what is wrong with it. */
   async apply(text: string): Promise<{ readonly sentAt: number; readonly response: ApplyResponse }> {
     const sentAt = performance.now();
-    const response = await call(this.#client, OperatorService.apply, {
+    const request = ApplyRequest.create({
       files: [SourceFile.create({ path: 'bench.yaml', text })],
       composeFiles: 1,
-      variables: {},
       project,
       directory: project,
-      dryRun: false,
-      prune: false,
       answered: true,
-      unsetVariables: [],
       root: '/tmp',
-      profiles: [],
-      envFiles: [],
     });
+    const response = await call(this.#client, OperatorService.apply, request);
     if (response.errors.length > 0) throw new Error(JSON.stringify(response.errors));
     return { sentAt, response };
   }
@@ -123,7 +125,7 @@ export class BenchCluster {
       if (event.kind === 'service' && event.action === 'removed') left.delete(event.name);
       return left.size === 0;
     });
-    await call(this.#client, OperatorService.remove, { services: [...services] });
+    await call(this.#client, OperatorService.remove, ServiceRequest.create({ services: [...services] }));
     await gone;
     // Their agents clean up after the record has gone.
     await new Promise((resolve) => setTimeout(resolve, 400));

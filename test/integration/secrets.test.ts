@@ -122,8 +122,46 @@ test('nobody else sees them: no command, no event, no log, and no disk of any ho
   }
 });
 
+test('what was removed by mistake comes back: the same spec, the same data, the same content of its secrets', async () => {
+  await cluster.apply(`
+name: store
+services:
+  db:
+    image: registry:5000/hello:1
+    stop_grace_period: 1s
+    x-protected: true
+    volumes: ["data:/data"]
+    ports: ["18090:8080"]
+    secrets: [key]
+volumes: { data: {} }
+secrets: { key: { file: ./db.key } }
+`);
+  const [before] = await cluster.settled('db', 1);
+  await shell('db.1', 'echo precious > /data/file');
+  const refused = await cluster.gantry('rm', 'db');
+  expect(refused.stderr).toContain('service store/db is protected');
+  expect((await cluster.gantry('rm', 'db', '--yes-remove-protected', 'db')).code).toBe(0);
+  expect(await cluster.json<unknown[]>('services', '-p', 'store')).toEqual([]);
+  expect((await cluster.gantry('trash', 'ls')).stdout).toContain('store/db');
+
+  await cluster.apply('name: other\nservices: { a: { image: "registry:5000/hello:1", ports: ["18090:8080"] } }');
+  const taken = await cluster.gantry('undo', 'db');
+  expect(taken.stderr).toContain('port 18090/tcp of service store/db is published by other/a now');
+  expect((await cluster.gantry('rm', 'other/a')).code).toBe(0);
+
+  const undone = await cluster.gantry('undo', 'db');
+  expect(undone.stdout).toContain('brought back service store/db');
+  const [after] = await cluster.settled('db', 1);
+  expect(after!.node).toBe(before!.node);
+  expect(await shell('db.1', 'cat /data/file')).toBe('precious');
+  expect(await shell('db.1', 'cat /run/secrets/key')).toBe(second);
+  await eventually(() => cluster.http('http://10.90.0.1:18090/'));
+  expect((await cluster.gantry('rm', 'db', '--yes-remove-protected', 'db')).code).toBe(0);
+});
+
 test('what nothing refers to any more is gone from the store', async () => {
   expect((await cluster.gantry('rm', 'web', 'bot')).code).toBe(0);
+  expect((await cluster.gantry('trash', 'empty')).code).toBe(0);
   await eventually(
     async () => {
       const left = await cluster.json<{ name: string }[]>('secret', 'ls');

@@ -161,7 +161,20 @@ const brief = ({ name, state, wanted, node, error, message }: TaskRow) => ({
 /** `--sandbox` goes before the words of a command that passes its own options through. */
 function withSandbox(args: readonly string[], name: string): string[] {
   const [command = '', ...rest] = args;
-  const words = ['node', 'token', 'context', 'net', 'network', 'cluster', 'config', 'secret'].includes(command) ? 2 : 1;
+  const words = [
+    'node',
+    'token',
+    'context',
+    'net',
+    'network',
+    'cluster',
+    'config',
+    'secret',
+    'trash',
+    'volume',
+  ].includes(command)
+    ? 2
+    : 1;
   const head = [command, ...rest].slice(0, words);
   return [...head, '--sandbox', name, ...[command, ...rest].slice(words)];
 }

@@ -59,6 +59,7 @@ export function aService(fields: Partial<Service> = {}): Service {
       allowFrom: undefined,
       sticky: '',
       volumeLoss: 'wait',
+      protected: false,
       maxConcurrent: 0,
       schedule: undefined,
       autoscale: undefined,

@@ -309,6 +309,27 @@ describe('wishes', () => {
     expect(code).toBe(2);
   });
 
+  it('bring back what was removed, and ask before they remove what is protected', async () => {
+    playCluster();
+    const guarded = compose.replace('    image', '    x-protected: true\n    image');
+    await write('compose.yaml', guarded);
+    expect((await gantry('apply')).code).toBe(0);
+    const refused = await gantry('rm', 'web');
+    expect(refused.stderr).toContain('service demo/web is protected');
+    expect(refused.stderr).toContain('→ add --yes-remove-protected demo/web');
+    expect(lab.store.snapshot.serviceNamed('demo', 'web')!.removing).toBe(false);
+    const typed = startCli(place, ['rm', '-d', 'web'], { terminal: true });
+    await eventually(() => typed.stdout().includes('Type its name to remove it: '));
+    typed.child.stdin!.write('demo/web\n');
+    expect((await typed.end).stdout).toContain('removing demo/web');
+    const listed = await gantry('trash', 'ls');
+    expect(listed.stdout).toMatch(/^REMOVAL +KIND +NAME .*\n\w{8} +service +demo\/web +.* in 23 hours\n$/);
+    expect((await gantry('undo', '-d')).stdout).toBe('brought back service demo/web\n');
+    expect((await gantry('undo')).stderr).toContain('the trash is empty');
+    expect((await gantry('rm', '-d', 'web', '--yes-remove-protected', 'web')).code).toBe(0);
+    expect((await gantry('trash', 'empty')).stdout).toBe('gone for good: service demo/web\n');
+  });
+
   it('make context files that only their owner may read', async () => {
     expect((await gantry('context', 'create', 'me')).stdout).toContain('wrote me.gantry.json');
     expect((await stat(join(place.directory, 'me.gantry.json'))).mode & 0o777).toBe(0o600);

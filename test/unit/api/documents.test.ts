@@ -9,9 +9,11 @@ import {
   InspectRequest,
   ListRequest,
   PutDocumentRequest,
+  ServiceRequest,
   SourceFile,
 } from '#proto/gen/gantry/v1/operator.ts';
 import { contentKey } from '#proto/model/document.ts';
+import { trashedName } from '#proto/model/trash.ts';
 import { type OperatorLab, operatorLab } from '#test/support/operator.ts';
 import { testSeal } from '#test/support/test-seal.ts';
 
@@ -68,7 +70,7 @@ describe('apply', () => {
     await apply(lab.parts, request('two'));
     expect(web(lab).revision).toBe(2);
     expect(opened(lab)).toBe('two');
-    await rollback(lab.parts, { services: ['web'] });
+    await rollback(lab.parts, ServiceRequest.create({ services: ['web'] }));
     expect(web(lab).revision).toBe(1);
     expect(opened(lab)).toBe('one');
     const contents = lab.store.snapshot.count('content');
@@ -139,7 +141,7 @@ describe('what is made by hand', () => {
     expect(opened(lab)).toBe('two');
     expect(web(lab).revision).toBe(2);
     expect((await put(lab, 'two')).change?.revision).toBe(0);
-    await rollback(lab.parts, { services: ['web'] });
+    await rollback(lab.parts, ServiceRequest.create({ services: ['web'] }));
     expect(opened(lab)).toBe('one');
   });
 
@@ -165,7 +167,9 @@ describe('what is made by hand', () => {
     await expect(remove('none')).rejects.toMatchObject({ code: 'not-found' });
     await remove('idle');
     expect([...lab.store.snapshot.all('document')].map(({ name }) => name)).toEqual(['db']);
-    expect(lab.store.snapshot.count('content')).toBe(1);
+    // What the removed one held stays for as long as it can be brought back.
+    expect([...lab.store.snapshot.all('trash')].map(({ item }) => trashedName(item))).toEqual(['idle']);
+    expect(lab.store.snapshot.count('content')).toBe(2);
   });
 
   it('is shown where it is a config, in any version that is kept; a secret never', async () => {

@@ -22,6 +22,8 @@ it('several are set at once, and none where nothing differs', () => {
   expect(set(cluster, asked).record).toMatchObject({ ...asked, network6: 'fd00:0:0:1::/96' });
   expect(set(cluster, asked).changes).toBe(0);
   expect(set(cluster, { encryption: 'off' }).record).toMatchObject({ encryption: '', encapsulation: 'always' });
+  expect(set(cluster, { trash: '7d' }).record).toMatchObject({ trashMs: 7 * 86_400_000 });
+  expect(set(cluster, { trash: 'off' }).record).toMatchObject({ trashMs: 0 });
 });
 
 it.each([
@@ -37,6 +39,8 @@ it.each([
   [{ network6: 'fe80::/96' }, 'network6: fe80::/96 is neither unique local'],
   [{ network6: '10.0.0.0/96' }, 'network6: "10.0.0.0/96" is not an IPv6 range'],
   [{ domain: 'Gantry' }, 'domain: "Gantry" is not a DNS name'],
+  [{ trash: 'soon' }, 'trash: "soon" is not a time for the trash'],
+  [{ trash: '91d' }, 'trash: "91d" is not a time for the trash'],
 ] as [Record<string, string>, string][])('%j is refused: %s', (settings, why) => {
   expect(() => set(clusterOf(), settings)).toThrow(why);
 });

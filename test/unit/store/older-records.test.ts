@@ -42,6 +42,7 @@ describe('a record of before networks', () => {
       encapsulation: 'auto',
       encryption: '',
       strategy: 'spread',
+      trashMs: 86_400_000,
       natsUrl: '',
       domain: 'gantry.internal',
     } as const;

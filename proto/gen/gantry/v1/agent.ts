@@ -203,6 +203,8 @@ export interface ClusterConfig {
   encapsulation: string;
   /** empty | wireguard */
   encryption: string;
+  /** how long what was removed can be brought back; 0: not at all */
+  trashMs: number;
   /** of services that name none: spread | binpack */
   strategy: string;
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
@@ -2324,6 +2326,7 @@ function createBaseClusterConfig(): ClusterConfig {
     network6: "",
     encapsulation: "",
     encryption: "",
+    trashMs: 0,
     strategy: "",
     _unknownFields: {},
   };
@@ -2354,6 +2357,9 @@ export const ClusterConfig: MessageFns<ClusterConfig> = {
     }
     if (message.encryption !== "") {
       writer.uint32(66).string(message.encryption);
+    }
+    if (message.trashMs !== 0) {
+      writer.uint32(160).int64(message.trashMs);
     }
     if (message.strategy !== "") {
       writer.uint32(242).string(message.strategy);
@@ -2446,6 +2452,14 @@ export const ClusterConfig: MessageFns<ClusterConfig> = {
             message.encryption = reader.string();
             continue;
           }
+          case 20: {
+            if (tag !== 160) {
+              break;
+            }
+
+            message.trashMs = longToNumber(reader.int64());
+            continue;
+          }
           case 30: {
             if (tag !== 242) {
               break;
@@ -2487,6 +2501,7 @@ export const ClusterConfig: MessageFns<ClusterConfig> = {
     message.network6 = object.network6 ?? "";
     message.encapsulation = object.encapsulation ?? "";
     message.encryption = object.encryption ?? "";
+    message.trashMs = object.trashMs ?? 0;
     message.strategy = object.strategy ?? "";
     return message;
   },

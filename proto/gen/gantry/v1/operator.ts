@@ -70,6 +70,8 @@ export interface ApplyRequest {
   profiles: string[];
   /** files of variables, to be asked for; none: `.env` where it is there */
   envFiles: string[];
+  /** protected services that may be pruned, by name */
+  confirmed: string[];
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
@@ -178,7 +180,7 @@ export interface ServiceProgress {
 }
 
 export interface ListRequest {
-  /** service | task | node | token | network | config | secret */
+  /** service | task | node | token | network | config | secret | trash */
   kind: string;
   /** tasks of this one only */
   service: string;
@@ -197,6 +199,19 @@ export interface ListResponse {
   revision: number;
   networks: NetworkSummary[];
   documents: DocumentSummary[];
+  trash: TrashedSummary[];
+  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
+}
+
+export interface TrashedSummary {
+  /** those that were removed together share it */
+  removal: string;
+  /** service | config | secret | volume */
+  kind: string;
+  name: string;
+  removedAtMs: number;
+  /** gone for good */
+  dueAtMs: number;
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
@@ -293,6 +308,8 @@ export interface ScaleRequest_ReplicasEntry {
 
 export interface ServiceRequest {
   services: string[];
+  /** of a removal: protected services that may go, by name */
+  confirmed: string[];
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
@@ -337,6 +354,18 @@ export interface CreateNetworkRequest {
 }
 
 export interface RemoveNetworkRequest {
+  names: string[];
+  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
+}
+
+export interface UndoRequest {
+  /** service, config, secret, volume, project, or the start of a removal's id; empty: the last removal */
+  name: string;
+  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
+}
+
+export interface EmptyTrashRequest {
+  /** empty: all of it */
   names: string[];
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
@@ -715,6 +744,7 @@ function createBaseApplyRequest(): ApplyRequest {
     root: "",
     profiles: [],
     envFiles: [],
+    confirmed: [],
     _unknownFields: {},
   };
 }
@@ -756,6 +786,9 @@ export const ApplyRequest: MessageFns<ApplyRequest> = {
     }
     for (const v of message.envFiles) {
       writer.uint32(98).string(v!);
+    }
+    for (const v of message.confirmed) {
+      writer.uint32(202).string(v!);
     }
     if (message._unknownFields !== undefined) {
       for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
@@ -880,6 +913,14 @@ export const ApplyRequest: MessageFns<ApplyRequest> = {
             message.envFiles.push(reader.string());
             continue;
           }
+          case 25: {
+            if (tag !== 202) {
+              break;
+            }
+
+            message.confirmed.push(reader.string());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -925,6 +966,7 @@ export const ApplyRequest: MessageFns<ApplyRequest> = {
     message.root = object.root ?? "";
     message.profiles = object.profiles?.map((e) => e) || [];
     message.envFiles = object.envFiles?.map((e) => e) || [];
+    message.confirmed = object.confirmed?.map((e) => e) || [];
     return message;
   },
 };
@@ -2187,6 +2229,7 @@ function createBaseListResponse(): ListResponse {
     revision: 0,
     networks: [],
     documents: [],
+    trash: [],
     _unknownFields: {},
   };
 }
@@ -2213,6 +2256,9 @@ export const ListResponse: MessageFns<ListResponse> = {
     }
     for (const v of message.documents) {
       DocumentSummary.encode(v!, writer.uint32(162).fork()).join();
+    }
+    for (const v of message.trash) {
+      TrashedSummary.encode(v!, writer.uint32(170).fork()).join();
     }
     if (message._unknownFields !== undefined) {
       for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
@@ -2294,6 +2340,14 @@ export const ListResponse: MessageFns<ListResponse> = {
             message.documents.push(DocumentSummary.decode(reader, reader.uint32()));
             continue;
           }
+          case 21: {
+            if (tag !== 170) {
+              break;
+            }
+
+            message.trash.push(TrashedSummary.decode(reader, reader.uint32()));
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -2326,6 +2380,126 @@ export const ListResponse: MessageFns<ListResponse> = {
     message.revision = object.revision ?? 0;
     message.networks = object.networks?.map((e) => NetworkSummary.fromPartial(e)) || [];
     message.documents = object.documents?.map((e) => DocumentSummary.fromPartial(e)) || [];
+    message.trash = object.trash?.map((e) => TrashedSummary.fromPartial(e)) || [];
+    return message;
+  },
+};
+
+function createBaseTrashedSummary(): TrashedSummary {
+  return { removal: "", kind: "", name: "", removedAtMs: 0, dueAtMs: 0, _unknownFields: {} };
+}
+
+export const TrashedSummary: MessageFns<TrashedSummary> = {
+  encode(message: TrashedSummary, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.removal !== "") {
+      writer.uint32(10).string(message.removal);
+    }
+    if (message.kind !== "") {
+      writer.uint32(18).string(message.kind);
+    }
+    if (message.name !== "") {
+      writer.uint32(26).string(message.name);
+    }
+    if (message.removedAtMs !== 0) {
+      writer.uint32(32).int64(message.removedAtMs);
+    }
+    if (message.dueAtMs !== 0) {
+      writer.uint32(40).int64(message.dueAtMs);
+    }
+    if (message._unknownFields !== undefined) {
+      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
+        const tag = parseInt(key, 10);
+        for (const value of values) {
+          writer.uint32(tag).raw(value);
+        }
+      }
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): TrashedSummary {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseTrashedSummary();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.removal = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.kind = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.name = reader.string();
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.removedAtMs = longToNumber(reader.int64());
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.dueAtMs = longToNumber(reader.int64());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        const buf = reader.skip(tag & 7);
+
+        const list = message._unknownFields![tag];
+
+        if (list === undefined) {
+          message._unknownFields![tag] = [buf];
+        } else {
+          list.push(buf);
+        }
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<TrashedSummary>, I>>(base?: I): TrashedSummary {
+    return TrashedSummary.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<TrashedSummary>, I>>(object: I): TrashedSummary {
+    const message = createBaseTrashedSummary();
+    message.removal = object.removal ?? "";
+    message.kind = object.kind ?? "";
+    message.name = object.name ?? "";
+    message.removedAtMs = object.removedAtMs ?? 0;
+    message.dueAtMs = object.dueAtMs ?? 0;
     return message;
   },
 };
@@ -3355,13 +3529,16 @@ export const ScaleRequest_ReplicasEntry: MessageFns<ScaleRequest_ReplicasEntry> 
 };
 
 function createBaseServiceRequest(): ServiceRequest {
-  return { services: [], _unknownFields: {} };
+  return { services: [], confirmed: [], _unknownFields: {} };
 }
 
 export const ServiceRequest: MessageFns<ServiceRequest> = {
   encode(message: ServiceRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     for (const v of message.services) {
       writer.uint32(10).string(v!);
+    }
+    for (const v of message.confirmed) {
+      writer.uint32(162).string(v!);
     }
     if (message._unknownFields !== undefined) {
       for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
@@ -3395,6 +3572,14 @@ export const ServiceRequest: MessageFns<ServiceRequest> = {
             message.services.push(reader.string());
             continue;
           }
+          case 20: {
+            if (tag !== 162) {
+              break;
+            }
+
+            message.confirmed.push(reader.string());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -3421,6 +3606,7 @@ export const ServiceRequest: MessageFns<ServiceRequest> = {
   fromPartial<I extends Exact<DeepPartial<ServiceRequest>, I>>(object: I): ServiceRequest {
     const message = createBaseServiceRequest();
     message.services = object.services?.map((e) => e) || [];
+    message.confirmed = object.confirmed?.map((e) => e) || [];
     return message;
   },
 };
@@ -3956,6 +4142,148 @@ export const RemoveNetworkRequest: MessageFns<RemoveNetworkRequest> = {
   },
   fromPartial<I extends Exact<DeepPartial<RemoveNetworkRequest>, I>>(object: I): RemoveNetworkRequest {
     const message = createBaseRemoveNetworkRequest();
+    message.names = object.names?.map((e) => e) || [];
+    return message;
+  },
+};
+
+function createBaseUndoRequest(): UndoRequest {
+  return { name: "", _unknownFields: {} };
+}
+
+export const UndoRequest: MessageFns<UndoRequest> = {
+  encode(message: UndoRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.name !== "") {
+      writer.uint32(10).string(message.name);
+    }
+    if (message._unknownFields !== undefined) {
+      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
+        const tag = parseInt(key, 10);
+        for (const value of values) {
+          writer.uint32(tag).raw(value);
+        }
+      }
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): UndoRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseUndoRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.name = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        const buf = reader.skip(tag & 7);
+
+        const list = message._unknownFields![tag];
+
+        if (list === undefined) {
+          message._unknownFields![tag] = [buf];
+        } else {
+          list.push(buf);
+        }
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<UndoRequest>, I>>(base?: I): UndoRequest {
+    return UndoRequest.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<UndoRequest>, I>>(object: I): UndoRequest {
+    const message = createBaseUndoRequest();
+    message.name = object.name ?? "";
+    return message;
+  },
+};
+
+function createBaseEmptyTrashRequest(): EmptyTrashRequest {
+  return { names: [], _unknownFields: {} };
+}
+
+export const EmptyTrashRequest: MessageFns<EmptyTrashRequest> = {
+  encode(message: EmptyTrashRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.names) {
+      writer.uint32(10).string(v!);
+    }
+    if (message._unknownFields !== undefined) {
+      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
+        const tag = parseInt(key, 10);
+        for (const value of values) {
+          writer.uint32(tag).raw(value);
+        }
+      }
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): EmptyTrashRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseEmptyTrashRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.names.push(reader.string());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        const buf = reader.skip(tag & 7);
+
+        const list = message._unknownFields![tag];
+
+        if (list === undefined) {
+          message._unknownFields![tag] = [buf];
+        } else {
+          list.push(buf);
+        }
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<EmptyTrashRequest>, I>>(base?: I): EmptyTrashRequest {
+    return EmptyTrashRequest.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<EmptyTrashRequest>, I>>(object: I): EmptyTrashRequest {
+    const message = createBaseEmptyTrashRequest();
     message.names = object.names?.map((e) => e) || [];
     return message;
   },
@@ -6940,6 +7268,28 @@ export const OperatorService = {
     responseSerialize: (value: ChangeResponse): Buffer => Buffer.from(ChangeResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): ChangeResponse => ChangeResponse.decode(value),
   },
+  /**
+   * Brings back what was removed. Faults: `not-found`, `invalid` (ambiguous), `exists` and `conflict` (what it had is somebody's
+   * by now), `precondition` (what it needs is gone).
+   */
+  undo: {
+    path: "/gantry.v1.Operator/Undo" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: UndoRequest): Buffer => Buffer.from(UndoRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): UndoRequest => UndoRequest.decode(value),
+    responseSerialize: (value: ChangeResponse): Buffer => Buffer.from(ChangeResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): ChangeResponse => ChangeResponse.decode(value),
+  },
+  emptyTrash: {
+    path: "/gantry.v1.Operator/EmptyTrash" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: EmptyTrashRequest): Buffer => Buffer.from(EmptyTrashRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): EmptyTrashRequest => EmptyTrashRequest.decode(value),
+    responseSerialize: (value: ChangeResponse): Buffer => Buffer.from(ChangeResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): ChangeResponse => ChangeResponse.decode(value),
+  },
   /** Secrets are shown to nobody. Faults: `not-found`. */
   readConfig: {
     path: "/gantry.v1.Operator/ReadConfig" as const,
@@ -7103,6 +7453,12 @@ export interface OperatorServer extends UntypedServiceImplementation {
   putDocument: handleUnaryCall<PutDocumentRequest, PutDocumentResponse>;
   /** All or none. Faults: `not-found`, `conflict` (in use: by whom). */
   removeDocument: handleUnaryCall<RemoveDocumentRequest, ChangeResponse>;
+  /**
+   * Brings back what was removed. Faults: `not-found`, `invalid` (ambiguous), `exists` and `conflict` (what it had is somebody's
+   * by now), `precondition` (what it needs is gone).
+   */
+  undo: handleUnaryCall<UndoRequest, ChangeResponse>;
+  emptyTrash: handleUnaryCall<EmptyTrashRequest, ChangeResponse>;
   /** Secrets are shown to nobody. Faults: `not-found`. */
   readConfig: handleUnaryCall<ReadConfigRequest, ReadConfigResponse>;
   updateNode: handleUnaryCall<UpdateNodeRequest, Node>;
@@ -7307,6 +7663,37 @@ export interface OperatorClient extends Client {
   ): ClientUnaryCall;
   removeDocument(
     request: RemoveDocumentRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: ChangeResponse) => void,
+  ): ClientUnaryCall;
+  /**
+   * Brings back what was removed. Faults: `not-found`, `invalid` (ambiguous), `exists` and `conflict` (what it had is somebody's
+   * by now), `precondition` (what it needs is gone).
+   */
+  undo(request: UndoRequest, callback: (error: ServiceError | null, response: ChangeResponse) => void): ClientUnaryCall;
+  undo(
+    request: UndoRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: ChangeResponse) => void,
+  ): ClientUnaryCall;
+  undo(
+    request: UndoRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: ChangeResponse) => void,
+  ): ClientUnaryCall;
+  emptyTrash(
+    request: EmptyTrashRequest,
+    callback: (error: ServiceError | null, response: ChangeResponse) => void,
+  ): ClientUnaryCall;
+  emptyTrash(
+    request: EmptyTrashRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: ChangeResponse) => void,
+  ): ClientUnaryCall;
+  emptyTrash(
+    request: EmptyTrashRequest,
     metadata: Metadata,
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: ChangeResponse) => void,

@@ -527,7 +527,11 @@ export interface ServiceSpec {
     | Schedule
     | undefined;
   /** absent: `replicas` says how many */
-  autoscale: Autoscale | undefined;
+  autoscale:
+    | Autoscale
+    | undefined;
+  /** removed only where that is said by name */
+  protected: boolean;
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
@@ -5755,6 +5759,7 @@ function createBaseServiceSpec(): ServiceSpec {
     maxConcurrent: 0,
     schedule: undefined,
     autoscale: undefined,
+    protected: false,
     _unknownFields: {},
   };
 }
@@ -5814,6 +5819,9 @@ export const ServiceSpec: MessageFns<ServiceSpec> = {
     }
     if (message.autoscale !== undefined) {
       Autoscale.encode(message.autoscale, writer.uint32(362).fork()).join();
+    }
+    if (message.protected !== false) {
+      writer.uint32(200).bool(message.protected);
     }
     if (message._unknownFields !== undefined) {
       for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
@@ -5986,6 +5994,14 @@ export const ServiceSpec: MessageFns<ServiceSpec> = {
             message.autoscale = Autoscale.decode(reader, reader.uint32());
             continue;
           }
+          case 25: {
+            if (tag !== 200) {
+              break;
+            }
+
+            message.protected = reader.bool();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -6051,6 +6067,7 @@ export const ServiceSpec: MessageFns<ServiceSpec> = {
     message.autoscale = (object.autoscale !== undefined && object.autoscale !== null)
       ? Autoscale.fromPartial(object.autoscale)
       : undefined;
+    message.protected = object.protected ?? false;
     return message;
   },
 };

@@ -1,0 +1,198 @@
+/** What is removed goes to the trash and comes back as it was, or says what is in its way. */
+import { describe, expect, it } from 'vitest';
+import { apply } from '#control-plane/api/apply.ts';
+import { putDocument, removeDocument } from '#control-plane/api/documents.ts';
+import { list } from '#control-plane/api/list.ts';
+import { remove } from '#control-plane/api/services.ts';
+import { emptyTrash, undo } from '#control-plane/api/trash.ts';
+import {
+  ApplyRequest,
+  ListRequest,
+  PutDocumentRequest,
+  ServiceRequest,
+  SourceFile,
+} from '#proto/gen/gantry/v1/operator.ts';
+import type { Service } from '#proto/model/service.ts';
+import { aCluster } from '#test/support/builders.ts';
+import { type OperatorLab, operatorLab } from '#test/support/operator.ts';
+
+const of = (lab: OperatorLab, text: string, more: Partial<ApplyRequest> = {}) =>
+  apply(
+    lab.parts,
+    ApplyRequest.create({
+      files: [SourceFile.create({ path: 'compose.yaml', text })],
+      composeFiles: 1,
+      directory: 'shop',
+      answered: true,
+      ...more,
+    }),
+  );
+const text =
+  'services:\n  web:\n    image: nginx:1\n    ports: ["8080:80"]\n    configs: [app]\n  db:\n    image: db:1\nconfigs: { app: { content: x } }\n';
+const rm = (lab: OperatorLab, ...services: string[]) => remove(lab.parts, ServiceRequest.create({ services }));
+const named = ({ store }: OperatorLab, name: string) => store.snapshot.serviceNamed('shop', name);
+const inTrash = (lab: OperatorLab) =>
+  list(lab.parts, ListRequest.create({ kind: 'trash' })).trash.map(({ kind, name }) => `${kind} ${name}`);
+
+/** As the controllers do when the last task has stopped. */
+async function gone({ store }: OperatorLab, service: Service): Promise<void> {
+  const record = (table: 'service' | 'revision' | 'network', key: string) => {
+    return { table, key, value: undefined, expect: store.snapshot.get(table, key)!.modRevision } as const;
+  };
+  const revisions = [...store.snapshot.revisionsOfService(service.id)];
+  await store.seen(
+    await store.commit([
+      record('service', service.id),
+      ...revisions.map(({ number }) => record('revision', `${service.id}/${number}`)),
+    ]),
+  );
+}
+
+describe('a service', () => {
+  it('comes back with its spec, its network and what a rollback returns to; the last removal as a whole', async () => {
+    const lab = operatorLab();
+    await of(lab, text);
+    await of(lab, text.replace('nginx:1', 'nginx:2'));
+    const before = named(lab, 'web')!;
+    await rm(lab, 'web', 'db');
+    expect(inTrash(lab)).toEqual(['service shop/db', 'service shop/web']);
+    for (const name of ['web', 'db']) await gone(lab, named(lab, name)!);
+    const { modRevision } = lab.store.snapshot.get('network', 'shop_default')!;
+    await lab.store.seen(
+      await lab.store.commit([{ table: 'network', key: 'shop_default', value: undefined, expect: modRevision }]),
+    );
+    const { names, serviceIds, message } = await undo(lab.parts, { name: '' });
+    expect(names.sort()).toEqual(['shop/db', 'shop/web']);
+    expect(message).toBe('brought back service shop/db, service shop/web');
+    const after = named(lab, 'web')!;
+    expect(serviceIds).toContain(after.id);
+    expect(after.id).not.toBe(before.id);
+    expect(after).toMatchObject({ spec: before.spec, previous: before.previous, removing: false, revision: 1 });
+    expect(lab.store.snapshot.get('network', 'shop_default')).toBeDefined();
+    expect(inTrash(lab)).toEqual([]);
+    await expect(undo(lab.parts, { name: '' })).rejects.toMatchObject({
+      code: 'not-found',
+      message: 'the trash is empty',
+    });
+  });
+
+  it('that is still stopping goes on as the same service', async () => {
+    const lab = operatorLab();
+    await of(lab, text);
+    const before = named(lab, 'web')!;
+    await rm(lab, 'web');
+    expect(named(lab, 'web')!.removing).toBe(true);
+    await undo(lab.parts, { name: 'web' });
+    expect(named(lab, 'web')).toMatchObject({ id: before.id, removing: false, spec: before.spec });
+  });
+
+  it('does not come back where its name or port is somebody’s by now', async () => {
+    const lab = operatorLab();
+    await of(lab, text);
+    await rm(lab, 'web');
+    await gone(lab, named(lab, 'web')!);
+    await of(lab, 'services: { other: { image: a, ports: ["8080:80"] } }', { project: 'tools' });
+    await expect(undo(lab.parts, { name: 'web' })).rejects.toMatchObject({
+      code: 'conflict',
+      message: 'port 8080/tcp of service shop/web is published by tools/other now',
+    });
+    await rm(lab, 'tools/other');
+    await of(lab, text);
+    await expect(undo(lab.parts, { name: 'web' })).rejects.toMatchObject({
+      code: 'exists',
+      message: 'service shop/web is there again',
+    });
+    expect(inTrash(lab)).toContain('service shop/web');
+  });
+
+  it('is chosen by its name, its project, or the removal', async () => {
+    const lab = operatorLab();
+    await of(lab, text);
+    await of(lab, 'services: { web: { image: a } }', { project: 'tools' });
+    await rm(lab, 'shop/web', 'db');
+    await rm(lab, 'tools/web');
+    await expect(undo(lab.parts, { name: 'web' })).rejects.toMatchObject({
+      code: 'invalid',
+      message: '"web" may mean service tools/web or service shop/web',
+    });
+    const [removal] = list(lab.parts, ListRequest.create({ kind: 'trash' })).trash;
+    expect((await undo(lab.parts, { name: removal!.removal.slice(0, 8) })).names).toEqual(['tools/web']);
+    expect((await undo(lab.parts, { name: 'shop' })).names.sort()).toEqual(['shop/db', 'shop/web']);
+    await rm(lab, 'db');
+    await expect(undo(lab.parts, { name: 'none' })).rejects.toMatchObject({ code: 'not-found' });
+  });
+
+  it('that was pruned comes back too', async () => {
+    const lab = operatorLab();
+    await of(lab, text);
+    await of(lab, 'services: { web: { image: nginx:1 } }', { prune: true });
+    expect(inTrash(lab)).toEqual(['service shop/db']);
+    expect((await undo(lab.parts, { name: 'db' })).names).toEqual(['shop/db']);
+  });
+
+  it('goes at once where the cluster keeps no trash, and for good where it is emptied', async () => {
+    const lab = operatorLab();
+    await lab.put('cluster', { ...aCluster(), trashMs: 0 });
+    await of(lab, text);
+    await rm(lab, 'web');
+    expect(inTrash(lab)).toEqual([]);
+    await lab.put('cluster', aCluster());
+    await rm(lab, 'db');
+    await expect(emptyTrash(lab.parts, { names: ['none'] })).rejects.toMatchObject({ code: 'not-found' });
+    expect((await emptyTrash(lab.parts, { names: [] })).message).toBe('gone for good: service shop/db');
+    expect([...lab.store.snapshot.all('trash')].every(({ dueAtMs }) => dueAtMs <= lab.parts.clock.now())).toBe(true);
+  });
+});
+
+describe('a protected service', () => {
+  const guarded = text.replace('  db:\n', '  db:\n    x-protected: true\n');
+
+  it('is removed and pruned only where it is named', async () => {
+    const lab = operatorLab();
+    await of(lab, guarded);
+    await expect(rm(lab, 'web', 'db')).rejects.toMatchObject({
+      code: 'precondition',
+      message: 'service shop/db is protected',
+      remedy: 'add --yes-remove-protected shop/db, where that is meant',
+    });
+    expect(named(lab, 'web')!.removing).toBe(false);
+    const smaller = 'services: { web: { image: nginx:1 } }';
+    expect((await of(lab, smaller, { prune: true })).errors[0]).toMatchObject({
+      file: 'compose.yaml',
+      message: 'service shop/db is protected',
+    });
+    await of(lab, smaller, { prune: true, confirmed: ['shop/db'] });
+    expect(named(lab, 'db')!.removing).toBe(true);
+  });
+
+  it('is one no more once it is applied without that', async () => {
+    const lab = operatorLab();
+    await of(lab, guarded);
+    const response = await of(lab, text);
+    expect(response.changes.find(({ name }) => name === 'shop/db')).toMatchObject({
+      action: 'update',
+      details: ['protected: true → false'],
+    });
+    expect(named(lab, 'db')!.revision).toBe(1);
+    await rm(lab, 'db');
+  });
+});
+
+it('a secret made by hand comes back with its content, unless there is another one of its name', async () => {
+  const lab = operatorLab();
+  const put = (data: string) =>
+    putDocument(lab.parts, PutDocumentRequest.create({ type: 'secret', name: 'db', data: Buffer.from(data) }));
+  await put('one');
+  const before = lab.store.snapshot.get('document', 'secret/db')!.value;
+  await removeDocument(lab.parts, { type: 'secret', names: ['db'] });
+  expect(inTrash(lab)).toEqual(['secret db']);
+  expect(lab.store.snapshot.count('document')).toBe(0);
+  expect(lab.store.snapshot.count('content')).toBe(1);
+  await put('two');
+  await expect(undo(lab.parts, { name: 'db' })).rejects.toMatchObject({ code: 'exists' });
+  await removeDocument(lab.parts, { type: 'secret', names: ['db'] });
+  // The last one that was called so.
+  await undo(lab.parts, { name: 'db' });
+  expect(lab.store.snapshot.get('document', 'secret/db')!.value.version).not.toBe(before.version);
+  expect(inTrash(lab)).toEqual(['secret db']);
+});
