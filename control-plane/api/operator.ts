@@ -16,6 +16,7 @@ import { createNetwork, removeNetwork } from './networks.ts';
 import { removeNode, updateNode } from './nodes.ts';
 import type { OperatorParts } from './parts.ts';
 import { progress } from './progress.ts';
+import { rebalance } from './rebalance.ts';
 import { remove, restart, rollback, scale } from './services.ts';
 import { events, exec, logs, stats } from './streams.ts';
 import { emptyTrash, undo } from './trash.ts';
@@ -31,6 +32,7 @@ export function operatorService(parts: OperatorParts): OperatorServer {
     restart: unary((request) => restart(parts, request)),
     rollback: unary((request) => rollback(parts, request)),
     remove: unary((request) => remove(parts, request)),
+    rebalance: unary((request) => rebalance(parts, request)),
     explain: unary(async (request) => explain(parts, request)),
     updateNode: unary((request) => updateNode(parts, request)),
     removeNode: unary((request) => removeNode(parts, request)),

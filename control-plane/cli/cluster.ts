@@ -49,6 +49,12 @@ function printSettings(session: Session, cluster: ClusterConfig | undefined): vo
     ['encapsulation', cluster.encapsulation, 'VXLAN between nodes: auto (where they share no link), always, never'],
     ['encryption', cluster.encryption || 'off', 'of all between nodes: wireguard, off'],
     ['trash', trashTime(cluster.trashMs), 'how long `gantry undo` brings back what was removed: 24h, 7d, off'],
+    [
+      'rebalance',
+      String(cluster.rebalancePerMinute || 'off'),
+      'tasks moved in a minute to even out nodes; off: when asked',
+    ],
+    ['rebalance-at-once', String(cluster.rebalanceAtOnce), 'how many of them'],
     ['strategy', cluster.strategy, 'of services that name none: spread, binpack'],
   ];
   session.print(table(['SETTING', 'VALUE', 'MEANING'], rows, session.colours.bold));

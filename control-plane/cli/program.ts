@@ -153,6 +153,13 @@ export function createProgram(end: (code: number) => void): Command {
   );
   add(
     program,
+    'rebalance [service]',
+    'move tasks to where nodes have room, one by one',
+    async (options, service) => (await import('./rebalance.ts')).rebalance(options, service),
+    (command) => command.option('--dry-run', 'only show what would be moved'),
+  );
+  add(
+    program,
     'rm <service...>',
     'stop and remove services: undo brings them back',
     async (options, ...names) => (await import('./services.ts')).remove(options, names),

@@ -65,6 +65,7 @@ export interface Draft {
   readonly generic: Said<GenericResource>[];
   endpointMode?: 'vip' | 'dnsrr';
   runtime?: string;
+  rebalance?: '' | 'off';
   volumeLoss?: Said<'wait' | 'recreate'>;
   autoscale?: Said<Autoscale>;
   /** `networks:` is there, and where. */

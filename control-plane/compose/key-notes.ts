@@ -277,6 +277,7 @@ export const serviceNotes: Notes = {
   'x-bandwidth.ingress': '`64kbit`, `10mbit`, `1gbit`',
   'x-drain': 'how long connections of others may go on before the stop signal: 2s where nothing is said',
   'x-protected': '`true`: `gantry rm` and `--prune` remove it only where it is named by `--yes-remove-protected`',
+  'x-rebalance': '`on` where nothing is said; `off`: none of its tasks is moved to even out nodes',
   'x-sticky': '`client`: the same task for the same address; `none`',
   'x-volume-loss': '`wait`, `recreate`: what happens when the node of a volume is lost',
 };

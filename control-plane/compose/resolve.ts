@@ -340,6 +340,7 @@ function finish(
     sticky: draft.sticky ?? '',
     volumeLoss: draft.volumeLoss?.value ?? 'wait',
     protected: draft.protected ?? false,
+    rebalance: draft.rebalance ?? '',
     maxConcurrent: 0,
     schedule: undefined,
     autoscale: draft.autoscale?.value,

@@ -169,6 +169,10 @@ export function serviceKeys(findings: Findings, context: FileContext): Readonly<
     'x-sticky': readSticky,
     'x-bandwidth': readBandwidth,
     'x-drain': readDrain,
+    'x-rebalance': (draft, value) => {
+      const text = readOneOf(findings, value, ['on', 'off']);
+      draft.rebalance = text === 'off' ? 'off' : '';
+    },
     'x-volume-loss': (draft, value) => {
       const loss = readOneOf(findings, value, ['wait', 'recreate']);
       if (loss) draft.volumeLoss = { value: loss, place: value };

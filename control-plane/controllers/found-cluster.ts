@@ -6,7 +6,7 @@ import { formatAddress6 } from '#net/plan/address6.ts';
 import { isFault } from '#proto/kernel/errors.ts';
 import type { Log } from '#proto/kernel/log.ts';
 import { newId, type Random } from '#proto/kernel/random.ts';
-import type { ClusterConfig } from '#proto/model/cluster.ts';
+import { type ClusterConfig, rebalanceDefaults } from '#proto/model/cluster.ts';
 
 /** What the operator asked for at this start. */
 export interface Foundation {
@@ -41,6 +41,8 @@ export async function foundCluster(
     encryption: found?.encryption ?? asked.encryption ?? '',
     strategy: found?.strategy ?? 'spread',
     trashMs: found?.trashMs ?? defaultTrashMs,
+    rebalancePerMinute: found?.rebalancePerMinute ?? rebalanceDefaults.rebalancePerMinute,
+    rebalanceAtOnce: found?.rebalanceAtOnce ?? rebalanceDefaults.rebalanceAtOnce,
     natsUrl: asked.nats || found?.natsUrl || '',
   };
   const stays = (['network', 'vipNetwork', 'network6', 'domain', 'encapsulation', 'encryption'] as const).filter(

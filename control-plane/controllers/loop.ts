@@ -22,6 +22,7 @@ import { DocumentReaper } from './document-reaper.ts';
 import type { Liveness } from './liveness.ts';
 import { Namers } from './namers.ts';
 import { NetworkReaper } from './network-reaper.ts';
+import { Rebalancer } from './rebalancer.ts';
 import { TrashReaper } from './trash-reaper.ts';
 import type { Usage } from './usage.ts';
 import { Wakes } from './wakes.ts';
@@ -113,14 +114,22 @@ class Controllers {
     });
     scope.signal.addEventListener('abort', () => this.#stop(), { once: true });
     const reapers = [NetworkReaper, DocumentReaper, TrashReaper].map((Reaper) => new Reaper(this.#parts, this.#epoch));
+    const rebalancer = new Rebalancer({
+      ...this.#parts,
+      books: this.#books,
+      isShared: (name) => this.#beside.has(name),
+      decide: (id) => this.#mark(id),
+    });
     const leave = [
       store.subscribe((delta) => {
         this.#onDelta(delta);
         for (const reaper of reapers) reaper.onDelta(delta);
+        rebalancer.onDelta(delta);
       }),
       () => {
         for (const reaper of reapers) reaper.stop();
       },
+      () => rebalancer.stop(),
       () => this.#autoscaler.stop(),
       liveness.onChange(() => this.#markNodes()),
       this.#tick(),

@@ -16,6 +16,10 @@ export class Namers {
     }
   }
 
+  has(name: string): boolean {
+    return this.#byName.has(name);
+  }
+
   of(name: string): Iterable<ServiceId> {
     return this.#byName.get(name) ?? [];
   }

@@ -8,6 +8,7 @@ import type { NodeId, ServiceId, TaskId } from '#proto/model/ids.ts';
 import { occupiesNode, type Task } from '#proto/model/task.ts';
 import { Addresses } from './addresses.ts';
 import { NetworkAddresses } from './network-addresses.ts';
+import type { Move } from './rebalance.ts';
 import { same } from './same.ts';
 
 export class Books {
@@ -15,6 +16,8 @@ export class Books {
   readonly scheduler: Scheduler;
   readonly addresses: Addresses;
   readonly networkAddresses: NetworkAddresses;
+  /** What the rebalancer wants moved next, until the decision about the service has seen it. */
+  readonly moves = new Map<ServiceId, Move>();
 
   constructor(snapshot: Snapshot, now: number) {
     this.ledger = Ledger.of(snapshot);

@@ -4,14 +4,23 @@ import type { Snapshot } from '#control-plane/store/snapshot.ts';
 import { formatAddress6, tryAddress6 } from '#net/plan/address6.ts';
 import { type Cidr, formatCidr, overlaps, parseCidr } from '#net/plan/cidr.ts';
 import { Fault } from '#proto/kernel/errors.ts';
-import type { ClusterConfig } from '#proto/model/cluster.ts';
+import { type ClusterConfig, rebalanceDefaults } from '#proto/model/cluster.ts';
 import { occupiesNode } from '#proto/model/task.ts';
 import type { WishContext } from './service-changes.ts';
 import { subnetPrefix } from './subnets.ts';
 
 export type ClusterValues = Pick<
   ClusterConfig,
-  'network' | 'vipNetwork' | 'network6' | 'domain' | 'encapsulation' | 'encryption' | 'strategy' | 'trashMs'
+  | 'network'
+  | 'vipNetwork'
+  | 'network6'
+  | 'domain'
+  | 'encapsulation'
+  | 'encryption'
+  | 'strategy'
+  | 'rebalancePerMinute'
+  | 'rebalanceAtOnce'
+  | 'trashMs'
 >;
 export type ClusterSetting = keyof ClusterValues;
 
@@ -25,6 +34,8 @@ export const settingNames: Readonly<Record<ClusterSetting, string>> = {
   encryption: 'encryption',
   strategy: 'strategy',
   trashMs: 'trash',
+  rebalancePerMinute: 'rebalance',
+  rebalanceAtOnce: 'rebalance-at-once',
 };
 
 /** What the record is to hold for a value as it is written. Faults: `invalid`, without the setting's name. */
@@ -41,6 +52,12 @@ const readers: { readonly [K in ClusterSetting]: (text: string) => ClusterValues
   encryption: (text) => (text === 'off' || text === '' ? '' : oneOf(text, ['wireguard'], 'wireguard or off')),
   strategy: (text) => oneOf(text, ['spread', 'binpack']),
   trashMs: trashTime,
+  rebalancePerMinute(text) {
+    if (text === 'off') return 0;
+    if (text === 'on') return rebalanceDefaults.rebalancePerMinute;
+    return wholeNumber(text, 6_000, 'on, off, or how many tasks are moved in a minute');
+  },
+  rebalanceAtOnce: (text) => wholeNumber(text, 1_000, 'how many tasks may be on the move at once'),
 };
 
 /** The value of a setting. Faults: `invalid`. */
@@ -204,6 +221,13 @@ function trashTime(text: string): number {
   throw new Fault('invalid', `"${text}" is not a time for the trash`, {
     remedy: 'write 24h, 30m, 7d (at most 90d), or off',
   });
+}
+
+/** From 1. */
+function wholeNumber(text: string, most: number, words: string): number {
+  const value = /^\d{1,6}$/.test(text) ? Number(text) : 0;
+  if (value >= 1 && value <= most) return value;
+  throw new Fault('invalid', `"${text}" is not a number from 1 to ${most}`, { remedy: `write ${words}` });
 }
 
 function oneOf<T extends string>(text: string, allowed: readonly T[], words = allowed.join(', ')): T {

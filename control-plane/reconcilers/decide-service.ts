@@ -23,7 +23,7 @@ import { replicated, type Seating } from './replicated.ts';
 import { endedQuickly } from './restart.ts';
 import { isRolling, rollout } from './rollout.ts';
 import { decideSeat } from './seat.ts';
-import { hasFailed, latestOf, never, type Opinion, type Seat, seatsOf, stayingOf } from './seats.ts';
+import { hasFailed, isUp, latestOf, never, type Opinion, type Seat, seatsOf, stayingOf } from './seats.ts';
 import { rollback } from './service-changes.ts';
 import { lostNetwork, networkOwner } from './shared-network.ts';
 
@@ -76,6 +76,8 @@ class ServiceDecision {
   readonly #opinions: Opinion[] = [];
   readonly #before: Service;
   #service: Service;
+  /** Where tasks must go that were begun for it. */
+  readonly #targets = new Map<TaskId, NodeId>();
   #wakeAtMs = never;
   #unplaced = 0;
   #starts = 0;
@@ -99,6 +101,7 @@ class ServiceDecision {
       const seating = this.#seating(request, seats);
       this.#carryOut(seating.opinions);
       this.#fill(request, seating);
+      this.#move(seats);
       this.#place();
       this.#reap(seats, seating.wanted);
     }
@@ -167,6 +170,25 @@ class ServiceDecision {
       hasRevision: (number: number) => snapshot.revisionOf(this.#service.id, number) !== undefined,
     };
     for (const seat of wanted) this.#carryOut(decideSeat(facts, seat, mayMove(seat)));
+  }
+
+  /** Begins the move that is wanted, where it still makes sense: its successor must have its place now. */
+  #move(seats: ReadonlyMap<string, Seat>): void {
+    const { books } = this.#context;
+    const move = books.moves.get(this.#service.id);
+    if (!move) return;
+    books.moves.delete(this.#service.id);
+    const task = this.#tasks.get(move.taskId);
+    const seat = task && seats.get(String(task.slot));
+    if (!task || !seat || !isUp(task) || task.nodeId !== move.from || this.#starts > 0) return;
+    if ([...this.#tasks.values()].some((other) => other.successorOf === task.id && isActive(other))) return;
+    const why = `moved from ${move.fromName}: ${move.reason}`;
+    const next = this.#newTask({ kind: 'start', seat, revision: task.revision, startAfterMs: 0, why });
+    const request = this.#groupRequest(next, move.to);
+    if (typeof request === 'string' || !books.scheduler.open(request).pick()) return;
+    this.#starts++;
+    this.#targets.set(next.id, move.to);
+    this.#put({ ...next, successorOf: task.id });
   }
 
   /** The look that follows this commit begins the way back. */
@@ -244,6 +266,7 @@ class ServiceDecision {
       reservations: record?.template.reservations ?? noResources,
       iteration: seat.iteration ?? 0,
       generic: [],
+      successorOf: '',
     };
   }
 
@@ -263,6 +286,7 @@ class ServiceDecision {
   /** Tasks of one key are placed together; those that must go to one node each have their own. */
   #seatKeyOf(task: Task): string {
     if (isPerNode(this.#service.spec)) return task.nodeName;
+    if (this.#targets.has(task.id)) return task.id;
     const mode = this.#templateOf(task)?.networkMode ?? '';
     return sharedNetworkOf(mode) === undefined ? '' : String(task.slot);
   }
@@ -340,7 +364,7 @@ class ServiceDecision {
   }
 
   /** What tasks like this one ask, or why nothing can meet it. */
-  #groupRequest(task: Task): Request | string {
+  #groupRequest(task: Task, target = this.#targets.get(task.id)): Request | string {
     const { snapshot } = this.#context;
     const { id, spec } = this.#service;
     const record = snapshot.revisionOf(id, task.revision);
@@ -348,7 +372,7 @@ class ServiceDecision {
     const owner = networkOwner(snapshot, spec.project, record.template.networkMode, task);
     if (typeof owner === 'string') return owner;
     const perNode = isPerNode(spec);
-    const only = perNode ? this.#nodeIdOf(task.nodeName) : (owner?.nodeId as NodeId | undefined);
+    const only = perNode ? this.#nodeIdOf(task.nodeName) : ((owner?.nodeId as NodeId | undefined) ?? target);
     if (perNode && only === undefined) return `node ${task.nodeName} is gone`;
     try {
       const staying = stayingOf(this.#tasks.values(), task.revision);

@@ -32,14 +32,14 @@ export function decideSeat(facts: SeatFacts, seat: Seat, mayMove: boolean): Opin
   if (active.length === 0) return fill(facts, seat);
   const leaving = new Map<Task, string>();
   for (const task of active) {
-    const why = facts.leave(task) || outdated(facts, task);
+    const why = facts.leave(task) || outdated(facts, task) || takenOver(active, task);
     if (why !== '') leaving.set(task, why);
   }
   const staying = active.filter((task) => !leaving.has(task));
   const best =
     staying.find((task) => isUp(task) && task.revision === service.revision) ?? staying.find(isUp) ?? staying[0];
   if (best) {
-    const others = staying.filter((task) => task !== best && isUp(best));
+    const others = staying.filter((task) => task !== best && isUp(best) && !takesOver(staying, task));
     const startFirst = service.spec.update.order === 'start-first';
     // Who is to go waits for its successor to work, unless the policy stops it first anyway.
     const gone = isUp(best) || !startFirst ? [...leaving] : [];
@@ -49,6 +49,17 @@ export function decideSeat(facts: SeatFacts, seat: Seat, mayMove: boolean): Opin
     ];
   }
   return replace(facts, seat, leaving, mayMove);
+}
+
+/** The task of its seat that was begun to take it over is up. */
+function takenOver(active: readonly Task[], task: Task): string {
+  const next = active.find((other) => other.successorOf === task.id && isUp(other));
+  return next ? `moved to ${next.nodeName}, where ${called(next)} is up` : '';
+}
+
+/** It is about to take over from a task that stays until then. */
+function takesOver(staying: readonly Task[], task: Task): boolean {
+  return task.nodeId !== '' && staying.some((other) => other.id === task.successorOf);
 }
 
 function outdated({ service, rolling }: SeatFacts, task: Task): string {

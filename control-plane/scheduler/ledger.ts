@@ -23,6 +23,8 @@ export interface Usage {
   readonly pids: number;
   /** Tasks that occupy it. */
   readonly tasks: number;
+  /** Those of them that hold a seat: the others are stopping. */
+  readonly active: number;
   /** Host ports taken, as `portKey`, with the number of holders. */
   readonly hostPorts: ReadonlyMap<string, number>;
   /** By kind. */
@@ -229,6 +231,7 @@ export class Ledger {
     account.memoryBytes += by * task.reservations.memoryBytes;
     account.pids += by * task.reservations.pids;
     account.tasks += by;
+    if (isActive(task)) account.active += by;
     for (const port of task.hostPorts) {
       const key = portKey(port);
       const holders = (account.hostPorts.get(key) ?? 0) + by;
@@ -271,6 +274,7 @@ function emptyAccount(node: Node, addresses: number): Account {
     memoryBytes: 0,
     pids: 0,
     tasks: 0,
+    active: 0,
     hostPorts: new Map(),
     generic: new Map(),
   };
@@ -290,7 +294,6 @@ function countGeneric(kinds: Map<string, GenericAccount>, { kind, count, names }
 
 function countIn({ attribute, counts }: Domains, node: Node, active: number, occupying: number): void {
   const value = attributeOf(attribute, node);
-  if (value === '') return;
   const usage = counts.get(value) ?? { active: 0, occupying: 0 };
   usage.active += active;
   usage.occupying += occupying;

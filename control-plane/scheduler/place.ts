@@ -16,7 +16,16 @@ export class Scheduler {
 
   /** Places for tasks of one request. Use it up before the ledger learns of anything else. */
   open(request: Request): Places {
-    return new Places(this.ledger, request, this.#nodesFor(request));
+    return new Places(this.ledger, request, this.candidates(request));
+  }
+
+  /** Nodes that would take one more task, in no order. */
+  candidates(request: Request): Candidate[] {
+    const candidates: Candidate[] = [];
+    for (const usage of this.#nodesFor(request)) {
+      if (passes(usageFilters, request, usage, this.ledger)) candidates.push(candidateOf(request, usage, this.ledger));
+    }
+    return candidates;
   }
 
   #nodesFor(request: Request): readonly Usage[] {
@@ -46,13 +55,9 @@ export class Places {
   readonly #narrows: boolean;
   #given: Candidate | undefined;
 
-  constructor(ledger: Ledger, request: Request, nodes: readonly Usage[]) {
+  constructor(ledger: Ledger, request: Request, candidates: readonly Candidate[]) {
     this.#ledger = ledger;
     this.#request = request;
-    const candidates: Candidate[] = [];
-    for (const usage of nodes) {
-      if (passes(usageFilters, request, usage, ledger)) candidates.push(candidateOf(request, usage, ledger));
-    }
     this.#ranking = new Ranking(request, ledger, candidates);
     this.#narrows = request.affinities.some(({ service }) => service === request.name);
   }

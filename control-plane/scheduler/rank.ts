@@ -1,5 +1,6 @@
 /** Which of the nodes that fit comes first: a tree of heaps, a level for each spread preference, in which one pick moves one path. */
 import type { Node } from '#proto/model/node.ts';
+import { noResources, type Resources } from '#proto/model/resources.ts';
 import { isUnmet } from './affinity.ts';
 import { type Attribute, attributeOf } from './constraint.ts';
 import type { Request } from './filters.ts';
@@ -32,9 +33,14 @@ interface Branch {
 
 /** The part of the node that is reserved: the larger of processor and memory. */
 export function shareOf(usage: Usage): number {
+  return shareWith(usage, noResources, 0);
+}
+
+/** What `shareOf` would be with so many tasks more that reserve this; with fewer, where it is negative. */
+export function shareWith(usage: Usage, { cpuMillis, memoryBytes }: Resources, count: number): number {
   const { capacity } = usage.node;
-  const cpu = capacity.cpuMillis > 0 ? usage.cpuMillis / capacity.cpuMillis : 0;
-  const memory = capacity.memoryBytes > 0 ? usage.memoryBytes / capacity.memoryBytes : 0;
+  const cpu = capacity.cpuMillis > 0 ? (usage.cpuMillis + count * cpuMillis) / capacity.cpuMillis : 0;
+  const memory = capacity.memoryBytes > 0 ? (usage.memoryBytes + count * memoryBytes) / capacity.memoryBytes : 0;
   return Math.max(cpu, memory);
 }
 
@@ -64,6 +70,10 @@ export function strategyOf(request: Request, ledger: Ledger): 'spread' | 'binpac
   return request.strategy || ledger.strategy;
 }
 
+export function comparisonOf(request: Request, ledger: Ledger): Comparison {
+  return comparisons[strategyOf(request, ledger)];
+}
+
 /** Negative when `a` is the better node. Total: no two nodes are equal. */
 type Comparison = (a: Candidate, b: Candidate) => number;
 
@@ -91,7 +101,7 @@ export class Ranking {
 
   constructor(request: Request, ledger: Ledger, candidates: readonly Candidate[]) {
     this.#spread = request.spread;
-    const compare = comparisons[strategyOf(request, ledger)];
+    const compare = comparisonOf(request, ledger);
     this.#compare = compare;
     this.#compareBranches = (a, b) => compareBranches(a, b, compare);
     for (const candidate of candidates) {

@@ -1,5 +1,5 @@
 /** What records that an older version wrote mean by the fields they do not have yet. */
-import type { ClusterConfig } from '#proto/model/cluster.ts';
+import { type ClusterConfig, rebalanceDefaults } from '#proto/model/cluster.ts';
 import { noControls } from '#proto/model/controls.ts';
 import type { Node } from '#proto/model/node.ts';
 import type { Resources } from '#proto/model/resources.ts';
@@ -18,7 +18,7 @@ import type { Trashed } from '#proto/model/trash.ts';
 import type { Table, Tables } from './records.ts';
 
 /** To add a field that records of today may lack, add it to its table here. */
-const task = { addresses: [], iteration: 0, generic: [] } satisfies Partial<Task>;
+const task = { addresses: [], iteration: 0, generic: [], successorOf: '' } satisfies Partial<Task>;
 const container = { drainMs: defaults.drainMs, links: [], ...newerContainer } satisfies Partial<
   TaskTemplate['container']
 >;
@@ -31,7 +31,7 @@ const template = {
   documents: [],
   controls: noControls,
 } satisfies Partial<TaskTemplate>;
-const spec = { sticky: '', maxConcurrent: 0, protected: false } satisfies Partial<ServiceSpec>;
+const spec = { sticky: '', maxConcurrent: 0, protected: false, rebalance: '' } satisfies Partial<ServiceSpec>;
 const placement = { strategy: '', affinities: [] } satisfies Partial<ServiceSpec['placement']>;
 const resources = { generic: [] } satisfies Partial<Resources>;
 const node = {
@@ -47,6 +47,7 @@ const cluster = {
   encryption: '',
   strategy: 'spread',
   trashMs: 24 * 3_600_000,
+  ...rebalanceDefaults,
 } satisfies Partial<ClusterConfig>;
 
 /** The record with every field that this version knows. */

@@ -15,6 +15,8 @@ import type { Volume } from '#proto/model/volume.ts';
 export interface Guard {
   readonly name: string;
   readonly touchedAtMs: number;
+  /** What was asked for with it, where that is not everything. */
+  readonly of?: string;
 }
 
 /**

@@ -16,11 +16,17 @@ export interface ClusterConfig {
   readonly strategy: 'spread' | 'binpack';
   /** How long what was removed can be brought back; 0: not at all. */
   readonly trashMs: number;
+  /** Tasks moved to even out nodes; 0: none unless asked. */
+  readonly rebalancePerMinute: number;
+  readonly rebalanceAtOnce: number;
   /** Where agents send logs; empty: nowhere. */
   readonly natsUrl: string;
   /** Search domain of container DNS. */
   readonly domain: string;
 }
+
+/** Gentle enough to go unnoticed, and quick enough to have evened out a few dozen tasks within a minute. */
+export const rebalanceDefaults = { rebalancePerMinute: 30, rebalanceAtOnce: 2 } as const;
 
 /** A join token, without its secret. */
 export interface Token {

@@ -198,6 +198,8 @@ export interface ServiceSpec {
   readonly volumeLoss: 'wait' | 'recreate';
   /** It is removed only where that is said by name (Compose: `x-protected`). */
   readonly protected: boolean;
+  /** Its tasks may be moved to even out nodes, unless `off`. */
+  readonly rebalance: '' | 'off';
   /** Of a job: tasks at once (Compose: `x-max-concurrent`); 0: all. */
   readonly maxConcurrent: number;
   /** undefined: a job that runs when it is applied or asked for. */

@@ -70,6 +70,8 @@ export interface Task {
   readonly iteration: number;
   /** What it was given of its node's generic resources; none until assigned. */
   readonly generic: readonly GenericResource[];
+  /** A task of its seat that is stopped when this one is up; empty: none. */
+  readonly successorOf: TaskId | '';
 }
 
 /** What an agent says of a task. */

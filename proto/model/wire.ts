@@ -170,6 +170,7 @@ export function taskFromWire(task: types.Task): Task {
     reservations: task.reservations ?? noResources,
     iteration: task.iteration,
     generic: task.generic,
+    successorOf: task.successorOf === '' ? '' : taskId(task.successorOf),
   };
 }
 
@@ -228,6 +229,8 @@ export function clusterFromWire(cluster: agent.ClusterConfig): ClusterConfig {
     encryption: oneOf('cluster.encryption', ['', 'wireguard'], cluster.encryption),
     trashMs: cluster.trashMs,
     strategy: oneOf('cluster.strategy', ['spread', 'binpack'], cluster.strategy || 'spread'),
+    rebalancePerMinute: cluster.rebalancePerMinute,
+    rebalanceAtOnce: cluster.rebalanceAtOnce,
     natsUrl: cluster.natsUrl,
     domain: cluster.domain,
   };

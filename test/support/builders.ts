@@ -1,7 +1,7 @@
 /** Valid nouns with defaults, so that a test names only what it is about. */
 
 import { type Autoscale, autoscaleDefaults } from '#proto/model/autoscale.ts';
-import type { ClusterConfig } from '#proto/model/cluster.ts';
+import { type ClusterConfig, rebalanceDefaults } from '#proto/model/cluster.ts';
 import { Concealed } from '#proto/model/concealed.ts';
 import type { Document, DocumentMount } from '#proto/model/document.ts';
 import { nodeId, type ServiceId, serviceId, taskId } from '#proto/model/ids.ts';
@@ -97,6 +97,7 @@ export function aSpec(name: string, fields: Partial<ServiceSpec> = {}): ServiceS
     sticky: '',
     volumeLoss: 'wait',
     protected: false,
+    rebalance: '',
     maxConcurrent: 0,
     schedule: undefined,
     autoscale: undefined,
@@ -158,6 +159,7 @@ export function aTask(name: string, fields: Partial<Task> = {}): Task {
     reservations: noResources,
     iteration: 0,
     generic: [],
+    successorOf: '',
     ...fields,
   };
 }
@@ -172,6 +174,7 @@ export function aCluster(fields: Partial<ClusterConfig> = {}): ClusterConfig {
     encryption: '',
     strategy: 'spread',
     trashMs: 86_400_000,
+    ...rebalanceDefaults,
     natsUrl: '',
     domain: 'gantry.internal',
     ...fields,

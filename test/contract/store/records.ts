@@ -35,6 +35,7 @@ export function aTask(fields: Partial<Task> = {}): Task {
     iteration: 0,
     reservations: { cpuMillis: 100, memoryBytes: 1_000_000, pids: 0, generic: [] },
     generic: [],
+    successorOf: '',
     ...fields,
   };
 }
@@ -60,6 +61,7 @@ export function aService(fields: Partial<Service> = {}): Service {
       sticky: '',
       volumeLoss: 'wait',
       protected: false,
+      rebalance: '',
       maxConcurrent: 0,
       schedule: undefined,
       autoscale: undefined,

@@ -2,6 +2,7 @@
 import { describe, expect, it } from 'vitest';
 import { decodeRecord, encodeRecord, noSealer } from '#control-plane/store/codec.ts';
 import type { Table, Tables } from '#control-plane/store/records.ts';
+import { rebalanceDefaults } from '#proto/model/cluster.ts';
 import { defaults } from '#proto/model/service.ts';
 import { aNode, aRevision, aService, aTask } from '#test/support/builders.ts';
 
@@ -43,10 +44,19 @@ describe('a record of before networks', () => {
       encryption: '',
       strategy: 'spread',
       trashMs: 86_400_000,
+      ...rebalanceDefaults,
       natsUrl: '',
       domain: 'gantry.internal',
     } as const;
-    expect(aged('cluster', cluster, ['network6', 'encapsulation', 'encryption', 'strategy'])).toEqual(cluster);
+    expect(
+      aged('cluster', cluster, [
+        'network6',
+        'encapsulation',
+        'encryption',
+        'strategy',
+        ...Object.keys(rebalanceDefaults),
+      ]),
+    ).toEqual(cluster);
   });
 });
 

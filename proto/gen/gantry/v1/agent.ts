@@ -207,6 +207,9 @@ export interface ClusterConfig {
   trashMs: number;
   /** of services that name none: spread | binpack */
   strategy: string;
+  /** tasks moved to even out nodes; 0: none unless asked */
+  rebalancePerMinute: number;
+  rebalanceAtOnce: number;
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
@@ -2328,6 +2331,8 @@ function createBaseClusterConfig(): ClusterConfig {
     encryption: "",
     trashMs: 0,
     strategy: "",
+    rebalancePerMinute: 0,
+    rebalanceAtOnce: 0,
     _unknownFields: {},
   };
 }
@@ -2363,6 +2368,12 @@ export const ClusterConfig: MessageFns<ClusterConfig> = {
     }
     if (message.strategy !== "") {
       writer.uint32(242).string(message.strategy);
+    }
+    if (message.rebalancePerMinute !== 0) {
+      writer.uint32(248).uint32(message.rebalancePerMinute);
+    }
+    if (message.rebalanceAtOnce !== 0) {
+      writer.uint32(256).uint32(message.rebalanceAtOnce);
     }
     if (message._unknownFields !== undefined) {
       for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
@@ -2468,6 +2479,22 @@ export const ClusterConfig: MessageFns<ClusterConfig> = {
             message.strategy = reader.string();
             continue;
           }
+          case 31: {
+            if (tag !== 248) {
+              break;
+            }
+
+            message.rebalancePerMinute = reader.uint32();
+            continue;
+          }
+          case 32: {
+            if (tag !== 256) {
+              break;
+            }
+
+            message.rebalanceAtOnce = reader.uint32();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -2503,6 +2530,8 @@ export const ClusterConfig: MessageFns<ClusterConfig> = {
     message.encryption = object.encryption ?? "";
     message.trashMs = object.trashMs ?? 0;
     message.strategy = object.strategy ?? "";
+    message.rebalancePerMinute = object.rebalancePerMinute ?? 0;
+    message.rebalanceAtOnce = object.rebalanceAtOnce ?? 0;
     return message;
   },
 };

@@ -532,6 +532,8 @@ export interface ServiceSpec {
     | undefined;
   /** removed only where that is said by name */
   protected: boolean;
+  /** its tasks may be moved to even out nodes: empty (yes) | off */
+  rebalance: string;
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
@@ -701,6 +703,8 @@ export interface Task {
   iteration: number;
   /** what it was given of its node's */
   generic: GenericResource[];
+  /** a task of its seat that is stopped when this one is up; empty: none */
+  successorOf: string;
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
@@ -5760,6 +5764,7 @@ function createBaseServiceSpec(): ServiceSpec {
     schedule: undefined,
     autoscale: undefined,
     protected: false,
+    rebalance: "",
     _unknownFields: {},
   };
 }
@@ -5822,6 +5827,9 @@ export const ServiceSpec: MessageFns<ServiceSpec> = {
     }
     if (message.protected !== false) {
       writer.uint32(200).bool(message.protected);
+    }
+    if (message.rebalance !== "") {
+      writer.uint32(330).string(message.rebalance);
     }
     if (message._unknownFields !== undefined) {
       for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
@@ -6002,6 +6010,14 @@ export const ServiceSpec: MessageFns<ServiceSpec> = {
             message.protected = reader.bool();
             continue;
           }
+          case 41: {
+            if (tag !== 330) {
+              break;
+            }
+
+            message.rebalance = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -6068,6 +6084,7 @@ export const ServiceSpec: MessageFns<ServiceSpec> = {
       ? Autoscale.fromPartial(object.autoscale)
       : undefined;
     message.protected = object.protected ?? false;
+    message.rebalance = object.rebalance ?? "";
     return message;
   },
 };
@@ -7206,6 +7223,7 @@ function createBaseTask(): Task {
     addresses: [],
     iteration: 0,
     generic: [],
+    successorOf: "",
     _unknownFields: {},
   };
 }
@@ -7298,6 +7316,9 @@ export const Task: MessageFns<Task> = {
     }
     for (const v of message.generic) {
       GenericResource.encode(v!, writer.uint32(354).fork()).join();
+    }
+    if (message.successorOf !== "") {
+      writer.uint32(362).string(message.successorOf);
     }
     if (message._unknownFields !== undefined) {
       for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
@@ -7555,6 +7576,14 @@ export const Task: MessageFns<Task> = {
             message.generic.push(GenericResource.decode(reader, reader.uint32()));
             continue;
           }
+          case 45: {
+            if (tag !== 362) {
+              break;
+            }
+
+            message.successorOf = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -7611,6 +7640,7 @@ export const Task: MessageFns<Task> = {
     message.addresses = object.addresses?.map((e) => TaskAddress.fromPartial(e)) || [];
     message.iteration = object.iteration ?? 0;
     message.generic = object.generic?.map((e) => GenericResource.fromPartial(e)) || [];
+    message.successorOf = object.successorOf ?? "";
     return message;
   },
 };
