@@ -11,7 +11,9 @@ import { resolvConfUpstream } from './dns/upstream.ts';
 import { dnsView } from './dns/view.ts';
 import { examine } from './doctor/doctor.ts';
 import { RepairLog } from './doctor/repair-log.ts';
+import { Holder } from './holder.ts';
 import type { Entry, ForgetScope } from './host/conntrack.ts';
+import { HeldPackets } from './host/held-packets.ts';
 import { HostKernel } from './host/host-kernel.ts';
 import { KeptSockets } from './host/kept-sockets.ts';
 import { destroySockets, endsOf } from './host/sock-destroy.ts';
@@ -63,6 +65,8 @@ class HostNetwork implements Network {
   readonly #parts: HostNetworkParts;
   readonly #netnsDir: string;
   readonly #repairs: RepairLog;
+  readonly #holder: Holder;
+  readonly #callListeners = new Set<(service: ServiceId) => void>();
   /** The tasks with a namespace, and their addresses; '' until asked: one of a process before this. */
   readonly #tasks = new Map<string, string>();
   /** Of those tasks that were attached by this process. */
@@ -84,6 +88,14 @@ class HostNetwork implements Network {
     this.#netnsDir = path.join(parts.runDir, 'netns');
     this.#repairs = new RepairLog(parts.clock);
     const { clock, dataDir, runDir } = parts;
+    this.#holder = new Holder({
+      clock,
+      log: this.#log,
+      open: () => new HeldPackets(),
+      called: (service) => {
+        for (const listener of this.#callListeners) listener(service);
+      },
+    });
     this.#kernel = new HostKernel(path.join(runDir, 'netns'), {
       leaving: (entries) => this.#endWaiting(entries),
       wireguard: { clock, dataDir },
@@ -159,6 +171,7 @@ class HostNetwork implements Network {
 
   async #settle(planned: Planned, before: Planned | undefined): Promise<void> {
     const wanted = this.#reconciler.wanted as NetworkWanted;
+    this.#holder.follow(planned);
     this.#namesChanged(wanted);
     await this.#dns.listen(planned.plan.bridge.addresses.map((address) => address.replace(/\/.*/, '')));
     if (before && before !== planned) this.#forgetDeparted(planned, before);
@@ -356,6 +369,11 @@ class HostNetwork implements Network {
     return examine(parts, probes, say, signal);
   }
 
+  onCall(listener: (service: ServiceId) => void): () => void {
+    this.#callListeners.add(listener);
+    return () => this.#callListeners.delete(listener);
+  }
+
   onRepair(listener: (repair: NetworkRepair) => void): () => void {
     return this.#reconciler.onRepair(listener);
   }
@@ -364,6 +382,7 @@ class HostNetwork implements Network {
   async close(): Promise<void> {
     this.#closed = true;
     this.#strangersTimer?.cancel();
+    this.#holder.close();
     await this.#reconciler.close();
     await this.#dns.close();
     await this.#kernel.close();

@@ -71,6 +71,8 @@ export interface Network {
    * `signal` ends the ones that watch.
    */
   examine(probes: readonly Probe[], say: (fact: ProbeFact) => void, signal: AbortSignal): Promise<void>;
+  /** A service is called that has no task: again every second as long as somebody waits. The result unsubscribes. */
+  onCall(listener: (service: ServiceId) => void): () => void;
   onRepair(listener: (repair: NetworkRepair) => void): () => void;
   close(): Promise<void>;
 }

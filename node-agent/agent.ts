@@ -57,7 +57,10 @@ export async function startAgent(parts: AgentParts): Promise<Agent> {
     relay,
   });
   const notices = new Notices({ clock, send: (said) => session.notices(said) });
-  const unsubscribe = parts.network.onRepair(({ message }) => notices.repaired(message));
+  const unsubscribe = [
+    parts.network.onRepair(({ message }) => notices.repaired(message)),
+    parts.network.onCall((service) => session.wake(service)),
+  ];
   const usage = new UsageReporter({
     clock,
     log: log.with('usage'),
@@ -77,7 +80,7 @@ export async function startAgent(parts: AgentParts): Promise<Agent> {
     session,
     close() {
       look.cancel();
-      unsubscribe();
+      for (const leave of unsubscribe) leave();
       notices.close();
       usage.close();
       session.close();

@@ -29,6 +29,7 @@ import { agentMetrics } from './metrics.ts';
 import { resetNode } from './reset.ts';
 import { holdRunDirectory } from './run-lock.ts';
 import { conmonRuntime } from './runtime/conmon-runtime.ts';
+import { listensOn } from './task/listening.ts';
 import { taskLogs } from './task-logs.ts';
 import { taskDocuments } from './volumes/task-documents.ts';
 import { taskMounts } from './volumes/task-mounts.ts';
@@ -183,6 +184,7 @@ async function assemble(config: AgentConfig, kernel: Kernel, signal: AbortSignal
     bootId,
     registryOf: (image) => parseReference(image).registry,
     stepDone: metrics.stepDone,
+    listensOn,
     readLog: (task, sinceMs) => logs.read(task, sinceMs),
     transport: grpcTransport(() => identity),
     heartbeat,

@@ -12,7 +12,7 @@ import type {
 import type { Clock, Timer } from '#proto/kernel/clock.ts';
 import { type Fault, isFault } from '#proto/kernel/errors.ts';
 import type { Log } from '#proto/kernel/log.ts';
-import type { TaskId } from '#proto/model/ids.ts';
+import type { ServiceId, TaskId } from '#proto/model/ids.ts';
 import type { Node } from '#proto/model/node.ts';
 import { isTerminal, type TaskStatus } from '#proto/model/task.ts';
 import { toWire } from '#proto/model/wire.ts';
@@ -129,6 +129,11 @@ export class Session {
     if (!this.#welcomed || this.#full) return false;
     this.#send({ $case: 'usage', value: usage });
     return true;
+  }
+
+  /** Requests wait here for a task of the service; while there is no session they are told of again. */
+  wake(service: ServiceId): void {
+    if (this.#welcomed) this.#send({ $case: 'wake', value: { serviceIds: [service] } });
   }
 
   /** Drops the connection and dials again at once: the identity was renewed. */

@@ -18,6 +18,7 @@ import type { Journal, Membership } from './journal.ts';
 import type { ContainerExit, ContainerState, Runtime } from './runtime/runtime.ts';
 import type { TaskWanted } from './task/decide.ts';
 import { Drain } from './task/drain.ts';
+import { type ListensOn, listensAsAwaited } from './task/listening.ts';
 import { type RunnerParts, TaskRunner } from './task/runner.ts';
 import { type Mounts, removeRemains, type Steps, stepTable } from './task/steps.ts';
 import { awaitContents } from './task/task-contents.ts';
@@ -58,6 +59,7 @@ export interface WorkerParts {
   /** The registry that an image reference means, as credentials name it. */
   readonly registryOf: (image: string) => string;
   readonly stepDone?: RunnerParts['stepDone'];
+  readonly listensOn?: ListensOn;
 }
 
 /** Told what happens, set by the session's owner. */
@@ -199,6 +201,10 @@ export class Worker {
           this.#waiting.happened();
         },
         forgotten: (task) => void this.#forget(task),
+        listens: ({ task, template }, pid) => {
+          const endpoint = this.#inventory.endpoint(task.serviceId);
+          return listensAsAwaited(endpoint, template.container, () => this.#parts.listensOn?.(pid));
+        },
         stepDone: this.#parts.stepDone,
       },
       { ...assignment, removed: false },

@@ -19,9 +19,10 @@ export function readAutoscale(draft: Draft, tree: Tree): void {
     requestsPerSecond: 0,
     schedule: [],
   };
+  let idle: Tree | undefined;
   readKeys(findings, tree, 'x-autoscale', value, {
     min: (autoscale, value) => {
-      autoscale.min = readInteger(findings, value, 1, limits.replicas) ?? 1;
+      autoscale.min = readInteger(findings, value, 0, limits.replicas) ?? 1;
     },
     max: (autoscale, value) => {
       autoscale.max = readInteger(findings, value, 1, limits.replicas) ?? 1;
@@ -35,6 +36,14 @@ export function readAutoscale(draft: Draft, tree: Tree): void {
     requests: (autoscale, value) => {
       autoscale.requestsPerSecond = readRate(findings, value) ?? 0;
     },
+    idle: (autoscale, value) => {
+      autoscale.idleMs = readTime(draft, value) ?? autoscaleDefaults.idleMs;
+      idle = value;
+    },
+    hold: (autoscale, value) => {
+      autoscale.holdMs = readTime(draft, value) ?? autoscaleDefaults.holdMs;
+      idle = value;
+    },
     up: (autoscale, value) => {
       autoscale.up = readPace(findings, value, 'up', autoscaleDefaults.up);
     },
@@ -42,8 +51,17 @@ export function readAutoscale(draft: Draft, tree: Tree): void {
       autoscale.down = readPace(findings, value, 'down', autoscaleDefaults.down);
     },
   });
+  if (idle && value.min > 0)
+    refuse(findings, idle, 'it always has a task: nobody waits for one', 'write min: 0, or remove this');
   if (value.max === 0) refuse(findings, tree, 'x-autoscale needs max', 'write max: and, where it is not 1, min:');
   else draft.autoscale = { value, place: tree };
+}
+
+/** Longer than a second: shorter, it would sleep and wake between two looks. */
+function readTime({ findings }: Draft, tree: Tree): number | undefined {
+  const ms = readDuration(findings, tree);
+  if (ms === undefined || (ms >= 1_000 && ms <= limits.idleMs)) return ms;
+  return refuse(findings, tree, 'this is too short, or too long', 'write 1s to 24h');
 }
 
 function readPace(findings: Findings, tree: Tree, name: string, absent: ScalingPace): ScalingPace {

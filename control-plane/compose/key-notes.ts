@@ -265,9 +265,12 @@ export const serviceNotes: Notes = {
   'x-autoscale.down': 'how fewer are made',
   'x-autoscale.down.stabilization': 'only what was too many for so long is taken away: 60s where nothing is said',
   'x-autoscale.down.step': 'at most so many fewer in 15 s: `2` or `50%`',
+  'x-autoscale.hold':
+    'with `min: 0`: how long a request waits for a task before it is refused: 30s where nothing is said',
+  'x-autoscale.idle': 'with `min: 0`: none after so long without a request: 60s where nothing is said',
   'x-autoscale.max': 'at most so many',
   'x-autoscale.memory': '`80%` of what a task reserves, else of its limit',
-  'x-autoscale.min': 'at least so many: 1 where nothing is said',
+  'x-autoscale.min': 'at least so many: 1 where nothing is said; `0`: none while nobody calls',
   'x-autoscale.requests': '`50/s`, `30/m`: new connections of each task',
   'x-autoscale.up': 'how more are made',
   'x-autoscale.up.stabilization': 'only what was asked for so long is added: 0s where nothing is said',

@@ -92,7 +92,13 @@ function fill(facts: SeatFacts, seat: Seat): Opinion[] {
     const global = facts.service.spec.mode === 'global';
     return begin(facts, seat, global ? `one on every node` : whyReplicas(facts.service));
   }
+  // It had been taken away because there were to be fewer.
+  if (isRefilled(facts.service, latest)) return begin(facts, seat, whyReplicas(facts.service));
   return begin(facts, seat, `replaces ${called(latest)}: ${latest.why || endOf(latest)}`);
+}
+
+function isRefilled({ autoscaled }: Service, latest: Task): boolean {
+  return autoscaled !== undefined && !endedByItself(latest) && autoscaled.atMs >= latest.stateAtMs;
 }
 
 /** A new task, later or not at all where the restart policy says so of the last one. */

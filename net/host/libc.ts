@@ -1,6 +1,7 @@
 /** The few libc calls that the network needs, in process through koffi; a failure is a Fault that carries the errno's name. */
 import os from 'node:os';
 import koffi from 'koffi';
+import { tryAddress6 } from '#net/plan/address6.ts';
 import { Fault, type FaultCode } from '#proto/kernel/errors.ts';
 
 const libc = koffi.load('libc.so.6');
@@ -21,7 +22,9 @@ const c = {
 
 export const AF_NETLINK = 16;
 const AF_INET = 2;
+const AF_INET6 = 10;
 const IPPROTO_ICMP = 1;
+const IPPROTO_RAW = 255;
 const IP_MTU_DISCOVER = 10;
 /** Never fragment, and do not believe what was learnt of the path. */
 const IP_PMTUDISC_PROBE = 3;
@@ -127,6 +130,21 @@ export function sendTo(fd: number, data: Buffer, address: string): boolean {
   to.writeUInt16LE(AF_INET, 0);
   Buffer.from(address.split('.').map(Number)).copy(to, 4);
   return c.sendto(fd, data, data.length, MSG_DONTWAIT, to, 16) >= 0;
+}
+
+/** A socket that sends whole packets, also with addresses that are not the host's. */
+export function openRaw(family: 'ip' | 'ip6'): number {
+  const domain = family === 'ip' ? AF_INET : AF_INET6;
+  return check(c.socket(domain, SOCK_RAW | SOCK_CLOEXEC, IPPROTO_RAW), 'opening a socket for packets');
+}
+
+/** False where the kernel does not take it: it is too large for the link, or there is no way. */
+export function sendRaw(fd: number, packet: Buffer, destination: string): boolean {
+  const six = tryAddress6(destination);
+  const to = Buffer.alloc(six ? 28 : 16);
+  to.writeUInt16LE(six ? AF_INET6 : AF_INET, 0);
+  to.set(six ?? destination.split('.').map(Number), six ? 8 : 4);
+  return c.sendto(fd, packet, packet.length, MSG_DONTWAIT, to, to.length) >= 0;
 }
 
 /** Bytes received into `buffer`. */

@@ -9,6 +9,7 @@ import { type Health, isTerminal, mayWant, type TaskState, type TaskStatus } fro
 import type { ContainerExit, ContainerState, Runtime } from '../runtime/runtime.ts';
 import { decide, type Effect, type Step, stopReason, type TaskSeen, type TaskWanted } from './decide.ts';
 import { healthCheckOf, monitorHealth } from './health.ts';
+import { awaitListening } from './listening.ts';
 import type { Progress, Steps } from './steps.ts';
 
 export interface RunnerParts {
@@ -23,6 +24,8 @@ export interface RunnerParts {
   readonly running: (wanted: TaskWanted) => void;
   /** Nothing of it is left here, and nobody wants it. */
   readonly forgotten: (task: TaskId) => void;
+  /** Whether it listens as it should, where it has no health check; true where nothing is known of that. */
+  readonly listens?: ((wanted: TaskWanted, pid: number) => boolean) | undefined;
   /** For metrics. */
   readonly stepDone?: ((step: Effect, durationMs: number) => void) | undefined;
 }
@@ -205,7 +208,7 @@ export class TaskRunner {
       pid: ended ? 0 : (this.#progress.pid ?? this.#status.pid),
       imageDigest: image,
     });
-    if (state === 'running') this.#begin();
+    if (state === 'running') this.#begin(true);
     if (ended) {
       this.#endedAtMs = clock.monotonic();
       this.#health?.stop();
@@ -219,11 +222,15 @@ export class TaskRunner {
   }
 
   /** It runs: follow its log and watch its health. */
-  #begin(): void {
+  #begin(fresh: boolean): void {
     this.#parts.running(this.#wanted);
     const { clock, runtime } = this.#parts;
     const check = healthCheckOf(this.#wanted.template.container, this.#progress.image?.config);
-    if (!check || this.#health) return;
+    if (this.#health) return;
+    if (!check) {
+      this.#awaitListening(fresh);
+      return;
+    }
     const { startedAtMs, health } = this.#status;
     this.#health = monitorHealth(
       { clock, runtime },
@@ -232,10 +239,19 @@ export class TaskRunner {
     );
   }
 
+  /** Also where an earlier agent waited. */
+  #awaitListening(fresh: boolean): void {
+    const { clock, listens } = this.#parts;
+    const { health, pid } = this.#status;
+    if (!fresh && health === '') return;
+    const ready = () => listens?.(this.#wanted, pid) ?? true;
+    this.#health = awaitListening(clock, health, ready, (next) => this.#healthChanged(next, ''));
+  }
+
   /** Goes on with a task that an earlier agent had running. `image`: for its health check, where it is still known. */
   resume(image?: Progress['image']): void {
     if (image && !this.#progress.image) this.#progress = { ...this.#progress, image };
-    if (this.#status.state === 'running' && !this.#exit) this.#begin();
+    if (this.#status.state === 'running' && !this.#exit) this.#begin(false);
     this.wake();
   }
 

@@ -18,6 +18,7 @@ export const limits = {
   affinities: 16,
   stopGracePeriodMs: 24 * 3_600_000,
   drainMs: 3_600_000,
+  idleMs: 24 * 3_600_000,
   networksOfService: 32,
   seccompBytes: 256 * 1024,
   /** The kernel and runc refuse less. */

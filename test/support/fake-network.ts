@@ -15,6 +15,7 @@ export class FakeNetwork implements Network {
   readonly open = new Map<string, number>();
   /** What `traffic` says next. */
   readonly calls = new Map<ServiceId, number>();
+  readonly #callListeners = new Set<(service: ServiceId) => void>();
   readonly #listeners = new Set<(repair: NetworkRepair) => void>();
   #failure: unknown;
   #held: Promise<void> = Promise.resolve();
@@ -35,6 +36,11 @@ export class FakeNetwork implements Network {
   /** Tells the listeners of a repair. */
   repair(message: string): void {
     for (const listener of this.#listeners) listener({ message, kind: 'route' });
+  }
+
+  /** Somebody calls the service, which has no task. */
+  call(service: ServiceId): void {
+    for (const listener of this.#callListeners) listener(service);
   }
 
   async apply(wanted: NetworkWanted): Promise<void> {
@@ -81,6 +87,11 @@ export class FakeNetwork implements Network {
   async examine(probes: readonly Probe[], say: (fact: ProbeFact) => void): Promise<void> {
     const fact = { hop: 'network', verdict: 'good', says: 'in memory', remedy: '', subject: '', wanted: '', seen: '' };
     for (const { id } of probes) say({ probe: id, ...fact });
+  }
+
+  onCall(listener: (service: ServiceId) => void): () => void {
+    this.#callListeners.add(listener);
+    return () => this.#callListeners.delete(listener);
   }
 
   onRepair(listener: (repair: NetworkRepair) => void): () => void {

@@ -15,6 +15,8 @@ const [runDir = '', resolvConf = ''] = process.argv.slice(2);
 const say = (line: unknown) => process.stdout.write(`${JSON.stringify(line)}\n`);
 const log = jsonLog((line) => process.stderr.write(line), Date.now, 'info');
 const network = await hostNetwork({ clock: systemClock, log, runDir, dataDir: runDir, resolvConf, endsSockets: true });
+const called: string[] = [];
+network.onCall((service) => called.push(service));
 network.onRepair((repair) => say({ repair: repair.message }));
 
 let held: NetworkWanted | undefined;
@@ -23,6 +25,8 @@ const calls: Record<string, (argument: never) => Promise<unknown>> = {
   attach: (attachment) => network.attach(attachment),
   detach: (id) => network.detach(id),
   attached: () => network.attached(),
+  /** Services that were called while they had no task, since this was last asked. */
+  called: async () => called.splice(0),
   traffic: async () => [...(await network.traffic())],
   connections: async (addresses: readonly string[]) => [...(await network.connections(addresses))],
   wireguardKey: async () => network.wireguardKey,

@@ -25,6 +25,7 @@ function realNetwork(): Network {
     traffic: async () => new Map(await host.call<[ServiceId, number][]>('traffic')),
     // Facts are streamed: test/contract/net/doctor.test.ts looks at them.
     examine: async () => {},
+    onCall: () => () => {},
     onRepair: () => () => {},
     close: () => host.call('close'),
   };

@@ -30,6 +30,12 @@ x-autoscale:
     });
   });
 
+  it('may go to none, and says for how long nobody calls and somebody waits', () => {
+    expect(web('x-autoscale: { min: 0, max: 3 }').autoscale).toMatchObject({ min: 0, idleMs: 60_000, holdMs: 30_000 });
+    const { autoscale } = web('x-autoscale: { min: 0, max: 3, idle: 5m, hold: 10s }');
+    expect(autoscale).toMatchObject({ idleMs: 300_000, holdMs: 10_000 });
+  });
+
   it('is absent where nothing is said', () => {
     expect(web('').autoscale).toBeUndefined();
   });
@@ -45,6 +51,9 @@ x-autoscale:
     ['x-autoscale: { max: 5, cpu: 70% }\ndeploy: { mode: global }', 'mode global has no number of replicas'],
     ['x-autoscale: { max: 5, cpu: 70%, up: { step: 0 } }', 'this is not a step'],
     ['x-autoscale: { max: 5, cpus: 70% }', 'unknown key "cpus"'],
+    ['x-autoscale: { max: 5, idle: 5m }', 'it always has a task'],
+    ['x-autoscale: { min: 0, max: 5, idle: 10ms }', 'too short'],
+    ['x-autoscale: { min: 0, max: 5 }\ndeploy: { endpoint_mode: dnsrr }', 'nobody counts them'],
     ['x-autoscale: { max: 20000, cpu: 70% }', 'a whole number from 1 to 10000'],
   ])('refuses %s', (lines, message) => {
     const errors = bad(lines);

@@ -10,10 +10,11 @@ import { silentLog } from '#proto/kernel/log.ts';
 import { newId, seededRandom } from '#proto/kernel/random.ts';
 import { Scope } from '#proto/kernel/scope.ts';
 import type { Autoscale } from '#proto/model/autoscale.ts';
+import { nodeId } from '#proto/model/ids.ts';
 import { noResources } from '#proto/model/resources.ts';
 import type { ServiceSpec } from '#proto/model/service.ts';
 import { isActive } from '#proto/model/task.ts';
-import { aNode, anAutoscale, aSpec } from '#test/support/builders.ts';
+import { aNode, anAutoscale, aSpec, idOf } from '#test/support/builders.ts';
 import { FakeClock } from '#test/support/fake-clock.ts';
 
 const scopes: Scope[] = [];
@@ -132,6 +133,39 @@ describe('an autoscaled service', () => {
     void store.commit(updateService(context(), service().id, { ...spec, autoscale }));
     await clock.pass(1_000);
     expect(active()).toHaveLength(3);
+  });
+
+  it('has no task while nobody calls, and one at once when somebody does, by one commit', async () => {
+    const { clock, etcd, usage, active, service } = await cluster({ min: 0, cpuPercent: 0, idleMs: 10_000 });
+    expect(active()).toHaveLength(1);
+    usage.take({ tasks: [], services: [{ serviceId: service().id, connections: 3 }] }, () => undefined);
+    await clock.pass(9_000);
+    expect(active()).toHaveLength(1);
+    await clock.pass(3_000);
+    expect(active()).toHaveLength(0);
+    await clock.pass(60_000);
+    const before = etcd.revision;
+    usage.called(service().id, nodeId(idOf('h1')));
+    usage.called(service().id, nodeId(idOf('h1')));
+    await clock.pass(5);
+    expect(active().map(({ why, state }) => `${state}: ${why}`)).toEqual([
+      'assigned: autoscaled to 1: a request arrived at h1',
+    ]);
+    expect(etcd.revision - before).toBe(1);
+    await clock.pass(8_000);
+    expect(active()).toHaveLength(1);
+  });
+
+  it('keeps its last task while somebody has a connection open', async () => {
+    const { clock, usage, active, store } = await cluster({ min: 0, cpuPercent: 0, idleMs: 5_000 });
+    for (let second = 0; second < 30; second += 2) {
+      const tasks = active().map(({ id }) => ({ taskId: id, cpuMillis: 0, memoryBytes: 0, connections: 1 }));
+      usage.take({ tasks, services: [] }, (id) => store.snapshot.task(id)?.serviceId);
+      await clock.pass(2_000);
+    }
+    expect(active()).toHaveLength(1);
+    await clock.pass(10_000);
+    expect(active()).toHaveLength(0);
   });
 
   it('cannot be scaled by hand: it says what to do instead', async () => {
