@@ -66,7 +66,8 @@ export function mergeService(name: string, earlier: Tree, later: Tree): Tree {
 function mergeAt(earlier: Tree, later: Tree, path: string): Tree {
   const rule = path.replace(/^(services|networks|volumes|configs|secrets|models)\.[^.]+/, '$1.*');
   if (later.tag === 'override') return later;
-  if (later.kind === 'scalar' && later.value === null) return earlier;
+  if (isNothing(later)) return earlier;
+  if (isNothing(earlier)) return later;
   if (replaced.includes(rule.replace(/\.ulimits\.[^.]+$/, '.ulimits.*'))) return later;
   if (pairs.includes(rule)) return overlaid(pairsOf(earlier, path), pairsOf(later, path));
   if (names.includes(rule)) return mergeMaps(namesOf(earlier, rule), namesOf(later, rule), path);
@@ -76,6 +77,10 @@ function mergeAt(earlier: Tree, later: Tree, path: string): Tree {
   if (earlier.kind === 'map' && later.kind === 'map') return mergeMaps(earlier, later, path);
   if (earlier.kind === 'list' && later.kind === 'list') return mergeLists(earlier, later, rule);
   return later;
+}
+
+function isNothing(tree: Tree): boolean {
+  return tree.kind === 'scalar' && tree.value === null;
 }
 
 function differs(a: string | undefined, b: string | undefined): boolean {
