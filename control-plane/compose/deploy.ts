@@ -160,6 +160,7 @@ export function readRestart(draft: Draft, tree: Tree): void {
 /** `platform:` */
 export function readPlatform(draft: Draft, tree: Tree): void {
   for (const text of readTexts(draft.findings, tree, { alone: true })) {
+    if (text === '') continue;
     if (/^[a-z0-9]+\/[a-z0-9_]+(\/[a-z0-9]+)?$/.test(text))
       draft.placement.platforms = [...draft.placement.platforms, text];
     else refuse(draft.findings, tree, `"${text}" is not a platform`, 'write os/arch, such as linux/amd64');

@@ -43,6 +43,8 @@ export interface Draft {
   readonly place: Place;
   readonly container: Mutable<Partial<ContainerSpec>>;
   image?: Said<string>;
+  /** Where `build` is. */
+  build?: Place;
   readonly environment: Pair[];
   readonly envFiles: EnvFile[];
   readonly ports: Said<Port>[];

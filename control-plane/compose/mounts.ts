@@ -1,23 +1,32 @@
 /** `volumes:` in both syntaxes, `tmpfs:`, and the top-level `volumes:` they refer to. */
 import { emptyMount, type Mount } from '#proto/model/service.ts';
-import { type Findings, type Place, refuse, suggestion } from './diagnostic.ts';
+import { type Findings, type Place, refuse, suggestion, warn } from './diagnostic.ts';
 import type { Draft } from './draft.ts';
 import { isNull, readBoolean, readBytes, readExternal, readKeys, readOneOf, readScalars, readText } from './read.ts';
 import type { ScalarTree, Tree } from './tree.ts';
 import { parseBytes, parseOctal } from './units.ts';
+import { readVolumeOptions, type VolumeDevice } from './volume-options.ts';
 
 /** What mounts need to know of the rest of the file. */
 export interface MountContext {
-  /** Declared volumes: the name in the file → the name on the nodes. */
-  readonly volumes: ReadonlyMap<string, string>;
+  /** By their keys in the file. */
+  readonly volumes: ReadonlyMap<string, DeclaredVolume>;
+}
+
+export interface DeclaredVolume {
+  /** On the nodes. */
+  readonly name: string;
+  /** What is mounted in its stead. */
+  readonly device: VolumeDevice | undefined;
 }
 
 const propagations = ['rprivate', 'private', 'rshared', 'shared', 'rslave', 'slave'] as const;
+const noLabels = 'labels of SELinux mean nothing here: files are as they are on the node';
 const volumeName = /^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}$/;
 
 /** The top-level `volumes:`. */
-export function readVolumes(findings: Findings, tree: Tree | undefined, project: string): Map<string, string> {
-  const volumes = new Map<string, string>();
+export function readVolumes(findings: Findings, tree: Tree | undefined, project: string): Map<string, DeclaredVolume> {
+  const volumes = new Map<string, DeclaredVolume>();
   if (!tree || isNull(tree)) return volumes;
   if (tree.kind !== 'map') {
     refuse(findings, tree, 'volumes must be a map', 'write volumes: { data: }');
@@ -25,7 +34,10 @@ export function readVolumes(findings: Findings, tree: Tree | undefined, project:
   }
   for (const [key, { keyAt, value }] of tree.entries) {
     if (key.startsWith('x-')) continue;
-    const volume = { name: '', external: false };
+    const volume: { name: string; external: boolean; device?: VolumeDevice | undefined } = {
+      name: '',
+      external: false,
+    };
     readKeys(
       findings,
       value,
@@ -44,9 +56,19 @@ export function readVolumes(findings: Findings, tree: Tree | undefined, project:
           if (readText(findings, value) !== 'local')
             refuse(findings, value, 'only the driver "local" is supported yet', 'remove it, or write local');
         },
+        driver_opts: (volume, value) => {
+          volume.device = readVolumeOptions(findings, value);
+        },
       },
-      { driver_opts: 'remove it: a volume is a directory of its node', labels: 'remove them' },
+      { labels: 'remove them: a volume is a directory of its node, which has none' },
     );
+    if (volume.external && volume.device)
+      refuse(
+        findings,
+        { at: keyAt, path: `volumes.${key}` },
+        'an external volume is as it was made: it has no driver_opts: here',
+        'remove them, or remove external:',
+      );
     const name = volume.name || (volume.external ? key : `${project}_${key}`);
     if (!volumeName.test(name))
       refuse(
@@ -55,7 +77,7 @@ export function readVolumes(findings: Findings, tree: Tree | undefined, project:
         `"${name}" cannot name a volume`,
         'use letters, digits, ., - and _',
       );
-    volumes.set(key, name);
+    volumes.set(key, { name, device: volume.device });
   }
   return volumes;
 }
@@ -85,12 +107,13 @@ function shortMount(findings: Findings, item: ScalarTree, context: MountContext)
   const [first = '', second, options] = parts;
   if (second === undefined) return emptyMount('volume', '', first);
   const isPath = /^[./~]/.test(first);
-  const source = isPath ? first : volumeNamed(findings, item, first, context);
-  if (source === undefined) return undefined;
-  const mount = { ...emptyMount(isPath ? 'bind' : 'volume', source, second) };
+  const volume = isPath ? undefined : volumeNamed(findings, item, first, context);
+  if (!isPath && !volume) return undefined;
+  const mount = { ...(volume ? volumeMount(volume, second) : emptyMount('bind', first, second)) };
   for (const option of options?.split(',') ?? []) {
     if (option === 'ro') mount.readOnly = true;
     else if (option === 'nocopy' && !isPath) mount.noCopy = true;
+    else if (option === 'z' || option === 'Z') warn(findings, item, noLabels, `remove "${option}"`);
     else if (isPath && (propagations as readonly string[]).includes(option)) mount.propagation = option;
     else if (option !== 'rw')
       refuse(
@@ -103,7 +126,12 @@ function shortMount(findings: Findings, item: ScalarTree, context: MountContext)
   return mount;
 }
 
-function volumeNamed(findings: Findings, place: Place, name: string, context: MountContext): string | undefined {
+function volumeNamed(
+  findings: Findings,
+  place: Place,
+  name: string,
+  context: MountContext,
+): DeclaredVolume | undefined {
   const known = context.volumes.get(name);
   if (known !== undefined) return known;
   const guess = suggestion(name, context.volumes.keys());
@@ -113,6 +141,12 @@ function volumeNamed(findings: Findings, place: Place, name: string, context: Mo
     `volume "${name}" is not declared`,
     guess ? `did you mean "${guess}"?` : `add it under the top-level volumes:, or write ./${name} for a directory`,
   );
+}
+
+function volumeMount({ name, device }: DeclaredVolume, target: string): Mount {
+  return device
+    ? { ...emptyMount(device.type, device.source, target), ...device, createHostPath: false }
+    : emptyMount('volume', name, target);
 }
 
 function longMount(findings: Findings, item: Tree, context: MountContext): Mount | undefined {
@@ -168,11 +202,12 @@ function longMount(findings: Findings, item: Tree, context: MountContext): Mount
             propagation: (mount, value) => {
               mount.propagation = readOneOf(findings, value, propagations) ?? '';
             },
+            selinux: (_, value) => warn(findings, value, noLabels, 'remove it'),
             create_host_path: (mount, value) => {
               mount.createHostPath = readBoolean(findings, value) ?? true;
             },
           },
-          { selinux: 'remove it', recursive: 'remove it' },
+          { recursive: 'remove it' },
         );
       },
       volume: (mount, value) => {
@@ -214,13 +249,25 @@ function longMount(findings: Findings, item: Tree, context: MountContext): Mount
   if (!mount.type) return refuse(findings, item, 'this mount has no type', 'add type: volume, bind or tmpfs');
   if (!mount.target) return refuse(findings, item, 'this mount has no target', 'add target: an absolute path');
   const { sourcePlace, ...fields } = mount;
-  let source: string | undefined = mount.source ?? '';
+  const source = mount.source ?? '';
   if (mount.type === 'bind' && source === '')
     return refuse(findings, item, 'a bind mount needs a source', 'add source: a path on the host');
   if (mount.type === 'tmpfs' && source !== '')
     return refuse(findings, sourcePlace ?? item, 'a tmpfs has no source', 'remove it');
-  if (mount.type === 'volume' && source !== '') source = volumeNamed(findings, sourcePlace ?? item, source, context);
-  return source === undefined ? undefined : { ...emptyMount(mount.type, source, mount.target), ...fields, source };
+  if (mount.type !== 'volume' || source === '')
+    return { ...emptyMount(mount.type, source, mount.target), ...fields, source };
+  const volume = volumeNamed(findings, sourcePlace ?? item, source, context);
+  if (!volume) return undefined;
+  if (volume.device && mount.subpath)
+    return refuse(findings, item, 'the driver_opts of this volume leave it no subpath', 'mount that directory itself');
+  const { type, source: from, readOnly } = volumeMount(volume, mount.target);
+  return {
+    ...volumeMount(volume, mount.target),
+    ...fields,
+    type,
+    source: from,
+    readOnly: readOnly || !!mount.readOnly,
+  };
 }
 
 /** A file mode: octal, whether YAML took it for text or a number. */

@@ -86,7 +86,7 @@ const profilesVariable = 'COMPOSE_PROFILES';
 
 /** Keys of a Compose file that are not honoured yet. */
 const laterFileKeys: Readonly<Record<string, string>> = {
-  models: 'remove it',
+  models: 'serve each by a service of its own, and give its address by environment:',
 };
 
 export function resolve(input: ResolveInput): Resolution {
@@ -291,7 +291,14 @@ function finish(
       'a global service has a volume of its own on each node: none moves',
       'remove x-volume-loss',
     );
-  if (!draft.image) return refuse(findings, place, `service ${draft.name} has no image`, 'add image:');
+  if (!draft.image) return refuseNoImage(draft);
+  if (draft.build)
+    warn(
+      findings,
+      draft.build,
+      'nothing is built here: the image is pulled',
+      `push what you build as ${draft.image.value}`,
+    );
   const mounts = draft.mounts.map(({ value, place }) => {
     if (value.type !== 'bind' || value.source.startsWith('/')) return value;
     return { ...value, source: absoluteSource(draft, value.source, place, root) };
@@ -376,6 +383,11 @@ function withContainerName({ container }: Draft, value: NetworkAttachment): Netw
   const { containerName = '' } = container;
   if (containerName === '' || value.aliases.includes(containerName)) return value;
   return { ...value, aliases: [...value.aliases, containerName] };
+}
+
+function refuseNoImage({ findings, name, place, build }: Draft): undefined {
+  if (!build) return refuse(findings, place, `service ${name} has no image`, 'add image:');
+  return refuse(findings, build, 'images are not built by Gantry yet', 'build and push it, and name it by image: too');
 }
 
 /** Of a service that says nothing of networks: the default one. */

@@ -13,7 +13,7 @@ import { readAutoscale } from './autoscale.ts';
 import { containerKeys } from './container-keys.ts';
 import { controlKeys } from './control-keys.ts';
 import { readDeploy, readPlatform, readRestart, sayAmount, sayReplicas } from './deploy.ts';
-import { type Findings, refuse } from './diagnostic.ts';
+import { type Findings, refuse, warn } from './diagnostic.ts';
 import { type DeclaredDocuments, readServiceDocuments } from './documents.ts';
 import type { Draft } from './draft.ts';
 import { readExtends } from './extends.ts';
@@ -77,6 +77,11 @@ export function serviceKeys(findings: Findings, context: FileContext): Readonly<
       const image = readText(findings, value, 'an image');
       if (image !== undefined) draft.image = { value: image, place: value };
     },
+    build: (draft, value) => {
+      draft.build = value;
+    },
+    develop: (_, value) =>
+      warn(findings, value, 'nothing is watched here: it is for docker compose watch', 'remove it'),
     command: words('command'),
     entrypoint: words('entrypoint'),
     environment: (draft, value) => {
@@ -182,7 +187,6 @@ export function serviceKeys(findings: Findings, context: FileContext): Readonly<
 
 /** Keys of the Compose Specification that are not honoured yet, each with what to do instead. */
 export const laterServiceKeys: Readonly<Record<string, string>> = {
-  build: 'build and push the image, then name it with image:',
   cgroup_parent: 'remove it: every task has a control group of its own; limit it by deploy.resources.limits',
   cpu_count: 'it is for Windows: use cpus',
   cpu_percent: 'it is for Windows: use cpus',
@@ -190,14 +194,13 @@ export const laterServiceKeys: Readonly<Record<string, string>> = {
   cpu_rt_runtime: 'use ulimits: { rtprio: … } and cap_add: [SYS_NICE]',
   credential_spec: 'it is for Windows: remove it',
   depends_on: 'remove it, and let the service wait for what it needs',
-  develop: 'remove it',
   external_links: 'put both on an external network, and call it by NAME.PROJECT',
   mac_address: 'remove it: the network of the cluster gives each task its own',
-  models: 'remove it',
+  models: 'serve the model by a service of its own, and give its address by environment:',
   post_start: 'do it in the entrypoint',
   pre_start: 'do it in the entrypoint',
   pre_stop: 'do it when the stop signal comes',
-  provider: 'remove it',
+  provider: 'start it by itself, and give the others what it says by environment:',
   storage_opt: 'mount a tmpfs with a size where it writes, or a volume',
   use_api_socket: 'give it an operator certificate, and the address of the control plane',
 };

@@ -10,9 +10,12 @@ import { repository } from '#test/support/source-tree.ts';
 const rows = keyTable();
 const named = new Map(rows.map((row) => [row.path, row.honoured]));
 
+/** Keys with a warning that all of it means nothing here. */
+const past = ['services.*.build', 'services.*.develop'];
+
 /** Read, refused by name, or below a key that is refused. */
 function isKnown(path: string): boolean {
-  if (named.has(path)) return true;
+  if (named.has(path) || past.some((key) => path.startsWith(`${key}.`))) return true;
   for (let above = parentOf(path); above !== ''; above = parentOf(above))
     if (named.has(above)) return !named.get(above);
   return false;

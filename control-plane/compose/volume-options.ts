@@ -1,0 +1,60 @@
+/** `driver_opts:` of a volume: what the driver `local` mounts in its stead, as far as every node can do it alike. */
+import type { Mount } from '#proto/model/service.ts';
+import { type Findings, type Place, refuse } from './diagnostic.ts';
+import { readKeys, readText } from './read.ts';
+import type { Tree } from './tree.ts';
+import { parseBytes, parseOctal } from './units.ts';
+
+/** Instead of a named volume: a directory of the node, or memory. */
+export type VolumeDevice = Pick<Mount, 'type' | 'source' | 'readOnly' | 'tmpfsSizeBytes' | 'tmpfsMode'>;
+
+const networkKinds = ['nfs', 'nfs4', 'cifs', 'smb3', 'glusterfs', 'ceph'];
+
+export function readVolumeOptions(findings: Findings, tree: Tree): VolumeDevice | undefined {
+  const said: { type: string; o: string; device: string; place: Place } = { type: '', o: '', device: '', place: tree };
+  const text = (key: 'type' | 'device' | 'o') => (target: typeof said, value: Tree) => {
+    target[key] = readText(findings, value) ?? '';
+    if (key === 'o') target.place = value;
+  };
+  const before = findings.errors.length;
+  readKeys(findings, tree, 'driver_opts', said, { device: text('device'), o: text('o'), type: text('type') });
+  if (findings.errors.length > before || tree.kind !== 'map' || tree.entries.size === 0) return undefined;
+  const options = said.o.split(',').filter((option) => option !== '' && option !== 'rw');
+  if (said.type === 'tmpfs') return tmpfs(findings, said.place, options);
+  if (options.includes('bind') || options.includes('rbind')) {
+    if (!said.device.startsWith('/'))
+      return refuse(findings, tree, 'this binds no directory', 'add device: an absolute path of the nodes');
+    for (const option of options)
+      if (!['bind', 'rbind', 'ro'].includes(option))
+        refuse(findings, said.place, `"${option}" is not an option of a bind mount here`, 'use bind and ro');
+    return { type: 'bind', source: said.device, readOnly: options.includes('ro'), tmpfsSizeBytes: 0, tmpfsMode: 0 };
+  }
+  return refuse(
+    findings,
+    tree,
+    networkKinds.includes(said.type)
+      ? `file systems of the kind ${said.type} are not mounted by Gantry yet`
+      : 'these options are not supported by Gantry yet',
+    'mount it on the nodes, and write type: none, o: bind, device: PATH; or type: tmpfs for memory',
+  );
+}
+
+function tmpfs(findings: Findings, place: Place, options: readonly string[]): VolumeDevice {
+  const device = {
+    type: 'tmpfs' as const,
+    source: '',
+    readOnly: options.includes('ro'),
+    tmpfsSizeBytes: 0,
+    tmpfsMode: 0,
+  };
+  for (const option of options) {
+    const [name, value = ''] = option.split('=', 2);
+    const size = name === 'size' ? parseBytes(value) : undefined;
+    const mode = name === 'mode' ? parseOctal(value) : undefined;
+    if (size !== undefined) device.tmpfsSizeBytes = size;
+    else if (mode !== undefined) device.tmpfsMode = mode;
+    else if (option !== 'ro')
+      refuse(findings, place, `"${option}" is not an option of tmpfs here`, 'use size=64m, mode=1777 or ro');
+  }
+  return device;
+}
