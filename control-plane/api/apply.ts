@@ -33,6 +33,7 @@ import { Concealed } from '#proto/model/concealed.ts';
 import { qualifiedName } from '#proto/model/ids.ts';
 import type { Service, ServiceSpec } from '#proto/model/service.ts';
 import { decideDocuments, withVersions } from './documents.ts';
+import { scheduleWords } from './jobs.ts';
 import { nameOfService } from './names.ts';
 import { commitWish, type OperatorParts, wishContext } from './parts.ts';
 import { networkDiff, specDiff } from './spec-diff.ts';
@@ -182,7 +183,10 @@ function decide(
       action: edits.length === 0 ? 'unchanged' : before ? 'update' : 'create',
       serviceId: edited?.key ?? before?.id ?? '',
       name: qualifiedName(project, spec.name),
-      details: before && edits.length > 0 ? specDiff(before.spec, spec) : [],
+      details: [
+        ...(before && edits.length > 0 ? specDiff(before.spec, spec) : []),
+        ...(same(before?.spec.schedule, spec.schedule) ? [] : scheduleWords(spec, context.now)),
+      ],
       tasks: [],
     });
   }

@@ -8,9 +8,10 @@ import type { Snapshot } from '#control-plane/store/snapshot.ts';
 import type { ServiceProgress } from '#proto/gen/gantry/v1/operator.ts';
 import { replicasOf } from '#proto/model/autoscale.ts';
 import { type ServiceId, type TaskId, taskName } from '#proto/model/ids.ts';
-import { isPerNode } from '#proto/model/job.ts';
+import { isJob, isPerNode } from '#proto/model/job.ts';
 import type { Service } from '#proto/model/service.ts';
 import { isActive, isTerminal, occupiesNode, type Task } from '#proto/model/task.ts';
+import { awaitedIteration, iterationProgress } from './assess-job.ts';
 import { nameOfService } from './names.ts';
 
 /** So many failures of one seat's tasks are not an accident. */
@@ -47,6 +48,7 @@ export function assess(snapshot: Snapshot, id: ServiceId, name: string, options:
       message: left > 0 ? `stopping ${left} tasks` : 'removing',
     };
   }
+  if (isJob(service.spec)) return assessJob(snapshot, service, tasks, name, options);
   const wanted = wantedTasks(snapshot, service);
   const current = tasks.filter((task) => task.revision === service.revision);
   const done = current.filter(
@@ -77,9 +79,56 @@ export function assess(snapshot: Snapshot, id: ServiceId, name: string, options:
   );
 }
 
+function assessJob(
+  snapshot: Snapshot,
+  service: Service,
+  tasks: readonly Task[],
+  name: string,
+  options: AssessOptions,
+): ServiceProgress {
+  const base = { serviceId: service.id as string, name, running: 0, wanted: 0 };
+  const awaited = awaitedIteration(service, options.sinceMs);
+  const progress = iterationProgress(service, tasks, () => fittingNodes(snapshot, service));
+  if (!awaited || !progress) return { ...base, outcome: 'converged', message: waitsFor(service) };
+  const { completed, wanted } = progress;
+  const outcome = (outcome: string, message: string): ServiceProgress => ({
+    ...base,
+    running: completed,
+    wanted,
+    outcome,
+    message,
+  });
+  if (awaited.state === 'complete') return outcome('converged', 'completed');
+  if (awaited.state !== 'running') return outcome('failed', `${awaited.state}: ${awaited.message}`);
+  const current = tasks.filter(({ iteration }) => iteration === awaited.number);
+  // With a number of attempts, the iteration itself says when they are used up.
+  const endless = service.spec.restart.condition !== 'none' && service.spec.restart.maxAttempts === 0;
+  const hopeless =
+    (endless ? failing(service, current, options.sinceMs) : undefined) ??
+    stuckTooLong(snapshot, service, current, options);
+  return hopeless
+    ? outcome('failed', hopeless)
+    : outcome('progressing', `${completed} of ${wanted} completed${troubleOf(current)}`);
+}
+
+function waitsFor({ spec, job }: Service): string {
+  const rests = spec.schedule?.suspend || job?.suspended;
+  return rests ? 'suspended' : spec.schedule ? 'waits for its schedule' : 'nothing to do';
+}
+
+function troubleOf(current: readonly Task[]): string {
+  const blocked = current.find((task) => isActive(task) && !isReady(task) && (task.error || task.state === 'pending'));
+  if (!blocked || reasonOf(blocked) === '') return '';
+  return `; ${taskName(blocked)} is ${blocked.state}: ${reasonOf(blocked)}`;
+}
+
 /** Tasks that the service should have: replicas, or one for each node that may take one. */
 export function wantedTasks(snapshot: Snapshot, service: Service): number {
-  if (service.spec.mode === 'replicated') return replicasOf(service);
+  if (!isPerNode(service.spec)) return replicasOf(service);
+  return fittingNodes(snapshot, service);
+}
+
+function fittingNodes(snapshot: Snapshot, service: Service): number {
   const { constraints } = requestOf(service.id, service.spec, service.spec.template);
   let nodes = 0;
   for (const node of snapshot.all('node'))

@@ -12,13 +12,16 @@ import type {
 import { Fault } from '#proto/kernel/errors.ts';
 import { replicasOf } from '#proto/model/autoscale.ts';
 import type { Token } from '#proto/model/cluster.ts';
+import { isJob, latestIteration } from '#proto/model/job.ts';
 import type { Node } from '#proto/model/node.ts';
 import { add, noResources } from '#proto/model/resources.ts';
 import type { Service } from '#proto/model/service.ts';
 import { isActive, isTerminal, occupiesNode, type Task } from '#proto/model/task.ts';
 import { toWire } from '#proto/model/wire.ts';
 import { isReady, wantedTasks } from './assess.ts';
+import { iterationProgress } from './assess-job.ts';
 import { documentSummaries, findDocument } from './documents.ts';
+import { jobsOf } from './jobs.ts';
 import { findAny, findNode, findService } from './names.ts';
 import { findNetwork, networkSummaries, networkSummary } from './networks.ts';
 import type { OperatorParts } from './parts.ts';
@@ -34,6 +37,7 @@ export function list({ store, clock }: OperatorParts, request: ListRequest): Lis
     networks: [],
     documents: [],
     trash: [],
+    jobs: [],
     revision: snapshot.revision,
   };
   switch (request.kind) {
@@ -50,6 +54,8 @@ export function list({ store, clock }: OperatorParts, request: ListRequest): Lis
       return { ...response, documents: documentSummaries(snapshot, request.kind, request.project) };
     case 'trash':
       return { ...response, trash: trashSummaries(snapshot) };
+    case 'job':
+      return { ...response, jobs: jobsOf(snapshot, request, clock.now()) };
     case 'token':
       return {
         ...response,
@@ -59,7 +65,7 @@ export function list({ store, clock }: OperatorParts, request: ListRequest): Lis
       };
     default:
       throw new Fault('invalid', `there is no list of "${request.kind}"`, {
-        remedy: 'ask for service, task, node, token, network, config, secret or trash',
+        remedy: 'ask for service, task, node, token, network, config, secret, trash or job',
       });
   }
 }
@@ -95,11 +101,17 @@ function servicesOf(snapshot: Snapshot, request: ListRequest): ServiceSummary[] 
     .filter(({ spec }) => request.project === '' || spec.project === request.project)
     .sort((a, b) => compare(a.spec.project, b.spec.project) || compare(a.spec.name, b.spec.name))
     .map((service) => {
-      const current = [...snapshot.tasksOfService(service.id)].filter(isReady);
+      const tasks = [...snapshot.tasksOfService(service.id)];
+      const wanted = () => wantedTasks(snapshot, service);
+      if (isJob(service.spec)) {
+        const progress = iterationProgress(service, tasks, wanted);
+        const { completed = 0, wanted: all = 0 } = progress ?? {};
+        return { service: toWire<Service>(service), running: completed, wanted: service.removing ? 0 : all };
+      }
       return {
         service: toWire<Service>(service),
-        running: current.length,
-        wanted: service.removing ? 0 : wantedTasks(snapshot, service),
+        running: tasks.filter(isReady).length,
+        wanted: service.removing ? 0 : wanted(),
       };
     });
 }
@@ -137,14 +149,17 @@ function wantedOf(snapshot: Snapshot, tasks: readonly Task[]): Task[] {
   }
   const isLastWord = (task: Task) => {
     const service = snapshot.service(task.serviceId);
-    const isSeat = service !== undefined && !service.removing && task.slot <= replicasOf(service);
+    if (service === undefined || service.removing) return false;
+    const isSeat = isJob(service.spec)
+      ? task.iteration === latestIteration(service)?.number
+      : task.slot <= replicasOf(service);
     return isSeat && isTerminal(task.state) && task.wanted === 'running' && last.get(seatOf(task)) === task;
   };
   return tasks.filter((task) => isActive(task) || isLastWord(task));
 }
 
-function seatOf({ serviceId, slot, nodeName }: Task): string {
-  return `${serviceId}/${slot > 0 ? slot : nodeName}`;
+function seatOf({ serviceId, slot, nodeName, iteration }: Task): string {
+  return `${serviceId}/${iteration}/${slot > 0 ? slot : nodeName}`;
 }
 
 function nodeSummary(snapshot: Snapshot, node: Node): NodeSummary {

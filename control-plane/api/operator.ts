@@ -10,6 +10,7 @@ import { apply } from './apply.ts';
 import { setCluster } from './cluster.ts';
 import { putDocument, readConfig, removeDocument } from './documents.ts';
 import { explain } from './explain.ts';
+import { runJob, suspendJob } from './jobs.ts';
 import { inspect, list } from './list.ts';
 import { netProbe } from './net-probe.ts';
 import { createNetwork, removeNetwork } from './networks.ts';
@@ -31,6 +32,8 @@ export function operatorService(parts: OperatorParts): OperatorServer {
     scale: unary(async (request) => scale(parts, request)),
     restart: unary((request) => restart(parts, request)),
     rollback: unary((request) => rollback(parts, request)),
+    runJob: unary((request) => runJob(parts, request)),
+    suspendJob: unary((request) => suspendJob(parts, request)),
     remove: unary((request) => remove(parts, request)),
     rebalance: unary((request) => rebalance(parts, request)),
     explain: unary(async (request) => explain(parts, request)),

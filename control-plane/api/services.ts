@@ -50,7 +50,8 @@ export async function remove(parts: OperatorParts, request: ServiceRequest): Pro
   return said(revision, services, 'removing');
 }
 
-async function change(
+/** One transaction for all of them; `word` says what is done. */
+export async function change(
   parts: OperatorParts,
   names: readonly string[],
   decide: (context: WishContext, service: Service, name: string) => readonly Change[],

@@ -25,6 +25,8 @@ const names: Readonly<Record<string, string>> = {
   'template.runtime': 'runtime',
   'template.networkMode': 'networkMode',
   'template.bandwidth': 'bandwidth',
+  schedule: 'x-schedule',
+  maxConcurrent: 'x-max-concurrent',
 };
 
 type Pairs = readonly (readonly [name: string, value: string])[];

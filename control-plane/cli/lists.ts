@@ -5,6 +5,7 @@ import type { Port, Resources, Task } from '#proto/gen/gantry/v1/types.ts';
 import { systemClock } from '#proto/kernel/clock.ts';
 import { isFault } from '#proto/kernel/errors.ts';
 import { taskName } from '#proto/model/ids.ts';
+import { isJob } from '#proto/model/job.ts';
 import { type CommonOptions, methods, type Session, withSession } from './session.ts';
 import { ago, bytes, cores, table } from './words.ts';
 
@@ -85,7 +86,8 @@ export function services(options: ListOptions): Promise<number> {
       const now = systemClock.now();
       const rows = services.map(({ service, running, wanted }) => {
         const spec = service?.spec;
-        const count = `${running}/${wanted}`;
+        const ends = spec !== undefined && isJob(spec);
+        const count = `${running}/${wanted}${ends ? ' completed' : ''}`;
         const state = service?.removing
           ? 'removing'
           : service?.rollout && service.rollout.state !== 'idle' && service.rollout.state !== 'completed'

@@ -183,6 +183,31 @@ export function createProgram(end: (code: number) => void): Command {
     (await import('./trash.ts')).empty(options, names),
   );
 
+  const job = program.command('job').description('work that ends: jobs, and when they run').exitOverride();
+  add(
+    job,
+    'ls',
+    'list jobs: schedule, next run, last result',
+    async (options) => (await import('./jobs.ts')).list(options),
+    (command) => command.option('-p, --project <name>', 'of this project only'),
+  );
+  add(job, 'history <job>', 'its iterations: when, how long, what became of them', async (options, name) =>
+    (await import('./jobs.ts')).history(options, name!),
+  );
+  add(
+    job,
+    'run <job...>',
+    'run it once more, now',
+    async (options, ...names) => (await import('./jobs.ts')).run(options, names),
+    waiting,
+  );
+  add(job, 'suspend <job...>', 'let its schedule rest', async (options, ...names) =>
+    (await import('./jobs.ts')).suspend(options, names, true),
+  );
+  add(job, 'resume <job...>', 'let its schedule go on, from now', async (options, ...names) =>
+    (await import('./jobs.ts')).suspend(options, names, false),
+  );
+
   add(
     program,
     'drain <node>',

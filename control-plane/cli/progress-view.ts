@@ -65,7 +65,7 @@ function lineOf(
 ): string {
   const mark = { converged: colours.green('✓'), failed: colours.red('✗') }[outcome] ?? colours.yellow('…');
   const count = message === 'removed' || wanted === 0 ? '' : ` ${running}/${wanted}`;
-  const words = outcome === 'converged' ? (message === 'removed' ? 'removed' : 'running') : message;
+  const words = outcome === 'converged' ? message || 'running' : message;
   return `${mark} ${name}${' '.repeat(longest - width(name))} ${count} ${outcome === 'failed' ? colours.red(words) : words}`.trimEnd();
 }
 

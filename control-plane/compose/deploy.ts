@@ -53,15 +53,7 @@ export function readDeploy(draft: Draft, tree: Tree): void {
     draft,
     {
       mode: (draft, value) => {
-        const text = readText(findings, value);
-        if (text === 'replicated-job' || text === 'global-job')
-          return refuse(
-            findings,
-            value,
-            `mode ${text} is not supported by Gantry yet`,
-            'use replicated with restart_policy: { condition: none }',
-          );
-        const mode = readOneOf(findings, value, ['replicated', 'global']);
+        const mode = readOneOf(findings, value, ['replicated', 'global', 'replicated-job', 'global-job']);
         if (mode) draft.mode = { value: mode, place: value };
       },
       replicas: sayReplicas,
@@ -102,6 +94,7 @@ function readRestartPolicy(draft: Draft, tree: Tree): void {
   readKeys(findings, tree, 'restart_policy', policy, {
     condition: (policy, value) => {
       policy.condition = readOneOf(findings, value, ['any', 'on-failure', 'none']) ?? 'any';
+      if (policy.condition === 'any') draft.restartsAlways = value;
     },
     delay: (policy, value) => {
       policy.delayMs = readDuration(findings, value) ?? 0;
@@ -118,6 +111,7 @@ function readRestartPolicy(draft: Draft, tree: Tree): void {
 
 function readUpdate(draft: Draft, tree: Tree): void {
   const { findings } = draft;
+  draft.updateConfig = tree;
   readKeys(findings, tree, 'update_config', draft.update, {
     parallelism: (update, value) => {
       update.parallelism = readInteger(findings, value, 0, limits.replicas) ?? 1;
@@ -145,8 +139,10 @@ export function readRestart(draft: Draft, tree: Tree): void {
   const text = readText(draft.findings, tree);
   const attempts = /^on-failure(?::(\d+))?$/.exec(text ?? '');
   if (text === 'no' || text === 'false') draft.restart = { ...defaults.restart, condition: 'none' };
-  else if (text === 'always' || text === 'unless-stopped') draft.restart = { ...defaults.restart, condition: 'any' };
-  else if (attempts)
+  else if (text === 'always' || text === 'unless-stopped') {
+    draft.restart = { ...defaults.restart, condition: 'any' };
+    if (!draft.restartPolicy) draft.restartsAlways = tree;
+  } else if (attempts)
     draft.restart = { ...defaults.restart, condition: 'on-failure', maxAttempts: Number(attempts[1] ?? 0) };
   else if (text !== undefined)
     refuse(

@@ -12,9 +12,11 @@ import {
   type Placement,
   type Port,
   type RestartPolicy,
+  type ServiceSpec,
   type UpdatePolicy,
 } from '#proto/model/service.ts';
 import type { Findings, Place } from './diagnostic.ts';
+import type { SaidSchedule } from './jobs.ts';
 import type { Pair } from './read.ts';
 import type { VolumesFrom } from './shared-volumes.ts';
 
@@ -51,7 +53,7 @@ export interface Draft {
   readonly mounts: Said<Mount>[];
   /** `configs` and `secrets`; their versions are not known yet. */
   readonly documents: Said<DocumentMount>[];
-  mode?: Said<'replicated' | 'global'>;
+  mode?: Said<ServiceSpec['mode']>;
   replicas?: Said<number>;
   labels: Record<string, string>;
   readonly limits: { cpuMillis?: Said<number>; memoryBytes?: Said<number>; pids?: Said<number> };
@@ -94,6 +96,12 @@ export interface Draft {
   pullRefresh?: Place;
   /** Milliseconds. */
   pullRefreshAfter?: Said<number>;
+  schedule?: SaidSchedule;
+  maxConcurrent?: Said<number>;
+  /** Where it says that whatever ends is begun again. */
+  restartsAlways?: Place;
+  /** Where `update_config` is. */
+  updateConfig?: Place;
 }
 
 export function emptyDraft(findings: Findings, name: string, place: Place): Draft {

@@ -288,6 +288,19 @@ export const serviceNotes: Notes = {
   'x-drain': 'how long connections of others may go on before the stop signal: 2s where nothing is said',
   'x-protected': '`true`: `gantry rm` and `--prune` remove it only where it is named by `--yes-remove-protected`',
   'x-rebalance': '`on` where nothing is said; `off`: none of its tasks is moved to even out nodes',
+  'x-max-concurrent':
+    'of `mode: replicated-job`: how many of its `replicas` completions run at once; all, where nothing is said',
+  'x-schedule': 'when a job runs by itself: a cron expression, or a map',
+  'x-schedule.catch-up': 'instants that nobody was there to see: `none`, the `last`, or `all` (at most the last 100)',
+  'x-schedule.cron': '`[SECOND] MINUTE HOUR DAY MONTH WEEKDAY`, or `@daily` and the like',
+  'x-schedule.history': 'ended iterations that are remembered',
+  'x-schedule.history.failed': '3 where nothing is said',
+  'x-schedule.history.success': '3 where nothing is said',
+  'x-schedule.overlap':
+    'an instant that is due while an iteration is under way: `allow`, `forbid` (skipped), `replace`',
+  'x-schedule.starting-deadline': 'how late an instant may begin',
+  'x-schedule.suspend': '`true`: it rests',
+  'x-schedule.timezone': 'such as Europe/Berlin; UTC where nothing is said',
   'x-sticky': '`client`: the same task for the same address; `none`',
   'x-volume-loss': '`wait`, `recreate`: what happens when the node of a volume is lost',
 };

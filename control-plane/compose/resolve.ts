@@ -1,6 +1,7 @@
 /** Compose files to service specs, in one pure step: specs, or what is still needed for them, or what is wrong and where. */
 import { noControls } from '#proto/model/controls.ts';
 import { qualifiedName } from '#proto/model/ids.ts';
+import { isPerNode } from '#proto/model/job.ts';
 import type { AllowFrom, NetworkAttachment, NetworkMode } from '#proto/model/network.ts';
 import { containerSpec, defaults, type Port, type ServiceSpec, taskTemplate } from '#proto/model/service.ts';
 import { isName, specProblems } from '#proto/model/validate.ts';
@@ -27,6 +28,7 @@ import {
 import { type Draft, type EnvFile, emptyDraft, envFile, type Said } from './draft.ts';
 import { readIncludes } from './include.ts';
 import { expand, parseTemplate } from './interpolation.ts';
+import { modeOf, refuseRollouts, restartOf } from './jobs.ts';
 import { Loader } from './load.ts';
 import { readVolumes } from './mounts.ts';
 import { type DeclaredNetwork, type DeclaredNetworks, readNetworks, refuseTwoOfOneName } from './networks.ts';
@@ -276,15 +278,17 @@ function finish(
   adviseOnHost(draft);
   settlePull(draft);
   settleQuota(draft);
-  const mode = draft.mode?.value ?? 'replicated';
-  if (mode === 'global' && draft.replicas)
+  const mode = modeOf(draft);
+  const perNode = isPerNode({ mode });
+  refuseRollouts(draft);
+  if (perNode && draft.replicas)
     refuse(
       findings,
       draft.replicas.place,
       'a global service has one task on each node, not replicas',
-      'remove replicas, or use mode: replicated',
+      `remove replicas, or use mode: ${mode.replace('global', 'replicated')}`,
     );
-  if (mode === 'global' && draft.volumeLoss)
+  if (perNode && draft.volumeLoss)
     refuse(
       findings,
       draft.volumeLoss.place,
@@ -312,7 +316,7 @@ function finish(
     name: draft.name,
     labels: draft.labels,
     mode,
-    replicas: mode === 'global' ? 0 : (draft.replicas?.value ?? 1),
+    replicas: perNode ? 0 : (draft.replicas?.value ?? 1),
     template: taskTemplate(containerSpec(draft.image.value, { ...draft.container, env, mounts }), {
       limits: {
         cpuMillis: cpuMillis?.value ?? 0,
@@ -334,7 +338,7 @@ function finish(
       controls: { ...noControls, ...draft.controls },
     }),
     ports: ports.map((port) => port.value),
-    restart: draft.restartPolicy ?? draft.restart ?? defaults.restart,
+    restart: restartOf(draft),
     update: { ...defaults.update, ...draft.update },
     placement: {
       ...placement,
@@ -348,8 +352,8 @@ function finish(
     volumeLoss: draft.volumeLoss?.value ?? 'wait',
     protected: draft.protected ?? false,
     rebalance: draft.rebalance ?? '',
-    maxConcurrent: 0,
-    schedule: undefined,
+    maxConcurrent: draft.maxConcurrent?.value ?? 0,
+    schedule: draft.schedule?.value,
     autoscale: draft.autoscale?.value,
   };
   for (const { field, message, remedy } of specProblems(spec)) refuse(findings, placeOf(draft, field), message, remedy);
@@ -452,6 +456,11 @@ function placeOf(draft: Draft, field: string): Place {
   if (field === 'networks') return draft.networks?.place ?? draft.place;
   if (field === 'ports') return draft.ports[0]?.place ?? draft.place;
   if (field === 'x-bandwidth') return draft.bandwidth?.place ?? draft.place;
+  if (field === 'x-schedule.cron') return draft.schedule?.cron ?? draft.place;
+  if (field === 'x-schedule.timezone') return draft.schedule?.timezone ?? draft.place;
+  if (field === 'x-schedule') return draft.schedule?.place ?? draft.place;
+  if (field === 'x-max-concurrent') return draft.maxConcurrent?.place ?? draft.place;
+  if (field === 'deploy.restart_policy.condition') return draft.restartsAlways ?? draft.place;
   if (field === 'x-drain') return draft.drain ?? draft.place;
   if (field === 'deploy.placement.x-affinity') return draft.affinities.at(-1)?.place ?? draft.place;
   if (field === 'links') return draft.links[0]?.place ?? draft.place;

@@ -19,6 +19,7 @@ import type { Draft } from './draft.ts';
 import { readExtends } from './extends.ts';
 import { readGpus } from './generic-resources.ts';
 import { readHealthCheck } from './health-check.ts';
+import { readMaxConcurrent, readSchedule } from './jobs.ts';
 import { type MountContext, readMounts, readTmpfs } from './mounts.ts';
 import type { DeclaredNetworks } from './networks.ts';
 import { readPorts } from './ports.ts';
@@ -178,6 +179,8 @@ export function serviceKeys(findings: Findings, context: FileContext): Readonly<
       const text = readOneOf(findings, value, ['on', 'off']);
       draft.rebalance = text === 'off' ? 'off' : '';
     },
+    'x-schedule': readSchedule,
+    'x-max-concurrent': readMaxConcurrent,
     'x-volume-loss': (draft, value) => {
       const loss = readOneOf(findings, value, ['wait', 'recreate']);
       if (loss) draft.volumeLoss = { value: loss, place: value };

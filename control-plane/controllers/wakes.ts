@@ -1,6 +1,9 @@
 /** Alarms by key with one timer behind them: who asked to be looked at again, and when. */
 import type { Clock, Timer } from '#proto/kernel/clock.ts';
 
+/** The wall clock may be set, and timers count no more than 24 days: it is asked again at least this often. */
+const mostWaitMs = 600_000;
+
 export class Wakes<Key> {
   readonly #clock: Clock;
   readonly #wake: (key: Key) => void;
@@ -36,7 +39,8 @@ export class Wakes<Key> {
   #arm(atMs: number): void {
     this.#timer?.cancel();
     this.#timerAtMs = atMs;
-    this.#timer = this.#clock.after(Math.max(1, atMs - this.#clock.now()), () => this.#ring());
+    const waitMs = Math.min(mostWaitMs, Math.max(1, atMs - this.#clock.now()));
+    this.#timer = this.#clock.after(waitMs, () => this.#ring());
   }
 
   #ring(): void {

@@ -4,6 +4,7 @@ import { Ledger } from '#control-plane/scheduler/ledger.ts';
 import { Scheduler } from '#control-plane/scheduler/place.ts';
 import type { Change, Delta } from '#control-plane/store/records.ts';
 import type { Snapshot } from '#control-plane/store/snapshot.ts';
+import { Zones } from '#proto/model/calendar.ts';
 import type { NodeId, ServiceId, TaskId } from '#proto/model/ids.ts';
 import { occupiesNode, type Task } from '#proto/model/task.ts';
 import { Addresses } from './addresses.ts';
@@ -18,6 +19,7 @@ export class Books {
   readonly networkAddresses: NetworkAddresses;
   /** What the rebalancer wants moved next, until the decision about the service has seen it. */
   readonly moves = new Map<ServiceId, Move>();
+  readonly zones = new Zones();
 
   constructor(snapshot: Snapshot, now: number) {
     this.ledger = Ledger.of(snapshot);

@@ -8,7 +8,7 @@ import { revisionKey, type Snapshot } from '#control-plane/store/snapshot.ts';
 import { describe, isFault } from '#proto/kernel/errors.ts';
 import type { Autoscaled } from '#proto/model/autoscale.ts';
 import { type NodeId, type ServiceId, type TaskId, taskId } from '#proto/model/ids.ts';
-import { isPerNode } from '#proto/model/job.ts';
+import { isJob, isPerNode } from '#proto/model/job.ts';
 import { sharedNetworkOf } from '#proto/model/network.ts';
 import type { Node } from '#proto/model/node.ts';
 import { noResources } from '#proto/model/resources.ts';
@@ -16,12 +16,14 @@ import type { Service, TaskTemplate } from '#proto/model/service.ts';
 import { isActive, occupiesNode, type Task } from '#proto/model/task.ts';
 import type { Books } from './books.ts';
 import { mustLeave } from './drain.ts';
+import { decideJob } from './job.ts';
 import { orphans } from './orphan.ts';
 import { perNode } from './per-node.ts';
 import { reapRevisions, reapTasks, seatKey } from './reap.ts';
 import { replicated, type Seating } from './replicated.ts';
 import { endedQuickly } from './restart.ts';
 import { isRolling, rollout } from './rollout.ts';
+import { same } from './same.ts';
 import { decideSeat } from './seat.ts';
 import { hasFailed, isUp, latestOf, never, type Opinion, type Seat, seatsOf, stayingOf } from './seats.ts';
 import { rollback } from './service-changes.ts';
@@ -93,6 +95,7 @@ class ServiceDecision {
     const { snapshot } = this.#context;
     this.#carryOut(orphans(this.#tasks.values(), (task) => snapshot.node(task.nodeId as NodeId)));
     if (this.#service.removing) this.#remove();
+    else if (isJob(this.#service.spec)) this.#job();
     else {
       this.#giveVip();
       this.#autoscale();
@@ -114,12 +117,12 @@ class ServiceDecision {
     books.revert(snapshot, this.#result().changes, now, false);
   }
 
-  #seats(): Map<string, Seat> {
+  #seats(tasks: Iterable<Task> = this.#tasks.values()): Map<string, Seat> {
     const ids = new Map<string, NodeId>();
     if (isPerNode(this.#service.spec)) {
       for (const node of this.#context.snapshot.all('node')) ids.set(node.name, node.id);
     }
-    return seatsOf(this.#tasks.values(), this.#service.spec.mode, (name) => ids.get(name) ?? '');
+    return seatsOf(tasks, this.#service.spec.mode, (name) => ids.get(name) ?? '');
   }
 
   /** What its tasks ask of nodes by the current spec; undefined where the spec says nothing that can be met. */
@@ -133,16 +136,44 @@ class ServiceDecision {
   }
 
   #seating(request: Request | undefined, seats: ReadonlyMap<string, Seat>): Seating {
-    const { books, snapshot } = this.#context;
+    const { books } = this.#context;
     if (this.#service.spec.mode === 'replicated') {
       return replicated(this.#service, seats, (id) => books.ledger.usageOf(id as NodeId)?.tasks ?? 0);
     }
+    return this.#perNode(request, seats);
+  }
+
+  #perNode(request: Request | undefined, seats: ReadonlyMap<string, Seat>): Seating {
+    const { books, snapshot } = this.#context;
     return perNode(snapshot.all('node'), seats, (node) => {
       const usage = books.ledger.usageOf(node.id);
       if (!request || !usage) return 'its constraints cannot be met';
       if (node.availability === 'drain') return `node ${node.name} is drained`;
       return suits(request, usage, books.ledger) ? '' : `node ${node.name} no longer suits it`;
     });
+  }
+
+  /** Its iterations, and the tasks of those under way. */
+  #job(): void {
+    const { snapshot, books, now } = this.#context;
+    const { spec } = this.#service;
+    const request = this.#request();
+    this.#giveVip();
+    const advice = decideJob({
+      service: this.#service,
+      tasks: [...this.#tasks.values()],
+      now,
+      calendar: spec.schedule && books.zones.calendar(spec.schedule.cron, spec.schedule.timezone),
+      seatsOf: (tasks) => this.#seats(tasks),
+      perNode: (seats) => this.#perNode(request, seats),
+      leave: (task) =>
+        request && !isPerNode(spec) ? mustLeave(request, task, snapshot.node(task.nodeId as NodeId)) : '',
+    });
+    if (!same(advice.job, this.#service.job)) this.#service = { ...this.#service, job: advice.job };
+    this.#wake(advice.wakeAtMs);
+    this.#carryOut(advice.opinions);
+    this.#place();
+    this.#reapRevisions();
   }
 
   /** Rollout first: whether it goes on, and which seats may move; then each seat by itself. */
@@ -431,10 +462,15 @@ class ServiceDecision {
   }
 
   #reap(seats: ReadonlyMap<string, Seat>, wanted: readonly Seat[]): void {
-    const { snapshot, now } = this.#context;
+    const { now } = this.#context;
     const advice = reapTasks(this.#service, seats.values(), new Set(wanted.map(seatKey)), now);
     this.#wake(advice.wakeAtMs);
     this.#carryOut(advice.opinions.filter((opinion) => opinion.kind === 'forget'));
+    this.#reapRevisions();
+  }
+
+  #reapRevisions(): void {
+    const { snapshot } = this.#context;
     const revisions = snapshot.revisionsOfService(this.#service.id);
     for (const { serviceId, number } of reapRevisions(this.#service, revisions, this.#tasks.values())) {
       this.#others.push(this.#change('revision', revisionKey(serviceId, number), undefined));
@@ -467,7 +503,10 @@ class ServiceDecision {
     changes.push(...this.#others);
     const removed = this.#others.some((change) => change.table === 'service');
     if (!removed && this.#service !== this.#before) {
-      changes.push(this.#change('service', this.#service.id, this.#service));
+      const change = this.#change('service', this.#service.id, this.#service);
+      // A job's iteration is written down no later than its first task.
+      if (isJob(this.#service.spec)) changes.unshift(change);
+      else changes.push(change);
     }
     return {
       changes,

@@ -1,6 +1,7 @@
 /** How much history is kept: a few ended tasks for each seat, a few revisions for each service. */
 import type { Revision, Service } from '#proto/model/service.ts';
 import { isTerminal, type Task } from '#proto/model/task.ts';
+import { isUnderWay } from './iterations.ts';
 import { type Advice, never, noAdvice, type Opinion, type Seat } from './seats.ts';
 
 /** Ended tasks kept for a seat; more where the restart policy counts further. */
@@ -40,6 +41,7 @@ export function reapRevisions(service: Service, revisions: Iterable<Revision>, t
   if (all.length <= keptRevisions) return [];
   const used = new Set([service.revision, service.previousRevision]);
   for (const task of tasks) used.add(task.revision);
+  for (const iteration of service.job?.iterations ?? []) if (isUnderWay(iteration)) used.add(iteration.revision);
   return all
     .sort((a, b) => b.number - a.number)
     .slice(keptRevisions)

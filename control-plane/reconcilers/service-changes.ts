@@ -5,10 +5,12 @@ import { revisionKey, type Snapshot } from '#control-plane/store/snapshot.ts';
 import { Fault } from '#proto/kernel/errors.ts';
 import { contentKey } from '#proto/model/document.ts';
 import { type NodeId, qualifiedName, type ServiceId, serviceId } from '#proto/model/ids.ts';
+import { isJob, noJob } from '#proto/model/job.ts';
 import type { Node } from '#proto/model/node.ts';
 import { idleRollout, type Revision, type Rollout, type Service, type ServiceSpec } from '#proto/model/service.ts';
 import { occupiesNode } from '#proto/model/task.ts';
 import { pinnedVolumes } from '#proto/model/volume.ts';
+import { another, newJob, updatedJob } from './iterations.ts';
 import { same } from './same.ts';
 
 /** What every wish is decided on: one snapshot, the wall clock in ms, and a source of fresh ids. */
@@ -34,7 +36,7 @@ export function createService(context: WishContext, spec: ServiceSpec): Change[]
     previous: undefined,
     previousRevision: 0,
     removing: false,
-    job: undefined,
+    job: newJob(spec, context.now),
     autoscaled: undefined,
   };
   return [put(context, 'service', id, service), putRevision(context, service, 1, '')];
@@ -60,14 +62,16 @@ export function updateService(context: WishContext, id: ServiceId, spec: Service
   const autoscaled = spec.autoscale && service.autoscaled;
   const base = { ...service, spec, autoscaled, updatedAtMs: context.now, previous: service.spec };
   if (same(service.spec.template, spec.template)) {
-    return [put(context, 'service', id, { ...base, previousRevision: service.revision })];
+    const job = updatedJob(service, spec, service.revision, context.now);
+    return [put(context, 'service', id, { ...base, previousRevision: service.revision, job })];
   }
   const revision = nextRevision(context, id);
   const next: Service = {
     ...base,
     revision,
     previousRevision: service.revision,
-    rollout: begin(context, 'updating', `revision ${service.revision} to ${revision}`),
+    rollout: isJob(spec) ? service.rollout : begin(context, 'updating', `revision ${service.revision} to ${revision}`),
+    job: updatedJob(service, spec, revision, context.now),
   };
   return [put(context, 'service', id, next), putRevision(context, next, revision, '')];
 }
@@ -90,6 +94,11 @@ export function scaleService(context: WishContext, id: ServiceId, replicas: numb
     const { min, max } = service.spec.autoscale;
     throw new Fault('precondition', `service ${nameOf(service)} is autoscaled between ${min} and ${max}`, {
       remedy: 'change min and max of x-autoscale in the Compose file, or remove it there, and apply',
+    });
+  }
+  if (isJob(service.spec)) {
+    throw new Fault('invalid', `service ${nameOf(service)} is a job: it is not scaled`, {
+      remedy: 'change deploy.replicas, and apply it again',
     });
   }
   if (!Number.isInteger(replicas) || replicas < 0) {
@@ -157,18 +166,24 @@ export function rollback(context: WishContext, service: Service, why: string): C
     previousRevision: service.revision,
     updatedAtMs: context.now,
     rollout:
-      revision === service.revision
+      revision === service.revision || isJob(previous)
         ? service.rollout
         : begin(context, 'rolling-back', `revision ${service.revision} to ${revision}: ${why}`),
+    job: updatedJob(service, previous, revision, context.now),
   };
   const changes: Change[] = [put(context, 'service', service.id, next)];
   if (!reuse) changes.push(putRevision(context, next, revision, ''));
   return changes;
 }
 
-/** New tasks of the same template, by the service's update policy. Faults: `not-found`, `conflict`. */
+/** New tasks of the same template, by the service's update policy; of a job, another iteration in place of those under way. Faults: `not-found`, `conflict`. */
 export function restartService(context: WishContext, id: ServiceId): Change[] {
   const service = standing(context, id);
+  if (isJob(service.spec)) {
+    const { spec, revision, job = noJob } = service;
+    const beginning = { spec, revision, now: context.now, dueAtMs: 0, message: 'restart asked for' };
+    return [put(context, 'service', id, { ...service, updatedAtMs: context.now, job: another(job, beginning) })];
+  }
   const revision = nextRevision(context, id);
   const next: Service = {
     ...service,
@@ -226,7 +241,7 @@ export function removeNode(context: WishContext, id: NodeId, force = false): Cha
   return [...forgotten.map(({ name }) => remove(context, 'volume', name)), remove(context, 'node', id)];
 }
 
-function standing(context: WishContext, id: ServiceId): Service {
+export function standing(context: WishContext, id: ServiceId): Service {
   const service = existing(context, id);
   if (service.removing) throw beingRemoved(service);
   return service;
@@ -274,7 +289,7 @@ function remove(context: WishContext, table: Table, key: string): Change {
   return { table, key, value: undefined, expect: context.snapshot.get(table, key)?.modRevision ?? 0 } as Change;
 }
 
-function nameOf(service: Service): string {
+export function nameOf(service: Service): string {
   return qualifiedName(service.spec.project, service.spec.name);
 }
 

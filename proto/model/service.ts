@@ -247,6 +247,23 @@ export const idleRollout: Rollout = { state: 'idle', message: '', startedAtMs: 0
 /** What applies where a Compose file is silent: swarmkit's defaults, but an immediate first restart. */
 export const defaults = {
   restart: { condition: 'any', delayMs: 0, maxAttempts: 0, windowMs: 0 } satisfies RestartPolicy as RestartPolicy,
+  /** Of a job. */
+  jobRestart: {
+    condition: 'on-failure',
+    delayMs: 0,
+    maxAttempts: 3,
+    windowMs: 0,
+  } satisfies RestartPolicy as RestartPolicy,
+  schedule: {
+    cron: '',
+    timezone: '',
+    overlap: 'allow',
+    catchUp: 'last',
+    startingDeadlineMs: 0,
+    keepSucceeded: 3,
+    keepFailed: 3,
+    suspend: false,
+  } satisfies Schedule as Schedule,
   update: {
     parallelism: 1,
     delayMs: 0,

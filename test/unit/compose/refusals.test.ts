@@ -23,7 +23,7 @@ describe('bad input is refused at its place', () => {
     ],
     [
       'deploy: { mode: globl }',
-      '4:21 services.web.deploy.mode: "globl" is not one of replicated, global → did you mean "global"?',
+      '4:21 services.web.deploy.mode: "globl" is not one of replicated, global, replicated-job, global-job → did you mean "global"?',
     ],
     [
       'deploy: { mode: global, replicas: 2 }',

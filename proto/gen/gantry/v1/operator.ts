@@ -180,7 +180,7 @@ export interface ServiceProgress {
 }
 
 export interface ListRequest {
-  /** service | task | node | token | network | config | secret | trash */
+  /** service | task | node | token | network | config | secret | trash | job */
   kind: string;
   /** tasks of this one only */
   service: string;
@@ -200,6 +200,19 @@ export interface ListResponse {
   networks: NetworkSummary[];
   documents: DocumentSummary[];
   trash: TrashedSummary[];
+  jobs: JobSummary[];
+  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
+}
+
+export interface JobSummary {
+  service:
+    | Service
+    | undefined;
+  /** the next instants of its schedule; none while it is suspended */
+  nextAtMs: number[];
+  /** of the newest iteration */
+  completed: number;
+  wanted: number;
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
@@ -303,6 +316,13 @@ export interface ScaleRequest {
 export interface ScaleRequest_ReplicasEntry {
   key: string;
   value: number;
+  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
+}
+
+export interface SuspendJobRequest {
+  services: string[];
+  /** false: its schedule goes on */
+  suspended: boolean;
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
@@ -2258,6 +2278,7 @@ function createBaseListResponse(): ListResponse {
     networks: [],
     documents: [],
     trash: [],
+    jobs: [],
     _unknownFields: {},
   };
 }
@@ -2287,6 +2308,9 @@ export const ListResponse: MessageFns<ListResponse> = {
     }
     for (const v of message.trash) {
       TrashedSummary.encode(v!, writer.uint32(170).fork()).join();
+    }
+    for (const v of message.jobs) {
+      JobSummary.encode(v!, writer.uint32(282).fork()).join();
     }
     if (message._unknownFields !== undefined) {
       for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
@@ -2376,6 +2400,14 @@ export const ListResponse: MessageFns<ListResponse> = {
             message.trash.push(TrashedSummary.decode(reader, reader.uint32()));
             continue;
           }
+          case 35: {
+            if (tag !== 282) {
+              break;
+            }
+
+            message.jobs.push(JobSummary.decode(reader, reader.uint32()));
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -2409,6 +2441,130 @@ export const ListResponse: MessageFns<ListResponse> = {
     message.networks = object.networks?.map((e) => NetworkSummary.fromPartial(e)) || [];
     message.documents = object.documents?.map((e) => DocumentSummary.fromPartial(e)) || [];
     message.trash = object.trash?.map((e) => TrashedSummary.fromPartial(e)) || [];
+    message.jobs = object.jobs?.map((e) => JobSummary.fromPartial(e)) || [];
+    return message;
+  },
+};
+
+function createBaseJobSummary(): JobSummary {
+  return { service: undefined, nextAtMs: [], completed: 0, wanted: 0, _unknownFields: {} };
+}
+
+export const JobSummary: MessageFns<JobSummary> = {
+  encode(message: JobSummary, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.service !== undefined) {
+      Service.encode(message.service, writer.uint32(10).fork()).join();
+    }
+    if (message.nextAtMs.length !== 0) {
+      writer.uint32(18).fork();
+      for (const v of message.nextAtMs) {
+        writer.int64(v);
+      }
+      writer.join();
+    }
+    if (message.completed !== 0) {
+      writer.uint32(24).uint32(message.completed);
+    }
+    if (message.wanted !== 0) {
+      writer.uint32(32).uint32(message.wanted);
+    }
+    if (message._unknownFields !== undefined) {
+      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
+        const tag = parseInt(key, 10);
+        for (const value of values) {
+          writer.uint32(tag).raw(value);
+        }
+      }
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): JobSummary {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseJobSummary();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.service = Service.decode(reader, reader.uint32());
+            continue;
+          }
+          case 2: {
+            if (tag === 16) {
+              message.nextAtMs.push(longToNumber(reader.int64()));
+
+              continue;
+            }
+
+            if (tag === 18) {
+              const end2 = reader.uint32() + reader.pos;
+              while (reader.pos < end2) {
+                message.nextAtMs.push(longToNumber(reader.int64()));
+              }
+
+              continue;
+            }
+
+            break;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.completed = reader.uint32();
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.wanted = reader.uint32();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        const buf = reader.skip(tag & 7);
+
+        const list = message._unknownFields![tag];
+
+        if (list === undefined) {
+          message._unknownFields![tag] = [buf];
+        } else {
+          list.push(buf);
+        }
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<JobSummary>, I>>(base?: I): JobSummary {
+    return JobSummary.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<JobSummary>, I>>(object: I): JobSummary {
+    const message = createBaseJobSummary();
+    message.service = (object.service !== undefined && object.service !== null)
+      ? Service.fromPartial(object.service)
+      : undefined;
+    message.nextAtMs = object.nextAtMs?.map((e) => e) || [];
+    message.completed = object.completed ?? 0;
+    message.wanted = object.wanted ?? 0;
     return message;
   },
 };
@@ -3552,6 +3708,89 @@ export const ScaleRequest_ReplicasEntry: MessageFns<ScaleRequest_ReplicasEntry> 
     const message = createBaseScaleRequest_ReplicasEntry();
     message.key = object.key ?? "";
     message.value = object.value ?? 0;
+    return message;
+  },
+};
+
+function createBaseSuspendJobRequest(): SuspendJobRequest {
+  return { services: [], suspended: false, _unknownFields: {} };
+}
+
+export const SuspendJobRequest: MessageFns<SuspendJobRequest> = {
+  encode(message: SuspendJobRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.services) {
+      writer.uint32(10).string(v!);
+    }
+    if (message.suspended !== false) {
+      writer.uint32(16).bool(message.suspended);
+    }
+    if (message._unknownFields !== undefined) {
+      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
+        const tag = parseInt(key, 10);
+        for (const value of values) {
+          writer.uint32(tag).raw(value);
+        }
+      }
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): SuspendJobRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseSuspendJobRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.services.push(reader.string());
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.suspended = reader.bool();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        const buf = reader.skip(tag & 7);
+
+        const list = message._unknownFields![tag];
+
+        if (list === undefined) {
+          message._unknownFields![tag] = [buf];
+        } else {
+          list.push(buf);
+        }
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<SuspendJobRequest>, I>>(base?: I): SuspendJobRequest {
+    return SuspendJobRequest.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<SuspendJobRequest>, I>>(object: I): SuspendJobRequest {
+    const message = createBaseSuspendJobRequest();
+    message.services = object.services?.map((e) => e) || [];
+    message.suspended = object.suspended ?? false;
     return message;
   },
 };
@@ -7535,6 +7774,25 @@ export const OperatorService = {
     responseSerialize: (value: ChangeResponse): Buffer => Buffer.from(ChangeResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): ChangeResponse => ChangeResponse.decode(value),
   },
+  /** Another iteration of jobs, now. Faults: `invalid` (no job), `conflict` (one is under way, and they may not overlap). */
+  runJob: {
+    path: "/gantry.v1.Operator/RunJob" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: ServiceRequest): Buffer => Buffer.from(ServiceRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): ServiceRequest => ServiceRequest.decode(value),
+    responseSerialize: (value: ChangeResponse): Buffer => Buffer.from(ChangeResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): ChangeResponse => ChangeResponse.decode(value),
+  },
+  suspendJob: {
+    path: "/gantry.v1.Operator/SuspendJob" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: SuspendJobRequest): Buffer => Buffer.from(SuspendJobRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): SuspendJobRequest => SuspendJobRequest.decode(value),
+    responseSerialize: (value: ChangeResponse): Buffer => Buffer.from(ChangeResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): ChangeResponse => ChangeResponse.decode(value),
+  },
   remove: {
     path: "/gantry.v1.Operator/Remove" as const,
     requestStream: false as const,
@@ -7779,6 +8037,9 @@ export interface OperatorServer extends UntypedServiceImplementation {
   scale: handleUnaryCall<ScaleRequest, ChangeResponse>;
   restart: handleUnaryCall<ServiceRequest, ChangeResponse>;
   rollback: handleUnaryCall<ServiceRequest, ChangeResponse>;
+  /** Another iteration of jobs, now. Faults: `invalid` (no job), `conflict` (one is under way, and they may not overlap). */
+  runJob: handleUnaryCall<ServiceRequest, ChangeResponse>;
+  suspendJob: handleUnaryCall<SuspendJobRequest, ChangeResponse>;
   remove: handleUnaryCall<ServiceRequest, ChangeResponse>;
   explain: handleUnaryCall<ExplainRequest, ExplainResponse>;
   /** Tells which tasks would be moved to even out nodes, and has the leader begin with it. */
@@ -7907,6 +8168,37 @@ export interface OperatorClient extends Client {
   ): ClientUnaryCall;
   rollback(
     request: ServiceRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: ChangeResponse) => void,
+  ): ClientUnaryCall;
+  /** Another iteration of jobs, now. Faults: `invalid` (no job), `conflict` (one is under way, and they may not overlap). */
+  runJob(
+    request: ServiceRequest,
+    callback: (error: ServiceError | null, response: ChangeResponse) => void,
+  ): ClientUnaryCall;
+  runJob(
+    request: ServiceRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: ChangeResponse) => void,
+  ): ClientUnaryCall;
+  runJob(
+    request: ServiceRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: ChangeResponse) => void,
+  ): ClientUnaryCall;
+  suspendJob(
+    request: SuspendJobRequest,
+    callback: (error: ServiceError | null, response: ChangeResponse) => void,
+  ): ClientUnaryCall;
+  suspendJob(
+    request: SuspendJobRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: ChangeResponse) => void,
+  ): ClientUnaryCall;
+  suspendJob(
+    request: SuspendJobRequest,
     metadata: Metadata,
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: ChangeResponse) => void,
