@@ -1,6 +1,7 @@
 /** `x-schedule`, `x-max-concurrent` and the modes of jobs: work that ends. */
 import type { Schedule } from '#proto/model/job.ts';
 import { isJob } from '#proto/model/job.ts';
+import { mostRemembered } from '#proto/model/job-rules.ts';
 import { defaults, type RestartPolicy, type ServiceSpec } from '#proto/model/service.ts';
 import { limits } from '#proto/model/validate.ts';
 import { type Place, refuse } from './diagnostic.ts';
@@ -44,10 +45,10 @@ export function readSchedule(draft: Draft, tree: Tree): void {
       history: (schedule, value) =>
         readKeys(findings, value, 'history', schedule, {
           success: (schedule, value) => {
-            schedule.keepSucceeded = readInteger(findings, value, 0, limits.iterations) ?? 0;
+            schedule.keepSucceeded = readInteger(findings, value, 0, mostRemembered) ?? 0;
           },
           failed: (schedule, value) => {
-            schedule.keepFailed = readInteger(findings, value, 0, limits.iterations) ?? 0;
+            schedule.keepFailed = readInteger(findings, value, 0, mostRemembered) ?? 0;
           },
         }),
       suspend: (schedule, value) => {

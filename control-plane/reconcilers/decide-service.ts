@@ -1,22 +1,22 @@
 /** Everything about one service, decided in one look and committed in one transaction: seats, rollout, restarts, places, addresses, history. */
 
-import { homeOf, hostPortsOf, type Request, requestOf, suits } from '#control-plane/scheduler/filters.ts';
+import { homeOf, type Request, requestOf, suits } from '#control-plane/scheduler/filters.ts';
 import { given } from '#control-plane/scheduler/generic.ts';
 import { whyNowhere } from '#control-plane/scheduler/place.ts';
 import type { Change, Table, Tables } from '#control-plane/store/records.ts';
 import { revisionKey, type Snapshot } from '#control-plane/store/snapshot.ts';
 import { describe, isFault } from '#proto/kernel/errors.ts';
 import type { Autoscaled } from '#proto/model/autoscale.ts';
-import { type NodeId, type ServiceId, type TaskId, taskId } from '#proto/model/ids.ts';
+import type { NodeId, ServiceId, TaskId } from '#proto/model/ids.ts';
 import { isJob, isPerNode } from '#proto/model/job.ts';
 import { sharedNetworkOf } from '#proto/model/network.ts';
 import type { Node } from '#proto/model/node.ts';
-import { noResources } from '#proto/model/resources.ts';
 import type { Service, TaskTemplate } from '#proto/model/service.ts';
 import { isActive, occupiesNode, type Task } from '#proto/model/task.ts';
 import type { Books } from './books.ts';
 import { mustLeave } from './drain.ts';
 import { decideJob } from './job.ts';
+import { newTask } from './new-task.ts';
 import { orphans } from './orphan.ts';
 import { perNode } from './per-node.ts';
 import { reapRevisions, reapTasks, seatKey } from './reap.ts';
@@ -25,7 +25,7 @@ import { endedQuickly } from './restart.ts';
 import { isRolling, rollout } from './rollout.ts';
 import { same } from './same.ts';
 import { decideSeat } from './seat.ts';
-import { hasFailed, isUp, latestOf, never, type Opinion, type Seat, seatsOf, stayingOf } from './seats.ts';
+import { hasFailed, isUp, never, type Opinion, type Seat, seatsOf, stayingOf } from './seats.ts';
 import { rollback } from './service-changes.ts';
 import { lostNetwork, networkOwner } from './shared-network.ts';
 
@@ -261,44 +261,10 @@ class ServiceDecision {
     }
   }
 
-  #newTask({ seat, revision, startAfterMs, why }: Extract<Opinion, { kind: 'start' }>): Task {
+  #newTask(opinion: Extract<Opinion, { kind: 'start' }>): Task {
     const { snapshot, now, newId } = this.#context;
-    const { id, spec } = this.#service;
-    const record = snapshot.revisionOf(id, revision);
-    // Behind its forerunner even if the clock was set back: the order of creation is the order of a seat's history.
-    const createdAtMs = Math.max(now, (latestOf(seat)?.createdAtMs ?? 0) + 1);
-    return {
-      id: taskId(newId()),
-      serviceId: id,
-      project: spec.project,
-      serviceName: spec.name,
-      slot: seat.slot,
-      nodeId: '',
-      nodeName: seat.nodeName,
-      revision,
-      wanted: 'running',
-      state: 'pending',
-      message: '',
-      error: '',
-      why,
-      address: '',
-      addresses: [],
-      createdAtMs,
-      stateAtMs: now,
-      startedAtMs: 0,
-      finishedAtMs: 0,
-      exitCode: 0,
-      oomKilled: false,
-      health: '',
-      pid: 0,
-      startAfterMs,
-      imageDigest: record?.imageDigest ?? '',
-      hostPorts: hostPortsOf(spec),
-      reservations: record?.template.reservations ?? noResources,
-      iteration: seat.iteration ?? 0,
-      generic: [],
-      successorOf: '',
-    };
+    const record = snapshot.revisionOf(this.#service.id, opinion.revision);
+    return newTask(this.#service, record, opinion, newId(), now);
   }
 
   /** Nodes and addresses for all tasks that have none: one filtering for all tasks that ask the same. */

@@ -1,4 +1,5 @@
 /** What the settings of a container say against each other. */
+import { isPerNode } from './job.ts';
 import { sharedNetworkOf } from './network.ts';
 import type { ServiceSpec } from './service.ts';
 
@@ -7,7 +8,7 @@ type Refuse = (field: string, message: string, remedy: string) => void;
 /** Everything that would never work, or would mean nothing; fields as Compose has them. */
 export function containerProblems(spec: ServiceSpec, refuse: Refuse): void {
   const { container } = spec.template;
-  if (container.containerName !== '' && (spec.mode === 'global' || spec.replicas > 1))
+  if (container.containerName !== '' && (isPerNode(spec) || spec.replicas > 1))
     refuse(
       'container_name',
       `only one task can be called ${container.containerName}`,

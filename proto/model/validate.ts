@@ -1,11 +1,9 @@
 /** The limits of names, numbers and sizes, checked in one place for every door that takes a spec. */
 
-import { isFault } from '../kernel/errors.ts';
-import { Zones } from './calendar.ts';
 import { containerProblems } from './container-rules.ts';
-import { parseCron } from './cron.ts';
 import { namePattern, qualifiedName } from './ids.ts';
-import { isJob, isPerNode, type Schedule } from './job.ts';
+import { isPerNode } from './job.ts';
+import { jobProblems } from './job-rules.ts';
 import { type NetworkSpec, sharedNetworkOf } from './network.ts';
 import type { ServiceSpec } from './service.ts';
 
@@ -24,8 +22,6 @@ export const limits = {
   idleMs: 24 * 3_600_000,
   networksOfService: 32,
   seccompBytes: 256 * 1024,
-  /** Remembered of each kind. */
-  iterations: 100,
   /** The kernel and runc refuse less. */
   minMemoryBytes: 4 * 1024 * 1024,
 } as const;
@@ -283,50 +279,6 @@ function networkSettingProblems(spec: ServiceSpec, refuse: Refuse): void {
     );
   if (networkMode === 'host' && spec.allowFrom)
     refuse('x-allow-from', "with network_mode: host the host's firewall decides who may call it", 'remove it');
-}
-
-function jobProblems(spec: ServiceSpec, refuse: (field: string, message: string, remedy: string) => void): void {
-  const { mode, maxConcurrent, schedule } = spec;
-  if (maxConcurrent > 0 && mode !== 'replicated-job')
-    refuse(
-      'x-max-concurrent',
-      `of a ${mode} service all tasks run at once`,
-      'use deploy.mode: replicated-job, or remove it',
-    );
-  if (schedule) scheduleProblems(schedule, refuse);
-  if (!isJob(spec)) {
-    if (schedule)
-      refuse('x-schedule', `a ${mode} service does not end`, 'use deploy.mode: replicated-job or global-job');
-    return;
-  }
-  if (mode === 'replicated-job' && spec.replicas === 0)
-    refuse('deploy.replicas', 'a job of 0 completions does nothing', 'use 1 or more; x-schedule can be suspended');
-  if (spec.restart.condition === 'any')
-    refuse(
-      'deploy.restart_policy.condition',
-      'what a job has completed is not begun again',
-      'use on-failure or none; to run it again and again, give it x-schedule',
-    );
-  if (sharedNetworkOf(spec.template.networkMode) !== undefined)
-    refuse('network_mode', 'a job has no slots that last, to share a network with', 'put it on networks:');
-}
-
-function scheduleProblems(
-  { cron, timezone, startingDeadlineMs, keepSucceeded, keepFailed }: Schedule,
-  refuse: (field: string, message: string, remedy: string) => void,
-): void {
-  const check = (field: string, action: () => void) => {
-    try {
-      action();
-    } catch (error) {
-      if (!isFault(error, 'invalid')) throw error;
-      refuse(field, error.message, error.remedy ?? '');
-    }
-  };
-  check('x-schedule.cron', () => parseCron(cron));
-  check('x-schedule.timezone', () => new Zones().calendar('@daily', timezone));
-  if (startingDeadlineMs < 0 || keepSucceeded > limits.iterations || keepFailed > limits.iterations)
-    refuse('x-schedule', 'so much is not remembered', `use at most ${limits.iterations}`);
 }
 
 function bytesOf(texts: readonly string[]): number {
