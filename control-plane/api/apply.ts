@@ -11,6 +11,7 @@ import type { SuppliedData } from '#control-plane/compose/documents.ts';
 import type { DeclaredNetwork } from '#control-plane/compose/networks.ts';
 import { type Resolution, type ResolveInput, resolve } from '#control-plane/compose/resolve.ts';
 import type { ResolvedService } from '#control-plane/compose/resolved-service.ts';
+import { renewDependents } from '#control-plane/reconcilers/dependents.ts';
 import { DocumentWish } from '#control-plane/reconcilers/document-changes.ts';
 import { NetworkWish } from '#control-plane/reconcilers/network-changes.ts';
 import { fixedAddressProblem } from '#control-plane/reconcilers/network-ranges.ts';
@@ -202,9 +203,20 @@ function decide(
   // Nothing in the file speaks of them: the file as a whole does.
   const top = { at: { file: files[0]?.path ?? '', line: 1, column: 1 }, path: '' };
   changes.push(...(checked(findings, top, () => discardServices(context, others.filter(goes), confirmed)) ?? []));
+  const renewal = renewDependents(context, changes);
+  for (const { service, because } of renewal.dependents) {
+    const plan = planned.find(({ serviceId }) => serviceId === service.id)!;
+    if (plan.action === 'unchanged') Object.assign(plan, { action: 'update', details: [] });
+    plan.details.push(`restarts: it depends on ${because}`);
+  }
   plannedNetworks.push(...goingNetworks(context, services, gone));
-  changes.push(...networkWish.changes, ...documentWish.changes);
-  return { changes, planned, networks: plannedNetworks, documents: plannedDocuments, ...findings };
+  return {
+    changes: [...renewal.changes, ...networkWish.changes, ...documentWish.changes],
+    planned,
+    networks: plannedNetworks,
+    documents: plannedDocuments,
+    ...findings,
+  };
 }
 
 /** Of a service of the project that takes no part in the file. */

@@ -1,5 +1,6 @@
 /** How far a service is, in words: pure, for `progress`, `services` and everybody who waits. */
 
+import { mayStart, stopsAfter } from '#control-plane/reconcilers/start-order.ts';
 import { satisfies } from '#control-plane/scheduler/constraint.ts';
 import { requestOf } from '#control-plane/scheduler/filters.ts';
 import { Ledger } from '#control-plane/scheduler/ledger.ts';
@@ -41,12 +42,9 @@ export function assess(snapshot: Snapshot, id: ServiceId, name: string, options:
   const tasks = [...snapshot.tasksOfService(id)];
   if (service.removing) {
     const left = tasks.filter(occupiesNode).length;
-    return {
-      ...base,
-      running: left,
-      outcome: 'progressing',
-      message: left > 0 ? `stopping ${left} tasks` : 'removing',
-    };
+    const first = stopsAfter(snapshot, service);
+    const message = first ? `waits for ${first.spec.name}, which depends on it, to stop` : `stopping ${left} tasks`;
+    return { ...base, running: left, outcome: 'progressing', message: left > 0 ? message : 'removing' };
   }
   if (isJob(service.spec)) return assessJob(snapshot, service, tasks, name, options);
   const wanted = wantedTasks(snapshot, service);
@@ -69,6 +67,9 @@ export function assess(snapshot: Snapshot, id: ServiceId, name: string, options:
   const surplus = current.filter((task) => isActive(task)).length - wanted;
   const rolling = rollout.state === 'updating' || rollout.state === 'rolling-back';
   if (done.length >= wanted && extra === 0 && surplus <= 0 && !rolling) return outcome('converged', '');
+  const standing = mayStart(snapshot, service, tasks, options.now);
+  if (standing.at === 'failed') return outcome('failed', standing.why);
+  if (standing.at === 'waits') return outcome('progressing', standing.why);
   const hopeless = failing(service, current, options.sinceMs) ?? stuckTooLong(snapshot, service, current, options);
   if (hopeless) return outcome('failed', hopeless);
   if (done.length < wanted) return outcome('progressing', waitingFor(service, current, wanted, extra));

@@ -1,5 +1,6 @@
 /** Why a task is where it is, or nowhere: the scheduler's table and the seat's history. */
 import { explainTask } from '#control-plane/controllers/plan.ts';
+import { mayStart } from '#control-plane/reconcilers/start-order.ts';
 import type { Snapshot } from '#control-plane/store/snapshot.ts';
 import type { ExplainRequest, ExplainResponse } from '#proto/gen/gantry/v1/operator.ts';
 import { taskName } from '#proto/model/ids.ts';
@@ -9,21 +10,29 @@ import { findAny, findTask } from './names.ts';
 import type { OperatorParts } from './parts.ts';
 
 /** Faults: `not-found`, `invalid` (ambiguous). */
-export function explain({ store }: OperatorParts, request: ExplainRequest): ExplainResponse {
+export function explain({ store, clock }: OperatorParts, request: ExplainRequest): ExplainResponse {
   const { snapshot } = store;
   const found = findAny(snapshot, request.name);
   if ('node' in found) return explainNode(snapshot, found.node);
-  return explained(snapshot, 'task' in found ? found.task : findTask(snapshot, request.name));
+  return explained(snapshot, 'task' in found ? found.task : findTask(snapshot, request.name), clock.now());
 }
 
-function explained(snapshot: Snapshot, task: Task): ExplainResponse {
+function explained(snapshot: Snapshot, task: Task, now: number): ExplainResponse {
   const { rules, rows, summary } = explainTask(snapshot, task);
   return {
-    summary,
+    summary: `${summary}${heldBack(snapshot, task, now)}`,
     rules: [...rules],
     nodes: rows.map(({ node, verdicts, chosen, rank }) => ({ node, verdicts: [...verdicts], chosen, rank })),
     history: historyOf(snapshot, task),
   };
+}
+
+/** Why its successor of a newer revision has not come yet; a pending task says itself what it waits for. */
+function heldBack(snapshot: Snapshot, task: Task, now: number): string {
+  const service = snapshot.service(task.serviceId);
+  if (!service || task.nodeId === '' || task.revision === service.revision) return '';
+  const standing = mayStart(snapshot, service, snapshot.tasksOfService(service.id), now);
+  return standing.at === 'holds' ? '' : `; revision ${service.revision}, which is to replace it, ${standing.why}`;
 }
 
 function explainNode(snapshot: Snapshot, node: Node): ExplainResponse {

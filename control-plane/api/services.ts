@@ -1,4 +1,5 @@
 /** Services: scale, restart, rollback, remove; several at once are one transaction. */
+import { renewDependents } from '#control-plane/reconcilers/dependents.ts';
 import {
   restartService,
   rollbackService,
@@ -61,12 +62,15 @@ export async function change(
   const revision = await commitWish(parts, (context) => {
     services.clear();
     const found = named(context, names);
-    return names.flatMap((name, index) => {
+    const changes = names.flatMap((name, index) => {
       const service = found[index]!;
       if (services.has(service.id)) return [];
       services.set(service.id, service);
       return decide(context, service, name);
     });
+    const renewal = renewDependents(context, changes);
+    for (const { service } of renewal.dependents) services.set(service.id, service);
+    return renewal.changes;
   });
   return said(revision, services, word);
 }

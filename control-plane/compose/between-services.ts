@@ -2,7 +2,7 @@
 import { isPerNode } from '#proto/model/job.ts';
 import { sharedNetworkOf } from '#proto/model/network.ts';
 import { sharedNetworkProblem } from '#proto/model/validate.ts';
-import { type Findings, refuse, suggestion } from './diagnostic.ts';
+import { type Findings, refuse, suggestion, warn } from './diagnostic.ts';
 import type { Draft, Said } from './draft.ts';
 import type { DeclaredNetwork, DeclaredNetworks } from './networks.ts';
 import type { Inactive } from './profiles.ts';
@@ -40,6 +40,9 @@ export function refuseUnknownServices(drafts: readonly Draft[], inactive: Inacti
     for (const link of draft.links) check(draft, link);
     for (const { value, place } of draft.affinities)
       if (!value.service.includes('/') && value.service !== draft.name) check(draft, { value: value.service, place });
+    for (const { value, place } of draft.dependsOn)
+      if (value.required || names.has(value.service)) check(draft, { value: value.service, place });
+      else warn(draft.findings, place, `service ${value.service} takes no part: it is not waited for`);
     const shared = draft.networkMode && sharedNetworkOf(draft.networkMode.value);
     if (shared !== undefined) check(draft, { value: shared, place: draft.networkMode!.place });
   }

@@ -3,6 +3,7 @@ import type { Autoscale } from '#proto/model/autoscale.ts';
 import type { Controls } from '#proto/model/controls.ts';
 import type { DocumentMount } from '#proto/model/document.ts';
 import type { Bandwidth, NetworkAttachment, NetworkMode } from '#proto/model/network.ts';
+import type { Dependency } from '#proto/model/order.ts';
 import type { GenericResource } from '#proto/model/resources.ts';
 import {
   type Affinity,
@@ -82,6 +83,7 @@ export interface Draft {
   sticky?: 'client' | '';
   protected?: boolean;
   bandwidth?: Said<Bandwidth>;
+  readonly dependsOn: Said<Dependency>[];
   /** Where `x-drain` is. */
   drain?: Place;
   /** Where each key of the service is. */
@@ -117,6 +119,7 @@ export function emptyDraft(findings: Findings, name: string, place: Place): Draf
     documents: [],
     attachments: [],
     links: [],
+    dependsOn: [],
     labels: {},
     limits: {},
     reservations: {},

@@ -98,6 +98,11 @@ export const serviceNotes: Notes = {
   cpu_shares: 'among what waits for a processor; 1024 where nothing is said',
   cpuset: 'such as 0-3,8',
   cpus: 'as `deploy.resources.limits.cpus`',
+  depends_on: 'list or map, across hosts; who stops together stops in the opposite order',
+  'depends_on.*.condition':
+    '`service_started`, `service_healthy`, `service_completed_successfully`: every task of it, before the first one here',
+  'depends_on.*.required': '`false`: one that is missing or has failed is not waited for',
+  'depends_on.*.restart': "`true`: an operation that renews the other's tasks renews these after it",
   deploy: 'how many tasks, where, and what happens when one ends',
   'deploy.endpoint_mode': '`vip`: one address for all tasks; `dnsrr`: the addresses of all',
   'deploy.labels': 'of the service, not of its containers',

@@ -14,6 +14,7 @@ import {
 } from './between-services.ts';
 import { settlePull } from './container-keys.ts';
 import { settleQuota } from './control-keys.ts';
+import { dependenciesOf, settleDependencies } from './depends-on.ts';
 import { type Diagnostic, type Findings, type Place, refuse, startOf, warn } from './diagnostic.ts';
 import {
   contentsToAsk,
@@ -161,6 +162,7 @@ function build(input: ResolveInput, { file, inactive, project, lookup, loader }:
   for (const draft of drafts) refuseSharedTargets(draft);
   refuseUnknownServices(drafts, inactive);
   shareVolumes(drafts);
+  settleDependencies(drafts);
   const services = drafts.map((draft, index) => finish(draft, project, environments[index]!, input.root, networks));
   refuseSharedPorts(services, findings);
   refuseSharedNetworks(services, findings);
@@ -355,6 +357,7 @@ function finish(
     maxConcurrent: draft.maxConcurrent?.value ?? 0,
     schedule: draft.schedule?.value,
     autoscale: draft.autoscale?.value,
+    dependsOn: dependenciesOf(draft).map(({ value }) => value),
   };
   for (const { field, message, remedy } of specProblems(spec)) refuse(findings, placeOf(draft, field), message, remedy);
   if (findings.errors.length > before) return undefined;

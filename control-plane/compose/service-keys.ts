@@ -12,6 +12,7 @@ import {
 import { readAutoscale } from './autoscale.ts';
 import { containerKeys } from './container-keys.ts';
 import { controlKeys } from './control-keys.ts';
+import { readDependsOn } from './depends-on.ts';
 import { readDeploy, readPlatform, readRestart, sayAmount, sayReplicas } from './deploy.ts';
 import { type Findings, refuse, warn } from './diagnostic.ts';
 import { type DeclaredDocuments, readServiceDocuments } from './documents.ts';
@@ -167,6 +168,7 @@ export function serviceKeys(findings: Findings, context: FileContext): Readonly<
     networks: (draft, value) => readServiceNetworks(draft, value, context.networks),
     network_mode: readNetworkMode,
     links: readLinks,
+    depends_on: readDependsOn,
     'x-allow-from': readAllowFrom,
     'x-autoscale': readAutoscale,
     'x-protected': (draft, value) => {
@@ -196,7 +198,6 @@ export const laterServiceKeys: Readonly<Record<string, string>> = {
   cpu_rt_period: 'use ulimits: { rtprio: … } and cap_add: [SYS_NICE]',
   cpu_rt_runtime: 'use ulimits: { rtprio: … } and cap_add: [SYS_NICE]',
   credential_spec: 'it is for Windows: remove it',
-  depends_on: 'remove it, and let the service wait for what it needs',
   external_links: 'put both on an external network, and call it by NAME.PROJECT',
   mac_address: 'remove it: the network of the cluster gives each task its own',
   models: 'serve the model by a service of its own, and give its address by environment:',

@@ -72,6 +72,8 @@ class Controllers {
   readonly #beside = new Namers();
   /** Those whose tasks must be near a service's tasks. */
   readonly #near = new Namers();
+  /** They wait for services that they depend on. */
+  readonly #held = new Set<ServiceId>();
   readonly #wakes: Wakes<ServiceId>;
   readonly #autoscaler: Autoscaler;
   readonly #leaderSinceMs: number;
@@ -188,14 +190,35 @@ class Controllers {
       for (const id of this.#near.of(name)) if (this.#unplaced.has(id)) this.#dirty.add(id);
     }
     const left = before !== undefined && occupiesNode(before) && !(after && occupiesNode(after));
+    this.#markDependents(task.project, task.serviceName);
+    if (left) this.#markDependencies(this.#parts.store.snapshot.service(task.serviceId));
     if (left) this.#nodesDirty ||= waitsForSubnet(this.#parts.store.snapshot.node(before.nodeId as NodeId));
     return left;
   }
 
+  /** Those that wait for the service of that name. */
+  #markDependents(project: string, name: string): void {
+    if (this.#held.size === 0) return;
+    for (const { id } of this.#parts.store.snapshot.dependentsOf(project, name))
+      if (this.#held.has(id)) this.#dirty.add(id);
+  }
+
+  /** Services that may stop, now that tasks of one that depends on them have. */
+  #markDependencies(service: Service | undefined): void {
+    if (!service?.removing) return;
+    const { snapshot } = this.#parts.store;
+    for (const { service: name } of service.spec.dependsOn) {
+      const dependency = snapshot.serviceNamed(service.spec.project, name);
+      if (dependency?.removing) this.#dirty.add(dependency.id);
+    }
+  }
+
   #onService({ before, after }: Extract<Applied, { table: 'service' }>): void {
-    const { id } = (after ?? before)!;
+    const { id, spec } = (after ?? before)!;
     this.#setNamed(before, after);
     this.#autoscaler.onService({ before, after });
+    this.#markDependents(spec.project, spec.name);
+    if (!after) this.#markDependencies(before);
     if (after) {
       this.#dirty.add(id);
       if (isPerNode(after.spec)) this.#global.add(id);
@@ -205,6 +228,7 @@ class Controllers {
     this.#failing.delete(id);
     this.#unplaced.delete(id);
     this.#global.delete(id);
+    this.#held.delete(id);
     this.#wakes.cancel(id);
   }
 
@@ -299,6 +323,8 @@ class Controllers {
       if (decision.more) this.#dirty.add(id);
       if (decision.unplaced > 0) this.#unplaced.add(id);
       else this.#unplaced.delete(id);
+      if (decision.waits) this.#held.add(id);
+      else this.#held.delete(id);
       return decision;
     } catch (error) {
       log.error('a service cannot be decided, others go on', { service: id, error });

@@ -78,6 +78,8 @@ class Scratch {
   readonly snapshot = new LiveSnapshot();
   readonly #books: Books;
   readonly #newId = countedIds();
+  /** What tasks that have a node by now waited for before. */
+  readonly #waited = new Map<string, string>();
   #now: number;
 
   constructor(origin: Snapshot, now: number) {
@@ -101,13 +103,19 @@ class Scratch {
   settle(ids: readonly ServiceId[]): Map<ServiceId, PlannedTask[]> {
     for (const id of ids) this.#hurry(id);
     const planned = new Map<ServiceId, Map<string, PlannedTask>>(ids.map((id) => [id, new Map()]));
-    for (let round = 0; round < mostRounds; round++) {
+    // A service may wait for the one that the next look begins.
+    for (let round = 0; round < mostRounds + 4 * ids.length; round++) {
       let quiet = true;
       for (const id of ids) {
         const context = { snapshot: this.snapshot, books: this.#books, now: this.#now, newId: this.#newId };
-        const { changes } = decideService(context, id);
+        const { changes, waits } = decideService(context, id);
         if (changes.length > 0) quiet = false;
-        for (const change of changes) if (change.table === 'task') this.#note(planned.get(id)!, change);
+        for (const change of changes) {
+          if (change.table !== 'task') continue;
+          if (waits && change.value?.message && !this.#waited.has(change.key))
+            this.#waited.set(change.key, `; ${change.value.message}`);
+          this.#note(planned.get(id)!, change);
+        }
         this.apply(changes);
         this.#obey(id);
       }
@@ -130,7 +138,7 @@ class Scratch {
     const task = change.value;
     if (task && isActive(task)) {
       if (before && before.nodeId === task.nodeId && !planned.has(change.key)) return;
-      const reason = task.nodeId === '' ? task.message : task.why;
+      const reason = task.nodeId === '' ? task.message : `${task.why}${this.#waited.get(change.key) ?? ''}`;
       const node = task.nodeId === '' ? '' : task.nodeName;
       planned.set(change.key, { action: 'start', slot: task.slot, node, reason });
     } else if (before && isActive(before)) {
@@ -146,14 +154,24 @@ class Scratch {
   /** Agents without delay: what is assigned runs, what is to stop has stopped. */
   #obey(id: ServiceId): void {
     const changes: Change[] = [];
+    const ends = this.#isAwaitedToEnd(id);
     for (const task of this.snapshot.tasksOfService(id)) {
       if (task.nodeId === '' || isTerminal(task.state) || (task.state === 'running' && isActive(task))) continue;
       const ended = { state: 'shutdown', finishedAtMs: this.#now, stateAtMs: this.#now } as const;
-      const runs = { state: 'running', health: '', startedAtMs: this.#now, stateAtMs: this.#now } as const;
-      const value: Task = { ...task, ...(isActive(task) ? runs : ended) };
+      const runs = { state: 'running', health: 'healthy', startedAtMs: this.#now, stateAtMs: this.#now } as const;
+      const completes = { ...ended, state: 'complete', startedAtMs: this.#now } as const;
+      const value: Task = { ...task, ...(isActive(task) ? (ends ? completes : runs) : ended) };
       changes.push({ table: 'task', key: task.id, value, expect: 0 });
     }
     this.apply(changes);
+  }
+
+  #isAwaitedToEnd(id: ServiceId): boolean {
+    const { project, name } = this.snapshot.service(id)?.spec ?? { project: '', name: '' };
+    for (const { spec } of this.snapshot.dependentsOf(project, name))
+      for (const { service, condition } of spec.dependsOn)
+        if (service === name && condition === 'service_completed_successfully') return true;
+    return false;
   }
 }
 

@@ -21,13 +21,14 @@ import { orphans } from './orphan.ts';
 import { perNode } from './per-node.ts';
 import { reapRevisions, reapTasks, seatKey } from './reap.ts';
 import { replicated, type Seating } from './replicated.ts';
-import { endedQuickly } from './restart.ts';
 import { isRolling, rollout } from './rollout.ts';
 import { same } from './same.ts';
 import { decideSeat } from './seat.ts';
-import { hasFailed, isUp, never, type Opinion, type Seat, seatsOf, stayingOf } from './seats.ts';
+import { isUp, never, type Opinion, type Seat, seatsOf, stayingOf } from './seats.ts';
 import { rollback } from './service-changes.ts';
 import { lostNetwork, networkOwner } from './shared-network.ts';
+import { shunnedNodes } from './shunned.ts';
+import { mayStart, type Standing, stopsAfter } from './start-order.ts';
 
 export interface DecisionContext {
   readonly snapshot: Snapshot;
@@ -48,18 +49,18 @@ export interface Decision {
   readonly wakeAtMs: number;
   /** Tasks that no node takes now: look again when a node or a resource becomes free. */
   readonly unplaced: number;
+  /** It waits for services that it depends on: look again when one of them changes. */
+  readonly waits: boolean;
   /** There is more to do than one transaction should hold: look again at once. */
   readonly more: boolean;
 }
 
 /** New tasks of one decision; the rest follows in the next. */
 export const mostStarts = 1_500;
-const shunAfter = 3;
-const shunForMs = 300_000;
 
 export function decideService(context: DecisionContext, id: ServiceId): Decision {
   const service = context.snapshot.service(id);
-  if (!service) return { changes: [], opinions: [], wakeAtMs: never, unplaced: 0, more: false };
+  if (!service) return { changes: [], opinions: [], wakeAtMs: never, unplaced: 0, waits: false, more: false };
   const decision = new ServiceDecision(context, service);
   try {
     return decision.decide();
@@ -77,6 +78,8 @@ class ServiceDecision {
   readonly #others: Change[] = [];
   readonly #opinions: Opinion[] = [];
   readonly #before: Service;
+  /** Whether the current revision may begin. */
+  readonly #standing: Standing;
   #service: Service;
   /** Where tasks must go that were begun for it. */
   readonly #targets = new Map<TaskId, NodeId>();
@@ -89,6 +92,7 @@ class ServiceDecision {
     this.#before = service;
     this.#service = service;
     for (const task of context.snapshot.tasksOfService(service.id)) this.#tasks.set(task.id, task);
+    this.#standing = mayStart(context.snapshot, service, this.#tasks.values(), context.now);
   }
 
   decide(): Decision {
@@ -193,6 +197,7 @@ class ServiceDecision {
       service: this.#service,
       now,
       rolling: state !== 'paused',
+      held: this.#isHeld,
       leave: (task: Task) =>
         lostNetwork(snapshot, this.#templateOf(task)?.networkMode ?? '', task) ||
         (request && this.#service.spec.mode === 'replicated'
@@ -200,7 +205,11 @@ class ServiceDecision {
           : ''),
       hasRevision: (number: number) => snapshot.revisionOf(this.#service.id, number) !== undefined,
     };
-    for (const seat of wanted) this.#carryOut(decideSeat(facts, seat, mayMove(seat)));
+    for (const seat of wanted) this.#carryOut(decideSeat(facts, seat, !this.#isHeld && mayMove(seat)));
+  }
+
+  get #isHeld(): boolean {
+    return this.#standing.at !== 'holds';
   }
 
   /** Begins the move that is wanted, where it still makes sense: its successor must have its place now. */
@@ -277,7 +286,15 @@ class ServiceDecision {
       if (group) group.push(task);
       else groups.set(key, [task]);
     }
-    for (const group of groups.values()) this.#placeGroup(group);
+    for (const group of groups.values()) {
+      if (this.#standing.at === 'holds' || group[0]!.revision !== this.#service.revision) this.#placeGroup(group);
+      else for (const task of group) this.#sayWhere(task, this.#standing.why);
+    }
+  }
+
+  /** Why it is nowhere. */
+  #sayWhere(task: Task, message: string): void {
+    if (task.message !== message) this.#put({ ...task, message });
   }
 
   /** Tasks of one key are placed together; those that must go to one node each have their own. */
@@ -322,7 +339,7 @@ class ServiceDecision {
       if (typeof addresses === 'string') nowhere = addresses;
       nowhere ||= typeof request === 'string' ? request : whyNowhere(books.ledger, request);
       this.#unplaced++;
-      if (task.message !== nowhere) this.#put({ ...task, message: nowhere });
+      this.#sayWhere(task, nowhere);
     }
   }
 
@@ -373,7 +390,8 @@ class ServiceDecision {
     if (perNode && only === undefined) return `node ${task.nodeName} is gone`;
     try {
       const staying = stayingOf(this.#tasks.values(), task.revision);
-      return requestOf(id, spec, record.template, { only, shunned: this.#shunned(), staying });
+      const shunned = shunnedNodes(this.#service, this.#tasks.values(), this.#context.now);
+      return requestOf(id, spec, record.template, { only, shunned, staying });
     } catch (error) {
       if (isFault(error)) return describe(error);
       throw error;
@@ -383,18 +401,6 @@ class ServiceDecision {
   #nodeIdOf(name: string): NodeId | undefined {
     for (const node of this.#context.snapshot.all('node')) if (node.name === name) return node.id;
     return undefined;
-  }
-
-  /** Nodes on which tasks of this revision failed again and again of late without having run: others go first. */
-  #shunned(): ReadonlySet<NodeId> {
-    const { now } = this.#context;
-    const failures = new Map<NodeId, number>();
-    for (const task of this.#tasks.values()) {
-      if (task.revision !== this.#service.revision || !hasFailed(task) || !endedQuickly(task)) continue;
-      if (task.nodeId === '' || task.stateAtMs < now - shunForMs) continue;
-      failures.set(task.nodeId, (failures.get(task.nodeId) ?? 0) + 1);
-    }
-    return new Set([...failures].filter(([, count]) => count >= shunAfter).map(([id]) => id));
   }
 
   /** With dnsrr too, where it stands for the service among those that may be called. */
@@ -418,6 +424,7 @@ class ServiceDecision {
     const { snapshot } = this.#context;
     const tasks = [...this.#tasks.values()];
     const why = 'the service was removed';
+    if (stopsAfter(snapshot, this.#service)) return;
     this.#carryOut(tasks.filter(isActive).map((task) => ({ kind: 'stop', task, why })));
     if ([...this.#tasks.values()].some(occupiesNode)) return;
     for (const task of this.#tasks.values()) this.#forget(task);
@@ -479,6 +486,7 @@ class ServiceDecision {
       opinions: this.#opinions,
       wakeAtMs: this.#wakeAtMs,
       unplaced: this.#unplaced,
+      waits: this.#isHeld,
       more: this.#starts > mostStarts,
     };
   }

@@ -20,6 +20,8 @@ export interface SeatFacts {
   readonly now: number;
   /** Tasks of other revisions than the service's are to go. */
   readonly rolling: boolean;
+  /** The service's revision may not begin yet: what holds a seat of an older one goes on with it. */
+  readonly held: boolean;
   /** Why a task may not stay on its node; empty when it may. */
   leave(task: Task): string;
   hasRevision(number: number): boolean;
@@ -114,8 +116,10 @@ function begin(facts: SeatFacts, seat: Seat, why: string): Opinion[] {
   return [{ kind: 'start', seat, revision, startAfterMs: next.startAfterMs, why: next.why }];
 }
 
-/** The service's revision; while a rollout is paused, the seat keeps the one it had. */
-function revisionFor({ service, hasRevision }: SeatFacts, latest: Task | undefined): number {
-  const kept = latest && service.rollout.state === 'paused' && hasRevision(latest.revision);
+/** The service's revision; while a rollout is paused or held, the seat keeps the one it had. */
+function revisionFor({ service, held, hasRevision }: SeatFacts, latest: Task | undefined): number {
+  // A task that was never anywhere has not begun its revision.
+  const stays = service.rollout.state === 'paused' || (held && latest?.nodeId !== '');
+  const kept = latest && stays && hasRevision(latest.revision);
   return kept ? latest.revision : service.revision;
 }

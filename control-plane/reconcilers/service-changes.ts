@@ -178,10 +178,15 @@ export function rollback(context: WishContext, service: Service, why: string): C
 
 /** New tasks of the same template, by the service's update policy; of a job, another iteration in place of those under way. Faults: `not-found`, `conflict`. */
 export function restartService(context: WishContext, id: ServiceId): Change[] {
-  const service = standing(context, id);
+  return renewed(context, standing(context, id), 'restart asked for');
+}
+
+/** A revision like the service's own, or another iteration of a job, for `why`: its tasks are replaced. */
+export function renewed(context: WishContext, service: Service, why: string): Change[] {
+  const { id } = service;
   if (isJob(service.spec)) {
     const { spec, revision, job = noJob } = service;
-    const beginning = { spec, revision, now: context.now, dueAtMs: 0, message: 'restart asked for' };
+    const beginning = { spec, revision, now: context.now, dueAtMs: 0, message: why };
     return [put(context, 'service', id, { ...service, updatedAtMs: context.now, job: another(job, beginning) })];
   }
   const revision = nextRevision(context, id);
@@ -189,7 +194,7 @@ export function restartService(context: WishContext, id: ServiceId): Change[] {
     ...service,
     revision,
     updatedAtMs: context.now,
-    rollout: begin(context, 'updating', 'restart asked for'),
+    rollout: begin(context, 'updating', why),
   };
   const digest = context.snapshot.revisionOf(id, service.revision)?.imageDigest ?? '';
   return [put(context, 'service', id, next), putRevision(context, next, revision, digest)];

@@ -31,7 +31,13 @@ const template = {
   documents: [],
   controls: noControls,
 } satisfies Partial<TaskTemplate>;
-const spec = { sticky: '', maxConcurrent: 0, protected: false, rebalance: '' } satisfies Partial<ServiceSpec>;
+const spec = {
+  sticky: '',
+  dependsOn: [],
+  maxConcurrent: 0,
+  protected: false,
+  rebalance: '',
+} satisfies Partial<ServiceSpec>;
 const placement = { strategy: '', affinities: [] } satisfies Partial<ServiceSpec['placement']>;
 const resources = { generic: [] } satisfies Partial<Resources>;
 const node = {

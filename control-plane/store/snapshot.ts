@@ -24,6 +24,8 @@ export interface Snapshot {
   revisionsOfService(id: ServiceId): Iterable<Revision>;
   /** All that are kept, by the document's key; also of one whose record is gone. */
   contentsOfDocument(key: string): Iterable<SealedContent>;
+  /** Services of the project whose spec depends on the one of that name. */
+  dependentsOf(project: string, name: string): Iterable<Service>;
   readonly cluster: ClusterConfig | undefined;
 }
 
@@ -52,6 +54,8 @@ export class LiveSnapshot implements Snapshot {
   readonly #revisionsOfService = new Map<string, Map<string, Revision>>();
   readonly #contentsOfDocument = new Map<string, Map<string, SealedContent>>();
   readonly #serviceByName = new Map<string, Service>();
+  /** By qualified name of who is depended on. */
+  readonly #dependentsOf = new Map<string, Map<string, Service>>();
 
   get<T extends Table>(table: T, key: string): Versioned<Tables[T]> | undefined {
     return this.#tables[table].get(key);
@@ -92,6 +96,9 @@ export class LiveSnapshot implements Snapshot {
   }
   contentsOfDocument(key: string): Iterable<SealedContent> {
     return this.#contentsOfDocument.get(key)?.values() ?? none;
+  }
+  dependentsOf(project: string, name: string): Iterable<Service> {
+    return this.#dependentsOf.get(qualifiedName(project, name))?.values() ?? none;
   }
   get cluster(): ClusterConfig | undefined {
     return this.#tables.cluster.get('config')?.value;
@@ -144,6 +151,10 @@ export class LiveSnapshot implements Snapshot {
           this.#serviceByName.delete(qualifiedName(change.before.spec.project, change.before.spec.name));
         if (change.after)
           this.#serviceByName.set(qualifiedName(change.after.spec.project, change.after.spec.name), change.after);
+        for (const name of dependenciesOf(change.before))
+          move(this.#dependentsOf, change.key, name, undefined, undefined);
+        for (const name of dependenciesOf(change.after))
+          move(this.#dependentsOf, change.key, undefined, name, change.after);
         break;
     }
   }
@@ -180,6 +191,10 @@ export function keyOf<T extends Table>(table: T, value: Tables[T]): string {
     default:
       return (value as { id: string }).id;
   }
+}
+
+function dependenciesOf(service: Service | undefined): readonly string[] {
+  return service?.spec.dependsOn.map((dependency) => qualifiedName(service.spec.project, dependency.service)) ?? [];
 }
 
 function move<V>(

@@ -5,6 +5,7 @@ import type { Log } from '#proto/kernel/log.ts';
 import type { Random } from '#proto/kernel/random.ts';
 import { type BackoffPolicy, backoffMs } from '#proto/kernel/retry.ts';
 import type { TaskId } from '#proto/model/ids.ts';
+import type { HealthCheck } from '#proto/model/service.ts';
 import { type Health, isTerminal, mayWant, type TaskState, type TaskStatus } from '#proto/model/task.ts';
 import type { ContainerExit, ContainerState, Runtime } from '../runtime/runtime.ts';
 import { decide, type Effect, type Step, stopReason, type TaskSeen, type TaskWanted } from './decide.ts';
@@ -196,6 +197,8 @@ export class TaskRunner {
     const now = clock.now();
     const image = this.#progress.image?.digest ?? this.#status.imageDigest;
     const ended = isTerminal(state);
+    // In the same word: whoever hears that it runs must not take it for one without a check.
+    const isWatched = state === 'running' && this.#status.health === '' && this.#check !== undefined;
     log.info('task state', { task: this.#wanted.task.id, state, why, ...(error ? { error } : {}) });
     this.#tell({
       state,
@@ -205,6 +208,7 @@ export class TaskRunner {
       finishedAtMs: ended ? (this.#exit?.atMs ?? now) : 0,
       exitCode: ended ? (this.#exit?.exitCode ?? 0) : 0,
       oomKilled: this.#exit?.oomKilled ?? false,
+      health: isWatched ? 'starting' : this.#status.health,
       pid: ended ? 0 : (this.#progress.pid ?? this.#status.pid),
       imageDigest: image,
     });
@@ -221,11 +225,15 @@ export class TaskRunner {
     this.#parts.report(this.#status);
   }
 
+  get #check(): HealthCheck | undefined {
+    return healthCheckOf(this.#wanted.template.container, this.#progress.image?.config);
+  }
+
   /** It runs: follow its log and watch its health. */
   #begin(fresh: boolean): void {
     this.#parts.running(this.#wanted);
     const { clock, runtime } = this.#parts;
-    const check = healthCheckOf(this.#wanted.template.container, this.#progress.image?.config);
+    const check = this.#check;
     if (this.#health) return;
     if (!check) {
       this.#awaitListening(fresh);

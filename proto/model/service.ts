@@ -6,6 +6,7 @@ import type { DocumentMount } from './document.ts';
 import type { ServiceId } from './ids.ts';
 import type { Job, Schedule } from './job.ts';
 import type { AllowFrom, Bandwidth, Link, NetworkAttachment, NetworkMode } from './network.ts';
+import type { Dependency } from './order.ts';
 import { noResources, type Resources } from './resources.ts';
 
 export interface Mount {
@@ -206,6 +207,7 @@ export interface ServiceSpec {
   readonly schedule: Schedule | undefined;
   /** Undefined: `replicas` says how many. */
   readonly autoscale: Autoscale | undefined;
+  readonly dependsOn: readonly Dependency[];
 }
 
 export interface Rollout {

@@ -7,9 +7,11 @@ import { containsAddress } from '#net/plan/cidr.ts';
 import { assert } from '#proto/kernel/errors.ts';
 import { rebalanceDefaults } from '#proto/model/cluster.ts';
 import type { NodeId, TaskId } from '#proto/model/ids.ts';
+
 import { isServing, isTerminal, mayAdvance, mayWant, occupiesNode, type Task } from '#proto/model/task.ts';
 import { pinnedVolumes } from '#proto/model/volume.ts';
 import type { Host } from './host.ts';
+import { orderIsKept, waitsInVain } from './start-order.ts';
 import type { World } from './world.ts';
 
 /** A commit that the store took. */
@@ -56,6 +58,7 @@ export function invariants(): readonly Invariant[] {
     viewsAreCurrent(),
     stopsComeLast(),
     movesKeepTheirBudget(),
+    orderIsKept(),
   ];
 }
 
@@ -421,6 +424,7 @@ function servicesUnlikeWanted(truth: Snapshot): string {
   for (const service of truth.all('service')) {
     const { spec, revision, rollout, removing } = service;
     if (removing) return `${spec.name} is still being removed`;
+    if (waitsInVain(truth, service)) continue;
     const active = [...truth.tasksOfService(service.id)].filter(
       (task) => !isTerminal(task.state) && (task.wanted === 'running' || task.wanted === 'ready'),
     );

@@ -11,6 +11,7 @@ import {
   setNodeLabels,
   updateService,
 } from '#control-plane/reconcilers/service-changes.ts';
+import type { Dependency } from '#proto/model/order.ts';
 import { noResources } from '#proto/model/resources.ts';
 import { containerSpec, emptyMount, type HealthCheck, type Service, type ServiceSpec } from '#proto/model/service.ts';
 import { aSpec, aTemplate } from '#test/support/builders.ts';
@@ -148,6 +149,16 @@ function randomSpec(world: World, name: string): ServiceSpec {
     },
     endpointMode: random.int(3) === 0 ? 'dnsrr' : 'vip',
     volumeLoss: name === 's1' ? 'wait' : 'recreate',
+    dependsOn: random.int(2) === 0 ? randomDependencies(world, name) : [],
+  });
+}
+
+/** On services before it in the alphabet, so that there is no circle. */
+function randomDependencies({ random }: World, name: string): Dependency[] {
+  return ['s1', 's2', 's3'].flatMap((service) => {
+    const condition = random.int(3) === 0 ? 'service_healthy' : 'service_started';
+    const required = random.int(2) === 0;
+    return service < name ? [{ service, condition, restart: false, required }] : [];
   });
 }
 

@@ -101,6 +101,7 @@ export function aSpec(name: string, fields: Partial<ServiceSpec> = {}): ServiceS
     maxConcurrent: 0,
     schedule: undefined,
     autoscale: undefined,
+    dependsOn: [],
     ...fields,
   };
 }

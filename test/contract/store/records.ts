@@ -59,6 +59,7 @@ export function aService(fields: Partial<Service> = {}): Service {
       aliases: [],
       allowFrom: undefined,
       sticky: '',
+      dependsOn: [],
       volumeLoss: 'wait',
       protected: false,
       rebalance: '',

@@ -40,6 +40,27 @@ describe('a service', () => {
       message: 'web.2 runs; waiting for its health check',
     });
   });
+  it('waits as long as what it depends on needs, and not for what will not come', () => {
+    const on = { service: 'db', condition: 'service_healthy', restart: false, required: true } as const;
+    const web = aService('web', { replicas: 1, dependsOn: [on] });
+    const pending = task(1, { state: 'pending', message: 'waits for db to be healthy' });
+    const standing = (fields: Partial<Task>) => {
+      const db = aService('db', { replicas: 1 });
+      const snapshot = new LiveSnapshot();
+      for (const service of [web, db]) snapshot.apply('service', service.id, service, 1);
+      const first = aTask('db1', { serviceId: db.id, serviceName: 'db', ...fields });
+      for (const one of [pending, first]) snapshot.apply('task', one.id, one, 1);
+      return assess(snapshot, web.id, 'demo/web', { now: 100_000, sinceMs: 0, rollback: false });
+    };
+    expect(standing({ health: 'starting' })).toMatchObject({
+      outcome: 'progressing',
+      message: 'waits for db to be healthy',
+    });
+    expect(standing({ health: '' })).toMatchObject({
+      outcome: 'failed',
+      message: 'waits for db to be healthy in vain: db.1 (db100) has no health check',
+    });
+  });
   it('counts what ended well, where it is not to run again', () => {
     const job = aService('web', {
       replicas: 2,

@@ -200,7 +200,9 @@ describe('a service', () => {
     expect(errorsOf(text('', ', ports: ["80:80"]'))[0]).toContain(
       'the ports are those of the service whose network it has → publish them at service web',
     );
-    expect(errorsOf(text(', network_mode: "service:side"', ''))).toHaveLength(2);
+    const circle = errorsOf(text(', network_mode: "service:side"', ''));
+    expect(circle).toHaveLength(3);
+    expect(circle.join()).toContain('services wait for each other: web → side → web');
     expect(bad('network_mode: service:web')).toEqual([
       'compose.yaml:4:19 services.web.network_mode: service web names itself → name another service',
     ]);

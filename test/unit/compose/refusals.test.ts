@@ -6,8 +6,8 @@ describe('bad input is refused at its place', () => {
   const cases: readonly (readonly [string, string])[] = [
     ['envirnoment: {}', '4:5 services.web.envirnoment: unknown key "envirnoment" → did you mean "environment"?'],
     [
-      'depends_on: [db]',
-      '4:5 services.web.depends_on: "depends_on" is not supported by Gantry yet → remove it, and let the service wait for what it needs',
+      'use_api_socket: true',
+      '4:5 services.web.use_api_socket: "use_api_socket" is not supported by Gantry yet → give it an operator certificate, and the address of the control plane',
     ],
     [
       'deploy:\n  update_config: { parallelism: 1, ordr: start-first }',

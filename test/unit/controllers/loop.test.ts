@@ -52,6 +52,10 @@ async function controllers() {
   return { clock, etcd, store, nodes, beating, scope, wish, active, ended: () => ended };
 }
 
+function modOf(store: MemoryStore, id: string): number {
+  return store.snapshot.get('task', id)!.modRevision;
+}
+
 function stateOf(store: MemoryStore, id: string): string | undefined {
   return store.snapshot.get('node', id)?.value.state;
 }
@@ -67,6 +71,32 @@ describe('the controllers', () => {
     expect(etcd.revision - before).toBe(2);
     await clock.pass(60_000);
     expect(etcd.revision - before).toBe(2);
+  });
+
+  it('begin a service as soon as the one that it depends on has started, and stop them the other way round', async () => {
+    const { clock, store, wish, active } = await controllers();
+    await clock.pass(1_000);
+    const on = { service: 'db', condition: 'service_started', restart: false, required: true } as const;
+    const specs = [aSpec('web', { replicas: 1, dependsOn: [on] }), aSpec('db', { replicas: 1 })];
+    void store.commit(specs.flatMap((spec) => createService(wish, spec)));
+    await clock.pass(20);
+    const [web, db] = ['web', 'db'].map((name) => () => active().find((task) => task.serviceName === name)!);
+    expect([web!().state, web!().message, db!().state]).toEqual(['pending', 'waits for db to start', 'assigned']);
+    const report = (task: Task, fields: Partial<Task>) =>
+      void store.commit([
+        { table: 'task', key: task.id, value: { ...task, ...fields }, expect: modOf(store, task.id) },
+      ]);
+    report(db!(), { state: 'running', startedAtMs: 1 });
+    await clock.pass(20);
+    expect(web!().state).toBe('assigned');
+    const ids = [...store.snapshot.all('service')].map(({ id }) => id);
+    void store.commit(ids.flatMap((id) => removeService(wish, id)));
+    await clock.pass(20);
+    expect(active().map(({ serviceName }) => serviceName)).toEqual(['db']);
+    const stopping = [...store.snapshot.all('task')].find(({ serviceName }) => serviceName === 'web')!;
+    report(stopping, { state: 'shutdown' });
+    await clock.pass(20);
+    expect(active()).toEqual([]);
   });
 
   it('bring two new services that share a new volume to one node, in one commit that names it once', async () => {

@@ -2,6 +2,7 @@
 import { describe, expect, it } from 'vitest';
 import { explainTask, planTasks } from '#control-plane/controllers/plan.ts';
 import { createService, removeService, updateService } from '#control-plane/reconcilers/service-changes.ts';
+import type { Dependency, DependencyCondition } from '#proto/model/order.ts';
 import { containerSpec, defaults } from '#proto/model/service.ts';
 import { aNode, aService, aSpec, aTemplate } from '#test/support/builders.ts';
 import { DecidedCluster } from '#test/support/decided-cluster.ts';
@@ -51,6 +52,32 @@ describe('a plan', () => {
       'stop: the service was removed',
     ]);
     expect(planTasks(made.snapshot, [], made.now).size).toBe(0);
+  });
+
+  it('lets who depends on others begin after them, and says so', () => {
+    const made = cluster();
+    const on = (service: string, condition: DependencyCondition): Dependency => ({
+      service,
+      condition,
+      restart: false,
+      required: true,
+    });
+    const restart = { ...defaults.restart, condition: 'none' } as const;
+    const specs = [
+      aSpec('web', {
+        replicas: 1,
+        dependsOn: [on('db', 'service_healthy'), on('job', 'service_completed_successfully')],
+      }),
+      aSpec('job', { replicas: 1, restart, dependsOn: [on('db', 'service_healthy')] }),
+      aSpec('db', { replicas: 1 }),
+    ];
+    const changes = specs.flatMap((spec) => createService(made.wish, spec));
+    const plans = [...planTasks(made.snapshot, changes, made.now).values()].flat();
+    expect(plans.map(({ action, node, reason }) => `${action} on ${node}: ${reason}`)).toEqual([
+      'start on h2: scaled to 1; waits for db to be healthy, and for job to complete',
+      'start on h2: scaled to 1; waits for db to be healthy',
+      'start on h1: scaled to 1',
+    ]);
   });
 
   it('gives the reason for a task that no node takes', () => {

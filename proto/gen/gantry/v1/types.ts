@@ -520,6 +520,7 @@ export interface ServiceSpec {
     | undefined;
   /** empty | client */
   sticky: string;
+  dependsOn: Dependency[];
   /** of a job: tasks at once; 0: all */
   maxConcurrent: number;
   /** absent: a job runs when it is applied or asked for */
@@ -595,6 +596,17 @@ export interface Job {
   suspended: boolean;
   /** oldest first: those under way, and some that have ended */
   iterations: Iteration[];
+  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
+}
+
+/** What must be true of another service of the project before this one's tasks start. */
+export interface Dependency {
+  service: string;
+  /** service_started | service_healthy | service_completed_successfully */
+  condition: string;
+  /** an operation that renews the other's tasks renews this one's too */
+  restart: boolean;
+  required: boolean;
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
@@ -5760,6 +5772,7 @@ function createBaseServiceSpec(): ServiceSpec {
     volumeLoss: "",
     allowFrom: undefined,
     sticky: "",
+    dependsOn: [],
     maxConcurrent: 0,
     schedule: undefined,
     autoscale: undefined,
@@ -5815,6 +5828,9 @@ export const ServiceSpec: MessageFns<ServiceSpec> = {
     }
     if (message.sticky !== "") {
       writer.uint32(122).string(message.sticky);
+    }
+    for (const v of message.dependsOn) {
+      Dependency.encode(v!, writer.uint32(242).fork()).join();
     }
     if (message.maxConcurrent !== 0) {
       writer.uint32(280).uint32(message.maxConcurrent);
@@ -5978,6 +5994,14 @@ export const ServiceSpec: MessageFns<ServiceSpec> = {
             message.sticky = reader.string();
             continue;
           }
+          case 30: {
+            if (tag !== 242) {
+              break;
+            }
+
+            message.dependsOn.push(Dependency.decode(reader, reader.uint32()));
+            continue;
+          }
           case 35: {
             if (tag !== 280) {
               break;
@@ -6076,6 +6100,7 @@ export const ServiceSpec: MessageFns<ServiceSpec> = {
       ? AllowFrom.fromPartial(object.allowFrom)
       : undefined;
     message.sticky = object.sticky ?? "";
+    message.dependsOn = object.dependsOn?.map((e) => Dependency.fromPartial(e)) || [];
     message.maxConcurrent = object.maxConcurrent ?? 0;
     message.schedule = (object.schedule !== undefined && object.schedule !== null)
       ? Schedule.fromPartial(object.schedule)
@@ -6644,6 +6669,113 @@ export const Job: MessageFns<Job> = {
     message.decidedUntilMs = object.decidedUntilMs ?? 0;
     message.suspended = object.suspended ?? false;
     message.iterations = object.iterations?.map((e) => Iteration.fromPartial(e)) || [];
+    return message;
+  },
+};
+
+function createBaseDependency(): Dependency {
+  return { service: "", condition: "", restart: false, required: false, _unknownFields: {} };
+}
+
+export const Dependency: MessageFns<Dependency> = {
+  encode(message: Dependency, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.service !== "") {
+      writer.uint32(10).string(message.service);
+    }
+    if (message.condition !== "") {
+      writer.uint32(18).string(message.condition);
+    }
+    if (message.restart !== false) {
+      writer.uint32(24).bool(message.restart);
+    }
+    if (message.required !== false) {
+      writer.uint32(32).bool(message.required);
+    }
+    if (message._unknownFields !== undefined) {
+      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
+        const tag = parseInt(key, 10);
+        for (const value of values) {
+          writer.uint32(tag).raw(value);
+        }
+      }
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Dependency {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseDependency();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.service = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.condition = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.restart = reader.bool();
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.required = reader.bool();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        const buf = reader.skip(tag & 7);
+
+        const list = message._unknownFields![tag];
+
+        if (list === undefined) {
+          message._unknownFields![tag] = [buf];
+        } else {
+          list.push(buf);
+        }
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<Dependency>, I>>(base?: I): Dependency {
+    return Dependency.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<Dependency>, I>>(object: I): Dependency {
+    const message = createBaseDependency();
+    message.service = object.service ?? "";
+    message.condition = object.condition ?? "";
+    message.restart = object.restart ?? false;
+    message.required = object.required ?? false;
     return message;
   },
 };
