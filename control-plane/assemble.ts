@@ -22,6 +22,7 @@ import { runControllers } from './controllers/loop.ts';
 import { planTasks } from './controllers/plan.ts';
 import { Dispatch } from './dispatch/dispatch.ts';
 import { agentService, agentServiceDefinition } from './dispatch/server.ts';
+import { volumeRemoval } from './dispatch/volume-removal.ts';
 import type { EventLog } from './events/event-log.ts';
 import { eventLog } from './events/nats-event-log.ts';
 import { Leader } from './leader.ts';
@@ -120,7 +121,19 @@ async function assemble(config: ControlPlaneConfig, kernel: Kernel, scope: Scope
     self: { replica: config.name, address: hostPort(config.advertise, doors.agentPort) },
     probe: replicaProbe(scope, pki),
     onLead: (epoch, term) =>
-      void runControllers({ store, clock, random, log: log.with('controllers'), liveness, usage }, epoch, term),
+      void runControllers(
+        {
+          store,
+          clock,
+          random,
+          log: log.with('controllers'),
+          liveness,
+          usage,
+          removeVolume: volumeRemoval(dispatch.relays),
+        },
+        epoch,
+        term,
+      ),
   });
   const contender = leader;
   scope.defer(() => contender.close());

@@ -9,7 +9,7 @@ import type { Connection, Transport } from './transport.ts';
 import { UsageReporter } from './usage.ts';
 import { Worker, type WorkerParts } from './worker.ts';
 
-export interface AgentParts extends WorkerParts, Pick<RelayParts, 'readLog'> {
+export interface AgentParts extends WorkerParts, Pick<RelayParts, 'readLog' | 'removeVolume'> {
   readonly transport: Transport;
   readonly heartbeat: Heartbeat;
   /** HOST:PORT of the control plane's replicas. */
@@ -36,8 +36,9 @@ export async function startAgent(parts: AgentParts): Promise<Agent> {
     applied: (revision) => session.applied(revision),
   });
   const relay = (request: OpenRelay, connection: Connection) => {
-    const stats = { runtime, clock, network: parts.network, readLog: parts.readLog, tasks: () => worker.running() };
-    void serveRelay({ ...stats, log: log.with('relay') }, request, connection.relay());
+    const { network, readLog, removeVolume } = parts;
+    const of = { runtime, clock, network, readLog, removeVolume, tasks: () => worker.running() };
+    void serveRelay({ ...of, log: log.with('relay') }, request, connection.relay());
   };
   const session: Session = new Session({
     clock,

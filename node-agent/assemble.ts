@@ -120,11 +120,8 @@ async function assemble(config: AgentConfig, kernel: Kernel, signal: AbortSignal
   scope.defer(() => images.close());
   const network = await hostNetwork({ clock, log, runDir: config.run, dataDir: config.data });
   scope.defer(() => network.close());
-  const mounts = taskMounts({
-    data: config.data,
-    documents: taskDocuments(config.run),
-    volumes: hostVolumes({ data: config.data, forbidden: [config.data, config.run, config.containerd] }),
-  });
+  const volumes = hostVolumes({ data: config.data, forbidden: [config.data, config.run, config.containerd] });
+  const mounts = taskMounts({ data: config.data, documents: taskDocuments(config.run), volumes });
   const { key, cert, ca } = identityPaths(config.data);
   const logs = await taskLogs({
     clock,
@@ -186,6 +183,7 @@ async function assemble(config: AgentConfig, kernel: Kernel, signal: AbortSignal
     stepDone: metrics.stepDone,
     listensOn,
     readLog: (task, sinceMs) => logs.read(task, sinceMs),
+    removeVolume: (name) => volumes.remove(name),
     transport: grpcTransport(() => identity),
     heartbeat,
     addresses: config.controlPlane,

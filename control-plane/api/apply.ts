@@ -202,7 +202,7 @@ function decide(
   }
   // Nothing in the file speaks of them: the file as a whole does.
   const top = { at: { file: files[0]?.path ?? '', line: 1, column: 1 }, path: '' };
-  changes.push(...(checked(findings, top, () => discardServices(context, others.filter(goes), confirmed)) ?? []));
+  changes.push(...(checked(findings, top, () => discardServices(context, others.filter(goes), { confirmed })) ?? []));
   const renewal = renewDependents(context, changes);
   for (const { service, because } of renewal.dependents) {
     const plan = planned.find(({ serviceId }) => serviceId === service.id)!;

@@ -26,6 +26,7 @@ import { findAny, findNode, findService } from './names.ts';
 import { findNetwork, networkSummaries, networkSummary } from './networks.ts';
 import type { OperatorParts } from './parts.ts';
 import { trashSummaries } from './trash.ts';
+import { findVolume, volumeSummaries } from './volumes.ts';
 
 export function list({ store, clock }: OperatorParts, request: ListRequest): ListResponse {
   const { snapshot } = store;
@@ -38,6 +39,7 @@ export function list({ store, clock }: OperatorParts, request: ListRequest): Lis
     documents: [],
     trash: [],
     jobs: [],
+    volumes: [],
     revision: snapshot.revision,
   };
   switch (request.kind) {
@@ -52,6 +54,8 @@ export function list({ store, clock }: OperatorParts, request: ListRequest): Lis
     case 'config':
     case 'secret':
       return { ...response, documents: documentSummaries(snapshot, request.kind, request.project) };
+    case 'volume':
+      return { ...response, volumes: volumeSummaries(snapshot, request.project) };
     case 'trash':
       return { ...response, trash: trashSummaries(snapshot) };
     case 'job':
@@ -65,7 +69,7 @@ export function list({ store, clock }: OperatorParts, request: ListRequest): Lis
       };
     default:
       throw new Fault('invalid', `there is no list of "${request.kind}"`, {
-        remedy: 'ask for service, task, node, token, network, config, secret, trash or job',
+        remedy: 'ask for service, task, node, token, network, config, secret, volume, trash or job',
       });
   }
 }
@@ -83,6 +87,8 @@ export function inspect({ store }: OperatorParts, request: InspectRequest): Insp
       object: { $case: 'document', value: findDocument(snapshot, request.kind, request.name) },
       template: undefined,
     };
+  if (request.kind === 'volume')
+    return { object: { $case: 'volume', value: findVolume(snapshot, request.name) }, template: undefined };
   const found = findAny(snapshot, request.name);
   if ('service' in found)
     return { object: { $case: 'service', value: toWire<Service>(found.service) }, template: undefined };

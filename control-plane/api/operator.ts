@@ -21,6 +21,7 @@ import { rebalance } from './rebalance.ts';
 import { remove, restart, rollback, scale } from './services.ts';
 import { events, exec, logs, stats } from './streams.ts';
 import { emptyTrash, undo } from './trash.ts';
+import { removeVolume } from './volumes.ts';
 
 /** The handlers of gantry.v1.Operator; who may call them is decided by who serves them. */
 export function operatorService(parts: OperatorParts): OperatorServer {
@@ -55,6 +56,7 @@ export function operatorService(parts: OperatorParts): OperatorServer {
     putDocument: unary((request) => putDocument(parts, request)),
     removeDocument: unary((request) => removeDocument(parts, request)),
     undo: unary((request) => undo(parts, request)),
+    removeVolume: unary((request) => removeVolume(parts, request)),
     emptyTrash: unary((request) => emptyTrash(parts, request)),
     readConfig: unary(async (request) => readConfig(parts, request)),
     netProbe: serverStream((request, signal) => netProbe(parts, request, signal)),

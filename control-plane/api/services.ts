@@ -46,7 +46,7 @@ export async function remove(parts: OperatorParts, request: ServiceRequest): Pro
   const revision = await commitWish(parts, (context) => {
     services.clear();
     for (const service of named(context, request.services)) services.set(service.id, service);
-    return discardServices(context, [...services.values()], request.confirmed);
+    return discardServices(context, [...services.values()], request);
   });
   return said(revision, services, 'removing');
 }

@@ -164,11 +164,9 @@ export function createProgram(end: (code: number) => void): Command {
     'stop and remove services: undo brings them back',
     async (options, ...names) => (await import('./services.ts')).remove(options, names),
     (command) =>
-      waiting(command).option(
-        '--yes-remove-protected <service>',
-        'it may go although it is protected; again for more',
-        collect,
-      ),
+      waiting(command)
+        .option('--yes-remove-protected <service>', 'it may go although it is protected; again for more', collect)
+        .option('--volumes', 'their volumes too, as far as no other service uses them'),
   );
   add(
     program,
@@ -176,6 +174,23 @@ export function createProgram(end: (code: number) => void): Command {
     'bring back what was removed: the last removal, or what bears the name',
     async (options, name) => (await import('./trash.ts')).undo(options, name),
     waiting,
+  );
+  const volume = program.command('volume').description('named volumes, each on one node').exitOverride();
+  add(
+    volume,
+    'ls',
+    'list volumes, and what uses them',
+    async (options) => (await import('./volumes.ts')).list(options),
+    (command) => command.option('-p, --project <name>', 'of this project only'),
+  );
+  add(volume, 'inspect <name>', 'where it is, and what uses it', async (options, name) =>
+    (await import('./volumes.ts')).inspect(options, name!),
+  );
+  add(
+    volume,
+    'rm <name...>',
+    'remove volumes that no service uses: to the trash, with their data',
+    async (options, ...names) => (await import('./volumes.ts')).remove(options, names),
   );
   const trash = program.command('trash').description('what was removed, and can be brought back').exitOverride();
   add(trash, 'ls', 'list it, the last removal first', async (options) => (await import('./trash.ts')).list(options));

@@ -35,13 +35,13 @@ export function rollback(options: WaitOptions, services: readonly string[]): Pro
 }
 
 export function remove(
-  options: WaitOptions & { readonly yesRemoveProtected?: readonly string[] },
+  options: WaitOptions & { readonly yesRemoveProtected?: readonly string[]; readonly volumes?: true },
   services: readonly string[],
 ): Promise<number> {
   return wish(options, async (session) => {
     const confirmed = [...(options.yesRemoveProtected ?? [])];
     if (process.stdin.isTTY) confirmed.push(...(await askForProtected(session, services, confirmed)));
-    return session.call(methods.remove, { services: [...services], confirmed });
+    return session.call(methods.remove, { services: [...services], confirmed, volumes: options.volumes === true });
   });
 }
 

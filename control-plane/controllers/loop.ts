@@ -5,10 +5,8 @@ import { type Decision, decideService } from '#control-plane/reconcilers/decide-
 import { same } from '#control-plane/reconcilers/same.ts';
 import { ownerOf } from '#control-plane/reconcilers/shared-network.ts';
 import type { Applied, Change, Delta } from '#control-plane/store/records.ts';
-import type { Store } from '#control-plane/store/store.ts';
-import type { Clock, Timer } from '#proto/kernel/clock.ts';
+import type { Timer } from '#proto/kernel/clock.ts';
 import { isFault } from '#proto/kernel/errors.ts';
-import type { Log } from '#proto/kernel/log.ts';
 import { newId, type Random } from '#proto/kernel/random.ts';
 import { backoffMs } from '#proto/kernel/retry.ts';
 import type { Scope } from '#proto/kernel/scope.ts';
@@ -23,15 +21,12 @@ import type { Liveness } from './liveness.ts';
 import { Namers } from './namers.ts';
 import { NetworkReaper } from './network-reaper.ts';
 import { Rebalancer } from './rebalancer.ts';
-import { TrashReaper } from './trash-reaper.ts';
+import { TrashReaper, type TrashReaperParts } from './trash-reaper.ts';
 import type { Usage } from './usage.ts';
 import { Wakes } from './wakes.ts';
 
-export interface ControllerParts {
-  readonly store: Store;
-  readonly clock: Clock;
+export interface ControllerParts extends TrashReaperParts {
   readonly random: Random;
-  readonly log: Log;
   readonly liveness: Liveness;
   readonly usage: Usage;
 }

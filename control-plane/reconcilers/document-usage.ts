@@ -3,7 +3,7 @@ import type { Applied, Delta, Table, Tables } from '#control-plane/store/records
 import type { Snapshot } from '#control-plane/store/snapshot.ts';
 import { contentKey, contentsOf, type DocumentRef, documentKey } from '#proto/model/document.ts';
 import type { Service, TaskTemplate } from '#proto/model/service.ts';
-import { occupiesNode } from '#proto/model/task.ts';
+import { usersBy } from './users.ts';
 
 /** Tables whose records refer to contents. */
 const tables = ['service', 'revision', 'trash'] as const satisfies readonly Table[];
@@ -82,28 +82,7 @@ function tally(counts: Map<string, number>, key: string, by: number): number {
   return count;
 }
 
-/** By document: the services that use it, go back to it with a rollback, or have tasks that do. One walk over the services. */
+/** By document: the services that use it. */
 export function documentUsers(snapshot: Snapshot): ReadonlyMap<string, readonly Service[]> {
-  const users = new Map<string, Service[]>();
-  for (const service of snapshot.all('service')) {
-    const templates = [...ofSpecs(service), ...liveTemplates(snapshot, service)];
-    const keys = new Set(templates.flatMap(({ documents }) => documents.map(documentKey)));
-    for (const key of keys) {
-      const known = users.get(key);
-      if (known) known.push(service);
-      else users.set(key, [service]);
-    }
-  }
-  return users;
-}
-
-/** Of revisions that are not the current one, and still have tasks. */
-function liveTemplates(snapshot: Snapshot, service: Service): readonly TaskTemplate[] {
-  const others = [...snapshot.revisionsOfService(service.id)].filter(
-    ({ number, template }) => number !== service.revision && template.documents.length > 0,
-  );
-  if (others.length === 0) return [];
-  const live = new Set<number>();
-  for (const task of snapshot.tasksOfService(service.id)) if (occupiesNode(task)) live.add(task.revision);
-  return others.filter(({ number }) => live.has(number)).map(({ template }) => template);
+  return usersBy(snapshot, ({ documents }) => documents.map(documentKey));
 }

@@ -12,6 +12,7 @@ import { occupiesNode } from '#proto/model/task.ts';
 import { pinnedVolumes } from '#proto/model/volume.ts';
 import { another, newJob, updatedJob } from './iterations.ts';
 import { same } from './same.ts';
+import { assertVolumesKept } from './volume-changes.ts';
 
 /** What every wish is decided on: one snapshot, the wall clock in ms, and a source of fresh ids. */
 export interface WishContext {
@@ -78,6 +79,7 @@ export function updateService(context: WishContext, id: ServiceId, spec: Service
 
 /** Creates the service, or updates the one of that name: what `apply` does for each service of a file. */
 export function applyService(context: WishContext, spec: ServiceSpec): Change[] {
+  assertVolumesKept(context.snapshot, spec);
   const existing = context.snapshot.serviceNamed(spec.project, spec.name);
   return existing ? updateService(context, existing.id, spec) : createService(context, spec);
 }
@@ -149,6 +151,7 @@ export function rollback(context: WishContext, service: Service, why: string): C
       remedy: `make it again: gantry network create ${gone.network}`,
     });
   }
+  assertVolumesKept(context.snapshot, previous);
   const lost = previous.template.documents.find((ref) => !context.snapshot.get('content', contentKey(ref)));
   if (lost) {
     throw new Fault('precondition', `${lost.type} ${lost.name}, which service ${nameOf(service)} used, is gone`, {

@@ -6,40 +6,77 @@ import { contentKey, type DocumentType, documentKey } from '#proto/model/documen
 import { qualifiedName } from '#proto/model/ids.ts';
 import type { Service, ServiceSpec } from '#proto/model/service.ts';
 import { type Trashed, type TrashedItem, trashedKind, trashedName, trashKey } from '#proto/model/trash.ts';
+import { pinnedVolumes } from '#proto/model/volume.ts';
 import { DocumentWish, removeDocument } from './document-changes.ts';
 import { NetworkWish } from './network-changes.ts';
 import { fixedAddressProblem } from './network-ranges.ts';
 import { portOwner } from './published-ports.ts';
 import { same } from './same.ts';
 import { createService, removeService, type WishContext } from './service-changes.ts';
+import { unusedVolumes, volumeUsers } from './volume-changes.ts';
 
 /** Where the cluster's record does not say. */
 export const defaultTrashMs = 24 * 3_600_000;
 
+export interface Discarding {
+  /** Names of those that may go although they are protected. */
+  readonly confirmed?: readonly string[];
+  /** Their named volumes too, as far as no other service uses them. */
+  readonly volumes?: boolean;
+}
+
 /**
- * The services stop and go; what they were is in the trash, as one removal. `confirmed`: names of those that may go although they
- * are protected. Faults: `precondition` (protected).
+ * The services stop and go; what they were is in the trash, as one removal. Faults: `precondition` (protected, or the cluster keeps
+ * no trash that volumes could be in).
  */
 export function discardServices(
   context: WishContext,
   services: readonly Service[],
-  confirmed: readonly string[] = [],
+  { confirmed = [], volumes = false }: Discarding = {},
 ): Change[] {
   const { snapshot } = context;
   const standing = services.filter(({ removing }) => !removing);
   for (const { spec } of standing) assertUnprotected(spec, confirmed);
-  const items = standing.map(
-    ({ spec, previous }): TrashedItem => ({
-      kind: 'service',
-      spec,
-      previous,
-      networks: spec.template.networks.flatMap(({ network }) => {
-        const held = snapshot.get('network', network)?.value.spec;
-        return held && held.project !== '' ? [held] : [];
-      }),
+  const items: TrashedItem[] = standing.map(({ spec, previous }) => ({
+    kind: 'service',
+    spec,
+    previous,
+    networks: spec.template.networks.flatMap(({ network }) => {
+      const held = snapshot.get('network', network)?.value.spec;
+      return held && held.project !== '' ? [held] : [];
     }),
-  );
+  }));
+  if (volumes) items.push(...volumesOf(context, standing));
   return [...standing.flatMap(({ id }) => removeService(context, id)), ...trashed(context, items)];
+}
+
+function volumesOf({ snapshot }: WishContext, services: readonly Service[]): readonly TrashedItem[] {
+  if (services.length > 0) assertTrash(snapshot);
+  const going = new Set(services);
+  return [...volumeUsers(snapshot)].flatMap(([name, users]): TrashedItem[] => {
+    const volume = snapshot.get('volume', name)?.value;
+    const isOnlyTheirs =
+      users.every((user) => user.removing || going.has(user)) && users.some((user) => going.has(user));
+    return volume && isOnlyTheirs && !snapshot.trashedVolume(name) ? [{ kind: 'volume', volume }] : [];
+  });
+}
+
+/** Faults: `not-found`, `conflict` (who mounts it), `exists` (it is in the trash already), `precondition` (there is no trash). */
+export function discardVolumes(context: WishContext, names: readonly string[]): Change[] {
+  assertTrash(context.snapshot);
+  const volumes = unusedVolumes(context.snapshot, names);
+  return trashed(
+    context,
+    volumes.map((volume): TrashedItem => ({ kind: 'volume', volume })),
+  );
+}
+
+/** Data is never deleted by the first word alone. */
+function assertTrash(snapshot: Snapshot): void {
+  if (trashMsOf(snapshot) > 0) return;
+  throw new Fault('precondition', 'volumes are deleted from the trash only, and this cluster keeps none', {
+    remedy: 'gantry cluster set trash=1h, and gantry trash empty when it is in there',
+  });
 }
 
 function assertUnprotected(spec: ServiceSpec, confirmed: readonly string[]): void {
@@ -85,7 +122,7 @@ export interface Undone {
  * address is somebody's by now), `precondition` (what it needs is gone).
  */
 export function undo(context: WishContext, name: string): Undone {
-  const items = chosen([...context.snapshot.all('trash')], name);
+  const items = withVolumes(context.snapshot, chosen([...context.snapshot.all('trash')], name));
   const networks = new NetworkWish(context);
   const documents = new DocumentWish(context);
   const changes: Change[] = [];
@@ -96,6 +133,19 @@ export function undo(context: WishContext, name: string): Undone {
     changes.push(emptied(context.snapshot, trashed));
   }
   return { changes: [...changes, ...networks.changes, ...documents.changes], items };
+}
+
+/** What services come back to mounts what is in the trash: it comes back with them. */
+function withVolumes(snapshot: Snapshot, items: readonly Trashed[]): readonly Trashed[] {
+  const all = new Map(items.map((trashed) => [trashKey(trashed), trashed]));
+  for (const { item } of items) {
+    if (item.kind !== 'service') continue;
+    for (const name of pinnedVolumes(item.spec.mode, item.spec.template)) {
+      const trashed = snapshot.trashedVolume(name);
+      if (trashed) all.set(trashKey(trashed), trashed);
+    }
+  }
+  return [...all.values()];
 }
 
 function restoredService(

@@ -5,7 +5,7 @@ import { type NodeId, qualifiedName, type ServiceId, type TaskId } from '#proto/
 import type { Node } from '#proto/model/node.ts';
 import type { Revision, Service } from '#proto/model/service.ts';
 import type { Task } from '#proto/model/task.ts';
-import { trashKey } from '#proto/model/trash.ts';
+import { type Trashed, trashKey } from '#proto/model/trash.ts';
 import type { Applied, Table, Tables, Versioned } from './records.ts';
 
 export interface Snapshot {
@@ -26,6 +26,8 @@ export interface Snapshot {
   contentsOfDocument(key: string): Iterable<SealedContent>;
   /** Services of the project whose spec depends on the one of that name. */
   dependentsOf(project: string, name: string): Iterable<Service>;
+  /** The volume of that name is in the trash. */
+  trashedVolume(name: string): Trashed | undefined;
   readonly cluster: ClusterConfig | undefined;
 }
 
@@ -53,6 +55,7 @@ export class LiveSnapshot implements Snapshot {
   readonly #tasksOnNode = new Map<string, Map<string, Task>>();
   readonly #revisionsOfService = new Map<string, Map<string, Revision>>();
   readonly #contentsOfDocument = new Map<string, Map<string, SealedContent>>();
+  readonly #trashedVolumes = new Map<string, Trashed>();
   readonly #serviceByName = new Map<string, Service>();
   /** By qualified name of who is depended on. */
   readonly #dependentsOf = new Map<string, Map<string, Service>>();
@@ -100,6 +103,9 @@ export class LiveSnapshot implements Snapshot {
   dependentsOf(project: string, name: string): Iterable<Service> {
     return this.#dependentsOf.get(qualifiedName(project, name))?.values() ?? none;
   }
+  trashedVolume(name: string): Trashed | undefined {
+    return this.#trashedVolumes.get(name);
+  }
   get cluster(): ClusterConfig | undefined {
     return this.#tables.cluster.get('config')?.value;
   }
@@ -146,6 +152,12 @@ export class LiveSnapshot implements Snapshot {
           change.after,
         );
         break;
+      case 'trash': {
+        const { before, after } = change;
+        if (before?.item.kind === 'volume') this.#trashedVolumes.delete(before.item.volume.name);
+        if (after?.item.kind === 'volume') this.#trashedVolumes.set(after.item.volume.name, after);
+        break;
+      }
       case 'service':
         if (change.before)
           this.#serviceByName.delete(qualifiedName(change.before.spec.project, change.before.spec.name));

@@ -16,6 +16,8 @@ export interface RelayParts {
   readonly log: Log;
   /** Tasks that run here. */
   readonly tasks: () => readonly TaskId[];
+  /** Deletes a named volume and its data. Fault `conflict` where a task uses it. */
+  readonly removeVolume: (name: string) => Promise<void>;
   /** The task's log as conmon wrote it, oldest first, from `sinceMs` on; ends at its end. */
   readonly readLog: (task: TaskId, sinceMs: number) => AsyncIterable<Uint8Array>;
 }
@@ -36,6 +38,11 @@ export async function serveRelay(parts: RelayParts, open: OpenRelay, stream: Rel
         break;
       case 'probe':
         await serveProbe(parts.network, open.request.value, stream);
+        break;
+      case 'removeVolume':
+        stream.listen({ message() {}, closed() {} });
+        await parts.removeVolume(open.request.value.name);
+        parts.log.info('a volume was deleted, as asked', { why: open.request.value.name });
         break;
       default:
         throw new Fault('unsupported', 'this agent does not know that kind of relay', { remedy: 'upgrade the agent' });

@@ -60,7 +60,9 @@ const safe = ['nosuid', 'nodev'];
 export function hostVolumes(parts: VolumesParts): Volumes {
   const named = join(parts.data, 'volumes');
   const ofTasks = join(parts.data, 'task-volumes');
-  for (const path of [named, ofTasks]) mkdirSync(path, { recursive: true, mode: 0o700 });
+  /** What is being deleted: never seen half of it. */
+  const going = join(parts.data, 'volumes-going');
+  for (const path of [named, ofTasks, going]) mkdirSync(path, { recursive: true, mode: 0o700 });
   const turns = new Map<string, Promise<unknown>>();
 
   const taskDirectory = (task: TaskId) => {
@@ -133,7 +135,12 @@ export function hostVolumes(parts: VolumesParts): Volumes {
         throw new Fault('conflict', `volume "${name}" is in use by task ${user}`, {
           remedy: 'remove its service first',
         });
-      await inTurn(turns, join(named, name), () => rm(join(named, name), { recursive: true, force: true }));
+      await inTurn(turns, join(named, name), async () => {
+        const last = join(going, name);
+        await rm(last, { recursive: true, force: true });
+        if (existsSync(join(named, name))) renameSync(join(named, name), last);
+        await rm(last, { recursive: true, force: true });
+      });
     },
   };
 }

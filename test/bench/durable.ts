@@ -61,7 +61,11 @@ try {
   };
   await commit(nodeRecords());
   const liveness = { lastBeatAt: () => systemClock.monotonic(), hungUpAt: () => undefined, onChange: () => () => {} };
-  void runControllers({ ...kernel, store, liveness, usage: new UsageDesk(systemClock) }, epoch, scope.child());
+  void runControllers(
+    { ...kernel, store, liveness, usage: new UsageDesk(systemClock), removeVolume: async () => {} },
+    epoch,
+    scope.child(),
+  );
   const total = services * replicas;
   let placed = 0;
   const done = new Promise<void>((resolve) => {

@@ -1,6 +1,7 @@
 /** Configs and secrets as a user has them: edited, rolled, rolled back, kept through power failures, and seen by nobody else. */
 import { execFileSync } from 'node:child_process';
 import { afterAll, beforeAll, expect, test, vi } from 'vitest';
+import { hostLayout } from '#node-agent/sandbox/layout.ts';
 import { newId, systemRandom } from '#proto/kernel/random.ts';
 import { type Cluster, startCluster } from '#test/support/cluster.ts';
 import { eventually } from '#test/support/eventually.ts';
@@ -156,7 +157,20 @@ secrets: { key: { file: ./db.key } }
   expect(await shell('db.1', 'cat /data/file')).toBe('precious');
   expect(await shell('db.1', 'cat /run/secrets/key')).toBe(second);
   await eventually(() => cluster.http('http://10.90.0.1:18090/'));
-  expect((await cluster.gantry('rm', 'db', '--yes-remove-protected', 'db')).code).toBe(0);
+
+  expect((await cluster.gantry('rm', 'db', '--volumes', '--yes-remove-protected', 'db')).code).toBe(0);
+  expect((await cluster.gantry('volume', 'ls')).stdout).toContain('nobody: in the trash, deleted in 23 hours');
+  expect((await cluster.gantry('undo')).stdout).toContain('brought back service store/db, volume store_data');
+  await cluster.settled('db', 1);
+  expect(await shell('db.1', 'cat /data/file')).toBe('precious');
+
+  expect((await cluster.gantry('rm', 'db', '--volumes', '--yes-remove-protected', 'db')).code).toBe(0);
+  const place = hostLayout(cluster.sandbox.layout, before!.node).gantry;
+  const find = () => execFileSync('find', [place, '-path', '*store_data*', '-name', 'file']).toString();
+  expect(find()).not.toBe('');
+  expect((await cluster.gantry('trash', 'empty')).code).toBe(0);
+  await eventually(async () => (await cluster.json<unknown[]>('volume', 'ls')).length === 0, { timeoutMs: 20_000 });
+  expect(find()).toBe('');
 });
 
 test('what nothing refers to any more is gone from the store', async () => {

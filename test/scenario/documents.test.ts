@@ -1,5 +1,6 @@
 /** Configs and secrets on their way: sent to who needs them alone, waited for, and never written down by an agent. */
 import { afterEach, expect, it } from 'vitest';
+import { volumeRemoval } from '#control-plane/dispatch/volume-removal.ts';
 import type { Transport } from '#node-agent/transport.ts';
 import type { ControlMessage } from '#proto/gen/gantry/v1/agent.ts';
 import { contentKey } from '#proto/model/document.ts';
@@ -85,6 +86,17 @@ it('a task waits for what has not come, and says so; after a restart of the agen
   await host.start();
   await reaches(id, 'running');
   expect(host.disk.text).not.toContain('hunter2');
+});
+
+it('a node deletes a volume when it is asked to, and says so', async () => {
+  lab = await AgentLab.start(['h1']);
+  const host = lab.hosts[0]!;
+  const remove = volumeRemoval(lab.dispatches[0]!.relays);
+  await expect(remove(host.id, 'shop_data')).rejects.toMatchObject({ code: 'unavailable' });
+  await host.start();
+  await reaches(await lab.assign(host, 't1'), 'running');
+  await remove(host.id, 'shop_data');
+  expect(host.removedVolumes).toEqual(['shop_data']);
 });
 
 it('a content that was sealed for another name is sent to nobody', async () => {

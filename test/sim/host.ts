@@ -178,6 +178,7 @@ export class Host {
       heartbeat: network.heartbeat(party, node.id),
       addresses: this.#world.addresses,
       describe: () => ({ ...node, bootId: boot.id }),
+      removeVolume: async () => {},
       // biome-ignore lint/correctness/useYield: nobody reads logs in a simulation.
       readLog: async function* () {
         throw new Fault('unsupported', 'there are no logs in a simulation');

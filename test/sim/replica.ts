@@ -94,9 +94,9 @@ export class Replica {
       probe: (address) => this.#probe(process, address),
       onLead: (epoch, term) => {
         trace.note(`${this.name} leads with epoch ${epoch}`);
-        runControllers({ store, clock: process, random, log, liveness, usage }, epoch, term).catch((error) =>
-          this.#world.fail(error),
-        );
+        const removeVolume = async () => {};
+        const parts = { store, clock: process, random, log, liveness, usage, removeVolume };
+        runControllers(parts, epoch, term).catch((error) => this.#world.fail(error));
       },
     });
     run.leader = leader;

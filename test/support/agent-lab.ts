@@ -176,6 +176,7 @@ export class LabHost {
   readonly images: FakeImages;
   readonly disk = new LabDisk();
   readonly mounts = new LabMounts();
+  readonly removedVolumes: string[] = [];
   bootId = 'boot-1';
   /** What its agent tells of it beside what `node` says. */
   facts: Partial<Node> = {};
@@ -210,6 +211,9 @@ export class LabHost {
       logs: { path: (task) => `/logs/${task}/current.log`, follow() {}, drop: async () => {} },
       bootId: this.bootId,
       registryOf: (image) => parseReference(image).registry,
+      removeVolume: async (name) => {
+        this.removedVolumes.push(name);
+      },
       readLog: async function* () {
         yield Buffer.from('2026-11-22T05:51:52.816319755+00:00 stdout F hello\n');
       },

@@ -141,6 +141,8 @@ describe('a named volume', () => {
     await volumes.release(one.task);
     expect(existsSync(join(data, 'volumes/shop_data/_data/deep'))).toBe(true);
     await volumes.remove('shop_data');
+    await volumes.remove('shop_data');
+    expect(readdirSync(join(data, 'volumes-going'))).toEqual([]);
     expect(await volumes.list()).toEqual([]);
   });
 

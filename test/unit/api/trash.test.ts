@@ -5,6 +5,7 @@ import { putDocument, removeDocument } from '#control-plane/api/documents.ts';
 import { list } from '#control-plane/api/list.ts';
 import { remove } from '#control-plane/api/services.ts';
 import { emptyTrash, undo } from '#control-plane/api/trash.ts';
+import { removeVolume } from '#control-plane/api/volumes.ts';
 import {
   ApplyRequest,
   ListRequest,
@@ -13,7 +14,7 @@ import {
   SourceFile,
 } from '#proto/gen/gantry/v1/operator.ts';
 import type { Service } from '#proto/model/service.ts';
-import { aCluster } from '#test/support/builders.ts';
+import { aCluster, aNode } from '#test/support/builders.ts';
 import { type OperatorLab, operatorLab } from '#test/support/operator.ts';
 
 const of = (lab: OperatorLab, text: string, more: Partial<ApplyRequest> = {}) =>
@@ -175,6 +176,70 @@ describe('a protected service', () => {
     });
     expect(named(lab, 'db')!.revision).toBe(1);
     await rm(lab, 'db');
+  });
+});
+
+describe('a named volume', () => {
+  const mounting = 'services: { db: { image: db:1, volumes: ["data:/data"] } }\nvolumes: { data: {} }\n';
+  const volume = { name: 'shop_data', nodeId: aNode('h1').id, nodeName: 'h1', createdAtMs: 0 };
+  const prepared = async (lab: OperatorLab) => {
+    await lab.put('volume', volume, { ...volume, name: 'shop_idle' });
+    await of(lab, mounting);
+  };
+  const rmVolume = (lab: OperatorLab, ...names: string[]) => removeVolume(lab.parts, { names });
+  const listed = ({ parts }: OperatorLab) =>
+    list(parts, ListRequest.create({ kind: 'volume' })).volumes.map(
+      ({ volume, services, trashedUntilMs }) => `${volume?.name}: ${trashedUntilMs > 0 ? 'trash' : services.join()}`,
+    );
+
+  it('stays where it is when its service is removed', async () => {
+    const lab = operatorLab();
+    await prepared(lab);
+    await rm(lab, 'db');
+    expect(inTrash(lab)).toEqual(['service shop/db']);
+    expect(lab.store.snapshot.count('volume')).toBe(2);
+  });
+
+  it('goes to the trash when nobody mounts it, and nobody may mount it there', async () => {
+    const lab = operatorLab();
+    await prepared(lab);
+    expect(listed(lab)).toEqual(['shop_data: shop/db', 'shop_idle: ']);
+    await expect(rmVolume(lab, 'shop_idle', 'shop_data')).rejects.toMatchObject({
+      code: 'conflict',
+      message: 'volume shop_data is in use by shop/db',
+    });
+    await expect(rmVolume(lab, 'none')).rejects.toMatchObject({ code: 'not-found' });
+    await rm(lab, 'db');
+    await gone(lab, named(lab, 'db')!);
+    await rmVolume(lab, 'shop_data', 'shop_idle');
+    await expect(rmVolume(lab, 'shop_data')).rejects.toMatchObject({ code: 'exists' });
+    expect(listed(lab)).toEqual(['shop_data: trash', 'shop_idle: trash']);
+    expect((await of(lab, mounting)).errors[0]).toMatchObject({
+      path: 'services.db',
+      message: 'volume shop_data is in the trash',
+      remedy: 'gantry undo shop_data brings it back with its data, gantry trash empty shop_data deletes that',
+    });
+    // The service brings what it mounts.
+    expect((await undo(lab.parts, { name: 'db' })).message).toBe('brought back service shop/db, volume shop_data');
+    expect(listed(lab)).toEqual(['shop_data: shop/db', 'shop_idle: trash']);
+    await undo(lab.parts, { name: 'shop_idle' });
+    expect(inTrash(lab)).toEqual([]);
+  });
+
+  it('goes with its service where that is asked for, unless another one mounts it, and comes back with it', async () => {
+    const lab = operatorLab();
+    await prepared(lab);
+    await of(lab, mounting.replace('db:', 'other:').replace('data: {}', 'data: { name: shop_data }'), { project: 'b' });
+    const withVolumes = (service: string) =>
+      remove(lab.parts, ServiceRequest.create({ services: [service], volumes: true }));
+    await withVolumes('db');
+    expect(inTrash(lab)).toEqual(['service shop/db']);
+    await withVolumes('other');
+    expect(inTrash(lab)).toEqual(['service b/other', 'volume shop_data', 'service shop/db']);
+    await undo(lab.parts, { name: '' });
+    expect(listed(lab)[0]).toBe('shop_data: b/other,shop/db');
+    await lab.put('cluster', { ...aCluster(), trashMs: 0 });
+    await expect(withVolumes('other')).rejects.toMatchObject({ code: 'precondition' });
   });
 });
 

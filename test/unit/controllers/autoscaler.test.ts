@@ -55,7 +55,11 @@ async function cluster(autoscale: Partial<Autoscale>, fields: Partial<ServiceSpe
   const lead = (epoch: number) => {
     const scope = new Scope();
     scopes.push(scope);
-    void runControllers({ store, clock, random, log: silentLog, liveness, usage }, epoch, scope);
+    void runControllers(
+      { store, clock, random, log: silentLog, liveness, usage, removeVolume: async () => {} },
+      epoch,
+      scope,
+    );
     return scope;
   };
   const scope = lead(1);

@@ -42,11 +42,13 @@ async function controllers() {
   scopes.push(scope);
   const random = seededRandom(1);
   let ended = false;
-  void runControllers({ store, clock, random, log: silentLog, liveness, usage: new UsageDesk(clock) }, 1, scope).then(
-    () => {
-      ended = true;
-    },
-  );
+  void runControllers(
+    { store, clock, random, log: silentLog, liveness, usage: new UsageDesk(clock), removeVolume: async () => {} },
+    1,
+    scope,
+  ).then(() => {
+    ended = true;
+  });
   const wish = { snapshot: store.snapshot, now: clock.now(), newId: () => newId(random) };
   const active = () => [...store.snapshot.all('task')].filter((task) => isActive(task));
   return { clock, etcd, store, nodes, beating, scope, wish, active, ended: () => ended };

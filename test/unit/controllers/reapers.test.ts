@@ -2,20 +2,31 @@
 import { afterEach, describe, expect, it } from 'vitest';
 import { DocumentReaper } from '#control-plane/controllers/document-reaper.ts';
 import { TrashReaper } from '#control-plane/controllers/trash-reaper.ts';
-import { discardDocuments, discardServices, emptyTrash } from '#control-plane/reconcilers/trash.ts';
+import { discardDocuments, discardServices, discardVolumes, emptyTrash } from '#control-plane/reconcilers/trash.ts';
 import { MemoryEtcd } from '#control-plane/store/memory-store.ts';
 import type { Change } from '#control-plane/store/records.ts';
+import { Fault } from '#proto/kernel/errors.ts';
 import { silentLog } from '#proto/kernel/log.ts';
 import { newId, seededRandom } from '#proto/kernel/random.ts';
 import { contentKey } from '#proto/model/document.ts';
-import { aCluster, aRevision, aSecret, aService, aTemplate } from '#test/support/builders.ts';
+import { containerSpec, emptyMount } from '#proto/model/service.ts';
+import { aCluster, aNode, aRevision, aSecret, aService, aTemplate } from '#test/support/builders.ts';
 import { FakeClock } from '#test/support/fake-clock.ts';
 
 const dayMs = 24 * 3_600_000;
 const ends: (() => void)[] = [];
 afterEach(() => {
   for (const end of ends.splice(0)) end();
+  removed = [];
+  refusal = undefined;
 });
+
+let removed: string[] = [];
+let refusal: Fault | undefined;
+const removeVolume = async (node: string, name: string) => {
+  if (refusal) throw refusal;
+  removed.push(`${name} of ${node}`);
+};
 
 async function cluster(...changes: Change[]) {
   const clock = new FakeClock();
@@ -28,7 +39,7 @@ async function cluster(...changes: Change[]) {
   const lead = async () => {
     stop();
     await store.takeLeadership(store.leadership, { epoch: ++epoch, replica: `m${epoch}`, address: '' });
-    const parts = { store, clock, log: silentLog };
+    const parts = { store, clock, log: silentLog, removeVolume };
     const reapers = [DocumentReaper, TrashReaper].map((Reaper) => new Reaper(parts, epoch));
     const unsubscribe = store.subscribe((delta) => {
       for (const reaper of reapers) reaper.onDelta(delta);
@@ -91,6 +102,54 @@ describe('the trash', () => {
     await commit(emptyTrash(context(), []).changes);
     await clock.pass(1_000);
     expect([store.snapshot.count('trash'), store.snapshot.count('content')]).toEqual([0, 0]);
+  });
+});
+
+describe('a volume in the trash', () => {
+  const node = aNode('h1');
+  const volume = { name: 'demo_data', nodeId: node.id, nodeName: 'h1', createdAtMs: 0 };
+  const records: Change[] = [
+    { table: 'node', key: node.id, value: node, expect: 0 },
+    { table: 'volume', key: volume.name, value: volume, expect: 0 },
+  ];
+
+  it('is deleted by its node when its time is up, as soon as that is there', async () => {
+    const { clock, store, context, commit } = await cluster(...records);
+    await commit(discardVolumes(context(), ['demo_data']));
+    await clock.pass(dayMs - 60_000);
+    expect(removed).toEqual([]);
+    refusal = new Fault('unavailable', 'it is away');
+    await clock.pass(120_000);
+    expect([store.snapshot.count('trash'), store.snapshot.count('volume')]).toEqual([1, 1]);
+    refusal = undefined;
+    await clock.pass(20_000);
+    expect(removed).toEqual([`demo_data of ${node.id}`]);
+    expect([store.snapshot.count('trash'), store.snapshot.count('volume')]).toEqual([0, 0]);
+  });
+
+  it('stays where somebody mounts it after all, waits for who is stopping, and is forgotten with its node', async () => {
+    const mounts = [emptyMount('volume', 'demo_data', '/data')];
+    const template = aTemplate({ container: containerSpec('web:1', { mounts }) });
+    const user = aService('web', { template });
+    const { clock, store, context, commit } = await cluster(...records);
+    await commit(discardVolumes(context(), ['demo_data']));
+    await commit([{ table: 'service', key: user.id, value: { ...user, removing: true }, expect: 0 }]);
+    await commit(emptyTrash(context(), []).changes);
+    await clock.pass(5_000);
+    expect([store.snapshot.count('trash'), removed]).toEqual([1, []]);
+    const expect1 = store.snapshot.get('service', user.id)!.modRevision;
+    await commit([{ table: 'service', key: user.id, value: user, expect: expect1 }]);
+    await clock.pass(20_000);
+    expect([store.snapshot.count('trash'), store.snapshot.count('volume'), removed]).toEqual([0, 1, []]);
+    const gone = (table: 'service' | 'node', key: string): Change => {
+      return { table, key, value: undefined, expect: store.snapshot.get(table, key)!.modRevision };
+    };
+    await commit([gone('service', user.id)]);
+    await commit(discardVolumes(context(), ['demo_data']));
+    await commit([gone('node', node.id)]);
+    await commit(emptyTrash(context(), ['demo_data']).changes);
+    await clock.pass(1_000);
+    expect([store.snapshot.count('trash'), store.snapshot.count('volume'), removed]).toEqual([0, 0, []]);
   });
 });
 

@@ -80,7 +80,11 @@ async function running(
   const scope = new Scope();
   scopes.push(scope);
   const random = seededRandom(1);
-  void runControllers({ store, clock, random, log: silentLog, liveness, usage: new UsageDesk(clock) }, 1, scope);
+  void runControllers(
+    { store, clock, random, log: silentLog, liveness, usage: new UsageDesk(clock), removeVolume: async () => {} },
+    1,
+    scope,
+  );
   const wish = { snapshot: store.snapshot, now: clock.now(), newId: () => newId(random) };
   etcd.commit(createService(wish, aSpec('web', spec)), undefined);
   await clock.pass(30_000);

@@ -358,7 +358,14 @@ export interface OpenRelay {
     | { $case: "stats"; value: StatsStart }
     | { $case: "logs"; value: LogsStart }
     | { $case: "probe"; value: ProbeStart }
+    | { $case: "removeVolume"; value: VolumeRemoval }
     | undefined;
+  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
+}
+
+/** Of a named volume that nobody uses any more, with its data; the stream ends when it is gone. */
+export interface VolumeRemoval {
+  name: string;
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
@@ -4073,6 +4080,9 @@ export const OpenRelay: MessageFns<OpenRelay> = {
       case "probe":
         ProbeStart.encode(message.request.value, writer.uint32(42).fork()).join();
         break;
+      case "removeVolume":
+        VolumeRemoval.encode(message.request.value, writer.uint32(162).fork()).join();
+        break;
     }
     if (message._unknownFields !== undefined) {
       for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
@@ -4138,6 +4148,14 @@ export const OpenRelay: MessageFns<OpenRelay> = {
             message.request = { $case: "probe", value: ProbeStart.decode(reader, reader.uint32()) };
             continue;
           }
+          case 20: {
+            if (tag !== 162) {
+              break;
+            }
+
+            message.request = { $case: "removeVolume", value: VolumeRemoval.decode(reader, reader.uint32()) };
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -4189,7 +4207,84 @@ export const OpenRelay: MessageFns<OpenRelay> = {
         }
         break;
       }
+      case "removeVolume": {
+        if (object.request?.value !== undefined && object.request?.value !== null) {
+          message.request = { $case: "removeVolume", value: VolumeRemoval.fromPartial(object.request.value) };
+        }
+        break;
+      }
     }
+    return message;
+  },
+};
+
+function createBaseVolumeRemoval(): VolumeRemoval {
+  return { name: "", _unknownFields: {} };
+}
+
+export const VolumeRemoval: MessageFns<VolumeRemoval> = {
+  encode(message: VolumeRemoval, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.name !== "") {
+      writer.uint32(10).string(message.name);
+    }
+    if (message._unknownFields !== undefined) {
+      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
+        const tag = parseInt(key, 10);
+        for (const value of values) {
+          writer.uint32(tag).raw(value);
+        }
+      }
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): VolumeRemoval {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseVolumeRemoval();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.name = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        const buf = reader.skip(tag & 7);
+
+        const list = message._unknownFields![tag];
+
+        if (list === undefined) {
+          message._unknownFields![tag] = [buf];
+        } else {
+          list.push(buf);
+        }
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<VolumeRemoval>, I>>(base?: I): VolumeRemoval {
+    return VolumeRemoval.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<VolumeRemoval>, I>>(object: I): VolumeRemoval {
+    const message = createBaseVolumeRemoval();
+    message.name = object.name ?? "";
     return message;
   },
 };

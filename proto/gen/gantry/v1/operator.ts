@@ -21,7 +21,18 @@ import {
 } from "@grpc/grpc-js";
 import { ClusterConfig, Credential, ExecStart, RelayFrame, TaskStats } from "./agent.ts";
 import { NetDiagnosis, NetFinding } from "./probe.ts";
-import { ClusterNetwork, Document, Event, NetworkSpec, Node, Resources, Service, Task, TaskTemplate } from "./types.ts";
+import {
+  ClusterNetwork,
+  Document,
+  Event,
+  NetworkSpec,
+  Node,
+  Resources,
+  Service,
+  Task,
+  TaskTemplate,
+  Volume,
+} from "./types.ts";
 
 export const protobufPackage = "gantry.v1";
 
@@ -180,7 +191,7 @@ export interface ServiceProgress {
 }
 
 export interface ListRequest {
-  /** service | task | node | token | network | config | secret | trash | job */
+  /** service | task | node | token | network | config | secret | trash | volume | job */
   kind: string;
   /** tasks of this one only */
   service: string;
@@ -201,6 +212,18 @@ export interface ListResponse {
   documents: DocumentSummary[];
   trash: TrashedSummary[];
   jobs: JobSummary[];
+  volumes: VolumeSummary[];
+  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
+}
+
+export interface VolumeSummary {
+  volume:
+    | Volume
+    | undefined;
+  /** PROJECT/NAME of those that mount it */
+  services: string[];
+  /** 0: it is not in the trash */
+  trashedUntilMs: number;
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
@@ -301,6 +324,9 @@ export interface InspectResponse {
     | //
     /** asked for by kind: config | secret */
     { $case: "document"; value: DocumentSummary }
+    | //
+    /** asked for by kind: volume */
+    { $case: "volume"; value: VolumeSummary }
     | undefined;
   /** of a task */
   template: TaskTemplate | undefined;
@@ -330,6 +356,8 @@ export interface ServiceRequest {
   services: string[];
   /** of a removal: protected services that may go, by name */
   confirmed: string[];
+  /** of a removal: their named volumes too, as far as nobody else uses them */
+  volumes: boolean;
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
@@ -402,6 +430,11 @@ export interface CreateNetworkRequest {
 }
 
 export interface RemoveNetworkRequest {
+  names: string[];
+  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
+}
+
+export interface RemoveVolumeRequest {
   names: string[];
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
@@ -2279,6 +2312,7 @@ function createBaseListResponse(): ListResponse {
     documents: [],
     trash: [],
     jobs: [],
+    volumes: [],
     _unknownFields: {},
   };
 }
@@ -2311,6 +2345,9 @@ export const ListResponse: MessageFns<ListResponse> = {
     }
     for (const v of message.jobs) {
       JobSummary.encode(v!, writer.uint32(282).fork()).join();
+    }
+    for (const v of message.volumes) {
+      VolumeSummary.encode(v!, writer.uint32(178).fork()).join();
     }
     if (message._unknownFields !== undefined) {
       for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
@@ -2408,6 +2445,14 @@ export const ListResponse: MessageFns<ListResponse> = {
             message.jobs.push(JobSummary.decode(reader, reader.uint32()));
             continue;
           }
+          case 22: {
+            if (tag !== 178) {
+              break;
+            }
+
+            message.volumes.push(VolumeSummary.decode(reader, reader.uint32()));
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -2442,6 +2487,104 @@ export const ListResponse: MessageFns<ListResponse> = {
     message.documents = object.documents?.map((e) => DocumentSummary.fromPartial(e)) || [];
     message.trash = object.trash?.map((e) => TrashedSummary.fromPartial(e)) || [];
     message.jobs = object.jobs?.map((e) => JobSummary.fromPartial(e)) || [];
+    message.volumes = object.volumes?.map((e) => VolumeSummary.fromPartial(e)) || [];
+    return message;
+  },
+};
+
+function createBaseVolumeSummary(): VolumeSummary {
+  return { volume: undefined, services: [], trashedUntilMs: 0, _unknownFields: {} };
+}
+
+export const VolumeSummary: MessageFns<VolumeSummary> = {
+  encode(message: VolumeSummary, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.volume !== undefined) {
+      Volume.encode(message.volume, writer.uint32(10).fork()).join();
+    }
+    for (const v of message.services) {
+      writer.uint32(18).string(v!);
+    }
+    if (message.trashedUntilMs !== 0) {
+      writer.uint32(24).int64(message.trashedUntilMs);
+    }
+    if (message._unknownFields !== undefined) {
+      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
+        const tag = parseInt(key, 10);
+        for (const value of values) {
+          writer.uint32(tag).raw(value);
+        }
+      }
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): VolumeSummary {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseVolumeSummary();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.volume = Volume.decode(reader, reader.uint32());
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.services.push(reader.string());
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.trashedUntilMs = longToNumber(reader.int64());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        const buf = reader.skip(tag & 7);
+
+        const list = message._unknownFields![tag];
+
+        if (list === undefined) {
+          message._unknownFields![tag] = [buf];
+        } else {
+          list.push(buf);
+        }
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<VolumeSummary>, I>>(base?: I): VolumeSummary {
+    return VolumeSummary.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<VolumeSummary>, I>>(object: I): VolumeSummary {
+    const message = createBaseVolumeSummary();
+    message.volume = (object.volume !== undefined && object.volume !== null)
+      ? Volume.fromPartial(object.volume)
+      : undefined;
+    message.services = object.services?.map((e) => e) || [];
+    message.trashedUntilMs = object.trashedUntilMs ?? 0;
     return message;
   },
 };
@@ -3407,6 +3550,9 @@ export const InspectResponse: MessageFns<InspectResponse> = {
       case "document":
         DocumentSummary.encode(message.object.value, writer.uint32(162).fork()).join();
         break;
+      case "volume":
+        VolumeSummary.encode(message.object.value, writer.uint32(170).fork()).join();
+        break;
     }
     if (message.template !== undefined) {
       TaskTemplate.encode(message.template, writer.uint32(34).fork()).join();
@@ -3475,6 +3621,14 @@ export const InspectResponse: MessageFns<InspectResponse> = {
             message.object = { $case: "document", value: DocumentSummary.decode(reader, reader.uint32()) };
             continue;
           }
+          case 21: {
+            if (tag !== 170) {
+              break;
+            }
+
+            message.object = { $case: "volume", value: VolumeSummary.decode(reader, reader.uint32()) };
+            continue;
+          }
           case 4: {
             if (tag !== 34) {
               break;
@@ -3536,6 +3690,12 @@ export const InspectResponse: MessageFns<InspectResponse> = {
       case "document": {
         if (object.object?.value !== undefined && object.object?.value !== null) {
           message.object = { $case: "document", value: DocumentSummary.fromPartial(object.object.value) };
+        }
+        break;
+      }
+      case "volume": {
+        if (object.object?.value !== undefined && object.object?.value !== null) {
+          message.object = { $case: "volume", value: VolumeSummary.fromPartial(object.object.value) };
         }
         break;
       }
@@ -3796,7 +3956,7 @@ export const SuspendJobRequest: MessageFns<SuspendJobRequest> = {
 };
 
 function createBaseServiceRequest(): ServiceRequest {
-  return { services: [], confirmed: [], _unknownFields: {} };
+  return { services: [], confirmed: [], volumes: false, _unknownFields: {} };
 }
 
 export const ServiceRequest: MessageFns<ServiceRequest> = {
@@ -3806,6 +3966,9 @@ export const ServiceRequest: MessageFns<ServiceRequest> = {
     }
     for (const v of message.confirmed) {
       writer.uint32(162).string(v!);
+    }
+    if (message.volumes !== false) {
+      writer.uint32(168).bool(message.volumes);
     }
     if (message._unknownFields !== undefined) {
       for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
@@ -3847,6 +4010,14 @@ export const ServiceRequest: MessageFns<ServiceRequest> = {
             message.confirmed.push(reader.string());
             continue;
           }
+          case 21: {
+            if (tag !== 168) {
+              break;
+            }
+
+            message.volumes = reader.bool();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -3874,6 +4045,7 @@ export const ServiceRequest: MessageFns<ServiceRequest> = {
     const message = createBaseServiceRequest();
     message.services = object.services?.map((e) => e) || [];
     message.confirmed = object.confirmed?.map((e) => e) || [];
+    message.volumes = object.volumes ?? false;
     return message;
   },
 };
@@ -4706,6 +4878,77 @@ export const RemoveNetworkRequest: MessageFns<RemoveNetworkRequest> = {
   },
   fromPartial<I extends Exact<DeepPartial<RemoveNetworkRequest>, I>>(object: I): RemoveNetworkRequest {
     const message = createBaseRemoveNetworkRequest();
+    message.names = object.names?.map((e) => e) || [];
+    return message;
+  },
+};
+
+function createBaseRemoveVolumeRequest(): RemoveVolumeRequest {
+  return { names: [], _unknownFields: {} };
+}
+
+export const RemoveVolumeRequest: MessageFns<RemoveVolumeRequest> = {
+  encode(message: RemoveVolumeRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.names) {
+      writer.uint32(10).string(v!);
+    }
+    if (message._unknownFields !== undefined) {
+      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
+        const tag = parseInt(key, 10);
+        for (const value of values) {
+          writer.uint32(tag).raw(value);
+        }
+      }
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): RemoveVolumeRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseRemoveVolumeRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.names.push(reader.string());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        const buf = reader.skip(tag & 7);
+
+        const list = message._unknownFields![tag];
+
+        if (list === undefined) {
+          message._unknownFields![tag] = [buf];
+        } else {
+          list.push(buf);
+        }
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<RemoveVolumeRequest>, I>>(base?: I): RemoveVolumeRequest {
+    return RemoveVolumeRequest.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<RemoveVolumeRequest>, I>>(object: I): RemoveVolumeRequest {
+    const message = createBaseRemoveVolumeRequest();
     message.names = object.names?.map((e) => e) || [];
     return message;
   },
@@ -7874,6 +8117,16 @@ export const OperatorService = {
     responseSerialize: (value: ChangeResponse): Buffer => Buffer.from(ChangeResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): ChangeResponse => ChangeResponse.decode(value),
   },
+  /** To the trash, all or none. Faults: `not-found`, `conflict` (in use: by whom), `exists` (it is there already). */
+  removeVolume: {
+    path: "/gantry.v1.Operator/RemoveVolume" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: RemoveVolumeRequest): Buffer => Buffer.from(RemoveVolumeRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): RemoveVolumeRequest => RemoveVolumeRequest.decode(value),
+    responseSerialize: (value: ChangeResponse): Buffer => Buffer.from(ChangeResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): ChangeResponse => ChangeResponse.decode(value),
+  },
   emptyTrash: {
     path: "/gantry.v1.Operator/EmptyTrash" as const,
     requestStream: false as const,
@@ -8056,6 +8309,8 @@ export interface OperatorServer extends UntypedServiceImplementation {
    * by now), `precondition` (what it needs is gone).
    */
   undo: handleUnaryCall<UndoRequest, ChangeResponse>;
+  /** To the trash, all or none. Faults: `not-found`, `conflict` (in use: by whom), `exists` (it is there already). */
+  removeVolume: handleUnaryCall<RemoveVolumeRequest, ChangeResponse>;
   emptyTrash: handleUnaryCall<EmptyTrashRequest, ChangeResponse>;
   /** Secrets are shown to nobody. Faults: `not-found`. */
   readConfig: handleUnaryCall<ReadConfigRequest, ReadConfigResponse>;
@@ -8324,6 +8579,22 @@ export interface OperatorClient extends Client {
   ): ClientUnaryCall;
   undo(
     request: UndoRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: ChangeResponse) => void,
+  ): ClientUnaryCall;
+  /** To the trash, all or none. Faults: `not-found`, `conflict` (in use: by whom), `exists` (it is there already). */
+  removeVolume(
+    request: RemoveVolumeRequest,
+    callback: (error: ServiceError | null, response: ChangeResponse) => void,
+  ): ClientUnaryCall;
+  removeVolume(
+    request: RemoveVolumeRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: ChangeResponse) => void,
+  ): ClientUnaryCall;
+  removeVolume(
+    request: RemoveVolumeRequest,
     metadata: Metadata,
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: ChangeResponse) => void,
