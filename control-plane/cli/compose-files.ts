@@ -76,7 +76,7 @@ export function seenFromHere({ root, files, composeFiles }: ApplyRequest, file: 
 class Told {
   readonly #request: ApplyRequest;
   readonly #texts: readonly string[];
-  readonly #directories: ReadonlySet<string>;
+  readonly #directories: Set<string>;
 
   constructor(request: ApplyRequest) {
     const { root, files, composeFiles } = request;
@@ -101,13 +101,19 @@ class Told {
     this.#directories = directories;
   }
 
-  /** The files name this one, or it lies beside them: anything else is none of a control plane's business. */
+  /** The files name this one, or it is of the project, or the `.env` beside one of them: anything else is none of a control plane's business. */
   names(path: string): boolean {
-    const place = resolve(this.#request.root, path);
-    if (this.#request.envFiles.includes(path) || this.#mention(place)) return true;
-    return [...this.#directories].some(
-      (directory) => place.startsWith(`${directory}/`) || this.#mention(relative(directory, place)),
-    );
+    const { root, envFiles } = this.#request;
+    const place = resolve(root, path);
+    const beside = (directory: string) =>
+      place === join(directory, '.env') || this.#mention(relative(directory, place));
+    const named =
+      place.startsWith(`${root}/`) ||
+      envFiles.includes(path) ||
+      this.#mention(place) ||
+      [...this.#directories].some(beside);
+    if (named) this.#directories.add(dirname(place));
+    return named;
   }
 
   #mention(path: string): boolean {

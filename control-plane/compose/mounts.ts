@@ -4,8 +4,8 @@ import { type Findings, type Place, refuse, suggestion, warn } from './diagnosti
 import type { Draft } from './draft.ts';
 import { isNull, readBoolean, readBytes, readExternal, readKeys, readOneOf, readScalars, readText } from './read.ts';
 import type { ScalarTree, Tree } from './tree.ts';
-import { parseBytes, parseOctal } from './units.ts';
-import { readVolumeOptions, type VolumeDevice } from './volume-options.ts';
+import { parseOctal } from './units.ts';
+import { readTmpfsOption, readVolumeOptions, type VolumeDevice } from './volume-options.ts';
 
 /** What mounts need to know of the rest of the file. */
 export interface MountContext {
@@ -290,16 +290,7 @@ export function readTmpfs(draft: Draft, tree: Tree): void {
   for (const item of readScalars(findings, tree, { alone: true })) {
     const [target = '', options] = item.source.split(':', 2);
     const mount = { ...emptyMount('tmpfs', '', target) };
-    for (const option of options?.split(',') ?? []) {
-      const [name, value = ''] = option.split('=', 2);
-      const size = name === 'size' ? parseBytes(value) : undefined;
-      const mode = name === 'mode' ? parseOctal(value) : undefined;
-      if (size !== undefined) mount.tmpfsSizeBytes = size;
-      else if (mode !== undefined) mount.tmpfsMode = mode;
-      else if (name === 'ro') mount.readOnly = true;
-      else if (name !== 'rw')
-        refuse(findings, item, `"${option}" is not an option of tmpfs here`, 'use size=64m, mode=1777 or ro');
-    }
+    for (const option of options?.split(',') ?? []) readTmpfsOption(findings, item, option, mount);
     if (checkTarget(findings, item, target)) draft.mounts.push({ value: mount, place: item });
   }
 }

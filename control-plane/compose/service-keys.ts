@@ -257,8 +257,8 @@ function readHostname(draft: Draft, tree: Tree): void {
       `"${hostname}" has a template that is not known`,
       'use {{.Task.Slot}}, {{.Service.Name}} or {{.Node.Hostname}}',
     );
-  else if (!/^(?=.{1,63}$)[a-zA-Z0-9]([a-zA-Z0-9.-]*[a-zA-Z0-9])?$/.test(plain))
-    refuse(draft.findings, tree, `"${hostname}" is not a host name`, 'use letters, digits, - and ., at most 63');
+  else if (!/^(?=.{1,63}$)[a-zA-Z0-9_]([a-zA-Z0-9._-]*[a-zA-Z0-9_])?$/.test(plain))
+    refuse(draft.findings, tree, `"${hostname}" is not a host name`, 'use letters, digits, -, _ and ., at most 63');
   else draft.container.hostname = hostname;
 }
 

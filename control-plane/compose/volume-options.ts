@@ -40,21 +40,21 @@ export function readVolumeOptions(findings: Findings, tree: Tree): VolumeDevice 
 }
 
 function tmpfs(findings: Findings, place: Place, options: readonly string[]): VolumeDevice {
-  const device = {
-    type: 'tmpfs' as const,
-    source: '',
-    readOnly: options.includes('ro'),
-    tmpfsSizeBytes: 0,
-    tmpfsMode: 0,
-  };
-  for (const option of options) {
-    const [name, value = ''] = option.split('=', 2);
-    const size = name === 'size' ? parseBytes(value) : undefined;
-    const mode = name === 'mode' ? parseOctal(value) : undefined;
-    if (size !== undefined) device.tmpfsSizeBytes = size;
-    else if (mode !== undefined) device.tmpfsMode = mode;
-    else if (option !== 'ro')
-      refuse(findings, place, `"${option}" is not an option of tmpfs here`, 'use size=64m, mode=1777 or ro');
-  }
+  const device = { type: 'tmpfs' as const, source: '', readOnly: false, tmpfsSizeBytes: 0, tmpfsMode: 0 };
+  for (const option of options) readTmpfsOption(findings, place, option, device);
   return device;
+}
+
+type Memory = { readOnly: boolean; tmpfsSizeBytes: number; tmpfsMode: number };
+
+/** An option of a tmpfs that is mounted; some say what is so anyway. */
+export function readTmpfsOption(findings: Findings, place: Place, option: string, mount: Memory): void {
+  const [name, value = ''] = option.split('=', 2);
+  const size = name === 'size' ? parseBytes(value) : undefined;
+  const mode = name === 'mode' ? parseOctal(value) : undefined;
+  if (size !== undefined) mount.tmpfsSizeBytes = size;
+  else if (mode !== undefined) mount.tmpfsMode = mode;
+  else if (option === 'ro') mount.readOnly = true;
+  else if (!['rw', 'nosuid', 'nodev', 'noexec'].includes(option))
+    refuse(findings, place, `"${option}" is not an option of tmpfs here`, 'use size=64m, mode=1777 or ro');
 }

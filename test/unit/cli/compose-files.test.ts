@@ -86,15 +86,15 @@ describe('a question of the control plane', () => {
 
   it('is answered with what lies beside the files, and with what they name', () => {
     write({ 'shop/.env': 'A=1', 'lib/x.yaml': 'env_file: ../other/b.env', 'other/b.env': 'B=1' });
-    const { request, ask } = asked('include: [../lib/x.yaml]', '.env', '../lib/x.yaml', 'no.env');
-    ask('../lib/.env', '../other/b.env');
+    const { request, ask } = asked('include: [../lib/x.yaml]', '.env', '../lib/x.yaml', '../lib/.env', 'no.env');
+    ask('../other/b.env');
     expect(
       request.files.slice(1).map(({ path, text, missing }) => (missing ? `no ${path}` : `${path}: ${text}`)),
     ).toEqual([
       '.env: A=1',
       '../lib/x.yaml: env_file: ../other/b.env',
-      'no no.env',
       'no ../lib/.env',
+      'no no.env',
       '../other/b.env: B=1',
     ]);
     expect(seenFromHere(request, '../lib/x.yaml')).toBe('lib/x.yaml');
@@ -102,9 +102,17 @@ describe('a question of the control plane', () => {
   });
 
   it('is answered where variables make the name, or a directory is named for it', () => {
-    write({ 'shop/.env': 'LIB=../lib\n', 'lib/x.yaml': '', 'other/b.env': '' });
+    write({ 'shop/.env': 'LIB=../lib\n', 'lib/x.yaml': '', 'other/b.env': '', 'shop/x.yaml': 'env_file: b.env' });
     asked('include: ["${LIB}/x.yaml", "${OTHER:-../other}/b.env"]', '.env').ask('../lib/x.yaml', '../other/b.env');
-    asked('include: [{ path: x.yaml, project_directory: ../other }]', 'x.yaml', '../other/b.env', '../other/.env');
+    const text = 'include: [{ path: x.yaml, project_directory: ../other }]';
+    asked(text, 'x.yaml', '../other/.env').ask('../other/b.env');
+  });
+
+  it('for what lies beside a file that is named, and is not named, is refused', () => {
+    write({ 'lib/x.yaml': 'env_file: y.env', 'lib/z': '' });
+    const { ask } = asked('include: [../lib/x.yaml]', '../lib/x.yaml');
+    ask('../lib/y.env');
+    expect(() => ask('../lib/z')).toThrow('asks for the file ../lib/z');
   });
 
   it.each(['/etc/shadow', '../../etc/passwd', '../lib/x.yaml', '../shop2/x'])('for %s is refused', (path) => {
