@@ -1,5 +1,7 @@
 /** `x-autoscale`: between how many tasks a service moves, and by what. */
-import { type Autoscale, autoscaleDefaults, type ScalingPace } from '#proto/model/autoscale.ts';
+import { isFault } from '#proto/kernel/errors.ts';
+import { type Autoscale, autoscaleDefaults, maySleep, type ScalingPace } from '#proto/model/autoscale.ts';
+import { Zones } from '#proto/model/calendar.ts';
 import { limits } from '#proto/model/validate.ts';
 import { type Findings, refuse } from './diagnostic.ts';
 import type { Draft } from './draft.ts';
@@ -20,6 +22,7 @@ export function readAutoscale(draft: Draft, tree: Tree): void {
     schedule: [],
   };
   let idle: Tree | undefined;
+  let schedule: readonly Entry[] = [];
   readKeys(findings, tree, 'x-autoscale', value, {
     min: (autoscale, value) => {
       autoscale.min = readInteger(findings, value, 0, limits.replicas) ?? 1;
@@ -44,6 +47,9 @@ export function readAutoscale(draft: Draft, tree: Tree): void {
       autoscale.holdMs = readTime(draft, value) ?? autoscaleDefaults.holdMs;
       idle = value;
     },
+    schedule: (_, value) => {
+      schedule = readSchedule(findings, value);
+    },
     up: (autoscale, value) => {
       autoscale.up = readPace(findings, value, 'up', autoscaleDefaults.up);
     },
@@ -51,10 +57,56 @@ export function readAutoscale(draft: Draft, tree: Tree): void {
       autoscale.down = readPace(findings, value, 'down', autoscaleDefaults.down);
     },
   });
-  if (idle && value.min > 0)
+  value.schedule = schedule.map(({ min = value.min, max = value.max, ...entry }) => ({ ...entry, min, max }));
+  if (idle && !maySleep(value))
     refuse(findings, idle, 'it always has a task: nobody waits for one', 'write min: 0, or remove this');
   if (value.max === 0) refuse(findings, tree, 'x-autoscale needs max', 'write max: and, where it is not 1, min:');
   else draft.autoscale = { value, place: tree };
+}
+
+/** A range where what it does not say is not filled in yet. */
+interface Entry {
+  cron: string;
+  timezone: string;
+  min?: number | undefined;
+  max?: number | undefined;
+}
+
+function readSchedule(findings: Findings, tree: Tree): readonly Entry[] {
+  if (tree.kind !== 'list')
+    return refuse(findings, tree, 'schedule must be a list', 'write - { cron: "0 8 * * 1-5", min: 4 }') ?? [];
+  return tree.items.map((item) => {
+    const entry: Entry = { cron: '', timezone: '' };
+    readKeys(findings, item, 'an entry of schedule', entry, {
+      cron: (entry, value) => {
+        entry.cron = readText(findings, value, 'a cron expression') ?? '';
+      },
+      timezone: (entry, value) => {
+        entry.timezone = readText(findings, value, 'a time zone such as Europe/Berlin') ?? '';
+      },
+      min: (entry, value) => {
+        entry.min = readInteger(findings, value, 0, limits.replicas);
+      },
+      max: (entry, value) => {
+        entry.max = readInteger(findings, value, 1, limits.replicas);
+      },
+    });
+    if (item.kind === 'map') checkEntry(findings, item, entry);
+    return entry;
+  });
+}
+
+function checkEntry(findings: Findings, tree: Tree, { cron, timezone }: Entry): void {
+  if (cron === '') {
+    refuse(findings, tree, 'this entry does not say when', 'add cron: "0 8 * * 1-5"');
+    return;
+  }
+  try {
+    new Zones().calendar(cron, timezone);
+  } catch (error) {
+    if (!isFault(error, 'invalid')) throw error;
+    refuse(findings, tree, error.message, error.remedy ?? 'write cron: "0 8 * * 1-5"');
+  }
 }
 
 /** Longer than a second: shorter, it would sleep and wake between two looks. */

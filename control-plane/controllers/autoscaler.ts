@@ -1,11 +1,13 @@
 /** Looks at every autoscaled service every two seconds, and when it is called: remembers for the decider, which is pure, and has the loop carry out what it says. */
 import { autoscale, freshMemory, type Load, type ScalingMemory } from '#control-plane/reconcilers/autoscale.ts';
 import { same } from '#control-plane/reconcilers/same.ts';
+import { type Range, type ScheduledRange, scheduledRange } from '#control-plane/reconcilers/scheduled-range.ts';
 import { isUp } from '#control-plane/reconcilers/seats.ts';
 import type { Applied } from '#control-plane/store/records.ts';
 import type { Snapshot } from '#control-plane/store/snapshot.ts';
 import type { Clock, Timer } from '#proto/kernel/clock.ts';
 import { type Autoscale, type Autoscaled, replicasOf } from '#proto/model/autoscale.ts';
+import { Zones } from '#proto/model/calendar.ts';
 import type { NodeId, ServiceId } from '#proto/model/ids.ts';
 import type { Service } from '#proto/model/service.ts';
 import { isActive } from '#proto/model/task.ts';
@@ -18,6 +20,8 @@ interface Followed {
   memory: ScalingMemory;
   /** Since when it is followed, monotonic ms: nothing is known of before. */
   readonly sinceMs: number;
+  /** In force until its instant, of the spec that it was made of. */
+  scheduled: ScheduledRange | undefined;
   /** What the loop is to commit. */
   wanted: Autoscaled | undefined;
 }
@@ -32,6 +36,7 @@ export interface AutoscalerParts {
 
 export class Autoscaler {
   readonly #parts: AutoscalerParts;
+  readonly #zones = new Zones();
   readonly #followed = new Map<ServiceId, Followed>();
   readonly #unsubscribe: () => void;
   #timer: Timer | undefined;
@@ -46,8 +51,11 @@ export class Autoscaler {
     const { id } = (after ?? before)!;
     if (!after?.spec.autoscale || after.removing) this.#followed.delete(id);
     else if (!this.#followed.has(id)) this.#follow(after);
-    // Other bounds count at once.
-    else if (!same(after.spec.autoscale, before?.spec.autoscale)) this.#look(after);
+    else if (!same(after.spec.autoscale, before?.spec.autoscale)) {
+      // Other bounds count at once.
+      this.#followed.get(id)!.scheduled = undefined;
+      this.#look(after);
+    }
   }
 
   /** What is to be written down of the service; undefined: nothing new. */
@@ -64,7 +72,12 @@ export class Autoscaler {
   #follow(service: Service): void {
     if (!service.spec.autoscale || service.removing) return;
     const sinceMs = this.#parts.clock.monotonic();
-    this.#followed.set(service.id, { memory: freshMemory(replicasOf(service), sinceMs), sinceMs, wanted: undefined });
+    this.#followed.set(service.id, {
+      memory: freshMemory(replicasOf(service), sinceMs),
+      sinceMs,
+      scheduled: undefined,
+      wanted: undefined,
+    });
     this.#lookLater();
   }
 
@@ -92,10 +105,19 @@ export class Autoscaler {
     const { clock, changed } = this.#parts;
     const current = replicasOf(service);
     const load = this.#loadOf(service, spec, followed, calledAt);
-    const { replicas, why, memory } = autoscale(spec, spec, current, load, followed.memory, clock.monotonic());
+    const range = this.#rangeOf(spec, followed);
+    const { replicas, why, memory } = autoscale(spec, range, current, load, followed.memory, clock.monotonic());
     followed.memory = memory;
     followed.wanted = replicas === current ? undefined : { replicas, why, atMs: clock.now() };
     if (followed.wanted) changed(service.id);
+  }
+
+  #rangeOf(spec: Autoscale, followed: Followed): Range {
+    const now = this.#parts.clock.now();
+    if (!followed.scheduled || now >= followed.scheduled.untilMs) {
+      followed.scheduled = scheduledRange(spec, this.#zones, now);
+    }
+    return followed.scheduled.range;
   }
 
   #loadOf(service: Service, spec: Autoscale, { sinceMs, memory }: Followed, calledAt: string | undefined): Load {

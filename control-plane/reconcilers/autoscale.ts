@@ -1,5 +1,6 @@
 /** How many tasks an autoscaled service should have: Kubernetes' arithmetic (HPA) over what its tasks do, stabilised and paced. */
 import type { Autoscale, ScalingPace } from '#proto/model/autoscale.ts';
+import type { Range } from './scheduled-range.ts';
 
 /** A task of the service that is to stay, as it was last measured. */
 export interface TaskLoad {
@@ -19,12 +20,6 @@ export interface Load {
   readonly idleForMs: number;
   /** Where a request waits for a task of it. */
   readonly calledAt: string | undefined;
-}
-
-/** Between how many tasks it moves now. */
-export interface Range {
-  readonly min: number;
-  readonly max: number;
 }
 
 /** What has to be remembered from one look to the next; a new leader begins with `freshMemory`. */
@@ -71,13 +66,13 @@ export function autoscale(
   const least = Math.max(min, 1);
   if (current === 0) {
     if (min === 0 && load.calledAt === undefined) return { replicas: 0, why: '', memory: freshMemory(0, nowMs) };
-    const why = load.calledAt === undefined ? `at least ${min}` : `a request arrived at ${load.calledAt}`;
+    const why = load.calledAt === undefined ? bound('least', min, range) : `a request arrived at ${load.calledAt}`;
     return { replicas: least, why, memory: freshMemory(least, nowMs) };
   }
   if (min === 0 && load.calledAt === undefined && load.idleForMs >= spec.idleMs) {
     return { replicas: 0, why: `no request for ${seconds(spec.idleMs)}`, memory: freshMemory(0, nowMs) };
   }
-  const advice = recommend(spec, current, load, least);
+  const advice = recommend(spec, range, current, load);
   const value = Math.min(Math.max(advice.replicas, least), max);
   const memory = remember(spec, before, value, nowMs);
   const stable = Math.max(Math.min(current, memory.highs[0]!.value), memory.lows[0]!.value);
@@ -86,7 +81,7 @@ export function autoscale(
   if (replicas === current) return { replicas, why: '', memory };
   const said = replicas > current ? advice.replicas >= replicas : advice.replicas <= replicas;
   const why =
-    said && advice.replicas !== current ? advice.why : `${replicas > current ? 'at least' : 'at most'} ${replicas}`;
+    said && advice.replicas !== current ? advice.why : bound(replicas > current ? 'least' : 'most', replicas, range);
   return { replicas, why, memory: { ...memory, steps: [...memory.steps, { atMs: nowMs, value: replicas - current }] } };
 }
 
@@ -96,13 +91,16 @@ interface Advice {
 }
 
 /** The most that any of its measures asks for; where one is not known, nothing is taken away. */
-function recommend(spec: Autoscale, current: number, { tasks, requestsPerSecond }: Load, least: number): Advice {
+function recommend(spec: Autoscale, range: Range, current: number, { tasks, requestsPerSecond }: Load): Advice {
   const advices: (Advice | undefined)[] = [];
   if (spec.cpuPercent > 0) advices.push(byTasks('cpu', tasks, (task) => task.cpuPercent, spec.cpuPercent, current));
   if (spec.memoryPercent > 0)
     advices.push(byTasks('memory', tasks, (task) => task.memoryPercent, spec.memoryPercent, current));
   if (spec.requestsPerSecond > 0) advices.push(byRequests(requestsPerSecond, spec.requestsPerSecond, current));
-  if (advices.length === 0) return { replicas: least, why: `at least ${least}` };
+  if (advices.length === 0) {
+    const least = Math.max(range.min, 1);
+    return { replicas: least, why: bound('least', least, range) };
+  }
   let most: Advice | undefined;
   for (const advice of advices) if (advice && (!most || advice.replicas > most.replicas)) most = advice;
   if (!most || (most.replicas < current && advices.includes(undefined))) return { replicas: current, why: '' };
@@ -173,6 +171,10 @@ function pace(spec: Autoscale, current: number, wanted: number, steps: readonly 
 function mostOf({ stepTasks, stepPercent }: ScalingPace, begun: number): number {
   if (stepTasks === 0 && stepPercent === 0) return Number.POSITIVE_INFINITY;
   return Math.max(stepTasks, ceil((begun * stepPercent) / 100));
+}
+
+function bound(which: 'least' | 'most', replicas: number, { cron }: Range): string {
+  return `at ${which} ${replicas}${cron === '' ? '' : ` by the schedule ${cron}`}`;
 }
 
 function ceil(value: number): number {

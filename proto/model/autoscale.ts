@@ -44,6 +44,11 @@ export interface Autoscaled {
   readonly atMs: number;
 }
 
+/** It may come to have no task. */
+export function maySleep({ min, schedule }: Autoscale): boolean {
+  return min === 0 || schedule.some((range) => range.min === 0);
+}
+
 export const autoscaleDefaults = {
   idleMs: 60_000,
   holdMs: 30_000,
@@ -66,10 +71,10 @@ export function whyReplicas(service: Pick<Service, 'spec' | 'autoscaled'>): stri
 
 /** New connections to it are counted, on every node. */
 export function isCounted({ autoscale }: Pick<ServiceSpec, 'autoscale'>): boolean {
-  return autoscale !== undefined && (autoscale.requestsPerSecond > 0 || autoscale.min === 0);
+  return autoscale !== undefined && (autoscale.requestsPerSecond > 0 || maySleep(autoscale));
 }
 
 /** How long connections to it wait for a task; 0: they do not. */
 export function holdMsOf({ autoscale }: Pick<ServiceSpec, 'autoscale'>): number {
-  return autoscale?.min === 0 ? autoscale.holdMs : 0;
+  return autoscale && maySleep(autoscale) ? autoscale.holdMs : 0;
 }

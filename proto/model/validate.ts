@@ -1,5 +1,6 @@
 /** The limits of names, numbers and sizes, checked in one place for every door that takes a spec. */
 
+import { maySleep } from './autoscale.ts';
 import { containerProblems } from './container-rules.ts';
 import { namePattern, qualifiedName } from './ids.ts';
 import { isPerNode } from './job.ts';
@@ -125,20 +126,21 @@ export function sharedNetworkProblem(
 /** What would never work of how the service is autoscaled. */
 function autoscaleProblems({ autoscale, mode, endpointMode, template }: ServiceSpec): Omit<SpecProblem, 'field'>[] {
   if (!autoscale) return [];
-  const { min, max, memoryPercent, requestsPerSecond } = autoscale;
+  const { memoryPercent, requestsPerSecond } = autoscale;
+  const ranges = [autoscale, ...autoscale.schedule];
   const problems: Omit<SpecProblem, 'field'>[] = [];
   const refuse = (message: string, remedy: string) => problems.push({ message, remedy });
   if (mode !== 'replicated') refuse(`mode ${mode} has no number of replicas to move`, 'use mode: replicated');
-  for (const range of [autoscale, ...autoscale.schedule])
+  for (const range of ranges)
     if (range.max < range.min || range.max < 1 || range.max > limits.replicas)
       refuse(`from ${range.min} to ${range.max} is no range`, `let max be at least min, and 1 to ${limits.replicas}`);
   if (memoryPercent > 0 && template.reservations.memoryBytes === 0 && template.limits.memoryBytes === 0)
     refuse('memory is a share of what a task may use, and nothing says how much', 'set a memory limit or reservation');
-  if ((requestsPerSecond > 0 || min === 0) && endpointMode === 'dnsrr')
+  if ((requestsPerSecond > 0 || maySleep(autoscale)) && endpointMode === 'dnsrr')
     refuse('requests to endpoint_mode: dnsrr go straight to tasks, and nobody counts them', 'use endpoint_mode: vip');
   if (sharedNetworkOf(template.networkMode) !== undefined)
     refuse('it has the network of another service, slot by slot', 'remove x-autoscale');
-  if (max > 1 && template.networks.some(({ ipv4Address }) => ipv4Address !== ''))
+  if (ranges.some(({ max }) => max > 1) && template.networks.some(({ ipv4Address }) => ipv4Address !== ''))
     refuse('its fixed address is for one task only', 'remove ipv4_address, or x-autoscale');
   return problems;
 }

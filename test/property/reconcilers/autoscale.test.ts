@@ -17,7 +17,7 @@ function follow(spec: Autoscale, begin: number, looks: number, loadAt: (look: nu
     const mean = loadAt(look) / current;
     const tasks = Array.from({ length: current }, () => ({ ready: true, cpuPercent: mean, memoryPercent: undefined }));
     const load: Load = { tasks, requestsPerSecond: undefined, idleForMs: 0, calledAt: undefined };
-    const next = autoscale(spec, spec, current, load, memory, (look + 1) * everyMs);
+    const next = autoscale(spec, { ...spec, cron: '' }, current, load, memory, (look + 1) * everyMs);
     memory = next.memory;
     current = next.replicas;
     history.push(current);
@@ -93,7 +93,7 @@ it('is what a naive reading of the rules says, look by look', () => {
         for (const [look, rate] of loads.entries()) {
           const nowMs = (look + 1) * everyMs;
           const load = { tasks: [], requestsPerSecond: rate, idleForMs: 0, calledAt: undefined };
-          const next = autoscale(spec, spec, current, load, memory, nowMs);
+          const next = autoscale(spec, { ...spec, cron: '' }, current, load, memory, nowMs);
           // The rules, without any economy.
           const ratio = rate / (10 * current);
           const asked = ratio > 1 ? Math.ceil(rate / 10) : Math.min(current, Math.ceil(rate / 9 - 1e-9));

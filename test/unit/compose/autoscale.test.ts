@@ -36,6 +36,23 @@ x-autoscale:
     expect(autoscale).toMatchObject({ idleMs: 300_000, holdMs: 10_000 });
   });
 
+  it('has other bounds by a schedule, which are its own where the entry is silent', () => {
+    const { autoscale } = web(`
+x-autoscale:
+  schedule:
+    - { cron: "0 8 * * 1-5", timezone: Europe/Berlin, min: 4, max: 20 }
+    - { cron: "@midnight", min: 0 }
+  min: 2
+  max: 9
+  cpu: 70%
+  idle: 5m`);
+    expect(autoscale).toMatchObject({ min: 2, max: 9, idleMs: 300_000 });
+    expect(autoscale?.schedule).toEqual([
+      { cron: '0 8 * * 1-5', timezone: 'Europe/Berlin', min: 4, max: 20 },
+      { cron: '@midnight', timezone: '', min: 0, max: 9 },
+    ]);
+  });
+
   it('is absent where nothing is said', () => {
     expect(web('').autoscale).toBeUndefined();
   });
@@ -54,6 +71,11 @@ x-autoscale:
     ['x-autoscale: { max: 5, idle: 5m }', 'it always has a task'],
     ['x-autoscale: { min: 0, max: 5, idle: 10ms }', 'too short'],
     ['x-autoscale: { min: 0, max: 5 }\ndeploy: { endpoint_mode: dnsrr }', 'nobody counts them'],
+    ['x-autoscale: { max: 5, schedule: [{ min: 2 }] }', 'does not say when'],
+    ['x-autoscale: { max: 5, schedule: [{ cron: "99 8 * * *" }] }', 'minute'],
+    ['x-autoscale: { max: 5, schedule: [{ cron: "@daily", timezone: Nowhere }] }', 'is no time zone'],
+    ['x-autoscale: { max: 5, schedule: [{ cron: "@daily", min: 7 }] }', 'from 7 to 5 is no range'],
+    ['x-autoscale: { max: 5, schedule: daily }', 'must be a list'],
     ['x-autoscale: { max: 20000, cpu: 70% }', 'a whole number from 1 to 10000'],
   ])('refuses %s', (lines, message) => {
     const errors = bad(lines);

@@ -172,6 +172,16 @@ describe('an autoscaled service', () => {
     expect(active()).toHaveLength(0);
   });
 
+  it('goes by its schedule, on the second', async () => {
+    const schedule = [{ cron: '* * * * *', timezone: '', min: 4, max: 6 }];
+    const { clock, store, active, spec, context, service } = await cluster({});
+    const autoscale = anAutoscale({ schedule });
+    void store.commit(updateService(context(), service().id, { ...spec, autoscale }));
+    await clock.pass(61_000 + 3_000);
+    expect(active()).toHaveLength(4);
+    expect(service().autoscaled?.why).toBe('at least 4 by the schedule * * * * *');
+  });
+
   it('cannot be scaled by hand: it says what to do instead', async () => {
     const { context, service } = await cluster({ min: 1, max: 4 });
     expect(() => scaleService(context(), service().id, 3)).toThrow(/autoscaled between 1 and 4/);

@@ -4,10 +4,10 @@ import {
   autoscale,
   freshMemory,
   type Load,
-  type Range,
   type ScalingMemory,
   type TaskLoad,
 } from '#control-plane/reconcilers/autoscale.ts';
+import type { Range } from '#control-plane/reconcilers/scheduled-range.ts';
 import type { Autoscale } from '#proto/model/autoscale.ts';
 import { anAutoscale } from '#test/support/builders.ts';
 
@@ -26,7 +26,7 @@ function look(
   spec: Autoscale,
   current: number,
   load: Partial<Load>,
-  { memory = freshMemory(current, -1e9), range = spec as Range, nowMs = 0 } = {},
+  { memory = freshMemory(current, -1e9), range = { ...spec, cron: '' } as Range, nowMs = 0 } = {},
 ) {
   return autoscale(spec, range, current, aLoad(load), memory, nowMs);
 }
@@ -102,17 +102,17 @@ describe('the range', () => {
 
   it('is kept at once, whatever was stabilised', () => {
     const memory = freshMemory(8, 0);
-    expect(look(spec, 8, { tasks: [task(70)] }, { memory, range: { min: 1, max: 5 } })).toMatchObject({
+    expect(look(spec, 8, { tasks: [task(70)] }, { memory, range: { min: 1, max: 5, cron: '' } })).toMatchObject({
       replicas: 5,
       why: 'at most 5',
     });
-    const more = { memory: freshMemory(2, 0), range: { min: 4, max: 9 } };
+    const more = { memory: freshMemory(2, 0), range: { min: 4, max: 9, cron: '' } };
     expect(look(spec, 2, { tasks: [task(70), task(70)] }, more)).toMatchObject({ replicas: 4, why: 'at least 4' });
   });
 
   it('alone says how many where nothing is measured', () => {
     const scheduled = anAutoscale({ cpuPercent: 0 });
-    expect(look(scheduled, 2, {}, { range: { min: 6, max: 9 } }).replicas).toBe(6);
+    expect(look(scheduled, 2, {}, { range: { min: 6, max: 9, cron: '' } }).replicas).toBe(6);
   });
 });
 
@@ -123,7 +123,7 @@ describe('stabilisation', () => {
     let current = 4;
     const at = (nowMs: number, cpu: number) => {
       const tasks = Array.from({ length: current }, () => task(cpu));
-      const next = autoscale(spec, spec, current, aLoad({ tasks }), memory, nowMs);
+      const next = autoscale(spec, { ...spec, cron: '' }, current, aLoad({ tasks }), memory, nowMs);
       memory = next.memory;
       current = next.replicas;
       return current;
@@ -190,7 +190,10 @@ describe('to zero and back', () => {
   });
 
   it('is woken by a range that wants some', () => {
-    expect(look(spec, 0, {}, { range: { min: 2, max: 4 } })).toMatchObject({ replicas: 2, why: 'at least 2' });
+    expect(look(spec, 0, {}, { range: { min: 2, max: 4, cron: '' } })).toMatchObject({
+      replicas: 2,
+      why: 'at least 2',
+    });
   });
 
   it('keeps one while a request waits', () => {
@@ -203,7 +206,7 @@ it('remembers no more than it needs', () => {
   let memory: ScalingMemory = freshMemory(5, 0);
   for (let turn = 1; turn < 1_000; turn++) {
     const tasks = [task(40 + (turn % 7) * 10)];
-    memory = autoscale(spec, spec, 5, aLoad({ tasks }), memory, turn * 2 * second).memory;
+    memory = autoscale(spec, { ...spec, cron: '' }, 5, aLoad({ tasks }), memory, turn * 2 * second).memory;
   }
   expect(memory.highs.length + memory.lows.length + memory.steps.length).toBeLessThan(30);
 });
