@@ -177,6 +177,7 @@ async function openDoors(
     ...{ store, clock, random, events, logs, authority, enrolment, addresses },
     log: log.with('api'),
     relays: dispatch.relays,
+    usage: dispatch.usage,
     leader: () => {
       const { leadership } = store;
       return leadership && leadership.replica !== config.name ? doors.at(leadership.address) : undefined;

@@ -6,6 +6,8 @@ import {
   type NetProbeRequest,
   type NetProbeUpdate,
   OperatorClient,
+  type ScalingRequest,
+  type ScalingResponse,
   type StatsRequest,
   type StatsResponse,
 } from '#proto/gen/gantry/v1/operator.ts';
@@ -17,6 +19,7 @@ export interface LeaderDoor {
   exec(): MessageStream<RelayFrame, ExecInput>;
   /** Faults: `unavailable`, and the leader's own. */
   stats(request: StatsRequest): Promise<StatsResponse>;
+  scaling(request: ScalingRequest): Promise<ScalingResponse>;
   /** Faults as those of stats. */
   netProbe(request: NetProbeRequest, signal: AbortSignal): AsyncIterable<NetProbeUpdate>;
 }
@@ -36,6 +39,7 @@ export function leaderDoors(credentials: grpc.ChannelCredentials): {
       return {
         exec: () => callerStream(client.exec()),
         stats: (request) => call(client, OperatorClient.service.stats, request, { timeoutMs: statsTimeoutMs }),
+        scaling: (request) => call(client, OperatorClient.service.scaling, request, { timeoutMs: statsTimeoutMs }),
         netProbe: (request, signal) => passOn(client.netProbe(request), signal),
       };
     },

@@ -18,6 +18,7 @@ import { removeNode, updateNode } from './nodes.ts';
 import type { OperatorParts } from './parts.ts';
 import { progress } from './progress.ts';
 import { rebalance } from './rebalance.ts';
+import { scaling } from './scaling.ts';
 import { remove, restart, rollback, scale } from './services.ts';
 import { events, exec, logs, stats } from './streams.ts';
 import { emptyTrash, undo } from './trash.ts';
@@ -49,6 +50,7 @@ export function operatorService(parts: OperatorParts): OperatorServer {
     logs: serverStream((request, signal) => logs(parts, request, signal)),
     exec: (call: grpc.ServerDuplexStream<ExecInput, RelayFrame>) => exec(parts, serverSideStream(call)),
     stats: unary((request) => stats(parts, request)),
+    scaling: unary(async (request) => scaling(parts, request)),
     info: unary(async () => info(parts)),
     setCluster: unary((request) => setCluster(parts, request)),
     createNetwork: unary((request) => createNetwork(parts, request)),

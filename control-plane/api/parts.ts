@@ -1,5 +1,6 @@
 /** What the operator's service is made of; handed in by assemble. */
 
+import type { Usage } from '#control-plane/controllers/usage.ts';
 import type { Relays } from '#control-plane/dispatch/relay.ts';
 import type { EventLog } from '#control-plane/events/event-log.ts';
 import type { LogStore } from '#control-plane/logs/log-store.ts';
@@ -36,6 +37,7 @@ export interface OperatorParts {
   readonly leader: () => LeaderDoor | undefined;
   /** Of this replica. */
   readonly relays: Relays;
+  readonly usage: Usage;
   readonly authority: Pick<Authority, 'certificate' | 'hash'>;
   readonly enrolment: Pick<Enrolment, 'createToken' | 'revokeToken' | 'issueOperator'>;
   /** Seals and opens what configs and secrets hold. */

@@ -137,6 +137,13 @@ export function createProgram(end: (code: number) => void): Command {
     async (options, ...pairs) => (await import('./services.ts')).scale(options, pairs),
     waiting,
   );
+  const autoscale = program
+    .command('autoscale')
+    .description('services that have as many tasks as they need')
+    .exitOverride();
+  add(autoscale, 'status [service]', 'how they stand, and why', async (options, service) =>
+    (await import('./autoscale.ts')).status(options, service),
+  );
   add(
     program,
     'restart <service...>',

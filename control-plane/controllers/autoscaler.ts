@@ -1,8 +1,7 @@
 /** Looks at every autoscaled service every two seconds, and when it is called: remembers for the decider, which is pure, and has the loop carry out what it says. */
-import { autoscale, freshMemory, type Load, type ScalingMemory } from '#control-plane/reconcilers/autoscale.ts';
+import { autoscale, freshMemory, type ScalingMemory } from '#control-plane/reconcilers/autoscale.ts';
 import { same } from '#control-plane/reconcilers/same.ts';
 import { type Range, type ScheduledRange, scheduledRange } from '#control-plane/reconcilers/scheduled-range.ts';
-import { isUp } from '#control-plane/reconcilers/seats.ts';
 import type { Applied } from '#control-plane/store/records.ts';
 import type { Snapshot } from '#control-plane/store/snapshot.ts';
 import type { Clock, Timer } from '#proto/kernel/clock.ts';
@@ -10,11 +9,10 @@ import { type Autoscale, type Autoscaled, replicasOf } from '#proto/model/autosc
 import { Zones } from '#proto/model/calendar.ts';
 import type { NodeId, ServiceId } from '#proto/model/ids.ts';
 import type { Service } from '#proto/model/service.ts';
-import { isActive } from '#proto/model/task.ts';
+import { loadOf } from './service-load.ts';
 import type { Usage } from './usage.ts';
 
 const lookEveryMs = 2_000;
-const oneCoreMillis = 1_000;
 
 interface Followed {
   memory: ScalingMemory;
@@ -102,11 +100,13 @@ export class Autoscaler {
     const followed = this.#followed.get(service.id);
     const spec = service.spec.autoscale;
     if (!followed || !spec) return;
-    const { clock, changed } = this.#parts;
+    const { clock, usage, snapshot, changed } = this.#parts;
     const current = replicasOf(service);
-    const load = this.#loadOf(service, spec, followed, calledAt);
+    const nowMs = clock.monotonic();
+    const changedAtMs = followed.memory.steps.at(-1)?.atMs ?? 0;
+    const load = loadOf(service, snapshot(), usage, { nowMs, changedAtMs, sinceMs: followed.sinceMs });
     const range = this.#rangeOf(spec, followed);
-    const { replicas, why, memory } = autoscale(spec, range, current, load, followed.memory, clock.monotonic());
+    const { replicas, why, memory } = autoscale(spec, range, current, { ...load, calledAt }, followed.memory, nowMs);
     followed.memory = memory;
     followed.wanted = replicas === current ? undefined : { replicas, why, atMs: clock.now() };
     if (followed.wanted) changed(service.id);
@@ -118,37 +118,5 @@ export class Autoscaler {
       followed.scheduled = scheduledRange(spec, this.#zones, now);
     }
     return followed.scheduled.range;
-  }
-
-  #loadOf(service: Service, spec: Autoscale, { sinceMs, memory }: Followed, calledAt: string | undefined): Load {
-    const { clock, usage, snapshot } = this.#parts;
-    const { limits, reservations } = service.spec.template;
-    const share = (of: 'cpuMillis' | 'memoryBytes', otherwise: number) => reservations[of] || limits[of] || otherwise;
-    const [cpuMillis, memoryBytes] = [
-      share('cpuMillis', oneCoreMillis),
-      share('memoryBytes', Number.POSITIVE_INFINITY),
-    ];
-    // What tasks did while they were fewer is not what they do now.
-    const changedAtMs = memory.steps.at(-1)?.atMs ?? 0;
-    let measured = false;
-    const tasks = [];
-    for (const task of snapshot().tasksOfService(service.id)) {
-      if (!isActive(task)) continue;
-      const used = usage.ofTask(task.id, changedAtMs);
-      measured ||= used !== undefined;
-      tasks.push({
-        ready: isUp(task),
-        cpuPercent: used && (used.cpuMillis / cpuMillis) * 100,
-        memoryPercent: used && (used.memoryBytes / memoryBytes) * 100,
-      });
-    }
-    const idleSinceMs = Math.max(sinceMs, usage.lastRequestAt(service.id) ?? 0);
-    return {
-      tasks,
-      // Who counts calls is where the tasks are, too: while nobody reports, nobody counts.
-      requestsPerSecond: measured && spec.requestsPerSecond > 0 ? usage.requestsPerSecond(service.id) : undefined,
-      idleForMs: clock.monotonic() - idleSinceMs,
-      calledAt,
-    };
   }
 }

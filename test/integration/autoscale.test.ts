@@ -100,6 +100,10 @@ test('load from nothing is followed up and down again, and no request fails', as
   const upMs = Math.round(performance.now() - began);
   const { stdout: events } = await cluster.gantry('events');
   expect(events).toMatch(/autoscaled: from 1 to \d replicas: [\d.]+ requests\/s, 20 to a task/);
+  const { stdout: status } = await cluster.gantry('autoscale', 'status', 'who');
+  expect(status).toMatch(
+    /load\/who +\d\/\d +0-6 +requests [\d.]+\/s of 20\/s, idle \d seconds? of 1 second +[\d.]+ requests\/s, 20 to a task, /,
+  );
   writeFileSync(stopFile, '');
   const report = JSON.parse(await load) as LoadReport;
   rmSync(stopFile);

@@ -167,6 +167,7 @@ function withSandbox(args: readonly string[], name: string): string[] {
     'context',
     'net',
     'network',
+    'autoscale',
     'cluster',
     'config',
     'secret',

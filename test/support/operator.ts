@@ -4,6 +4,7 @@ import { operatorService } from '#control-plane/api/operator.ts';
 import type { OperatorParts } from '#control-plane/api/parts.ts';
 import { Turns } from '#control-plane/api/turns.ts';
 import type { RelayChannel, RelayRequest } from '#control-plane/dispatch/relay.ts';
+import { UsageDesk } from '#control-plane/dispatch/usage.ts';
 import type { LogEntry } from '#control-plane/logs/log-store.ts';
 import type { Authority } from '#control-plane/security/certificates.ts';
 import { Enrolment } from '#control-plane/security/enrol.ts';
@@ -67,6 +68,7 @@ export function operatorLab(more: Partial<OperatorParts> = {}): OperatorLab {
       },
     },
     leader: () => undefined,
+    usage: new UsageDesk(systemClock),
     relays: {
       async open(node, request) {
         asked.push({ node, request });

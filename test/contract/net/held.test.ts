@@ -143,7 +143,9 @@ describe('a request to a service that has no task', () => {
 
   it('is refused at once by a service that does not wait for anybody', async () => {
     await apply({ holdMs: 0 });
-    expect(await talk(near.netns, vip, 7000).ended).toMatch(/ECONNREFUSED after \d{1,2}\s/);
+    const output = await talk(near.netns, vip, 7000).ended;
+    expect(output).toContain('ECONNREFUSED');
+    expect(msOf(output)).toBeLessThan(900);
   });
 });
 

@@ -616,6 +616,48 @@ export interface StatsResponse {
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
+export interface ScalingRequest {
+  /** empty: all */
+  service: string;
+  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
+}
+
+export interface ScalingResponse {
+  services: ServiceScaling[];
+  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
+}
+
+export interface ServiceScaling {
+  serviceId: string;
+  /** project/service */
+  name: string;
+  /** of now */
+  min: number;
+  max: number;
+  /** the entry of the schedule that says so; empty: none does */
+  cron: string;
+  replicas: number;
+  ready: number;
+  measures: ScalingMeasure[];
+  /** of a service that may come to have no task: after so long */
+  idleMs: number;
+  idleForMs: number;
+  /** it has that many */
+  why: string;
+  /** since when; 0: from the begin */
+  atMs: number;
+  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
+}
+
+export interface ScalingMeasure {
+  /** cpu, memory: percent of each task; requests: new connections of each task in a second */
+  name: string;
+  /** absent: not known */
+  now?: number | undefined;
+  target: number;
+  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
+}
+
 export interface InfoRequest {
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
@@ -7263,6 +7305,460 @@ export const StatsResponse: MessageFns<StatsResponse> = {
   },
 };
 
+function createBaseScalingRequest(): ScalingRequest {
+  return { service: "", _unknownFields: {} };
+}
+
+export const ScalingRequest: MessageFns<ScalingRequest> = {
+  encode(message: ScalingRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.service !== "") {
+      writer.uint32(10).string(message.service);
+    }
+    if (message._unknownFields !== undefined) {
+      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
+        const tag = parseInt(key, 10);
+        for (const value of values) {
+          writer.uint32(tag).raw(value);
+        }
+      }
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ScalingRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseScalingRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.service = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        const buf = reader.skip(tag & 7);
+
+        const list = message._unknownFields![tag];
+
+        if (list === undefined) {
+          message._unknownFields![tag] = [buf];
+        } else {
+          list.push(buf);
+        }
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<ScalingRequest>, I>>(base?: I): ScalingRequest {
+    return ScalingRequest.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<ScalingRequest>, I>>(object: I): ScalingRequest {
+    const message = createBaseScalingRequest();
+    message.service = object.service ?? "";
+    return message;
+  },
+};
+
+function createBaseScalingResponse(): ScalingResponse {
+  return { services: [], _unknownFields: {} };
+}
+
+export const ScalingResponse: MessageFns<ScalingResponse> = {
+  encode(message: ScalingResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.services) {
+      ServiceScaling.encode(v!, writer.uint32(10).fork()).join();
+    }
+    if (message._unknownFields !== undefined) {
+      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
+        const tag = parseInt(key, 10);
+        for (const value of values) {
+          writer.uint32(tag).raw(value);
+        }
+      }
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ScalingResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseScalingResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.services.push(ServiceScaling.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        const buf = reader.skip(tag & 7);
+
+        const list = message._unknownFields![tag];
+
+        if (list === undefined) {
+          message._unknownFields![tag] = [buf];
+        } else {
+          list.push(buf);
+        }
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<ScalingResponse>, I>>(base?: I): ScalingResponse {
+    return ScalingResponse.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<ScalingResponse>, I>>(object: I): ScalingResponse {
+    const message = createBaseScalingResponse();
+    message.services = object.services?.map((e) => ServiceScaling.fromPartial(e)) || [];
+    return message;
+  },
+};
+
+function createBaseServiceScaling(): ServiceScaling {
+  return {
+    serviceId: "",
+    name: "",
+    min: 0,
+    max: 0,
+    cron: "",
+    replicas: 0,
+    ready: 0,
+    measures: [],
+    idleMs: 0,
+    idleForMs: 0,
+    why: "",
+    atMs: 0,
+    _unknownFields: {},
+  };
+}
+
+export const ServiceScaling: MessageFns<ServiceScaling> = {
+  encode(message: ServiceScaling, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.serviceId !== "") {
+      writer.uint32(10).string(message.serviceId);
+    }
+    if (message.name !== "") {
+      writer.uint32(18).string(message.name);
+    }
+    if (message.min !== 0) {
+      writer.uint32(24).uint32(message.min);
+    }
+    if (message.max !== 0) {
+      writer.uint32(32).uint32(message.max);
+    }
+    if (message.cron !== "") {
+      writer.uint32(42).string(message.cron);
+    }
+    if (message.replicas !== 0) {
+      writer.uint32(48).uint32(message.replicas);
+    }
+    if (message.ready !== 0) {
+      writer.uint32(56).uint32(message.ready);
+    }
+    for (const v of message.measures) {
+      ScalingMeasure.encode(v!, writer.uint32(66).fork()).join();
+    }
+    if (message.idleMs !== 0) {
+      writer.uint32(72).int64(message.idleMs);
+    }
+    if (message.idleForMs !== 0) {
+      writer.uint32(80).int64(message.idleForMs);
+    }
+    if (message.why !== "") {
+      writer.uint32(90).string(message.why);
+    }
+    if (message.atMs !== 0) {
+      writer.uint32(96).int64(message.atMs);
+    }
+    if (message._unknownFields !== undefined) {
+      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
+        const tag = parseInt(key, 10);
+        for (const value of values) {
+          writer.uint32(tag).raw(value);
+        }
+      }
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ServiceScaling {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseServiceScaling();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.serviceId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.name = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.min = reader.uint32();
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.max = reader.uint32();
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.cron = reader.string();
+            continue;
+          }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.replicas = reader.uint32();
+            continue;
+          }
+          case 7: {
+            if (tag !== 56) {
+              break;
+            }
+
+            message.ready = reader.uint32();
+            continue;
+          }
+          case 8: {
+            if (tag !== 66) {
+              break;
+            }
+
+            message.measures.push(ScalingMeasure.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 9: {
+            if (tag !== 72) {
+              break;
+            }
+
+            message.idleMs = longToNumber(reader.int64());
+            continue;
+          }
+          case 10: {
+            if (tag !== 80) {
+              break;
+            }
+
+            message.idleForMs = longToNumber(reader.int64());
+            continue;
+          }
+          case 11: {
+            if (tag !== 90) {
+              break;
+            }
+
+            message.why = reader.string();
+            continue;
+          }
+          case 12: {
+            if (tag !== 96) {
+              break;
+            }
+
+            message.atMs = longToNumber(reader.int64());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        const buf = reader.skip(tag & 7);
+
+        const list = message._unknownFields![tag];
+
+        if (list === undefined) {
+          message._unknownFields![tag] = [buf];
+        } else {
+          list.push(buf);
+        }
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<ServiceScaling>, I>>(base?: I): ServiceScaling {
+    return ServiceScaling.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<ServiceScaling>, I>>(object: I): ServiceScaling {
+    const message = createBaseServiceScaling();
+    message.serviceId = object.serviceId ?? "";
+    message.name = object.name ?? "";
+    message.min = object.min ?? 0;
+    message.max = object.max ?? 0;
+    message.cron = object.cron ?? "";
+    message.replicas = object.replicas ?? 0;
+    message.ready = object.ready ?? 0;
+    message.measures = object.measures?.map((e) => ScalingMeasure.fromPartial(e)) || [];
+    message.idleMs = object.idleMs ?? 0;
+    message.idleForMs = object.idleForMs ?? 0;
+    message.why = object.why ?? "";
+    message.atMs = object.atMs ?? 0;
+    return message;
+  },
+};
+
+function createBaseScalingMeasure(): ScalingMeasure {
+  return { name: "", now: undefined, target: 0, _unknownFields: {} };
+}
+
+export const ScalingMeasure: MessageFns<ScalingMeasure> = {
+  encode(message: ScalingMeasure, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.name !== "") {
+      writer.uint32(10).string(message.name);
+    }
+    if (message.now !== undefined) {
+      writer.uint32(17).double(message.now);
+    }
+    if (message.target !== 0) {
+      writer.uint32(25).double(message.target);
+    }
+    if (message._unknownFields !== undefined) {
+      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
+        const tag = parseInt(key, 10);
+        for (const value of values) {
+          writer.uint32(tag).raw(value);
+        }
+      }
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ScalingMeasure {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseScalingMeasure();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.name = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 17) {
+              break;
+            }
+
+            message.now = reader.double();
+            continue;
+          }
+          case 3: {
+            if (tag !== 25) {
+              break;
+            }
+
+            message.target = reader.double();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        const buf = reader.skip(tag & 7);
+
+        const list = message._unknownFields![tag];
+
+        if (list === undefined) {
+          message._unknownFields![tag] = [buf];
+        } else {
+          list.push(buf);
+        }
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<ScalingMeasure>, I>>(base?: I): ScalingMeasure {
+    return ScalingMeasure.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<ScalingMeasure>, I>>(object: I): ScalingMeasure {
+    const message = createBaseScalingMeasure();
+    message.name = object.name ?? "";
+    message.now = object.now ?? undefined;
+    message.target = object.target ?? 0;
+    return message;
+  },
+};
+
 function createBaseInfoRequest(): InfoRequest {
   return { _unknownFields: {} };
 }
@@ -8250,6 +8746,16 @@ export const OperatorService = {
     responseSerialize: (value: StatsResponse): Buffer => Buffer.from(StatsResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): StatsResponse => StatsResponse.decode(value),
   },
+  /** How autoscaled services stand, by what the leader has measured. */
+  scaling: {
+    path: "/gantry.v1.Operator/Scaling" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: ScalingRequest): Buffer => Buffer.from(ScalingRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): ScalingRequest => ScalingRequest.decode(value),
+    responseSerialize: (value: ScalingResponse): Buffer => Buffer.from(ScalingResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): ScalingResponse => ScalingResponse.decode(value),
+  },
   info: {
     path: "/gantry.v1.Operator/Info" as const,
     requestStream: false as const,
@@ -8325,6 +8831,8 @@ export interface OperatorServer extends UntypedServiceImplementation {
   logs: handleServerStreamingCall<LogsRequest, LogLine>;
   exec: handleBidiStreamingCall<ExecInput, RelayFrame>;
   stats: handleUnaryCall<StatsRequest, StatsResponse>;
+  /** How autoscaled services stand, by what the leader has measured. */
+  scaling: handleUnaryCall<ScalingRequest, ScalingResponse>;
   info: handleUnaryCall<InfoRequest, InfoResponse>;
   setCluster: handleUnaryCall<SetClusterRequest, ClusterSettings>;
   /** Findings as the nodes make them, then what they come to. */
@@ -8756,6 +9264,22 @@ export interface OperatorClient extends Client {
     metadata: Metadata,
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: StatsResponse) => void,
+  ): ClientUnaryCall;
+  /** How autoscaled services stand, by what the leader has measured. */
+  scaling(
+    request: ScalingRequest,
+    callback: (error: ServiceError | null, response: ScalingResponse) => void,
+  ): ClientUnaryCall;
+  scaling(
+    request: ScalingRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: ScalingResponse) => void,
+  ): ClientUnaryCall;
+  scaling(
+    request: ScalingRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: ScalingResponse) => void,
   ): ClientUnaryCall;
   info(request: InfoRequest, callback: (error: ServiceError | null, response: InfoResponse) => void): ClientUnaryCall;
   info(
