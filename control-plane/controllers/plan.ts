@@ -14,7 +14,8 @@ import { isActive, isTerminal, type Task } from '#proto/model/task.ts';
 
 /** As `PlannedTask` of the operator's protocol. */
 export interface PlannedTask {
-  readonly action: 'start' | 'stop';
+  /** `change`: its process goes on, with other limits. */
+  readonly action: 'start' | 'stop' | 'change';
   readonly slot: number;
   /** Empty: no node takes it, for `reason`. */
   readonly node: string;
@@ -137,7 +138,10 @@ class Scratch {
     const before = this.snapshot.task(change.key as Task['id']);
     const task = change.value;
     if (task && isActive(task)) {
-      if (before && before.nodeId === task.nodeId && !planned.has(change.key)) return;
+      if (before && before.nodeId === task.nodeId && !planned.has(change.key)) {
+        if (before.revision !== task.revision) planned.set(change.key, adoption(task));
+        return;
+      }
       const reason = task.nodeId === '' ? task.message : `${task.why}${this.#waited.get(change.key) ?? ''}`;
       const node = task.nodeId === '' ? '' : task.nodeName;
       planned.set(change.key, { action: 'start', slot: task.slot, node, reason });
@@ -173,6 +177,10 @@ class Scratch {
         if (service === name && condition === 'service_completed_successfully') return true;
     return false;
   }
+}
+
+function adoption({ slot, nodeName: node, revision }: Task): PlannedTask {
+  return { action: 'change', slot, node, reason: `revision ${revision} has other limits: its process goes on` };
 }
 
 /** Ids of the right form for records that are never committed. */

@@ -15,6 +15,7 @@ import type { Service, TaskTemplate } from '#proto/model/service.ts';
 import { isActive, occupiesNode, type Task } from '#proto/model/task.ts';
 import type { Books } from './books.ts';
 import { mustLeave } from './drain.ts';
+import { adoptions } from './in-place.ts';
 import { decideJob } from './job.ts';
 import { newTask } from './new-task.ts';
 import { orphans } from './orphan.ts';
@@ -29,6 +30,7 @@ import { rollback } from './service-changes.ts';
 import { lostNetwork, networkOwner } from './shared-network.ts';
 import { shunnedNodes } from './shunned.ts';
 import { mayStart, type Standing, stopsAfter } from './start-order.ts';
+import { takeAddresses } from './take-addresses.ts';
 
 export interface DecisionContext {
   readonly snapshot: Snapshot;
@@ -77,6 +79,8 @@ class ServiceDecision {
   readonly #volumes: Change[] = [];
   readonly #others: Change[] = [];
   readonly #opinions: Opinion[] = [];
+  /** Why tasks cannot go on under the service's revision. */
+  readonly #unadopted = new Map<TaskId, string>();
   readonly #before: Service;
   /** Whether the current revision may begin. */
   readonly #standing: Standing;
@@ -103,6 +107,7 @@ class ServiceDecision {
     else {
       this.#giveVip();
       this.#autoscale();
+      this.#adopt();
       const request = this.#request();
       const seats = this.#seats();
       const seating = this.#seating(request, seats);
@@ -203,6 +208,7 @@ class ServiceDecision {
         (request && this.#service.spec.mode === 'replicated'
           ? mustLeave(request, task, snapshot.node(task.nodeId as NodeId))
           : ''),
+      unadopted: (task: Task) => this.#unadopted.get(task.id) ?? '',
       hasRevision: (number: number) => snapshot.revisionOf(this.#service.id, number) !== undefined,
     };
     for (const seat of wanted) this.#carryOut(decideSeat(facts, seat, !this.#isHeld && mayMove(seat)));
@@ -316,7 +322,7 @@ class ServiceDecision {
     let nowhere = typeof request === 'string' ? request : '';
     for (const task of tasks) {
       const usage = nowhere === '' ? places?.pick() : undefined;
-      const addresses = usage && this.#takeAddresses(task, usage.node);
+      const addresses = usage && takeAddresses(this.#context, task, this.#templateOf(task), usage.node);
       if (usage && addresses && typeof addresses !== 'string') {
         const { id: nodeId, name: nodeName } = usage.node;
         const generic = typeof request === 'string' ? [] : given(request.reservations.generic, usage);
@@ -341,21 +347,6 @@ class ServiceDecision {
       this.#unplaced++;
       this.#sayWhere(task, nowhere);
     }
-  }
-
-  /** What the task is reached by on this node; a text: why it gets nothing; undefined: the node has no address left. */
-  #takeAddresses(task: Task, node: Node): Pick<Task, 'address' | 'addresses'> | string | undefined {
-    const { books, snapshot, now } = this.#context;
-    const template = this.#templateOf(task);
-    const mode = template?.networkMode ?? '';
-    if (mode === 'host') return { address: node.address, addresses: [] };
-    if (mode === 'none') return { address: '', addresses: [] };
-    const owner = networkOwner(snapshot, task.project, mode, task);
-    if (owner !== undefined) return typeof owner === 'string' ? owner : { address: owner.address, addresses: [] };
-    const address = books.addresses.take(node.id, now);
-    if (address === undefined) return undefined;
-    const addresses = books.networkAddresses.take(template?.networks ?? [], now);
-    return typeof addresses === 'string' ? addresses : { address, addresses };
   }
 
   /**
@@ -417,6 +408,14 @@ class ServiceDecision {
   #autoscale(): void {
     const autoscaled = this.#context.autoscaled?.(this.#service);
     if (autoscaled) this.#service = { ...this.#service, autoscaled };
+  }
+
+  /** Tasks whose processes go on under the service's revision are tasks of it from here on, all at once: none of them stops. */
+  #adopt(): void {
+    const { snapshot, books } = this.#context;
+    for (const [id, adopted] of adoptions(this.#service, this.#tasks.values(), snapshot, books.ledger))
+      if (typeof adopted === 'string') this.#unadopted.set(id, adopted);
+      else this.#put(adopted);
   }
 
   /** Tells every task to stop; takes all records away once none of them occupies a node. */

@@ -25,6 +25,8 @@ export interface SeatFacts {
   /** Why a task may not stay on its node; empty when it may. */
   leave(task: Task): string;
   hasRevision(number: number): boolean;
+  /** Why a task of another revision cannot go on under the service's, where others of it do; empty otherwise. */
+  unadopted(task: Task): string;
 }
 
 /** `mayMove`: the rollout lets this seat go over to the new revision now. */
@@ -64,9 +66,11 @@ function takesOver(staying: readonly Task[], task: Task): boolean {
   return task.nodeId !== '' && staying.some((other) => other.id === task.successorOf);
 }
 
-function outdated({ service, rolling }: SeatFacts, task: Task): string {
+function outdated(facts: SeatFacts, task: Task): string {
+  const { service, rolling } = facts;
   if (!rolling || task.revision === service.revision) return '';
-  return `revision ${service.revision} replaces revision ${task.revision}`;
+  const why = facts.unadopted(task);
+  return `revision ${service.revision} replaces revision ${task.revision}${why && `: ${why}`}`;
 }
 
 /** All of the seat's tasks are to go: by the update's order, and no sooner than the rollout allows, unless the node does not wait. */

@@ -10,6 +10,7 @@ import type { Node } from '#proto/model/node.ts';
 import { idleRollout, type Revision, type Rollout, type Service, type ServiceSpec } from '#proto/model/service.ts';
 import { occupiesNode } from '#proto/model/task.ts';
 import { pinnedVolumes } from '#proto/model/volume.ts';
+import { changesInPlace } from './in-place.ts';
 import { another, newJob, updatedJob } from './iterations.ts';
 import { same } from './same.ts';
 import { assertVolumesKept } from './volume-changes.ts';
@@ -40,7 +41,7 @@ export function createService(context: WishContext, spec: ServiceSpec): Change[]
     job: newJob(spec, context.now),
     autoscaled: undefined,
   };
-  return [put(context, 'service', id, service), putRevision(context, service, 1, '')];
+  return [put(context, 'service', id, service), putRevision(context, service, 1)];
 }
 
 /**
@@ -67,14 +68,17 @@ export function updateService(context: WishContext, id: ServiceId, spec: Service
     return [put(context, 'service', id, { ...base, previousRevision: service.revision, job })];
   }
   const revision = nextRevision(context, id);
+  const before = inPlaceOf(context, service, spec);
   const next: Service = {
     ...base,
     revision,
     previousRevision: service.revision,
-    rollout: isJob(spec) ? service.rollout : begin(context, 'updating', `revision ${service.revision} to ${revision}`),
     job: updatedJob(service, spec, revision, context.now),
+    rollout: isJob(spec)
+      ? service.rollout
+      : begin(context, 'updating', `revision ${service.revision} to ${revision}${before ? ', in place' : ''}`),
   };
-  return [put(context, 'service', id, next), putRevision(context, next, revision, '')];
+  return [put(context, 'service', id, next), putRevision(context, next, revision, before)];
 }
 
 /** Creates the service, or updates the one of that name: what `apply` does for each service of a file. */
@@ -175,7 +179,7 @@ export function rollback(context: WishContext, service: Service, why: string): C
     job: updatedJob(service, previous, revision, context.now),
   };
   const changes: Change[] = [put(context, 'service', service.id, next)];
-  if (!reuse) changes.push(putRevision(context, next, revision, ''));
+  if (!reuse) changes.push(putRevision(context, next, revision, inPlaceOf(context, service, previous)));
   return changes;
 }
 
@@ -199,8 +203,8 @@ export function renewed(context: WishContext, service: Service, why: string): Ch
     updatedAtMs: context.now,
     rollout: begin(context, 'updating', why),
   };
-  const digest = context.snapshot.revisionOf(id, service.revision)?.imageDigest ?? '';
-  return [put(context, 'service', id, next), putRevision(context, next, revision, digest)];
+  const imageDigest = context.snapshot.revisionOf(id, service.revision)?.imageDigest ?? '';
+  return [put(context, 'service', id, next), putRevision(context, next, revision, { imageDigest, origin: revision })];
 }
 
 /** What the operator wants of a node. Faults: `not-found`. */
@@ -277,14 +281,27 @@ function begin({ now }: WishContext, state: Rollout['state'], message: string): 
   return { state, message, startedAtMs: now, finishedAtMs: 0 };
 }
 
-function putRevision(context: WishContext, service: Service, number: number, imageDigest: string): Change {
+/** The revision whose processes go on under the new spec; undefined where it needs new ones. */
+function inPlaceOf({ snapshot }: WishContext, service: Service, spec: ServiceSpec): Revision | undefined {
+  // A job that changes begins anew.
+  if (isJob(spec) || !changesInPlace(service.spec.template, spec.template)) return undefined;
+  return snapshot.revisionOf(service.id, service.revision);
+}
+
+/** `before`: what it goes on with; a tag is resolved anew where it begins with nothing. */
+function putRevision(
+  context: WishContext,
+  service: Service,
+  number: number,
+  before: Pick<Revision, 'imageDigest' | 'origin'> = { imageDigest: '', origin: number },
+): Change {
   const revision: Revision = {
     serviceId: service.id,
     number,
     template: service.spec.template,
-    imageDigest,
+    imageDigest: before.imageDigest,
     createdAtMs: context.now,
-    origin: number,
+    origin: before.origin,
   };
   return put(context, 'revision', revisionKey(service.id, number), revision);
 }

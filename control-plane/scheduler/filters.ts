@@ -279,7 +279,8 @@ function runsOn(wanted: string, node: Node): boolean {
   );
 }
 
-function shortOf(wanted: Resources, usage: Usage): string {
+/** What of these amounts the node has not left, in words; empty: it has all. */
+export function shortOf(wanted: Resources, usage: Usage): string {
   const { capacity } = usage.node;
   if (wanted.cpuMillis > 0 && usage.cpuMillis + wanted.cpuMillis > capacity.cpuMillis) {
     return `needs ${cores(wanted.cpuMillis)}, ${cores(capacity.cpuMillis - usage.cpuMillis)} of ${cores(capacity.cpuMillis)} free`;

@@ -21,6 +21,7 @@ export const effects = [
   'attach-network',
   'create',
   'start',
+  'limit',
   'drain',
   'signal',
   'kill',
@@ -36,6 +37,10 @@ export interface TaskSeen {
   readonly mounts: boolean;
   readonly network: boolean;
   readonly container: 'none' | 'created' | 'running';
+  /** It has the limits that are wanted. */
+  readonly limited: boolean;
+  /** Limits that were refused are not set again before this (monotonic ms). */
+  readonly limitAgainAtMs: number;
   readonly exit: ContainerExit | undefined;
   /** Effects under way. */
   readonly busy: ReadonlySet<Effect>;
@@ -95,7 +100,7 @@ export function decide(wanted: TaskWanted, seen: TaskSeen, now: Now): Decision {
   if (seen.unhealthy !== undefined) return stopping(wanted, seen, now, seen.unhealthy);
   if (seen.container === 'running') {
     return seen.state === 'running'
-      ? nothing
+      ? limiting(seen, now)
       : report({ state: 'running', message: 'running', error: '' }, 'it started');
   }
   return preparing(wanted, seen, now);
@@ -147,6 +152,14 @@ function starting(wanted: TaskWanted, seen: TaskSeen, now: Now): Decision {
     steps.unshift({ do: 'report', state: 'starting', message: 'starting', error: '', why: 'it is wanted running' });
   }
   return { steps };
+}
+
+/** Its limits may change while it runs; that they cannot be set is no reason to end it. */
+function limiting(seen: TaskSeen, now: Now): Decision {
+  if (seen.limited || seen.busy.has('limit')) return nothing;
+  const waitMs = seen.limitAgainAtMs - now.monotonicMs;
+  if (waitMs > 0) return { steps: [], againInMs: waitMs };
+  return { steps: [{ do: 'effect', effect: 'limit', why: 'other limits are wanted' }] };
 }
 
 /** Others may be in the middle of something with it. Of what is not well, or has not come up, nobody expects an answer. */

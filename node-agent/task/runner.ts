@@ -7,11 +7,11 @@ import { type BackoffPolicy, backoffMs } from '#proto/kernel/retry.ts';
 import type { TaskId } from '#proto/model/ids.ts';
 import type { HealthCheck } from '#proto/model/service.ts';
 import { type Health, isTerminal, mayWant, type TaskState, type TaskStatus } from '#proto/model/task.ts';
-import type { ContainerExit, ContainerState, Runtime } from '../runtime/runtime.ts';
+import type { ContainerExit, ContainerState, LiveSettings, Runtime } from '../runtime/runtime.ts';
 import { decide, type Effect, type Step, stopReason, type TaskSeen, type TaskWanted } from './decide.ts';
 import { healthCheckOf, monitorHealth } from './health.ts';
 import { awaitListening } from './listening.ts';
-import type { Progress, Steps } from './steps.ts';
+import { type Progress, type Steps, settingsOf } from './steps.ts';
 
 export interface RunnerParts {
   readonly clock: Clock;
@@ -32,7 +32,7 @@ export interface RunnerParts {
 }
 
 const backoff: BackoffPolicy = { initialMs: 250, maxMs: 8_000, attempts: 6 };
-/** Leftovers are tried for ever: nothing else may take their place. */
+/** Leftovers are tried for ever: nothing else may take their place. So are limits: what is in use now may be free later. */
 const cleanupBackoff: BackoffPolicy = { initialMs: 500, maxMs: 30_000 };
 
 export class TaskRunner {
@@ -45,6 +45,7 @@ export class TaskRunner {
   /** Of effects that have not succeeded since. */
   readonly #failures = new Map<Effect, { readonly attempts: number; readonly error: string }>();
   #retryAtMs = 0;
+  #limitAgainAtMs = 0;
   #verdict: TaskSeen['verdict'];
   #unhealthy: string | undefined;
   #drained = false;
@@ -101,7 +102,8 @@ export class TaskRunner {
       };
       return;
     }
-    this.#progress = { container: container.status, pid: container.pid };
+    const { status, pid, settings } = container;
+    this.#progress = { container: status, pid, ...(settings && { settings }) };
   }
 
   /** Begins, or goes on after a change of what is wanted. */
@@ -110,6 +112,8 @@ export class TaskRunner {
     // A leader that withholds the stop from all does not know that an earlier one has told us.
     const isBackward = mayWant(wanted.task.wanted, task.wanted);
     this.#wanted = isBackward ? { ...wanted, task: { ...wanted.task, wanted: task.wanted, why: task.why } } : wanted;
+    // What was refused is not what is wanted now.
+    this.#limitAgainAtMs = 0;
     if (stopReason(this.#wanted)) this.#preparing.abort(new Fault('cancelled', 'the task was told to stop'));
     this.wake();
   }
@@ -163,6 +167,8 @@ export class TaskRunner {
       mounts: this.#progress.mounts !== undefined,
       network: this.#progress.network !== undefined,
       container: this.#progress.container ?? 'none',
+      limited: sameSettings(this.#progress.settings, settingsOf(this.#wanted)),
+      limitAgainAtMs: this.#limitAgainAtMs,
       exit: this.#exit,
       busy: this.#busy,
       retryAtMs: this.#retryAtMs,
@@ -326,10 +332,16 @@ export class TaskRunner {
     const reason = `${words[effect]}: ${describe(error)}`;
     this.#failures.set(effect, { attempts: attempt, error: reason });
     const ending = effect === 'cleanup' || effect === 'signal' || effect === 'kill';
-    const policy = ending ? cleanupBackoff : backoff;
+    const policy = ending || effect === 'limit' ? cleanupBackoff : backoff;
     log.warn('step failed', { task, step: effect, attempt, error });
     // What is gone cannot be signalled: its exit is on its way, or has been told.
     if (effect === 'signal') this.#signalledAtMs ??= clock.monotonic();
+    if (effect === 'limit') {
+      this.#limitAgainAtMs = clock.monotonic() + backoffMs(policy, attempt, random);
+      // Of one that has just ended its exit will tell.
+      if (!isFault(error, 'not-found', 'precondition')) this.#say(this.#status.message);
+      return;
+    }
     if (ending || (isTransient(error) && attempt < backoff.attempts!)) {
       const waitMs = backoffMs(policy, attempt, random);
       this.#retryAtMs = clock.monotonic() + waitMs;
@@ -347,6 +359,7 @@ const words: Record<Effect, string> = {
   'attach-network': 'no network',
   create: 'container not created',
   start: 'container not started',
+  limit: 'limits not changed',
   drain: 'not drained',
   signal: 'stop signal not sent',
   kill: 'not killed',
@@ -356,6 +369,12 @@ const words: Record<Effect, string> = {
 /** Worth another try: the world may change, the request need not. */
 function isTransient(error: unknown): boolean {
   return !isFault(error) || isFault(error, 'unavailable', 'timeout', 'exhausted', 'conflict', 'internal', 'cancelled');
+}
+
+function sameSettings(a: LiveSettings | undefined, b: LiveSettings): boolean {
+  return (
+    a !== undefined && ((a.limits === b.limits && a.controls === b.controls) || JSON.stringify(a) === JSON.stringify(b))
+  );
 }
 
 /** Of a task nothing is remembered of: what the cluster knows of its start says whether it is new, or has lost its memory here. */

@@ -8,7 +8,7 @@ import type { TaskId } from '#proto/model/ids.ts';
 import type { Image, ImageRequest, Images } from '../images/images.ts';
 import { resourceEnv } from '../resources.ts';
 import type { EtcSettings } from '../runtime/etc-files.ts';
-import type { ContainerNetwork, PreparedMount, RootfsMount, Runtime } from '../runtime/runtime.ts';
+import type { ContainerNetwork, LiveSettings, PreparedMount, RootfsMount, Runtime } from '../runtime/runtime.ts';
 import type { Effect, TaskWanted } from './decide.ts';
 import type { Drain } from './drain.ts';
 import { linkEnv } from './link-env.ts';
@@ -29,6 +29,8 @@ export interface Progress {
   readonly mounts?: readonly PreparedMount[];
   readonly network?: ContainerNetwork;
   readonly container?: 'created' | 'running';
+  /** What its control group was last told. */
+  readonly settings?: LiveSettings;
   readonly pid?: number;
 }
 
@@ -121,8 +123,7 @@ export function stepTable(parts: StepParts): Steps {
         hostname: await hostnameOf(parts, input),
         network: got.network!,
         pidNamespace: await pidNamespaceOf(parts, input),
-        limits: template.limits,
-        controls: template.controls,
+        ...settingsOf(wanted),
         runtime: template.runtime,
         logPath: parts.logPath(task.id),
         annotations: {
@@ -131,11 +132,16 @@ export function stepTable(parts: StepParts): Steps {
           'gantry.slot': String(task.slot),
         },
       });
-      return { container: 'created', pid };
+      return { container: 'created', pid, settings: settingsOf(wanted) };
     },
     start: async ({ wanted }) => {
       await runtime.start(wanted.task.id);
       return { container: 'running' };
+    },
+    limit: async ({ wanted }) => {
+      const settings = settingsOf(wanted);
+      await runtime.updateLimits(wanted.task.id, settings);
+      return { settings };
     },
     drain: async ({ wanted, signal, say }) => {
       await parts.withdrawn();
@@ -194,6 +200,11 @@ export async function removeRemains(
     parts.mounts.release(task),
   ]);
   for (const result of results) if (result.status === 'rejected') throw result.reason;
+}
+
+/** What may change while it runs. */
+export function settingsOf({ template }: Pick<TaskWanted, 'template'>): LiveSettings {
+  return { limits: template.limits, controls: template.controls };
 }
 
 /** Where others reach it; none where it shares its host's address, whose connections are not all its own. */

@@ -2,7 +2,7 @@
 import { registryOf } from '#control-plane/dispatch/assign.ts';
 import { type Agent, startAgent } from '#node-agent/agent.ts';
 import { Journal, type JournalFile } from '#node-agent/journal.ts';
-import type { ContainerRequest } from '#node-agent/runtime/runtime.ts';
+import type { ContainerRequest, LiveSettings } from '#node-agent/runtime/runtime.ts';
 import { Fault } from '#proto/kernel/errors.ts';
 import { type Random, seededRandom } from '#proto/kernel/random.ts';
 import type { NodeId, TaskId } from '#proto/model/ids.ts';
@@ -79,11 +79,15 @@ export class Host {
   }
 
   /** Tasks with a live process here, and the address that each answers at. */
-  live(): { readonly id: TaskId; readonly address: string }[] {
+  live(): { readonly id: TaskId; readonly address: string; readonly settings: LiveSettings }[] {
     if (!this.boot) return [];
     const { containers, network } = this.boot;
     const live = [...containers.containers.values()].filter(({ started, exit }) => started && !exit);
-    return live.map(({ request: { id } }) => ({ id, address: network.attachments.get(id)?.address ?? '' }));
+    return live.map(({ request: { id }, settings }) => ({
+      id,
+      address: network.attachments.get(id)?.address ?? '',
+      settings,
+    }));
   }
 
   async remains(): Promise<Remains> {

@@ -64,7 +64,7 @@ export function invariants(): readonly Invariant[] {
 
 const statesGoForward: Invariant = {
   name: 'states only go forward, and tasks do not move',
-  step({ changes }) {
+  step({ changes }, { truth }) {
     for (const change of changes) {
       if (change.table !== 'task' || !change.before || !change.after) continue;
       const { before, after } = change;
@@ -75,6 +75,9 @@ const statesGoForward: Invariant = {
       assert(wanted, `${name} was wanted ${before.wanted}, then ${after.wanted}`);
       assert(before.nodeId === '' || before.nodeId === after.nodeId, `${name} moved`);
       assert(before.address === '' || before.address === after.address, `${name} changed its address`);
+      if (before.revision === after.revision) continue;
+      const [from, to] = [before, after].map((task) => truth.revisionOf(task.serviceId, task.revision));
+      assert(!from || from.origin === to?.origin, `${name} went over to a revision that needs another process`);
     }
   },
 };
@@ -452,6 +455,10 @@ async function hostsUnlikeStore({ hosts, truth }: World): Promise<string> {
     const expected = tasks.sort().join(' ');
     const live = host.live().map(({ id }) => id);
     if (live.sort().join(' ') !== expected) return `${host.name} runs [${live}], not [${expected}]`;
+    for (const { id, settings } of host.live()) {
+      const { limits, controls } = truth.revisionOf(truth.task(id)!.serviceId, truth.task(id)!.revision)!.template;
+      if (linesOf([settings]) !== linesOf([{ limits, controls }])) return `${host.name} holds ${id} to other limits`;
+    }
     for (const [kind, found] of Object.entries(await host.remains())) {
       if ([...found].sort().join(' ') !== expected) return `${host.name} has ${kind} [${found}], not [${expected}]`;
     }

@@ -41,6 +41,14 @@ export const wishes: readonly Wish[] = [
       }),
   },
   {
+    name: 'change limits',
+    make: (world) =>
+      withService(world, ({ id, spec }) => {
+        const template = { ...spec.template, ...randomAmounts(world, spec.template.container.mounts.length > 0) };
+        world.wish(`limits of ${spec.name}`, (context) => updateService(context, id, { ...spec, template }));
+      }),
+  },
+  {
     name: 'rollback',
     make: (world) =>
       withService(world, ({ id, spec }) =>
@@ -182,6 +190,12 @@ function randomTemplate({ random }: World, name: string) {
     container: containerSpec(`web:${number}`, { mounts, ...(checked ? { healthCheck } : {}) }),
     reservations: mounts.length > 0 ? noResources : reservations,
   });
+}
+
+/** What changes under running processes. */
+function randomAmounts({ random }: World, mounts: boolean) {
+  const amounts = { cpuMillis: 100 * random.int(9), memoryBytes: 2 ** 26 * random.int(4), pids: 0, generic: [] };
+  return { limits: amounts, reservations: mounts ? noResources : amounts };
 }
 
 function aHost({ hosts, random }: World): Host {

@@ -29,6 +29,8 @@ function seen(fields: Partial<TaskSeen> = {}): TaskSeen {
     mounts: false,
     network: false,
     container: 'none',
+    limited: true,
+    limitAgainAtMs: 0,
     exit: undefined,
     busy: new Set(),
     retryAtMs: 0,
@@ -91,6 +93,25 @@ describe('a task to be run', () => {
   });
 });
 
+describe('a task whose limits change', () => {
+  const running = { ...prepared, state: 'running', container: 'running', limited: false } as const;
+
+  it('has them set while it runs, once it is known to run, and again later where they were refused', () => {
+    expect(short(decide(wanted(), seen(running), now))).toEqual(['limit']);
+    expect(short(decide(wanted(), seen({ ...running, busy: new Set(['limit']) }), now))).toEqual([]);
+    expect(short(decide(wanted(), seen({ ...running, state: 'starting' }), now))).toEqual(['→running']);
+    const refused = seen({ ...running, limitAgainAtMs: now.monotonicMs + 70 });
+    expect(decide(wanted(), refused, now)).toEqual({ steps: [], againInMs: 70 });
+  });
+
+  it('is stopped no later for limits that cannot be set', () => {
+    const refused = { ...running, limitAgainAtMs: now.monotonicMs + 70, drained: true };
+    expect(short(decide(wanted({ wanted: 'shutdown' }), seen(refused), now))).toEqual(['signal']);
+    const late = { ...refused, signalledAtMs: now.monotonicMs - 5_000 };
+    expect(short(decide(wanted({ wanted: 'shutdown' }), seen(late), now))).toEqual(['kill']);
+  });
+});
+
 describe('a task to be stopped', () => {
   const running = { ...prepared, state: 'running', container: 'running' } as const;
   const stop = wanted({ wanted: 'shutdown' });
@@ -150,6 +171,8 @@ describe('whatever is seen', () => {
     mounts: fc.boolean(),
     network: fc.boolean(),
     container: fc.constantFrom('none', 'created', 'running'),
+    limited: fc.boolean(),
+    limitAgainAtMs: fc.constantFrom(0, now.monotonicMs + 10),
     exit: fc.constantFrom(undefined, exit),
     busy: fc.subarray([...effects]).map((some) => new Set(some)),
     retryAtMs: fc.constantFrom(0, now.monotonicMs + 10),

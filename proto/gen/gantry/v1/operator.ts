@@ -153,7 +153,7 @@ export interface PlannedChange {
 }
 
 export interface PlannedTask {
-  /** start | stop */
+  /** start | stop | change: it goes on, with other limits */
   action: string;
   slot: number;
   /** empty: no node fits */
