@@ -297,14 +297,7 @@ function finish(
       'a global service has a volume of its own on each node: none moves',
       'remove x-volume-loss',
     );
-  if (!draft.image) return refuseNoImage(draft);
-  if (draft.build)
-    warn(
-      findings,
-      draft.build,
-      'nothing is built here: the image is pulled',
-      `push what you build as ${draft.image.value}`,
-    );
+  const image = imageOf(draft);
   const mounts = draft.mounts.map(({ value, place }) => {
     if (value.type !== 'bind' || value.source.startsWith('/')) return value;
     return { ...value, source: absoluteSource(draft, value.source, place, root) };
@@ -319,7 +312,7 @@ function finish(
     labels: draft.labels,
     mode,
     replicas: perNode ? 0 : (draft.replicas?.value ?? 1),
-    template: taskTemplate(containerSpec(draft.image.value, { ...draft.container, env, mounts }), {
+    template: taskTemplate(containerSpec(image.value, { ...draft.container, env, mounts }), {
       limits: {
         cpuMillis: cpuMillis?.value ?? 0,
         memoryBytes: memoryBytes?.value ?? 0,
@@ -366,7 +359,7 @@ function finish(
     place,
     ports,
     constraints: draft.constraints,
-    image: draft.image.place,
+    image: image.place,
     attachments,
     networkMode,
     allowFrom: draft.allowFrom ?? [],
@@ -392,9 +385,14 @@ function withContainerName({ container }: Draft, value: NetworkAttachment): Netw
   return { ...value, aliases: [...value.aliases, containerName] };
 }
 
-function refuseNoImage({ findings, name, place, build }: Draft): undefined {
-  if (!build) return refuse(findings, place, `service ${name} has no image`, 'add image:');
-  return refuse(findings, build, 'images are not built by Gantry yet', 'build and push it, and name it by image: too');
+/** The image; where there is none, a name that lets the rest be looked at nevertheless. */
+function imageOf({ findings, name, place, build, image }: Draft): Said<string> {
+  if (image && build)
+    warn(findings, build, 'nothing is built here: the image is pulled', `push what you build as ${image.value}`);
+  else if (build)
+    refuse(findings, build, 'images are not built by Gantry yet', 'build and push it, and name it by image: too');
+  else if (!image) refuse(findings, place, `service ${name} has no image`, 'add image:');
+  return image ?? { value: 'none', place };
 }
 
 /** Of a service that says nothing of networks: the default one. */
@@ -436,7 +434,7 @@ function absoluteSource(draft: Draft, source: string, place: Place, root: string
       draft.findings,
       place,
       `"${source}" is a relative path, and the service may run on any node`,
-      'write an absolute path, use a named volume, or add the constraint node.hostname == NODE',
+      'write an absolute path, use a named volume, configs: for files, or add the constraint node.hostname == NODE',
     );
   else if (!root)
     refuse(
