@@ -3,6 +3,7 @@ import { existsSync, mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { type HostFacts, readHostFacts } from '#net/host/host-facts.ts';
 import { resetNetwork } from '#net/host/reset.ts';
+import { connectFrom } from '#net/host/task-socket.ts';
 import { hostNetwork } from '#net/host-network.ts';
 import type { Clock } from '#proto/kernel/clock.ts';
 import { describe, isFault } from '#proto/kernel/errors.ts';
@@ -182,6 +183,7 @@ async function assemble(config: AgentConfig, kernel: Kernel, signal: AbortSignal
     registryOf: (image) => parseReference(image).registry,
     stepDone: metrics.stepDone,
     listensOn,
+    connectFrom,
     readLog: (task, sinceMs) => logs.read(task, sinceMs),
     removeVolume: (name) => volumes.remove(name),
     transport: grpcTransport(() => identity),

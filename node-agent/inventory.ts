@@ -108,6 +108,11 @@ export class Inventory {
   endpoints(): Endpoint[] {
     return this.#of('endpoint');
   }
+  /** The virtual address of a service of that project; '': it has none. */
+  vipOf(project: string, service: string): string {
+    const named = this.endpoints().find((one) => one.project === project && one.name === service);
+    return named?.mode === 'vip' ? named.vip : '';
+  }
   peers(): Peer[] {
     return this.#of('peer');
   }

@@ -1,6 +1,5 @@
 /** Makes this node hold what it was given: a runner for each task, the network of the newest set, and nothing that nobody asked for. */
 import type { Attachment, Network, NetworkWanted } from '#net/network.ts';
-import { gatewayOf } from '#net/plan/cidr.ts';
 import type { AssignmentSet, Welcome } from '#proto/gen/gantry/v1/agent.ts';
 import type { Clock } from '#proto/kernel/clock.ts';
 import { Fault } from '#proto/kernel/errors.ts';
@@ -19,6 +18,8 @@ import type { ContainerExit, ContainerState, Runtime } from './runtime/runtime.t
 import type { TaskWanted } from './task/decide.ts';
 import { Drain } from './task/drain.ts';
 import { type ListensOn, listensAsAwaited } from './task/listening.ts';
+import type { ConnectFrom } from './task/network-probes.ts';
+import { Prober } from './task/prober.ts';
 import { type RunnerParts, TaskRunner } from './task/runner.ts';
 import { type Mounts, removeRemains, type Steps, stepTable } from './task/steps.ts';
 import { awaitContents } from './task/task-contents.ts';
@@ -26,9 +27,9 @@ import {
   type Asked,
   attachmentOf,
   hasOwnNetwork,
-  type NodePlace,
   nameOfOwner,
   type Owner,
+  placeOf,
   sharesNetworkOf,
 } from './task/task-network.ts';
 import { type Measured, measuredOf } from './usage.ts';
@@ -60,6 +61,7 @@ export interface WorkerParts {
   readonly registryOf: (image: string) => string;
   readonly stepDone?: RunnerParts['stepDone'];
   readonly listensOn?: ListensOn;
+  readonly connectFrom?: ConnectFrom;
 }
 
 /** Told what happens, set by the session's owner. */
@@ -80,6 +82,7 @@ export class Worker {
   /** Containers that the journal does not know: those of tasks that are still assigned are adopted when that is heard. */
   readonly #unknown = new Map<TaskId, ContainerState>();
   readonly #steps: Steps;
+  readonly #prober: Prober;
   #membership: Membership | undefined;
   /** For a task of this node to begin to run, or to end, and for a config or secret to come. */
   readonly #waiting = new Waiting();
@@ -103,6 +106,7 @@ export class Worker {
     this.#networkStands = new Promise((resolve) => {
       this.#networkStood = resolve;
     });
+    this.#prober = new Prober(parts);
     this.#steps = stepTable({
       images: parts.images,
       runtime: parts.runtime,
@@ -116,11 +120,8 @@ export class Worker {
       drain: new Drain(parts),
       addressFree: (address, by, signal) => this.#addressFree(address, by, signal),
       owner: (asked) => this.#owner(asked),
-      place: () => this.#place(),
-      vipOf: (project, name) => {
-        const named = this.#inventory.endpoints().find((one) => one.project === project && one.name === name);
-        return named?.mode === 'vip' ? named.vip : '';
-      },
+      place: () => placeOf(this.#membership!, this.#inventory.networks()),
+      vipOf: (project, name) => this.#inventory.vipOf(project, name),
       clock: parts.clock,
     });
   }
@@ -186,7 +187,7 @@ export class Worker {
   }
 
   #runner(assignment: TaskAssignment, known: ConstructorParameters<typeof TaskRunner>[2] = {}): TaskRunner {
-    const { clock, random, log, runtime } = this.#parts;
+    const { clock, random, log } = this.#parts;
     const { id } = assignment.task;
     const runner = new TaskRunner(
       {
@@ -194,7 +195,7 @@ export class Worker {
         random,
         log,
         steps: this.#steps,
-        runtime,
+        prober: this.#prober,
         report: (status) => this.#report(status),
         running: (wanted) => {
           if (this.#membership) this.#parts.logs.follow(wanted, this.#membership);
@@ -254,17 +255,6 @@ export class Worker {
       if (!joined || this.#ownerOf(wanted)) continue;
       runner.lose(`${nameOfOwner(wanted)}, whose network it has, has ended`);
     }
-  }
-
-  #place(): NodePlace {
-    const { node, cluster } = this.#membership!;
-    const ipv6 = this.#inventory.networks().flatMap(({ spec }) => (spec.ipv6 ? [spec.name] : []));
-    return {
-      gateway: node.subnet === '' ? '' : gatewayOf(node.subnet),
-      domain: cluster.domain,
-      network6: cluster.network6,
-      ipv6: new Set(ipv6),
-    };
   }
 
   /** Its process, network and layers are gone; its log goes when it is kept elsewhere, and with it what we know of it. */

@@ -1,37 +1,41 @@
-/** A container's health check, as Docker runs it: by exec, every interval, quicker while it starts, given up after some failures in a row. */
+/** A container's health check, by Docker's rules: every interval, quicker while it starts, given up after some failures in a row. */
 import type { Clock, Timer } from '#proto/kernel/clock.ts';
-import { describe } from '#proto/kernel/errors.ts';
-import type { TaskId } from '#proto/model/ids.ts';
+import type { Random } from '#proto/kernel/random.ts';
 import { type ContainerSpec, defaults, type HealthCheck } from '#proto/model/service.ts';
 import type { Health } from '#proto/model/task.ts';
-import type { ImageConfig, Runtime } from '../runtime/runtime.ts';
+import type { ImageConfig } from '../runtime/runtime.ts';
 
 /** The check that applies: the service's, else the image's; undefined where neither has one or it is switched off. Pure. */
 export function healthCheckOf(container: ContainerSpec, image: ImageConfig | undefined): HealthCheck | undefined {
   const own = container.healthCheck;
+  if (own && (own.http || own.tcp || own.grpc) && own.test[0] !== 'NONE') return own;
   // A service may change the timing alone and keep the image's test.
   const test = own && own.test.length > 0 ? own.test : (image?.healthCheck?.test ?? []);
   if (test.length === 0 || test[0] === 'NONE') return undefined;
-  const check = own ?? image!.healthCheck!;
+  const said = (field: 'intervalMs' | 'timeoutMs' | 'startPeriodMs' | 'startIntervalMs' | 'retries') =>
+    own?.[field] || image?.healthCheck?.[field] || defaults.healthCheck[field];
   return {
+    ...(own ?? defaults.healthCheck),
     test,
-    intervalMs: check.intervalMs || defaults.healthCheck.intervalMs,
-    timeoutMs: check.timeoutMs || defaults.healthCheck.timeoutMs,
-    startPeriodMs: check.startPeriodMs,
-    startIntervalMs: check.startIntervalMs || defaults.healthCheck.startIntervalMs,
-    retries: check.retries || defaults.healthCheck.retries,
+    intervalMs: said('intervalMs'),
+    timeoutMs: said('timeoutMs'),
+    startPeriodMs: said('startPeriodMs'),
+    startIntervalMs: said('startIntervalMs'),
+    retries: said('retries'),
   };
-}
-
-/** The command that a check's test means. Pure. */
-export function commandOf(test: readonly string[]): readonly string[] {
-  const [kind, ...rest] = test;
-  return kind === 'CMD-SHELL' ? ['/bin/sh', '-c', rest.join(' ')] : kind === 'CMD' ? rest : test;
 }
 
 export interface ProbeResult {
   readonly ok: boolean;
+  /** What it said, at most 4 KiB. */
   readonly output: string;
+}
+
+/** A result as people are shown it. */
+export interface ProbeRecord extends ProbeResult {
+  /** When it began, by this machine's clock. */
+  readonly atMs: number;
+  readonly tookMs: number;
 }
 
 /** Where a check stands. */
@@ -59,76 +63,55 @@ export function nextProbeMs(check: HealthCheck, state: HealthState, sinceStartMs
   return starting ? Math.min(check.startIntervalMs, check.intervalMs) : check.intervalMs;
 }
 
-const outputLimit = 4_096;
+/** So many results are kept for those who ask. */
+const mostRecords = 5;
+/** Each wait is up to so many thousandths shorter, so that tasks begun together are not asked together for ever. */
+const jitter = 100;
+
+export interface HealthMonitor {
+  /** Oldest first. */
+  readonly records: readonly ProbeRecord[];
+  stop(): void;
+}
 
 /** Runs the check until `stop` is called. `changed` gets each new health, with the last output where it is bad. */
 export function monitorHealth(
-  parts: { clock: Clock; runtime: Runtime },
-  task: { id: TaskId; check: HealthCheck; sinceStartMs: number; health: Health },
+  parts: { readonly clock: Clock; readonly random: Random; readonly probe: () => Promise<ProbeResult> },
+  task: { readonly check: HealthCheck; readonly sinceStartMs: number; readonly health: Health },
   changed: (health: Health, output: string) => void,
-): { stop(): void } {
-  const { clock, runtime } = parts;
+): HealthMonitor {
+  const { clock, random } = parts;
   const { check } = task;
   const startedAt = clock.monotonic() - task.sinceStartMs;
+  const records: ProbeRecord[] = [];
   let stopped = false;
   let timer: Timer | undefined;
   let state: HealthState = { health: task.health || 'starting', failures: 0 };
   const sinceStart = () => clock.monotonic() - startedAt;
   const schedule = () => {
-    timer = clock.after(nextProbeMs(check, state, sinceStart()), () => void turn());
+    const waitMs = nextProbeMs(check, state, sinceStart());
+    timer = clock.after(Math.max(1, waitMs - Math.floor((waitMs * random.int(jitter)) / 1_000)), () => void turn());
   };
   const turn = async () => {
-    const result = await probe({ clock, runtime }, task.id, check);
+    const atMs = clock.now();
+    const begunMs = clock.monotonic();
+    const result = await parts.probe();
     if (stopped) return;
+    records.push({ ...result, atMs, tookMs: Math.round(clock.monotonic() - begunMs) });
+    if (records.length > mostRecords) records.shift();
     const before = state.health;
     state = nextHealth(check, state, result, sinceStart());
     if (state.health !== before) changed(state.health, result.output);
-    if (state.health !== 'unhealthy') schedule();
+    // What is to be replaced needs no more asking.
+    if (state.health !== 'unhealthy' || check.onUnhealthy === 'ignore') schedule();
   };
   if (task.health === '') changed('starting', '');
   schedule();
   return {
+    records,
     stop() {
       stopped = true;
       timer?.cancel();
     },
   };
-}
-
-/** One run of the check. Never rejects: what goes wrong is a failed probe, in words. */
-export async function probe(
-  parts: { clock: Clock; runtime: Runtime },
-  id: TaskId,
-  check: HealthCheck,
-): Promise<ProbeResult> {
-  try {
-    const session = await parts.runtime.exec({
-      id,
-      command: commandOf(check.test),
-      env: [],
-      user: '',
-      workingDir: '',
-      tty: false,
-      stdin: false,
-      columns: 0,
-      rows: 0,
-    });
-    let output = '';
-    const gather = (chunk: Buffer | string) => {
-      if (output.length < outputLimit) output += chunk.toString();
-    };
-    session.stdout.on('data', gather);
-    session.stderr?.on('data', gather);
-    let timedOut = false;
-    const timer = parts.clock.after(check.timeoutMs, () => {
-      timedOut = true;
-      session.signal('SIGKILL');
-    });
-    const code = await session.exit;
-    timer.cancel();
-    if (timedOut) return { ok: false, output: `the check took longer than ${check.timeoutMs / 1000} s` };
-    return { ok: code === 0, output: output.trim().slice(0, outputLimit) || `the check exited with ${code}` };
-  } catch (error) {
-    return { ok: false, output: `the check could not be run: ${describe(error)}` };
-  }
 }

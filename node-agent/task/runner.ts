@@ -7,10 +7,11 @@ import { type BackoffPolicy, backoffMs } from '#proto/kernel/retry.ts';
 import type { TaskId } from '#proto/model/ids.ts';
 import type { HealthCheck } from '#proto/model/service.ts';
 import { type Health, isTerminal, mayWant, type TaskState, type TaskStatus } from '#proto/model/task.ts';
-import type { ContainerExit, ContainerState, LiveSettings, Runtime } from '../runtime/runtime.ts';
+import type { ContainerExit, ContainerState, LiveSettings } from '../runtime/runtime.ts';
 import { decide, type Effect, type Step, stopReason, type TaskSeen, type TaskWanted } from './decide.ts';
-import { healthCheckOf, monitorHealth } from './health.ts';
+import { healthCheckOf, monitorHealth, type ProbeRecord } from './health.ts';
 import { awaitListening } from './listening.ts';
+import type { Prober } from './prober.ts';
 import { type Progress, type Steps, settingsOf } from './steps.ts';
 
 export interface RunnerParts {
@@ -18,7 +19,7 @@ export interface RunnerParts {
   readonly random: Random;
   readonly log: Log;
   readonly steps: Steps;
-  readonly runtime: Runtime;
+  readonly prober: Prober;
   /** Each new word about the task; journalled and sent by the receiver before anything follows from it. */
   readonly report: (status: TaskStatus) => void;
   /** It runs now, and its log can be followed; also at adoption. */
@@ -54,7 +55,7 @@ export class TaskRunner {
   #endedAtMs: number | undefined;
   #cleaned = false;
   #timer: Timer | undefined;
-  #health: { stop(): void } | undefined;
+  #health: { readonly records?: readonly ProbeRecord[]; stop(): void } | undefined;
   readonly #preparing = new AbortController();
   readonly #draining = new AbortController();
   #closed = false;
@@ -82,6 +83,10 @@ export class TaskRunner {
   }
   get status(): TaskStatus {
     return this.#status;
+  }
+  /** The last results of its health check, oldest first. */
+  get probes(): readonly ProbeRecord[] {
+    return this.#health?.records ?? [];
   }
   /** It has, or may get, a namespace: the network must know of it. */
   get networked(): boolean {
@@ -238,17 +243,19 @@ export class TaskRunner {
   /** It runs: follow its log and watch its health. */
   #begin(fresh: boolean): void {
     this.#parts.running(this.#wanted);
-    const { clock, runtime } = this.#parts;
+    const { clock, random, prober } = this.#parts;
     const check = this.#check;
     if (this.#health) return;
     if (!check) {
       this.#awaitListening(fresh);
       return;
     }
-    const { startedAtMs, health } = this.#status;
+    const { task } = this.#wanted;
+    const { startedAtMs, health, pid } = this.#status;
+    const target = { pid, address: task.address || '127.0.0.1' };
     this.#health = monitorHealth(
-      { clock, runtime },
-      { id: this.#wanted.task.id, check, sinceStartMs: Math.max(0, clock.now() - startedAtMs), health },
+      { clock, random, probe: () => prober.probe(task.id, check, target) },
+      { check, sinceStartMs: Math.max(0, clock.now() - startedAtMs), health },
       (next, output) => this.#healthChanged(next, output),
     );
   }
@@ -271,8 +278,9 @@ export class TaskRunner {
 
   #healthChanged(health: Health, output: string): void {
     const bad = health === 'unhealthy';
-    this.#tell({ health, message: bad ? `unhealthy: ${output}` : this.#status.message });
-    if (!bad) return;
+    const message = this.#status.health === 'unhealthy' ? 'running' : this.#status.message;
+    this.#tell({ health, message: bad ? `unhealthy: ${output}` : message });
+    if (!bad || this.#check?.onUnhealthy === 'ignore') return;
     this.#unhealthy = output || 'its health check failed';
     this.#draining.abort();
     this.wake();

@@ -2,11 +2,14 @@
 import { readFileSync } from 'node:fs';
 import { hostname } from 'node:os';
 import type { Attachment, Network } from '#net/network.ts';
+import { gatewayOf } from '#net/plan/cidr.ts';
 import { embed6 } from '#net/plan/cidr6.ts';
 import { Fault } from '#proto/kernel/errors.ts';
 import type { LinkedService } from '#proto/model/assignment.ts';
+import type { ClusterConfig } from '#proto/model/cluster.ts';
 import type { TaskId } from '#proto/model/ids.ts';
-import { defaultNetworkOf, sharedNetworkOf } from '#proto/model/network.ts';
+import { type ClusterNetwork, defaultNetworkOf, sharedNetworkOf } from '#proto/model/network.ts';
+import type { Node } from '#proto/model/node.ts';
 import type { EtcSettings } from '../runtime/etc-files.ts';
 import type { ContainerNetwork } from '../runtime/runtime.ts';
 import type { TaskWanted } from './decide.ts';
@@ -19,6 +22,19 @@ export interface NodePlace {
   readonly network6: string;
   /** Names of the networks that have IPv6. */
   readonly ipv6: ReadonlySet<string>;
+}
+
+export function placeOf(
+  { node, cluster }: { readonly node: Node; readonly cluster: ClusterConfig },
+  networks: Iterable<ClusterNetwork>,
+): NodePlace {
+  const ipv6 = [...networks].flatMap(({ spec }) => (spec.ipv6 ? [spec.name] : []));
+  return {
+    gateway: node.subnet === '' ? '' : gatewayOf(node.subnet),
+    domain: cluster.domain,
+    network6: cluster.network6,
+    ipv6: new Set(ipv6),
+  };
 }
 
 /** The running task that another one shares the network of. */

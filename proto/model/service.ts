@@ -7,6 +7,7 @@ import type { ServiceId } from './ids.ts';
 import type { Job, Schedule } from './job.ts';
 import type { AllowFrom, Bandwidth, Link, NetworkAttachment, NetworkMode } from './network.ts';
 import type { Dependency } from './order.ts';
+import type { GrpcProbe, HttpProbe, TcpProbe, UnhealthyAction } from './probe.ts';
 import { noResources, type Resources } from './resources.ts';
 
 export interface Mount {
@@ -32,7 +33,15 @@ export interface Port {
 }
 
 export interface HealthCheck {
+  /** Empty: the image's, unless there is a probe. */
   readonly test: readonly string[];
+  /** At most one of these three. */
+  readonly http: HttpProbe | undefined;
+  readonly tcp: TcpProbe | undefined;
+  readonly grpc: GrpcProbe | undefined;
+  /** Absent: `replace`. */
+  readonly onUnhealthy: UnhealthyAction | undefined;
+  /** 0, as with the other times and the retries: the image's, or the default. */
   readonly intervalMs: number;
   readonly timeoutMs: number;
   readonly startPeriodMs: number;
@@ -285,7 +294,17 @@ export const defaults = {
   stopGracePeriodMs: 10_000,
   drainMs: 2_000,
   bandwidth: { egressBitsPerSecond: 0, ingressBitsPerSecond: 0 } satisfies Bandwidth as Bandwidth,
-  healthCheck: { intervalMs: 30_000, timeoutMs: 30_000, startPeriodMs: 0, startIntervalMs: 5_000, retries: 3 },
+  healthCheck: {
+    http: undefined,
+    tcp: undefined,
+    grpc: undefined,
+    onUnhealthy: undefined,
+    intervalMs: 30_000,
+    timeoutMs: 30_000,
+    startPeriodMs: 0,
+    startIntervalMs: 5_000,
+    retries: 3,
+  },
 } as const;
 
 /** A mount with every further field at its default. */

@@ -11,11 +11,13 @@ import { type DocumentMount, type DocumentRef, documentTypes } from './document.
 import { nodeId, serviceId, taskId } from './ids.ts';
 import type { ClusterNetwork, NetworkMode, NetworkSpec } from './network.ts';
 import type { Node } from './node.ts';
+import { unhealthyActions } from './probe.ts';
 import { noResources } from './resources.ts';
 import {
   type ContainerSpec,
   containerSpec,
   defaults,
+  type HealthCheck,
   type Mount,
   newerContainer,
   type Port,
@@ -60,10 +62,20 @@ function mountFromWire(mount: types.Mount): Mount {
   return { ...mount, type: oneOf('mount.type', ['volume', 'bind', 'tmpfs'], mount.type) };
 }
 
+function healthCheckFromWire(check: types.HealthCheck): HealthCheck {
+  const { http, onUnhealthy, ...fields } = check;
+  return {
+    ...fields,
+    http: http && { ...http, scheme: oneOf('http.scheme', ['http', 'https'], http.scheme || 'http') },
+    onUnhealthy: onUnhealthy === undefined ? undefined : oneOf('on_unhealthy', unhealthyActions, onUnhealthy),
+  };
+}
+
 function containerFromWire(container: types.ContainerSpec): ContainerSpec {
   return containerSpec(container.image, {
     ...container,
     mounts: container.mounts.map(mountFromWire),
+    healthCheck: container.healthCheck && healthCheckFromWire(container.healthCheck),
     pullPolicy: oneOf('pull_policy', ['', 'missing', 'always', 'never'], container.pullPolicy),
     deviceRules: container.deviceRules.map((rule) => ({
       ...rule,

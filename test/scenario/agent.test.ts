@@ -3,7 +3,7 @@ import { afterEach, describe, expect, it } from 'vitest';
 import type { Transport } from '#node-agent/transport.ts';
 import { Fault } from '#proto/kernel/errors.ts';
 import { type TaskId, taskId } from '#proto/model/ids.ts';
-import { containerSpec } from '#proto/model/service.ts';
+import { containerSpec, defaults } from '#proto/model/service.ts';
 import { AgentLab, type LabHost } from '#test/support/agent-lab.ts';
 import { idOf } from '#test/support/builders.ts';
 import { attachment } from '#test/support/endpoint.ts';
@@ -169,6 +169,7 @@ describe('a task on a node', () => {
 describe('a health check', () => {
   const check = {
     test: ['CMD-SHELL', 'true'],
+    ...defaults.healthCheck,
     intervalMs: 20,
     timeoutMs: 1_000,
     startPeriodMs: 0,

@@ -13,7 +13,14 @@ import {
 } from '#control-plane/reconcilers/service-changes.ts';
 import type { Dependency } from '#proto/model/order.ts';
 import { noResources } from '#proto/model/resources.ts';
-import { containerSpec, emptyMount, type HealthCheck, type Service, type ServiceSpec } from '#proto/model/service.ts';
+import {
+  containerSpec,
+  defaults,
+  emptyMount,
+  type HealthCheck,
+  type Service,
+  type ServiceSpec,
+} from '#proto/model/service.ts';
 import { aSpec, aTemplate } from '#test/support/builders.ts';
 import type { Host } from './host.ts';
 import type { World } from './world.ts';
@@ -171,6 +178,7 @@ function randomDependencies({ random }: World, name: string): Dependency[] {
 }
 
 const healthCheck: HealthCheck = {
+  ...defaults.healthCheck,
   test: ['CMD', 'check'],
   intervalMs: 2_000,
   timeoutMs: 1_000,

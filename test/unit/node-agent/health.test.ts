@@ -1,10 +1,12 @@
 /** Holds health checks to Docker's rules. */
 import { describe, expect, it } from 'vitest';
-import { commandOf, healthCheckOf, nextHealth, nextProbeMs } from '#node-agent/task/health.ts';
-import { containerSpec } from '#proto/model/service.ts';
+import { healthCheckOf, nextHealth, nextProbeMs } from '#node-agent/task/health.ts';
+import { commandOf } from '#node-agent/task/prober.ts';
+import { containerSpec, defaults } from '#proto/model/service.ts';
 import { plainConfig } from '#test/support/fake-images.ts';
 
 const check = {
+  ...defaults.healthCheck,
   test: ['CMD', 'ok'],
   intervalMs: 1_000,
   timeoutMs: 100,

@@ -1,0 +1,68 @@
+/** Health checks: a test, the image's, or a probe that the agent makes. */
+import { describe, expect, it } from 'vitest';
+import { defaults } from '#proto/model/service.ts';
+import { bad, web } from '#test/support/compose.ts';
+
+const checkOf = (lines: string) =>
+  web(`healthcheck:\n${lines.replace(/^(?=.)/gm, '  ')}`).template.container.healthCheck;
+
+describe('a health check', () => {
+  it('keeps the test of the image, and its times where none are said', () => {
+    expect(checkOf('interval: 3s\nretries: 5')).toMatchObject({
+      test: [],
+      intervalMs: 3_000,
+      timeoutMs: 0,
+      retries: 5,
+    });
+    expect(checkOf('x-on-unhealthy: ignore')).toMatchObject({ test: [], onUnhealthy: 'ignore', retries: 0 });
+    expect(checkOf('disable: true')).toMatchObject({ test: ['NONE'] });
+  });
+
+  it('is a probe by HTTP', () => {
+    expect(checkOf('x-http: { port: 80 }\ninterval: 1s')).toEqual({
+      ...defaults.healthCheck,
+      test: [],
+      intervalMs: 1_000,
+      http: { port: 80, path: '/', scheme: 'http', statuses: [{ from: 200, to: 399 }], headers: {} },
+    });
+    const all = '{ port: "8443", path: "/up?deep=1", scheme: https, status: [204, 300-302], headers: ["Host: a.b:1"] }';
+    expect(checkOf(`x-http: ${all}`)?.http).toEqual({
+      port: 8_443,
+      path: '/up?deep=1',
+      scheme: 'https',
+      statuses: [
+        { from: 204, to: 204 },
+        { from: 300, to: 302 },
+      ],
+      headers: { Host: 'a.b:1' },
+    });
+  });
+
+  it('is a probe by TCP or gRPC', () => {
+    expect(checkOf('x-tcp: { port: 5432 }')?.tcp).toEqual({ port: 5_432 });
+    expect(checkOf('x-grpc: { port: 50051 }')?.grpc).toEqual({ port: 50_051, service: '' });
+    expect(checkOf('x-grpc: { port: 50051, service: shop.Cart }')?.grpc?.service).toBe('shop.Cart');
+  });
+
+  it.each([
+    ['x-http: {}', '5:15 services.web.healthcheck.x-http: this probe has no port → add port:'],
+    [
+      'x-http: { port: 80, path: up }',
+      '5:33 services.web.healthcheck.x-http.path: "up" is not a path → start it with /',
+    ],
+    ['x-http: { port: 80, status: 2xx }', '"2xx" is no status → write 200, or 200-299'],
+    ['x-http: { port: 80, status: 300-200 }', '"300-200" is no status'],
+    ['x-http: { port: 80, headers: ["a b: c"] }', '"a b" is not a header → write Name: value'],
+    ['x-http: { port: 80, pth: / }', 'unknown key "pth" → did you mean "path"?'],
+    ['x-tcp: { port: 70000 }', '70000 is not a whole number from 1 to 65535'],
+    [
+      'x-tcp: { port: 80 }\n  x-http: { port: 80 }',
+      '6:15 services.web.healthcheck.x-http: x-http and x-tcp are two probes',
+    ],
+    ['x-tcp: { port: 80 }\n  test: ls', 'a test and a probe are two checks'],
+    ['x-on-unhealthy: restart', '"restart" is not one of replace, ignore'],
+    ['test: ls\n  interval: 0s', 'interval and timeout must be longer than 0'],
+  ])('refuses %s', (lines, message) => {
+    expect(bad(`healthcheck:\n  ${lines}`).join('\n')).toContain(message);
+  });
+});
