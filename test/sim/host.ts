@@ -10,6 +10,7 @@ import type { Node } from '#proto/model/node.ts';
 import { FakeImages } from '#test/support/fake-images.ts';
 import { FakeNetwork } from '#test/support/fake-network.ts';
 import { type FakeBehaviour, FakeContainerHost, FakeRuntime } from '#test/support/fake-runtime.ts';
+import { checkedMounts } from './documents.ts';
 import { Process } from './process.ts';
 import type { World } from './world.ts';
 
@@ -174,7 +175,7 @@ export class Host {
       runtime: process.hold(runtime),
       images: process.hold(this.images),
       network: process.hold(boot.network),
-      mounts: { prepare: async () => [], release: async () => {}, held: async () => [] },
+      mounts: checkedMounts,
       logs: { path: (task) => `/logs/${task}`, follow() {}, drop: async () => {} },
       bootId: boot.id,
       registryOf,

@@ -10,6 +10,7 @@ import type { NodeId, TaskId } from '#proto/model/ids.ts';
 
 import { isServing, isTerminal, mayAdvance, mayWant, occupiesNode, type Task } from '#proto/model/task.ts';
 import { pinnedVolumes } from '#proto/model/volume.ts';
+import { contentsAreKept } from './documents.ts';
 import type { Host } from './host.ts';
 import { orderIsKept, waitsInVain } from './start-order.ts';
 import type { World } from './world.ts';
@@ -59,6 +60,7 @@ export function invariants(): readonly Invariant[] {
     stopsComeLast(),
     movesKeepTheirBudget(),
     orderIsKept(),
+    contentsAreKept,
   ];
 }
 

@@ -3,7 +3,6 @@
 import {
   createService,
   removeNode,
-  removeService,
   restartService,
   rollbackService,
   scaleService,
@@ -11,6 +10,7 @@ import {
   setNodeLabels,
   updateService,
 } from '#control-plane/reconcilers/service-changes.ts';
+import { discardServices, undo } from '#control-plane/reconcilers/trash.ts';
 import type { Dependency } from '#proto/model/order.ts';
 import { noResources } from '#proto/model/resources.ts';
 import {
@@ -22,6 +22,7 @@ import {
   type ServiceSpec,
 } from '#proto/model/service.ts';
 import { aSpec, aTemplate } from '#test/support/builders.ts';
+import { randomSecrets, withSecrets } from './documents.ts';
 import type { Host } from './host.ts';
 import type { World } from './world.ts';
 
@@ -44,7 +45,7 @@ export const wishes: readonly Wish[] = [
     make: (world) =>
       withService(world, ({ id, spec }) => {
         const next = { ...spec, template: randomTemplate(world, spec.name) };
-        world.wish(`update ${spec.name}`, (context) => updateService(context, id, next));
+        world.wish(`update ${spec.name}`, (context) => withSecrets(context, next, updateService(context, id, next)));
       }),
   },
   {
@@ -70,12 +71,22 @@ export const wishes: readonly Wish[] = [
       ),
   },
   {
-    name: 'remove and apply again',
+    name: 'remove, and apply again or undo',
     make: (world) =>
       withService(world, ({ id, spec }) => {
-        world.wish(`rm ${spec.name}`, (context) => removeService(context, id));
+        world.wish(`rm ${spec.name}`, (context) => {
+          const service = context.snapshot.service(id);
+          return service ? discardServices(context, [service]) : [];
+        });
         const again = randomSpec(world, spec.name);
-        world.clock.after(5_000, () => world.wish(`apply ${spec.name}`, (context) => createService(context, again)));
+        if (again.replicas % 2 === 0)
+          world.clock.after(5_000, () =>
+            world.wish(`apply ${spec.name}`, (context) => withSecrets(context, again, createService(context, again))),
+          );
+        else
+          world.clock.after(again.replicas * 1_000, () =>
+            world.wish(`undo ${spec.name}`, (context) => [...undo(context, spec.name).changes]),
+          );
       }),
   },
   {
@@ -116,7 +127,7 @@ export function rejoin(world: World, host: Host): void {
 export function begin(world: World): void {
   for (let index = 1; index <= 4; index++) {
     const spec = randomSpec(world, `s${index}`);
-    world.wish(`apply ${spec.name}`, (context) => createService(context, spec));
+    world.wish(`apply ${spec.name}`, (context) => withSecrets(context, spec, createService(context, spec)));
   }
 }
 
@@ -195,6 +206,7 @@ function randomTemplate({ random }: World, name: string) {
   const volume = name < 's3' ? 'demo_shared' : `demo_${name}`;
   const mounts = number % 4 === 0 ? [emptyMount('volume', volume, '/data')] : [];
   return aTemplate({
+    documents: randomSecrets(name, number),
     container: containerSpec(`web:${number}`, { mounts, ...(checked ? { healthCheck } : {}) }),
     reservations: mounts.length > 0 ? noResources : reservations,
   });
