@@ -3,7 +3,7 @@ import { afterEach, describe, expect, it } from 'vitest';
 import { createService } from '#control-plane/reconcilers/service-changes.ts';
 import { assert } from '#proto/kernel/errors.ts';
 import { aSpec } from '#test/support/builders.ts';
-import { unsettled } from './invariants.ts';
+import { unsettled } from './settled.ts';
 import { World } from './world.ts';
 
 let world: World;

@@ -2,7 +2,7 @@
 import { assert } from '#proto/kernel/errors.ts';
 import { seededRandom } from '#proto/kernel/random.ts';
 import { faults } from './faults.ts';
-import { unsettled } from './invariants.ts';
+import { unsettled } from './settled.ts';
 import { begin, tidyUp, wishes } from './workload.ts';
 import { World } from './world.ts';
 

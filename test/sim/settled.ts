@@ -1,0 +1,105 @@
+/** Whether a story has come to rest: all that is wanted is there, and nothing else. */
+import { itemsOf } from '#control-plane/dispatch/assign.ts';
+import type { Snapshot } from '#control-plane/store/snapshot.ts';
+import { isTerminal, occupiesNode } from '#proto/model/task.ts';
+import { nameOf } from './invariants.ts';
+import { waitsInVain } from './start-order.ts';
+import type { World } from './world.ts';
+
+/** Why the cluster is not yet as it is wanted; empty when it is. */
+export async function unsettled(world: World): Promise<string> {
+  return (
+    ledBadly(world) ||
+    viewsApart(world) ||
+    nodesAway(world) ||
+    servicesUnlikeWanted(world.truth) ||
+    (await hostsUnlikeStore(world))
+  );
+}
+
+function ledBadly({ replicas }: World): string {
+  const leaders = replicas.filter(({ epoch }) => epoch !== undefined).map(({ name }) => name);
+  return leaders.length === 1 ? '' : `${leaders.join(' and ') || 'nobody'} leads`;
+}
+
+/** Every replica sees what etcd holds. */
+function viewsApart({ replicas, etcd }: World): string {
+  for (const { name, run } of replicas) {
+    for (const { table, key, modRevision } of etcd.records) {
+      const seen = run?.store.snapshot.get(table, key)?.modRevision;
+      if (seen !== modRevision) return `${name} has ${table}/${key} of revision ${seen}, not ${modRevision}`;
+    }
+  }
+  return '';
+}
+
+function nodesAway({ truth }: World): string {
+  const away = [...truth.all('node')].find((node) => node.state !== 'ready');
+  return away ? `${away.name} is ${away.state}: ${away.message}` : '';
+}
+
+function servicesUnlikeWanted(truth: Snapshot): string {
+  const nodes = truth.count('node');
+  for (const service of truth.all('service')) {
+    const { spec, revision, rollout, removing } = service;
+    if (removing) return `${spec.name} is still being removed`;
+    if (waitsInVain(truth, service)) continue;
+    const active = [...truth.tasksOfService(service.id)].filter(
+      (task) => !isTerminal(task.state) && (task.wanted === 'running' || task.wanted === 'ready'),
+    );
+    // Start-first needs room for two, a global service on its one node: without it they wait, as they say.
+    const full = active.some((task) => task.state === 'pending' && task.message.includes('without room'));
+    if (full && (spec.mode === 'global' || spec.update.order === 'start-first')) continue;
+    if (rollout.state === 'updating' || rollout.state === 'rolling-back') return `${spec.name} is ${rollout.state}`;
+    const wanted = spec.mode === 'global' ? nodes : spec.replicas;
+    if (active.length !== wanted) return `${spec.name} has ${active.length} of ${wanted} tasks`;
+    const slots = new Set(active.map((task) => (spec.mode === 'global' ? task.nodeId : task.slot)));
+    if (slots.size !== wanted) return `${spec.name} has two tasks in one seat`;
+    const late = active.find((task) => task.state !== 'running');
+    if (late) return `${nameOf(late)} is ${late.state}: ${late.message}`;
+    const stale = active.find((task) => task.revision !== revision && rollout.state !== 'paused');
+    if (stale) return `${nameOf(stale)} is of revision ${stale.revision}, not ${revision}`;
+  }
+  return '';
+}
+
+/** Processes, namespaces and layers are those of the tasks, and every kernel balances as the store says: nothing more, nothing less. */
+async function hostsUnlikeStore({ hosts, truth }: World): Promise<string> {
+  for (const host of hosts) {
+    if (!host.boot || !host.connected) return `${host.name} has no session`;
+    const tasks = [...truth.tasksOnNode(host.id)].filter(occupiesNode).map(({ id }) => id);
+    const expected = tasks.sort().join(' ');
+    const live = host.live().map(({ id }) => id);
+    if (live.sort().join(' ') !== expected) return `${host.name} runs [${live}], not [${expected}]`;
+    for (const { id, settings } of host.live()) {
+      const { limits, controls } = truth.revisionOf(truth.task(id)!.serviceId, truth.task(id)!.revision)!.template;
+      if (linesOf([settings]) !== linesOf([{ limits, controls }])) return `${host.name} holds ${id} to other limits`;
+    }
+    for (const [kind, found] of Object.entries(await host.remains())) {
+      if ([...found].sort().join(' ') !== expected) return `${host.name} has ${kind} [${found}], not [${expected}]`;
+    }
+    const items = itemsOf(truth, host.id, (credential) => credential);
+    const view = host.boot.network.wanted;
+    for (const kind of ['endpoint', 'peer'] as const) {
+      const should = items.filter((item) => item.kind === kind);
+      const held = (kind === 'endpoint' ? view?.endpoints : view?.peers) ?? [];
+      const [is, shall] = [linesOf(held), linesOf(should)];
+      if (is !== shall) return `${host.name} has the ${kind}s\n${is}\nnot\n${shall}`;
+    }
+  }
+  return '';
+}
+
+function linesOf(items: readonly object[]): string {
+  return items
+    .map((item) => JSON.stringify({ ...item, kind: '' }, sortedKeys))
+    .sort()
+    .join('\n');
+}
+
+function sortedKeys(_: string, value: unknown): unknown {
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) return value;
+  // What the wire adds of its own is no part of the item.
+  const fields = Object.entries(value).filter(([key]) => !key.startsWith('_'));
+  return Object.fromEntries(fields.sort(([a], [b]) => (a < b ? -1 : 1)));
+}
