@@ -260,7 +260,8 @@ export const serviceNotes: Notes = {
   stop_grace_period: 'from the stop signal to SIGKILL: 10s where nothing is said',
   stop_signal: "name or number; instead of the image's",
   sysctls: "of the container's own namespaces: `net.*`, `kernel.shm*`, `kernel.msg*`, `kernel.sem`, `fs.mqueue.*`",
-  tmpfs: '`TARGET[:size=64m,mode=1777,ro]`',
+  tmpfs:
+    '`TARGET[:size=64m,mode=1777,uid=1000,gid=1000,nr_inodes=1k,exec,suid,dev,ro]`; without exec, suid and dev where nothing is said',
   tty: 'a terminal',
   ulimits: 'one number for both, or',
   'ulimits.*.hard': '-1: none',

@@ -22,6 +22,11 @@ export interface DeclaredVolume {
 
 const propagations = ['rprivate', 'private', 'rshared', 'shared', 'rslave', 'slave'] as const;
 const noLabels = 'labels of SELinux mean nothing here: files are as they are on the node';
+const laterTypes: Readonly<Record<string, string>> = {
+  cluster: 'use volume, bind or tmpfs; no storage of CSI is attached',
+  image: 'copy its files into the image that runs, or into a volume by a service that does',
+  npipe: 'named pipes are those of Windows: use volume, bind or tmpfs',
+};
 const volumeName = /^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}$/;
 
 /** The top-level `volumes:`. */
@@ -169,13 +174,8 @@ function longMount(findings: Findings, item: Tree, context: MountContext): Mount
     {
       type: (mount, value) => {
         const type = readText(findings, value);
-        if (type === 'npipe' || type === 'cluster' || type === 'image')
-          refuse(
-            findings,
-            value,
-            `mounts of type ${type} are not supported by Gantry yet`,
-            'use volume, bind or tmpfs',
-          );
+        if (type !== undefined && Object.hasOwn(laterTypes, type))
+          refuse(findings, value, `mounts of type ${type} are not supported by Gantry`, laterTypes[type]);
         else {
           const known = readOneOf(findings, value, ['volume', 'bind', 'tmpfs']);
           if (known) mount.type = known;
@@ -289,7 +289,7 @@ export function readTmpfs(draft: Draft, tree: Tree): void {
   const { findings } = draft;
   for (const item of readScalars(findings, tree, { alone: true })) {
     const [target = '', options] = item.source.split(':', 2);
-    const mount = { ...emptyMount('tmpfs', '', target) };
+    const mount = { ...emptyMount('tmpfs', '', target), tmpfsOptions: [] as string[] };
     for (const option of options?.split(',') ?? []) readTmpfsOption(findings, item, option, mount);
     if (checkTarget(findings, item, target)) draft.mounts.push({ value: mount, place: item });
   }

@@ -1,13 +1,18 @@
 /** `driver_opts:` of a volume: what the driver `local` mounts in its stead, as far as every node can do it alike. */
-import type { Mount } from '#proto/model/service.ts';
+import { emptyMount, type Mount } from '#proto/model/service.ts';
 import { type Findings, type Place, refuse } from './diagnostic.ts';
 import { readKeys, readText } from './read.ts';
 import type { Tree } from './tree.ts';
 import { parseBytes, parseOctal } from './units.ts';
 
 /** Instead of a named volume: a directory of the node, or memory. */
-export type VolumeDevice = Pick<Mount, 'type' | 'source' | 'readOnly' | 'tmpfsSizeBytes' | 'tmpfsMode'>;
+export type VolumeDevice = Pick<
+  Mount,
+  'type' | 'source' | 'readOnly' | 'tmpfsSizeBytes' | 'tmpfsMode' | 'tmpfsOptions'
+>;
 
+/** Of mount(8), as far as they are a container's to choose. */
+const tmpfsOption = /^(?:(?:uid|gid)=\d{1,10}|nr_inodes=\d+[kmg]?|(?:no)?(?:exec|suid|dev|atime|diratime))$/;
 const networkKinds = ['nfs', 'nfs4', 'cifs', 'smb3', 'glusterfs', 'ceph'];
 
 export function readVolumeOptions(findings: Findings, tree: Tree): VolumeDevice | undefined {
@@ -27,7 +32,15 @@ export function readVolumeOptions(findings: Findings, tree: Tree): VolumeDevice 
     for (const option of options)
       if (!['bind', 'rbind', 'ro'].includes(option))
         refuse(findings, said.place, `"${option}" is not an option of a bind mount here`, 'use bind and ro');
-    return { type: 'bind', source: said.device, readOnly: options.includes('ro'), tmpfsSizeBytes: 0, tmpfsMode: 0 };
+    const { tmpfsSizeBytes, tmpfsMode, tmpfsOptions } = emptyMount('bind', said.device, '');
+    return {
+      type: 'bind',
+      source: said.device,
+      readOnly: options.includes('ro'),
+      tmpfsSizeBytes,
+      tmpfsMode,
+      tmpfsOptions,
+    };
   }
   return refuse(
     findings,
@@ -40,12 +53,12 @@ export function readVolumeOptions(findings: Findings, tree: Tree): VolumeDevice 
 }
 
 function tmpfs(findings: Findings, place: Place, options: readonly string[]): VolumeDevice {
-  const device = { type: 'tmpfs' as const, source: '', readOnly: false, tmpfsSizeBytes: 0, tmpfsMode: 0 };
-  for (const option of options) readTmpfsOption(findings, place, option, device);
-  return device;
+  const memory: Memory = { readOnly: false, tmpfsSizeBytes: 0, tmpfsMode: 0, tmpfsOptions: [] };
+  for (const option of options) readTmpfsOption(findings, place, option, memory);
+  return { type: 'tmpfs', source: '', ...memory };
 }
 
-type Memory = { readOnly: boolean; tmpfsSizeBytes: number; tmpfsMode: number };
+type Memory = { readOnly: boolean; tmpfsSizeBytes: number; tmpfsMode: number; readonly tmpfsOptions: string[] };
 
 /** An option of a tmpfs that is mounted; some say what is so anyway. */
 export function readTmpfsOption(findings: Findings, place: Place, option: string, mount: Memory): void {
@@ -55,6 +68,12 @@ export function readTmpfsOption(findings: Findings, place: Place, option: string
   if (size !== undefined) mount.tmpfsSizeBytes = size;
   else if (mode !== undefined) mount.tmpfsMode = mode;
   else if (option === 'ro') mount.readOnly = true;
-  else if (!['rw', 'nosuid', 'nodev', 'noexec'].includes(option))
-    refuse(findings, place, `"${option}" is not an option of tmpfs here`, 'use size=64m, mode=1777 or ro');
+  else if (tmpfsOption.test(option)) mount.tmpfsOptions.push(option);
+  else if (option !== 'rw')
+    refuse(
+      findings,
+      place,
+      `"${option}" is not an option of tmpfs here`,
+      'use size=64m, mode=1777, uid=1000, gid=1000, nr_inodes=1k, exec, suid, dev or ro',
+    );
 }

@@ -75,6 +75,19 @@ device_cgroup_rules: ["c 189:* rmw", "a *:* r"]`),
     expect(template.container.containerName).toBe('my-web');
   });
 
+  it('has the options of its tmpfs, and none of those that are not its own', () => {
+    const [mount] = container('tmpfs: ["/t:size=1m,uid=5,gid=6,mode=700,exec,nr_inodes=1k"]').mounts;
+    expect(mount).toMatchObject({
+      tmpfsSizeBytes: 1 << 20,
+      tmpfsMode: 0o700,
+      tmpfsOptions: ['uid=5', 'gid=6', 'exec', 'nr_inodes=1k'],
+    });
+    expect(bad('tmpfs: /t:huge=always')[0]).toContain('"huge=always" is not an option of tmpfs here');
+    expect(bad('volumes: [{ type: npipe, target: /x }]')[0]).toContain('named pipes are those of Windows');
+    expect(bad('volumes: [{ type: image, source: x, target: /x }]')[0]).toContain('copy its files into the image');
+    expect(bad('volumes: [{ type: cluster, target: /x }]')[0]).toContain('no storage of CSI is attached');
+  });
+
   it('drops the command of its image where an empty one is said, and keeps it for null', () => {
     expect(container('command: []').command).toEqual(['']);
     expect(container('command: ""').command).toEqual(['']);

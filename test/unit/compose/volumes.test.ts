@@ -41,8 +41,8 @@ describe('driver_opts of a volume', () => {
       'compose.yaml:5:18 volumes.data.driver_opts: this binds no directory → add device: an absolute path of the nodes',
     ],
     [
-      '{ type: tmpfs, o: "uid=5" }',
-      'compose.yaml:5:36 volumes.data.driver_opts.o: "uid=5" is not an option of tmpfs here → use size=64m, mode=1777 or ro',
+      '{ type: tmpfs, o: "huge=5" }',
+      'compose.yaml:5:36 volumes.data.driver_opts.o: "huge=5" is not an option of tmpfs here → use size=64m, mode=1777, uid=1000, gid=1000, nr_inodes=1k, exec, suid, dev or ro',
     ],
     [
       '{ o: bind, device: /x, frob: 1 }',
