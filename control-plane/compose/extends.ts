@@ -48,13 +48,22 @@ export function extendServices(files: Files, file: MapTree, earlier: Tree | unde
     service: (name) => child(services, name) ?? child(before, name),
   };
   const entries = new Map<string, Entry>();
+  const done = new Map<string, Tree>();
   for (const [name, entry] of services.entries)
-    entries.set(name, { ...entry, value: whole(files, source, name, entry.value, [`${source.path} ${name}`]) });
+    entries.set(name, { ...entry, value: whole(files, source, name, entry.value, [`${source.path} ${name}`], done) });
   const { keyAt } = file.entries.get('services')!;
   return { ...file, entries: new Map(file.entries).set('services', { keyAt, value: { ...services, entries } }) };
 }
 
-function whole(files: Files, source: Source, name: string, own: Tree, chain: readonly string[]): Tree {
+/** `chain`: what led here. `done`: services that others have extended already. */
+function whole(
+  files: Files,
+  source: Source,
+  name: string,
+  own: Tree,
+  chain: readonly string[],
+  done: Map<string, Tree>,
+): Tree {
   const { findings } = files;
   const said = child(own, 'extends');
   if (own.kind !== 'map' || !said || isNull(said)) return own;
@@ -69,7 +78,7 @@ function whole(files: Files, source: Source, name: string, own: Tree, chain: rea
   };
   if (chain.includes(link))
     return refused(`service ${name} extends itself, over ${service.value}`, 'extend another one');
-  const base = from.service(service.value);
+  const base = done.get(link) ?? from.service(service.value);
   if (base === undefined) {
     if (files.wanted.any) return plain;
     const guess = suggestion(service.value, from.names());
@@ -78,7 +87,9 @@ function whole(files: Files, source: Source, name: string, own: Tree, chain: rea
       guess ? `did you mean "${guess}"?` : 'extend another one',
     );
   }
-  return mergeService(name, whole(files, from, service.value, base, [...chain, link]), plain);
+  const extended = done.get(link) ?? whole(files, from, service.value, base, [...chain, link], done);
+  done.set(link, extended);
+  return mergeService(name, extended, plain);
 }
 
 /** The services of another file; undefined: it is not there, or not told yet. */
