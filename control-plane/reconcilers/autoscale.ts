@@ -46,6 +46,7 @@ export interface Scaling {
 /** A ratio this close to 1 is none. */
 const tolerance = 0.1;
 const stepPeriodMs = 15_000;
+const settleMs = 6_000;
 
 /** As if what there is had just been recommended: nothing is taken away, and nothing added, before its time has passed. */
 export function freshMemory(current: number, nowMs: number): ScalingMemory {
@@ -72,6 +73,8 @@ export function autoscale(
   if (min === 0 && load.calledAt === undefined && load.idleForMs >= spec.idleMs) {
     return { replicas: 0, why: `no request for ${seconds(spec.idleMs)}`, memory: freshMemory(0, nowMs) };
   }
+  const isWithin = current >= least && current <= max;
+  if (isWithin && isSettling(spec, load, before, nowMs)) return { replicas: current, why: '', memory: before };
   const advice = recommend(spec, range, current, load);
   const value = Math.min(Math.max(advice.replicas, least), max);
   const memory = remember(spec, before, value, nowMs);
@@ -83,6 +86,13 @@ export function autoscale(
   const why =
     said && advice.replicas !== current ? advice.why : bound(replicas > current ? 'least' : 'most', replicas, range);
   return { replicas, why, memory: { ...memory, steps: [...memory.steps, { atMs: nowMs, value: replicas - current }] } };
+}
+
+/** Just after a change not all tasks have said what they do since: that must not be taken for a recommendation to stay. */
+function isSettling(spec: Autoscale, { tasks }: Load, { steps }: ScalingMemory, nowMs: number): boolean {
+  const last = steps.at(-1);
+  if (!last || nowMs - last.atMs >= settleMs || spec.cpuPercent + spec.memoryPercent === 0) return false;
+  return tasks.some(({ ready, cpuPercent }) => ready && cpuPercent === undefined);
 }
 
 interface Advice {

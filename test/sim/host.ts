@@ -226,7 +226,7 @@ export class Host {
 
   #behaviour(request: ContainerRequest): FakeBehaviour {
     const random = this.#random;
-    const { mischief } = this.#world;
+    const { mischief, usageOf } = this.#world;
     const happens = (percent: number) => random.int(100) < percent;
     const times: FakeBehaviour = {
       createMs: 20 + random.int(200),
@@ -234,6 +234,9 @@ export class Host {
       stopMs: 1 + random.int(400),
       ignoresSignals: happens(mischief.stubborn),
       exec: () => ({ exitCode: happens(mischief.unhealthy) ? 1 : 0 }),
+      get stats() {
+        return usageOf(request.id);
+      },
     };
     if (happens(mischief.refused)) {
       const code = (['invalid', 'unavailable', 'exhausted'] as const)[random.int(3)]!;

@@ -3,6 +3,7 @@ import type { WishContext } from '#control-plane/reconcilers/service-changes.ts'
 import { MemoryEtcd, type MemoryStore } from '#control-plane/store/memory-store.ts';
 import type { Applied, Change, Delta } from '#control-plane/store/records.ts';
 import type { Snapshot } from '#control-plane/store/snapshot.ts';
+import type { ContainerStats } from '#node-agent/runtime/runtime.ts';
 import { isFault } from '#proto/kernel/errors.ts';
 import { newId, type Random, seededRandom } from '#proto/kernel/random.ts';
 import type { Leadership } from '#proto/model/cluster.ts';
@@ -35,6 +36,10 @@ export class World {
   readonly replicas: Replica[] = [];
   readonly hosts: Host[] = [];
   readonly mischief: Mischief = { refused: 0, failsAtStart: 0, diesLater: 0, stubborn: 0, unhealthy: 0 };
+  /** What a task's container says of itself when it is asked. */
+  readonly usageOf = (task: TaskId): Partial<ContainerStats> => ({ cpuSeconds: this.cpuSeconds.get(task) ?? 0 });
+  /** What tasks have used so far. */
+  readonly cpuSeconds = new Map<TaskId, number>();
   /** Called to end a fault that is still on. */
   readonly #mends = new Set<() => void>();
   readonly #leaders: { readonly revision: number; readonly leadership: Leadership }[] = [];

@@ -153,6 +153,25 @@ describe('stabilisation', () => {
   });
 });
 
+describe('just after a change', () => {
+  const spec = anAutoscale({ down: { stabilizationMs: 10 * second, stepTasks: 0, stepPercent: 0 } });
+  const idle = (count: number) => ({ tasks: Array.from({ length: count }, () => task(5)) });
+  const memory = { ...freshMemory(6, -11 * second), steps: [{ atMs: 0, value: -2 }] };
+
+  it('what is not known yet is no recommendation to stay', () => {
+    const unknown = { tasks: [task(5), task(undefined), task(undefined), task(undefined)] };
+    const first = look(spec, 4, unknown, { memory, nowMs: 2 * second });
+    expect(first).toEqual({ replicas: 4, why: '', memory });
+    expect(look(spec, 4, idle(4), { memory: first.memory, nowMs: 4 * second }).replicas).toBe(1);
+  });
+
+  it('is over when they stay silent', () => {
+    const unknown = { tasks: [task(undefined)] };
+    const first = look(spec, 4, unknown, { memory, nowMs: 7 * second });
+    expect(look(spec, 4, idle(4), { memory: first.memory, nowMs: 9 * second }).replicas).toBe(4);
+  });
+});
+
 describe('the pace', () => {
   it('limits what is added within a quarter of a minute', () => {
     const spec = anAutoscale({ up: { stabilizationMs: 0, stepTasks: 2, stepPercent: 0 } });
