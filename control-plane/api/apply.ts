@@ -40,7 +40,7 @@ import { commitWish, type OperatorParts, wishContext } from './parts.ts';
 import { networkDiff, specDiff } from './spec-diff.ts';
 
 /** Faults: those of the store. Everything that is wrong with the files is in the response. */
-export async function apply(parts: OperatorParts, request: ApplyRequest): Promise<ApplyResponse> {
+export async function apply(parts: OperatorParts, request: ApplyRequest, by = ''): Promise<ApplyResponse> {
   const resolution = resolve(inputOf(request));
   if (resolution.kind === 'needs')
     return response({
@@ -68,10 +68,11 @@ export async function apply(parts: OperatorParts, request: ApplyRequest): Promis
     for (const change of wish.planned) change.tasks = [...(tasks.get(change.serviceId) ?? [])];
     return answer();
   }
-  const revision = await commitWish(parts, (context) => {
+  const decideNow = (context: WishContext) => {
     wish = decide(parts, context, resolution, request);
     return wish.errors.length > 0 ? [] : wish.changes;
-  });
+  };
+  const revision = await commitWish(parts, decideNow, by);
   return { ...answer(), revision };
 }
 

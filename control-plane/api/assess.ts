@@ -1,5 +1,6 @@
 /** How far a service is, in words: pure, for `progress`, `services` and everybody who waits. */
 
+import { isRolling } from '#control-plane/reconcilers/rollout.ts';
 import { mayStart, stopsAfter } from '#control-plane/reconcilers/start-order.ts';
 import { satisfies } from '#control-plane/scheduler/constraint.ts';
 import { requestOf } from '#control-plane/scheduler/filters.ts';
@@ -59,19 +60,21 @@ export function assess(snapshot: Snapshot, id: ServiceId, name: string, options:
   if (rollout.state === 'paused')
     return outcome(
       'failed',
-      `the rollout stopped: ${rollout.message} (gantry logs ${service.spec.name} · gantry rollback ${service.spec.name})`,
+      `the rollout stopped: ${rollout.message} (gantry logs ${service.spec.name} · gantry rollout undo ${service.spec.name})`,
     );
   if (!options.rollback && rollout.finishedAtMs >= options.sinceMs && rollout.state === 'rolled-back')
     return outcome('failed', `rolled back: ${rollout.message}`);
+  if (rollout.state === 'held' && rollout.holdUntilMs === 0) return outcome('held', rollout.message);
   const extra = tasks.filter((task) => isActive(task) && task.revision !== service.revision).length;
   const surplus = current.filter((task) => isActive(task)).length - wanted;
-  const rolling = rollout.state === 'updating' || rollout.state === 'rolling-back';
+  const rolling = isRolling(service);
   if (done.length >= wanted && extra === 0 && surplus <= 0 && !rolling) return outcome('converged', '');
   const standing = mayStart(snapshot, service, tasks, options.now);
   if (standing.at === 'failed') return outcome('failed', standing.why);
   if (standing.at === 'waits') return outcome('progressing', standing.why);
   const hopeless = failing(service, current, options.sinceMs) ?? stuckTooLong(snapshot, service, current, options);
   if (hopeless) return outcome('failed', hopeless);
+  if (rollout.state === 'held') return outcome('progressing', heldWords(service, options.now));
   if (done.length < wanted) return outcome('progressing', waitingFor(service, current, wanted, extra));
   if (extra > 0) return outcome('progressing', `replacing ${extra} of the revision before`);
   return outcome(
@@ -121,6 +124,10 @@ function troubleOf(current: readonly Task[]): string {
   const blocked = current.find((task) => isActive(task) && !isReady(task) && (task.error || task.state === 'pending'));
   if (!blocked || reasonOf(blocked) === '') return '';
   return `; ${taskName(blocked)} is ${blocked.state}: ${reasonOf(blocked)}`;
+}
+
+function heldWords({ rollout }: Service, now: number): string {
+  return `${rollout.message} (in ${Math.max(1, Math.ceil((rollout.holdUntilMs - now) / 1_000))} s)`;
 }
 
 /** Tasks that the service should have: replicas, or one for each node that may take one. */

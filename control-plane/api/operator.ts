@@ -1,5 +1,6 @@
 /** The Operator service: each method in its noun's file, joined to gRPC here. */
 import type * as grpc from '@grpc/grpc-js';
+import { operatorOf } from '#control-plane/security/access.ts';
 import type { RelayFrame } from '#proto/gen/gantry/v1/agent.ts';
 import type { ExecInput, InfoResponse, OperatorServer } from '#proto/gen/gantry/v1/operator.ts';
 import { toWire } from '#proto/model/wire.ts';
@@ -10,6 +11,7 @@ import { apply } from './apply.ts';
 import { setCluster } from './cluster.ts';
 import { putDocument, readConfig, removeDocument } from './documents.ts';
 import { explain } from './explain.ts';
+import { history } from './history.ts';
 import { runJob, suspendJob } from './jobs.ts';
 import { inspect, list } from './list.ts';
 import { netProbe } from './net-probe.ts';
@@ -18,8 +20,9 @@ import { removeNode, updateNode } from './nodes.ts';
 import type { OperatorParts } from './parts.ts';
 import { progress } from './progress.ts';
 import { rebalance } from './rebalance.ts';
+import { rolloutStatus } from './rollout-status.ts';
 import { scaling } from './scaling.ts';
-import { remove, restart, rollback, scale } from './services.ts';
+import { pause, remove, restart, resume, rollback, scale } from './services.ts';
 import { events, exec, logs, stats } from './streams.ts';
 import { emptyTrash, undo } from './trash.ts';
 import { removeVolume } from './volumes.ts';
@@ -27,13 +30,17 @@ import { removeVolume } from './volumes.ts';
 /** The handlers of gantry.v1.Operator; who may call them is decided by who serves them. */
 export function operatorService(parts: OperatorParts): OperatorServer {
   return {
-    apply: unary((request) => apply(parts, request)),
+    apply: unary((request, call) => apply(parts, request, operatorOf(call))),
     progress: serverStream((request, signal) => progress(parts, request, signal)),
     list: unary(async (request) => list(parts, request)),
     inspect: unary(async (request) => inspect(parts, request)),
-    scale: unary(async (request) => scale(parts, request)),
-    restart: unary((request) => restart(parts, request)),
-    rollback: unary((request) => rollback(parts, request)),
+    scale: unary(async (request, call) => scale(parts, request, operatorOf(call))),
+    restart: unary((request, call) => restart(parts, request, operatorOf(call))),
+    rollback: unary(async (request, call) => rollback(parts, request, operatorOf(call))),
+    rolloutStatus: unary(async (request) => rolloutStatus(parts, request)),
+    pauseRollout: unary((request, call) => pause(parts, request, operatorOf(call))),
+    resumeRollout: unary((request, call) => resume(parts, request, operatorOf(call))),
+    history: unary(async (request) => history(parts, request)),
     runJob: unary((request) => runJob(parts, request)),
     suspendJob: unary((request) => suspendJob(parts, request)),
     remove: unary((request) => remove(parts, request)),

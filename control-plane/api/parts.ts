@@ -55,23 +55,23 @@ const retryMs = 20;
 /** The changes of a wish, decided on the snapshot of this moment. */
 export type Decide = (context: WishContext) => readonly Change[];
 
-/** What a wish is decided on, now. */
-export function wishContext({ store, clock, random }: OperatorParts): WishContext {
-  return { snapshot: store.snapshot, now: clock.now(), newId: () => newId(random) };
+/** What a wish is decided on, now; `by`: the operator who asks, where that is known. */
+export function wishContext({ store, clock, random }: OperatorParts, by = ''): WishContext {
+  return { snapshot: store.snapshot, now: clock.now(), newId: () => newId(random), by };
 }
 
 /**
  * Commits what `decide` wishes, all or nothing, and waits until the snapshot has it; decides anew when somebody was faster.
  * Returns the revision of the commit; 0 where there was nothing to change.
  */
-export function commitWish(parts: OperatorParts, decide: Decide): Promise<number> {
-  return parts.wishes.take(() => commitNow(parts, decide));
+export function commitWish(parts: OperatorParts, decide: Decide, by = ''): Promise<number> {
+  return parts.wishes.take(() => commitNow(parts, decide, by));
 }
 
-async function commitNow(parts: OperatorParts, decide: Decide): Promise<number> {
+async function commitNow(parts: OperatorParts, decide: Decide, by: string): Promise<number> {
   const { store, clock } = parts;
   for (let attempt = 1; ; attempt++) {
-    const changes = decide(wishContext(parts));
+    const changes = decide(wishContext(parts, by));
     if (changes.length === 0) return 0;
     try {
       const revision = await store.commit(changes);

@@ -48,7 +48,7 @@ export async function* progress(
       const services = look();
       const done =
         services.some(({ outcome }) => outcome === 'failed') ||
-        services.every(({ outcome }) => outcome === 'converged');
+        services.every(({ outcome }) => outcome === 'converged' || outcome === 'held');
       const text = JSON.stringify(services);
       if (text !== told || done) yield { services, done };
       if (done) return;

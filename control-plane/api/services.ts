@@ -1,5 +1,6 @@
-/** Services: scale, restart, rollback, remove; several at once are one transaction. */
+/** Services: scale, restart, rollback, remove, and their rollouts; several at once are one transaction. `by`: the operator who asks. */
 import { renewDependents } from '#control-plane/reconcilers/dependents.ts';
+import { pauseRollout, resumeRollout } from '#control-plane/reconcilers/rollout-changes.ts';
 import {
   restartService,
   rollbackService,
@@ -8,7 +9,7 @@ import {
 } from '#control-plane/reconcilers/service-changes.ts';
 import { discardServices } from '#control-plane/reconcilers/trash.ts';
 import type { Change } from '#control-plane/store/records.ts';
-import type { ChangeResponse, ScaleRequest, ServiceRequest } from '#proto/gen/gantry/v1/operator.ts';
+import type { ChangeResponse, RollbackRequest, ScaleRequest, ServiceRequest } from '#proto/gen/gantry/v1/operator.ts';
 import { Fault } from '#proto/kernel/errors.ts';
 import type { ServiceId } from '#proto/model/ids.ts';
 import type { Service } from '#proto/model/service.ts';
@@ -16,7 +17,7 @@ import { limits } from '#proto/model/validate.ts';
 import { findService, nameOfService } from './names.ts';
 import { commitWish, type OperatorParts } from './parts.ts';
 
-export function scale(parts: OperatorParts, request: ScaleRequest): Promise<ChangeResponse> {
+export function scale(parts: OperatorParts, request: ScaleRequest, by = ''): Promise<ChangeResponse> {
   const wanted = Object.entries(request.replicas);
   for (const [name, replicas] of wanted)
     if (replicas > limits.replicas)
@@ -29,15 +30,28 @@ export function scale(parts: OperatorParts, request: ScaleRequest): Promise<Chan
     [...byName.keys()],
     (context, service, name) => scaleService(context, service.id, byName.get(name)!),
     'scaled',
+    by,
   );
 }
 
-export function restart(parts: OperatorParts, request: ServiceRequest): Promise<ChangeResponse> {
-  return change(parts, request.services, (context, { id }) => restartService(context, id), 'restarting');
+export function restart(parts: OperatorParts, request: ServiceRequest, by = ''): Promise<ChangeResponse> {
+  return change(parts, request.services, (context, { id }) => restartService(context, id), 'restarting', by);
 }
 
-export function rollback(parts: OperatorParts, request: ServiceRequest): Promise<ChangeResponse> {
-  return change(parts, request.services, (context, { id }) => rollbackService(context, id), 'rolling back');
+export async function rollback(parts: OperatorParts, request: RollbackRequest, by = ''): Promise<ChangeResponse> {
+  const { services, toVersion } = request;
+  const to = toVersion === 0 ? undefined : toVersion;
+  if (to !== undefined && services.length > 1)
+    throw new Fault('invalid', 'version numbers are those of one service', { remedy: 'name one service with --to' });
+  return change(parts, services, (context, { id }) => rollbackService(context, id, to), 'rolling back', by);
+}
+
+export function pause(parts: OperatorParts, request: ServiceRequest, by = ''): Promise<ChangeResponse> {
+  return change(parts, request.services, (context, { id }) => pauseRollout(context, id), 'paused the rollout of', by);
+}
+
+export function resume(parts: OperatorParts, request: ServiceRequest, by = ''): Promise<ChangeResponse> {
+  return change(parts, request.services, (context, { id }) => resumeRollout(context, id), 'resumed the rollout of', by);
 }
 
 /** To the trash, all of them as one removal. Faults: `not-found`, `invalid` (ambiguous), `precondition` (protected). */
@@ -57,9 +71,10 @@ export async function change(
   names: readonly string[],
   decide: (context: WishContext, service: Service, name: string) => readonly Change[],
   word: string,
+  by = '',
 ): Promise<ChangeResponse> {
   const services = new Map<ServiceId, Service>();
-  const revision = await commitWish(parts, (context) => {
+  const decideAll = (context: WishContext) => {
     services.clear();
     const found = named(context, names);
     const changes = names.flatMap((name, index) => {
@@ -71,7 +86,8 @@ export async function change(
     const renewal = renewDependents(context, changes);
     for (const { service } of renewal.dependents) services.set(service.id, service);
     return renewal.changes;
-  });
+  };
+  const revision = await commitWish(parts, decideAll, by);
   return said(revision, services, word);
 }
 

@@ -1,7 +1,7 @@
 /** What differs between two specs, in the words of a Compose file; values of variables stay out of it, they may be secret. */
 import { type DocumentMount, documentKey } from '#proto/model/document.ts';
 import type { NetworkAttachment, NetworkSpec } from '#proto/model/network.ts';
-import type { ServiceSpec } from '#proto/model/service.ts';
+import type { Gate, ServiceSpec } from '#proto/model/service.ts';
 
 /** By the longest path that fits; what has none is called as in the model. */
 const names: Readonly<Record<string, string>> = {
@@ -72,11 +72,20 @@ function walk(before: unknown, after: unknown, path: string, lines: string[]): v
     if (JSON.stringify(was) !== JSON.stringify(is)) lines.push(`networks: ${show(was)} → ${show(is)}`);
     return;
   }
+  if (path === 'update.gates') {
+    const [was, is] = [before, after].map((gates) => (gates as readonly Gate[]).map(gateWords).join(', '));
+    if (was !== is) lines.push(`gates: ${show(was)} → ${show(is)}`);
+    return;
+  }
   if (path === 'template.documents') {
     documentsDiff(before as readonly DocumentMount[], after as readonly DocumentMount[], lines);
     return;
   }
   if (JSON.stringify(before) !== JSON.stringify(after)) lines.push(`${label(path)}: ${show(before)} → ${show(after)}`);
+}
+
+function gateWords({ kind, count, percent, holdMs }: Gate): string {
+  return `${kind} at ${percent > 0 ? `${percent}%` : count}${holdMs > 0 ? ` for ${holdMs / 1_000} s` : ''}`;
 }
 
 function attachmentWords({ network, aliases, ipv4Address }: NetworkAttachment): string {

@@ -154,8 +154,38 @@ export function createProgram(end: (code: number) => void): Command {
   add(
     program,
     'rollback <service>',
-    'back to the spec before',
+    'back to the version before, or to any that history shows',
     async (options, ...names) => (await import('./services.ts')).rollback(options, names),
+    (command) => waiting(command).option('--to <version>', 'this one: see gantry history', parseVersion),
+  );
+  add(
+    program,
+    'history <service>',
+    'what a service was asked to be, and what each version changed',
+    async (options, name) => (await import('./rollout.ts')).history(options, name!),
+  );
+  const rollout = program
+    .command('rollout')
+    .description('a change of a service on its way: where it stands, stop it, let it go on, take it back')
+    .exitOverride();
+  add(rollout, 'status <service>', 'seats, old and new, what each waits for, and the gates', async (options, name) =>
+    (await import('./rollout.ts')).status(options, name!),
+  );
+  add(rollout, 'pause <service>', 'stop where it is', async (options, name) =>
+    (await import('./rollout.ts')).pause(options, name!),
+  );
+  add(
+    rollout,
+    'resume <service>',
+    'go on after a pause, or past the gate where it is held',
+    async (options, name) => (await import('./rollout.ts')).resume(options, name!),
+    waiting,
+  );
+  add(
+    rollout,
+    'undo <service>',
+    'back to the version before, as gantry rollback',
+    async (options, name) => (await import('./rollout.ts')).undo(options, name!),
     waiting,
   );
   add(
@@ -429,6 +459,11 @@ function collect(value: string, before: readonly string[] | undefined): readonly
 
 function parseCount(text: string): number {
   if (!/^\d+$/.test(text)) throw new InvalidArgumentError('It must be a whole number.');
+  return Number(text);
+}
+
+function parseVersion(text: string): number {
+  if (!/^[1-9]\d*$/.test(text)) throw new InvalidArgumentError('It must be the number of a version.');
   return Number(text);
 }
 

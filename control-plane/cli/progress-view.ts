@@ -63,7 +63,9 @@ function lineOf(
   { name, outcome, running, wanted, message }: ServiceProgress,
   longest: number,
 ): string {
-  const mark = { converged: colours.green('✓'), failed: colours.red('✗') }[outcome] ?? colours.yellow('…');
+  const mark =
+    { converged: colours.green('✓'), held: colours.yellow('‖'), failed: colours.red('✗') }[outcome] ??
+    colours.yellow('…');
   const count = message === 'removed' || wanted === 0 ? '' : ` ${running}/${wanted}`;
   const words = outcome === 'converged' ? message || 'running' : message;
   return `${mark} ${name}${' '.repeat(longest - width(name))} ${count} ${outcome === 'failed' ? colours.red(words) : words}`.trimEnd();

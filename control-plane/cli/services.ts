@@ -7,7 +7,7 @@ import { exitCodes } from './failure.ts';
 import { watchProgress } from './progress-view.ts';
 import { type CommonOptions, methods, type Session, withSession } from './session.ts';
 
-interface WaitOptions extends CommonOptions {
+export interface WaitOptions extends CommonOptions {
   readonly detach?: true;
 }
 
@@ -26,12 +26,12 @@ export function restart(options: WaitOptions, services: readonly string[]): Prom
   return wish(options, (session) => session.call(methods.restart, ServiceRequest.create({ services: [...services] })));
 }
 
-export function rollback(options: WaitOptions, services: readonly string[]): Promise<number> {
-  return wish(
-    options,
-    (session) => session.call(methods.rollback, ServiceRequest.create({ services: [...services] })),
-    true,
-  );
+export function rollback(
+  { to = 0, ...options }: WaitOptions & { readonly to?: number },
+  services: readonly string[],
+): Promise<number> {
+  const request = { services: [...services], toVersion: to };
+  return wish(options, (session) => session.call(methods.rollback, request), true);
 }
 
 export function remove(
@@ -63,7 +63,8 @@ async function askForProtected(
   return typed;
 }
 
-function wish(
+/** Asks, says what comes of it, and waits until it is so, unless told not to. */
+export function wish(
   options: WaitOptions,
   ask: (session: Session) => Promise<ChangeResponse>,
   rollback = false,

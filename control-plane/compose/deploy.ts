@@ -11,13 +11,13 @@ import {
   readDuration,
   readInteger,
   readKeys,
-  readNumber,
   readOneOf,
   readRecord,
   readText,
   readTexts,
 } from './read.ts';
 import type { Tree } from './tree.ts';
+import { readRollbackConfig, readUpdateConfig } from './update-config.ts';
 
 type Amounts = { cpuMillis?: Said<number>; memoryBytes?: Said<number>; pids?: Said<number> };
 
@@ -46,46 +46,40 @@ export function sayReplicas(draft: Draft, tree: Tree): void {
 
 export function readDeploy(draft: Draft, tree: Tree): void {
   const { findings } = draft;
-  readKeys(
-    findings,
-    tree,
-    'deploy',
-    draft,
-    {
-      mode: (draft, value) => {
-        const mode = readOneOf(findings, value, ['replicated', 'global', 'replicated-job', 'global-job']);
-        if (mode) draft.mode = { value: mode, place: value };
-      },
-      replicas: sayReplicas,
-      labels: (draft, value) => {
-        draft.labels = readRecord(findings, value);
-      },
-      endpoint_mode: (draft, value) => {
-        const mode = readOneOf(findings, value, ['vip', 'dnsrr']);
-        if (mode) draft.endpointMode = mode;
-      },
-      resources: (draft, value) =>
-        readKeys(findings, value, 'resources', draft, {
-          limits: (draft, value) =>
-            readKeys(findings, value, 'limits', draft.limits, {
-              cpus: (amounts, value) => sayAmount(draft, amounts, 'cpuMillis', readCpus(findings, value), value),
-              memory: (amounts, value) => sayAmount(draft, amounts, 'memoryBytes', readBytes(findings, value), value),
-              pids: (amounts, value) => sayAmount(draft, amounts, 'pids', readInteger(findings, value, 1), value),
-            }),
-          reservations: (draft, value) =>
-            readKeys(findings, value, 'reservations', draft.reservations, {
-              cpus: (amounts, value) => sayAmount(draft, amounts, 'cpuMillis', readCpus(findings, value), value),
-              memory: (amounts, value) => sayAmount(draft, amounts, 'memoryBytes', readBytes(findings, value), value),
-              generic_resources: (_, value) => readGenericResources(draft, value),
-              devices: (_, value) => readDevices(draft, value),
-            }),
-        }),
-      restart_policy: readRestartPolicy,
-      update_config: readUpdate,
-      placement: readPlacement,
+  readKeys(findings, tree, 'deploy', draft, {
+    mode: (draft, value) => {
+      const mode = readOneOf(findings, value, ['replicated', 'global', 'replicated-job', 'global-job']);
+      if (mode) draft.mode = { value: mode, place: value };
     },
-    { rollback_config: 'remove it: gantry rollback follows update_config' },
-  );
+    replicas: sayReplicas,
+    labels: (draft, value) => {
+      draft.labels = readRecord(findings, value);
+    },
+    endpoint_mode: (draft, value) => {
+      const mode = readOneOf(findings, value, ['vip', 'dnsrr']);
+      if (mode) draft.endpointMode = mode;
+    },
+    resources: (draft, value) =>
+      readKeys(findings, value, 'resources', draft, {
+        limits: (draft, value) =>
+          readKeys(findings, value, 'limits', draft.limits, {
+            cpus: (amounts, value) => sayAmount(draft, amounts, 'cpuMillis', readCpus(findings, value), value),
+            memory: (amounts, value) => sayAmount(draft, amounts, 'memoryBytes', readBytes(findings, value), value),
+            pids: (amounts, value) => sayAmount(draft, amounts, 'pids', readInteger(findings, value, 1), value),
+          }),
+        reservations: (draft, value) =>
+          readKeys(findings, value, 'reservations', draft.reservations, {
+            cpus: (amounts, value) => sayAmount(draft, amounts, 'cpuMillis', readCpus(findings, value), value),
+            memory: (amounts, value) => sayAmount(draft, amounts, 'memoryBytes', readBytes(findings, value), value),
+            generic_resources: (_, value) => readGenericResources(draft, value),
+            devices: (_, value) => readDevices(draft, value),
+          }),
+      }),
+    restart_policy: readRestartPolicy,
+    update_config: readUpdateConfig,
+    rollback_config: readRollbackConfig,
+    placement: readPlacement,
+  });
 }
 
 function readRestartPolicy(draft: Draft, tree: Tree): void {
@@ -107,31 +101,6 @@ function readRestartPolicy(draft: Draft, tree: Tree): void {
     },
   });
   draft.restartPolicy = policy;
-}
-
-function readUpdate(draft: Draft, tree: Tree): void {
-  const { findings } = draft;
-  draft.updateConfig = tree;
-  readKeys(findings, tree, 'update_config', draft.update, {
-    parallelism: (update, value) => {
-      update.parallelism = readInteger(findings, value, 0, limits.replicas) ?? 1;
-    },
-    delay: (update, value) => {
-      update.delayMs = readDuration(findings, value) ?? 0;
-    },
-    order: (update, value) => {
-      update.order = readOneOf(findings, value, ['stop-first', 'start-first']) ?? 'stop-first';
-    },
-    monitor: (update, value) => {
-      update.monitorMs = readDuration(findings, value) ?? 0;
-    },
-    failure_action: (update, value) => {
-      update.failureAction = readOneOf(findings, value, ['pause', 'continue', 'rollback']) ?? 'pause';
-    },
-    max_failure_ratio: (update, value) => {
-      update.maxFailureRatio = readNumber(findings, value, 0, 1) ?? 0;
-    },
-  });
 }
 
 /** `restart:`, for where `deploy.restart_policy` is silent. */

@@ -27,6 +27,9 @@ export interface Said<T> {
   readonly place: Place;
 }
 
+/** What `update_config` or `rollback_config` says. */
+export type SaidPolicy = { -readonly [Key in keyof UpdatePolicy]?: UpdatePolicy[Key] | undefined };
+
 type Mutable<T> = { -readonly [Key in keyof T]: T[Key] };
 
 export interface EnvFile {
@@ -61,7 +64,8 @@ export interface Draft {
   readonly reservations: { cpuMillis?: Said<number>; memoryBytes?: Said<number> };
   restart?: RestartPolicy;
   restartPolicy?: RestartPolicy;
-  update: Partial<Mutable<UpdatePolicy>>;
+  readonly update: SaidPolicy;
+  readonly rollback: SaidPolicy;
   readonly placement: Mutable<Placement>;
   readonly constraints: Said<string>[];
   /** Services as they are written. */
@@ -124,6 +128,7 @@ export function emptyDraft(findings: Findings, name: string, place: Place): Draf
     limits: {},
     reservations: {},
     update: {},
+    rollback: {},
     placement: { ...defaults.placement },
     constraints: [],
     affinities: [],

@@ -32,7 +32,7 @@ export function readKeys<Target>(
       continue;
     }
     const place = { at: entry.keyAt, path: tree.path ? `${tree.path}.${key}` : key };
-    if (key.startsWith('x-')) {
+    if (key.startsWith('x-') && !Object.hasOwn(later, key)) {
       const meant = suggestion(
         key,
         Object.keys(readers).filter((one) => one.startsWith('x-')),

@@ -3,7 +3,7 @@ import { noControls } from '#proto/model/controls.ts';
 import { qualifiedName } from '#proto/model/ids.ts';
 import { isPerNode } from '#proto/model/job.ts';
 import type { AllowFrom, NetworkAttachment, NetworkMode } from '#proto/model/network.ts';
-import { containerSpec, defaults, type Port, type ServiceSpec, taskTemplate } from '#proto/model/service.ts';
+import { containerSpec, type Port, type ServiceSpec, taskTemplate } from '#proto/model/service.ts';
 import { isName, specProblems } from '#proto/model/validate.ts';
 import {
   refuseSharedAddresses,
@@ -42,6 +42,7 @@ import { laterServiceKeys, serviceKeys } from './service-keys.ts';
 import { shareVolumes } from './shared-volumes.ts';
 import { takeFiles } from './supplied-files.ts';
 import { child, type MapTree, type Tree } from './tree.ts';
+import { policiesOf } from './update-config.ts';
 import { type Lookup, type Told, Wanted } from './wanted.ts';
 
 export interface ResolveInput extends Told {
@@ -334,7 +335,7 @@ function finish(
     }),
     ports: ports.map((port) => port.value),
     restart: restartOf(draft),
-    update: { ...defaults.update, ...draft.update },
+    ...policiesOf(draft),
     placement: {
       ...placement,
       constraints: draft.constraints.map((constraint) => constraint.value),

@@ -442,7 +442,13 @@ function nearOf(service: Service | undefined): readonly string[] {
 
 /** Something that a reconciler looks at has changed. */
 function differs(a: Task, b: Task): boolean {
-  return a.state !== b.state || a.wanted !== b.wanted || a.health !== b.health || a.nodeId !== b.nodeId;
+  return (
+    a.state !== b.state ||
+    a.wanted !== b.wanted ||
+    a.health !== b.health ||
+    a.nodeId !== b.nodeId ||
+    (a.error === '') !== (b.error === '')
+  );
 }
 
 /** Equal in all that decides which subnets nodes have. */

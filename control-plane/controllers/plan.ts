@@ -129,8 +129,8 @@ class Scratch {
   /** No waiting for what only time can tell. */
   #hurry(id: ServiceId): void {
     const service = this.snapshot.service(id)!;
-    const update = { ...service.spec.update, parallelism: 0, delayMs: 0, monitorMs: 0 };
-    const spec = { ...service.spec, update };
+    const update = { ...service.spec.update, parallelism: 0, delayMs: 0, monitorMs: 0, gates: [] };
+    const spec = { ...service.spec, update, rollback: update };
     this.apply([{ table: 'service', key: id, value: { ...service, spec }, expect: 0 }]);
   }
 

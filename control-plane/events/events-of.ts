@@ -50,6 +50,7 @@ function said(change: Applied): readonly Said[] {
     case 'content':
     case 'trash':
     case 'revision':
+    case 'version':
     case 'guard':
       return [];
   }

@@ -4,14 +4,14 @@ import { homeOf, type Request, requestOf, suits } from '#control-plane/scheduler
 import { given } from '#control-plane/scheduler/generic.ts';
 import { whyNowhere } from '#control-plane/scheduler/place.ts';
 import type { Change, Table, Tables } from '#control-plane/store/records.ts';
-import { revisionKey, type Snapshot } from '#control-plane/store/snapshot.ts';
+import type { Snapshot } from '#control-plane/store/snapshot.ts';
 import { describe, isFault } from '#proto/kernel/errors.ts';
 import type { Autoscaled } from '#proto/model/autoscale.ts';
 import type { NodeId, ServiceId, TaskId } from '#proto/model/ids.ts';
 import { isJob, isPerNode } from '#proto/model/job.ts';
 import { sharedNetworkOf } from '#proto/model/network.ts';
 import type { Node } from '#proto/model/node.ts';
-import type { Service, TaskTemplate } from '#proto/model/service.ts';
+import type { Rollout, Service, TaskTemplate } from '#proto/model/service.ts';
 import { isActive, occupiesNode, type Task } from '#proto/model/task.ts';
 import type { Books } from './books.ts';
 import { mustLeave } from './drain.ts';
@@ -20,17 +20,18 @@ import { decideJob } from './job.ts';
 import { newTask } from './new-task.ts';
 import { orphans } from './orphan.ts';
 import { perNode } from './per-node.ts';
-import { reapRevisions, reapTasks, seatKey } from './reap.ts';
+import { forgetHistory, reapHistory, reapTasks, seatKey } from './reap.ts';
 import { replicated, type Seating } from './replicated.ts';
-import { isRolling, rollout } from './rollout.ts';
+import { isRolling, policyOf, rollout } from './rollout.ts';
 import { same } from './same.ts';
 import { decideSeat } from './seat.ts';
-import { isUp, never, type Opinion, type Seat, seatsOf, stayingOf } from './seats.ts';
-import { rollback } from './service-changes.ts';
+import { begunRevisions, isUp, never, type Opinion, type Seat, seatsOf, stayingOf, wasNowhere } from './seats.ts';
+import { rollbackOrPause } from './service-changes.ts';
 import { lostNetwork, networkOwner } from './shared-network.ts';
 import { shunnedNodes } from './shunned.ts';
 import { mayStart, type Standing, stopsAfter } from './start-order.ts';
 import { takeAddresses } from './take-addresses.ts';
+import { withOutcomeOf } from './versions.ts';
 
 export interface DecisionContext {
   readonly snapshot: Snapshot;
@@ -182,7 +183,7 @@ class ServiceDecision {
     this.#wake(advice.wakeAtMs);
     this.#carryOut(advice.opinions);
     this.#place();
-    this.#reapRevisions();
+    this.#reapHistory();
   }
 
   /** Rollout first: whether it goes on, and which seats may move; then each seat by itself. */
@@ -193,25 +194,28 @@ class ServiceDecision {
     const state = (rolling.rollout ?? this.#service.rollout).state;
     const mayMove = isRolling(this.#service) ? (seat: Seat) => rolling.move.has(seat) : () => true;
     this.#wake(rolling.wakeAtMs);
-    if (rolling.rollout) this.#service = { ...this.#service, rollout: rolling.rollout };
+    if (rolling.rollout) this.#setRollout(rolling.rollout);
     if (rolling.rollBack !== undefined) {
       this.#rollBack(rolling.rollBack);
       return;
     }
+    const begun = begunRevisions(this.#tasks.values());
     const facts = {
       service: this.#service,
       now,
+      order: policyOf(this.#service).order,
       rolling: state !== 'paused',
-      held: this.#isHeld,
       leave: (task: Task) =>
         lostNetwork(snapshot, this.#templateOf(task)?.networkMode ?? '', task) ||
         (request && this.#service.spec.mode === 'replicated'
           ? mustLeave(request, task, snapshot.node(task.nodeId as NodeId))
           : ''),
       unadopted: (task: Task) => this.#unadopted.get(task.id) ?? '',
-      hasRevision: (number: number) => snapshot.revisionOf(this.#service.id, number) !== undefined,
+      mayKeep: (number: number) => begun.has(number) && snapshot.revisionOf(this.#service.id, number) !== undefined,
     };
-    for (const seat of wanted) this.#carryOut(decideSeat(facts, seat, !this.#isHeld && mayMove(seat)));
+    // A task that was never anywhere has not begun its revision: another one may take its place.
+    const begins = (seat: Seat) => !this.#isHeld || wasNowhere(seat);
+    for (const seat of wanted) this.#carryOut(decideSeat(facts, seat, begins(seat) && mayMove(seat)));
   }
 
   get #isHeld(): boolean {
@@ -237,9 +241,14 @@ class ServiceDecision {
     this.#put({ ...next, successorOf: task.id });
   }
 
-  /** The look that follows this commit begins the way back. */
+  #setRollout(rollout: Rollout): void {
+    this.#service = { ...this.#service, rollout };
+    this.#others.push(...withOutcomeOf(this.#context.snapshot, this.#service));
+  }
+
+  /** The look that follows this commit begins the way back, where there is one. */
   #rollBack(why: string): void {
-    for (const change of rollback({ ...this.#context }, this.#service, why)) {
+    for (const change of rollbackOrPause(this.#context, this.#service, why)) {
       if (change.table === 'service') this.#service = change.value!;
       else this.#others.push(change);
     }
@@ -427,9 +436,7 @@ class ServiceDecision {
     this.#carryOut(tasks.filter(isActive).map((task) => ({ kind: 'stop', task, why })));
     if ([...this.#tasks.values()].some(occupiesNode)) return;
     for (const task of this.#tasks.values()) this.#forget(task);
-    for (const { serviceId, number } of snapshot.revisionsOfService(this.#service.id)) {
-      this.#others.push(this.#change('revision', revisionKey(serviceId, number), undefined));
-    }
+    this.#others.push(...forgetHistory(snapshot, this.#service.id));
     this.#others.push(this.#change('service', this.#service.id, undefined));
   }
 
@@ -438,15 +445,11 @@ class ServiceDecision {
     const advice = reapTasks(this.#service, seats.values(), new Set(wanted.map(seatKey)), now);
     this.#wake(advice.wakeAtMs);
     this.#carryOut(advice.opinions.filter((opinion) => opinion.kind === 'forget'));
-    this.#reapRevisions();
+    this.#reapHistory();
   }
 
-  #reapRevisions(): void {
-    const { snapshot } = this.#context;
-    const revisions = snapshot.revisionsOfService(this.#service.id);
-    for (const { serviceId, number } of reapRevisions(this.#service, revisions, this.#tasks.values())) {
-      this.#others.push(this.#change('revision', revisionKey(serviceId, number), undefined));
-    }
+  #reapHistory(): void {
+    this.#others.push(...reapHistory(this.#context.snapshot, this.#service, this.#tasks.values()));
   }
 
   #put(task: Task): void {

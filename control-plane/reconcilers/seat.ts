@@ -1,8 +1,9 @@
 /** What one wanted seat needs now: a first task, another one, a successor for one that must go, or nothing. */
 import { whyReplicas } from '#proto/model/autoscale.ts';
-import type { Service } from '#proto/model/service.ts';
-import type { Task } from '#proto/model/task.ts';
+import type { Service, UpdatePolicy } from '#proto/model/service.ts';
+import { isTerminal, type Task } from '#proto/model/task.ts';
 import { restart } from './restart.ts';
+import { isUnproven } from './rollout.ts';
 import {
   activeOf,
   called,
@@ -18,25 +19,28 @@ import {
 export interface SeatFacts {
   readonly service: Service;
   readonly now: number;
+  /** By its policy of now: forward, or back. */
+  readonly order: UpdatePolicy['order'];
   /** Tasks of other revisions than the service's are to go. */
   readonly rolling: boolean;
-  /** The service's revision may not begin yet: what holds a seat of an older one goes on with it. */
-  readonly held: boolean;
   /** Why a task may not stay on its node; empty when it may. */
   leave(task: Task): string;
-  hasRevision(number: number): boolean;
+  /** Tasks of that revision have begun, and may be begun again. */
+  mayKeep(number: number): boolean;
   /** Why a task of another revision cannot go on under the service's, where others of it do; empty otherwise. */
   unadopted(task: Task): string;
 }
 
-/** `mayMove`: the rollout lets this seat go over to the new revision now. */
+/** `mayMove`: this seat may have the service's revision now: its turn has come, and what that depends on is there. */
 export function decideSeat(facts: SeatFacts, seat: Seat, mayMove: boolean): Opinion[] {
   const { service } = facts;
   const active = activeOf(seat);
-  if (active.length === 0) return fill(facts, seat);
+  if (active.length === 0) return fill(facts, seat, mayMove);
   const leaving = new Map<Task, string>();
+  // Before its turn a seat is whole with what it has, and what leaves it is replaced by the same.
+  const goesOver = mayMove || active.some(({ revision }) => revision === service.revision);
   for (const task of active) {
-    const why = facts.leave(task) || outdated(facts, task) || takenOver(active, task);
+    const why = facts.leave(task) || (goesOver ? outdated(facts, task) : '') || takenOver(active, task);
     if (why !== '') leaving.set(task, why);
   }
   const staying = active.filter((task) => !leaving.has(task));
@@ -44,7 +48,7 @@ export function decideSeat(facts: SeatFacts, seat: Seat, mayMove: boolean): Opin
     staying.find((task) => isUp(task) && task.revision === service.revision) ?? staying.find(isUp) ?? staying[0];
   if (best) {
     const others = staying.filter((task) => task !== best && isUp(best) && !takesOver(staying, task));
-    const startFirst = service.spec.update.order === 'start-first';
+    const startFirst = facts.order === 'start-first';
     // Who is to go waits for its successor to work, unless the policy stops it first anyway.
     const gone = isUp(best) || !startFirst ? [...leaving] : [];
     return [
@@ -73,34 +77,31 @@ function outdated(facts: SeatFacts, task: Task): string {
   return `revision ${service.revision} replaces revision ${task.revision}${why && `: ${why}`}`;
 }
 
-/** All of the seat's tasks are to go: by the update's order, and no sooner than the rollout allows, unless the node does not wait. */
+/** All of the seat's tasks are to go: by the policy's order. */
 function replace(facts: SeatFacts, seat: Seat, leaving: ReadonlyMap<Task, string>, mayMove: boolean): Opinion[] {
-  const { service } = facts;
-  const urgent = [...leaving.keys()].some((task) => facts.leave(task) !== '' || task.nodeId === '');
-  if (!urgent && !mayMove) return [];
   const unassigned = [...leaving].every(([task]) => task.nodeId === '');
-  if (service.spec.update.order === 'stop-first' && !unassigned) {
+  if (facts.order === 'stop-first' && !unassigned) {
     return [...leaving].map(([task, why]) => ({ kind: 'stop', task, why }));
   }
   const [old, why] = [...leaving].at(-1)!;
-  const start = begin(facts, seat, `replaces ${called(old)}: ${why}`);
+  const start = begin(facts, seat, mayMove, `replaces ${called(old)}: ${why}`);
   // What was never anywhere has nothing to hand over.
   return unassigned ? [...[...leaving].map(([task, why]): Opinion => ({ kind: 'stop', task, why })), ...start] : start;
 }
 
 /** Nobody holds the seat. */
-function fill(facts: SeatFacts, seat: Seat): Opinion[] {
+function fill(facts: SeatFacts, seat: Seat, mayMove: boolean): Opinion[] {
   const stopping = seat.tasks.filter(isStopping);
-  const stopFirst = facts.service.spec.update.order === 'stop-first';
+  const stopFirst = facts.order === 'stop-first';
   if (stopFirst && stopping.length > 0) return [];
   const latest = latestOf(seat);
   if (!latest) {
     const global = facts.service.spec.mode === 'global';
-    return begin(facts, seat, global ? `one on every node` : whyReplicas(facts.service));
+    return begin(facts, seat, mayMove, global ? `one on every node` : whyReplicas(facts.service));
   }
   // It had been taken away because there were to be fewer.
-  if (isRefilled(facts.service, latest)) return begin(facts, seat, whyReplicas(facts.service));
-  return begin(facts, seat, `replaces ${called(latest)}: ${latest.why || endOf(latest)}`);
+  if (isRefilled(facts.service, latest)) return begin(facts, seat, mayMove, whyReplicas(facts.service));
+  return begin(facts, seat, mayMove, `replaces ${called(latest)}: ${latest.why || endOf(latest)}`);
 }
 
 function isRefilled({ autoscaled }: Service, latest: Task): boolean {
@@ -108,10 +109,10 @@ function isRefilled({ autoscaled }: Service, latest: Task): boolean {
 }
 
 /** A new task, later or not at all where the restart policy says so of the last one. */
-function begin(facts: SeatFacts, seat: Seat, why: string): Opinion[] {
+function begin(facts: SeatFacts, seat: Seat, mayMove: boolean, why: string): Opinion[] {
   const { service, now } = facts;
   const latest = latestOf(seat);
-  const revision = revisionFor(facts, latest);
+  const revision = revisionFor(facts, latest, mayMove);
   if (!latest || !endedByItself(latest) || latest.revision !== revision) {
     return [{ kind: 'start', seat, revision, startAfterMs: 0, why }];
   }
@@ -120,10 +121,11 @@ function begin(facts: SeatFacts, seat: Seat, why: string): Opinion[] {
   return [{ kind: 'start', seat, revision, startAfterMs: next.startAfterMs, why: next.why }];
 }
 
-/** The service's revision; while a rollout is paused or held, the seat keeps the one it had. */
-function revisionFor({ service, held, hasRevision }: SeatFacts, latest: Task | undefined): number {
-  // A task that was never anywhere has not begun its revision.
-  const stays = service.rollout.state === 'paused' || (held && latest?.nodeId !== '');
-  const kept = latest && stays && hasRevision(latest.revision);
-  return kept ? latest.revision : service.revision;
+/** The service's revision; a seat whose turn has not come keeps the one it had, and one that was empty gets what is known to work. */
+function revisionFor({ service, mayKeep }: SeatFacts, latest: Task | undefined, mayMove: boolean): number {
+  const { state, startedAtMs } = service.rollout;
+  if (state !== 'paused' && mayMove) return service.revision;
+  const wasEmpty = !latest || (isTerminal(latest.state) && !endedByItself(latest) && latest.stateAtMs < startedAtMs);
+  const kept = wasEmpty ? (isUnproven(service) ? service.previousRevision : 0) : latest.revision;
+  return kept > 0 && mayKeep(kept) ? kept : service.revision;
 }

@@ -77,6 +77,19 @@ export function activeOf(seat: Seat): Task[] {
   return seat.tasks.filter(isActive);
 }
 
+/** It is taken, by tasks that no node has been given yet. */
+export function wasNowhere(seat: Seat): boolean {
+  const active = activeOf(seat);
+  return active.length > 0 && active.every(({ nodeId }) => nodeId === '');
+}
+
+/** Revisions of which a task has been given to a node: nothing holds them back any more. */
+export function begunRevisions(tasks: Iterable<Task>): ReadonlySet<number> {
+  const begun = new Set<number>();
+  for (const task of tasks) if (task.nodeId !== '') begun.add(task.revision);
+  return begun;
+}
+
 /** Told to stop, and not there yet. */
 export function isStopping(task: Task): boolean {
   return !isTerminal(task.state) && !isActive(task);

@@ -1,8 +1,9 @@
 /** What a wish of the operator changes in the store: pure, so that `plan` and `apply` cannot differ. */
 
+import { hostPortsOf } from '#control-plane/scheduler/filters.ts';
 import type { Change, Table, Tables } from '#control-plane/store/records.ts';
 import { revisionKey, type Snapshot } from '#control-plane/store/snapshot.ts';
-import { Fault } from '#proto/kernel/errors.ts';
+import { Fault, isFault } from '#proto/kernel/errors.ts';
 import { contentKey } from '#proto/model/document.ts';
 import { type NodeId, qualifiedName, type ServiceId, serviceId } from '#proto/model/ids.ts';
 import { isJob, noJob } from '#proto/model/job.ts';
@@ -12,7 +13,18 @@ import { occupiesNode } from '#proto/model/task.ts';
 import { pinnedVolumes } from '#proto/model/volume.ts';
 import { changesInPlace } from './in-place.ts';
 import { another, newJob, updatedJob } from './iterations.ts';
+import { needsNewTasks } from './new-tasks.ts';
+import { isUnproven } from './rollout.ts';
 import { same } from './same.ts';
+import {
+  nextVersion,
+  type Occasion,
+  recorded,
+  specToReturnTo,
+  versionToReturnTo,
+  withOutcome,
+  withOutcomeOf,
+} from './versions.ts';
 import { assertVolumesKept } from './volume-changes.ts';
 
 /** What every wish is decided on: one snapshot, the wall clock in ms, and a source of fresh ids. */
@@ -20,7 +32,11 @@ export interface WishContext {
   readonly snapshot: Snapshot;
   readonly now: number;
   readonly newId: () => string;
+  /** The operator who asks, for the history; absent where nobody does. */
+  readonly by?: string;
 }
+
+const nothingBefore = { previous: undefined, previousVersion: 0, previousRevision: 0, rolledBackFrom: 0 } as const;
 
 /** A service that is not there yet, and its first revision. Faults: `exists`, `conflict` while one of that name is being removed. */
 export function createService(context: WishContext, spec: ServiceSpec): Change[] {
@@ -30,23 +46,28 @@ export function createService(context: WishContext, spec: ServiceSpec): Change[]
   const service: Service = {
     id,
     spec,
+    version: 1,
     revision: 1,
     vip: '',
     createdAtMs: context.now,
     updatedAtMs: context.now,
     rollout: idleRollout,
-    previous: undefined,
-    previousRevision: 0,
+    ...nothingBefore,
     removing: false,
     job: newJob(spec, context.now),
     autoscaled: undefined,
   };
-  return [put(context, 'service', id, service), putRevision(context, service, 1)];
+  return [
+    put(context, 'service', id, service),
+    putRevision(context, service, 1),
+    ...record(context, undefined, service, { kind: 'apply', why: 'created', outcome: 'completed' }),
+  ];
 }
 
 /**
- * The service with a new spec. A changed template becomes a new revision and begins a rollout; the spec before becomes
- * `previous`. No change at all gives no changes. Faults: `not-found`, `invalid` (another name or mode), `conflict` (being removed).
+ * The service with a new spec, a new version of it. What needs new tasks is a new revision too, and begins a rollout. `previous` is the spec
+ * before, or, where that was not rolled out to its end, the last one that was: a way back leads to what is known to work. No change
+ * at all gives no changes. Faults: `not-found`, `invalid` (another name or mode), `conflict` (being removed).
  */
 export function updateService(context: WishContext, id: ServiceId, spec: ServiceSpec): Change[] {
   const service = standing(context, id);
@@ -61,24 +82,49 @@ export function updateService(context: WishContext, id: ServiceId, spec: Service
     });
   }
   if (same(service.spec, spec)) return [];
-  const autoscaled = spec.autoscale && service.autoscaled;
-  const base = { ...service, spec, autoscaled, updatedAtMs: context.now, previous: service.spec };
-  if (same(service.spec.template, spec.template)) {
-    const job = updatedJob(service, spec, service.revision, context.now);
-    return [put(context, 'service', id, { ...base, previousRevision: service.revision, job })];
+  return change(context, service, spec, { kind: 'apply', why: 'applied' });
+}
+
+/** The standing service with another spec, by a rollout where it takes new tasks. */
+function change(context: WishContext, service: Service, spec: ServiceSpec, occasion: Occasion): Change[] {
+  const { snapshot } = context;
+  const version = nextVersion(snapshot, service);
+  const proven = !isUnproven(service);
+  const base: Service = {
+    ...service,
+    spec,
+    version,
+    updatedAtMs: context.now,
+    rolledBackFrom: 0,
+    autoscaled: spec.autoscale && service.autoscaled,
+    ...(proven && {
+      previous: service.spec,
+      previousVersion: service.version,
+      previousRevision: service.revision,
+    }),
+  };
+  if (!needsNewTasks(service.spec, spec)) {
+    const outcome = proven ? 'completed' : '';
+    const next = { ...base, job: updatedJob(service, spec, service.revision, context.now) };
+    return [put(context, 'service', service.id, next), ...record(context, service, next, { ...occasion, outcome })];
   }
-  const revision = nextRevision(context, id);
+  const { previous, previousRevision } = base;
+  // An update that is taken back by hand, before its end: tasks that were not replaced yet stay.
+  const returns = !proven && previous !== undefined && !needsNewTasks(previous, spec);
+  const revision = returns && snapshot.revisionOf(service.id, previousRevision) ? previousRevision : version;
   const before = inPlaceOf(context, service, spec);
+  const message = `revision ${service.revision} to ${revision}${before ? ', in place' : ''}`;
   const next: Service = {
     ...base,
     revision,
-    previousRevision: service.revision,
-    job: updatedJob(service, spec, revision, context.now),
     rollout: isJob(spec)
       ? service.rollout
-      : begin(context, 'updating', `revision ${service.revision} to ${revision}${before ? ', in place' : ''}`),
+      : { ...begin(context, 'updating', message), gatesPassed: before ? spec.update.gates.length : 0 },
+    job: updatedJob(service, spec, revision, context.now),
   };
-  return [put(context, 'service', id, next), putRevision(context, next, revision, before)];
+  const changes: Change[] = [put(context, 'service', service.id, next)];
+  if (revision === version) changes.push(putRevision(context, next, revision, before));
+  return [...changes, ...record(context, service, next, { ...occasion, outcome: isJob(spec) ? 'completed' : '' })];
 }
 
 /** Creates the service, or updates the one of that name: what `apply` does for each service of a file. */
@@ -121,13 +167,20 @@ export function scaleService(context: WishContext, id: ServiceId, replicas: numb
     );
   }
   if (service.spec.replicas === replicas) return [];
+  const { snapshot } = context;
+  // One scaling after another is one version: an autoscaler must not push all else out of the history.
+  const again = snapshot.versionOf(id, service.version)?.kind === 'scale';
+  const next: Service = {
+    ...service,
+    spec: { ...service.spec, replicas },
+    version: again ? service.version : nextVersion(snapshot, service),
+    previous: service.previous && { ...service.previous, replicas },
+    updatedAtMs: context.now,
+  };
+  const outcome = isUnproven(service) ? '' : 'completed';
   return [
-    put(context, 'service', id, {
-      ...service,
-      spec: { ...service.spec, replicas },
-      previous: service.previous && { ...service.previous, replicas },
-      updatedAtMs: context.now,
-    }),
+    put(context, 'service', id, next),
+    ...record(context, service, next, { kind: 'scale', why: `scaled to ${replicas}`, outcome }),
   ];
 }
 
@@ -138,52 +191,126 @@ export function removeService(context: WishContext, id: ServiceId): Change[] {
   return [put(context, 'service', id, { ...service, removing: true, updatedAtMs: context.now })];
 }
 
-/** Back to the spec before; asking twice is back to where it was. Faults: `not-found`, `precondition` (there is none), `conflict`. */
-export function rollbackService(context: WishContext, id: ServiceId): Change[] {
-  return rollback(context, standing(context, id), 'asked for');
+/**
+ * Back to `previous`, or to version `to` as a whole. Faults: `not-found` (no such service, no such version), `invalid` (it is there
+ * already), `precondition` (there is nothing to go back to; or it went back already: once more would be forward to what it left), `conflict`.
+ */
+export function rollbackService(context: WishContext, id: ServiceId, to?: number): Change[] {
+  const service = standing(context, id);
+  if (to === undefined) {
+    refuseTwice(context, service);
+    return rollback(context, service, 'asked for');
+  }
+  const version = versionToReturnTo(context.snapshot, service, to);
+  const spec = specToReturnTo(context.snapshot, service, version);
+  refuseWhatIsLost(context, service, spec);
+  const occasion = { kind: 'rollback', why: `to version ${to}: asked for` } as const;
+  // What was never rolled out to its end has to show what it is worth.
+  if (version.outcome !== 'completed') return change(context, service, spec, occasion);
+  return goBack(context, service, { spec, revision: version.revision }, occasion);
 }
 
-/** The changes of a rollback for `why`, of a service that is known to stand. */
-export function rollback(context: WishContext, service: Service, why: string): Change[] {
-  const { previous } = service;
+/** The changes of a rollback to `previous` for `why`, of a service that is known to stand. */
+function rollback(context: WishContext, service: Service, why: string): Change[] {
+  const { previous, previousVersion, previousRevision } = service;
   if (!previous) {
-    throw new Fault('precondition', `service ${nameOf(service)} has no spec before this one to go back to`);
+    throw new Fault('precondition', `service ${nameOf(service)} has no version before this one to go back to`, {
+      remedy: `see gantry history ${service.spec.name}`,
+    });
   }
-  const gone = previous.template.networks.find(({ network }) => !context.snapshot.get('network', network));
+  refuseWhatIsLost(context, service, previous);
+  const occasion = { kind: 'rollback', why: `to version ${previousVersion}: ${why}` } as const;
+  return goBack(context, service, { spec: previous, revision: previousRevision }, occasion, why);
+}
+
+/** As `rollback`; a pause with both reasons where there is no way back. */
+export function rollbackOrPause(context: WishContext, service: Service, why: string): Change[] {
+  try {
+    return rollback(context, service, why);
+  } catch (error) {
+    if (!isFault(error)) throw error;
+    const message = `${why}; it cannot go back: ${error.message}`;
+    const rollout: Rollout = {
+      ...service.rollout,
+      state: 'paused',
+      resumes: 'updating',
+      message,
+      holdUntilMs: 0,
+      finishedAtMs: context.now,
+    };
+    const paused = { ...service, rollout };
+    return [put(context, 'service', service.id, paused), ...withOutcomeOf(context.snapshot, paused)];
+  }
+}
+
+/** By the rollback policy, to tasks of `target.revision` where that still is what the spec asks for. */
+function goBack(
+  context: WishContext,
+  service: Service,
+  target: { readonly spec: ServiceSpec; readonly revision: number },
+  occasion: Occasion,
+  why = 'asked for',
+): Change[] {
+  const { snapshot } = context;
+  const version = nextVersion(snapshot, service);
+  const kept = snapshot.revisionOf(service.id, target.revision);
+  const revision = kept && same(kept.template, target.spec.template) ? target.revision : version;
+  const next: Service = {
+    ...service,
+    ...nothingBefore,
+    spec: target.spec,
+    autoscaled: target.spec.autoscale && service.autoscaled,
+    version,
+    revision,
+    rolledBackFrom: service.version,
+    updatedAtMs: context.now,
+    rollout:
+      revision === service.revision || isJob(target.spec)
+        ? service.rollout
+        : begin(context, 'rolling-back', `revision ${service.revision} to ${revision}: ${why}`),
+    job: updatedJob(service, target.spec, revision, context.now),
+  };
+  const changes: Change[] = [put(context, 'service', service.id, next)];
+  if (revision === version)
+    changes.push(putRevision(context, next, revision, inPlaceOf(context, service, target.spec)));
+  return [
+    ...changes,
+    ...record(context, service, next, { ...occasion, outcome: next.rollout === service.rollout ? 'completed' : '' }),
+    ...withOutcome(snapshot, service, 'rolled-back', why),
+  ];
+}
+
+function refuseTwice({ snapshot }: WishContext, { id, spec, version, rolledBackFrom }: Service): void {
+  if (rolledBackFrom === 0) return;
+  const from = snapshot.versionOf(id, rolledBackFrom);
+  const why = from && from.message !== '' && from.message !== 'asked for' ? ` (${from.message})` : '';
+  throw new Fault(
+    'precondition',
+    `service ${qualifiedName(spec.project, spec.name)} went back already, from version ${rolledBackFrom}${why} to ${version}`,
+    {
+      remedy: `name the version: gantry rollback ${spec.name} --to ${rolledBackFrom} goes forward again; others are in gantry history ${spec.name}`,
+    },
+  );
+}
+
+function refuseWhatIsLost({ snapshot }: WishContext, service: Service, spec: ServiceSpec): void {
+  const { networks, documents } = spec.template;
+  const gone = networks.find(({ network }) => !snapshot.get('network', network));
   if (gone) {
     throw new Fault('precondition', `network ${gone.network}, which service ${nameOf(service)} was on, is gone`, {
       remedy: `make it again: gantry network create ${gone.network}`,
     });
   }
-  assertVolumesKept(context.snapshot, previous);
-  const lost = previous.template.documents.find((ref) => !context.snapshot.get('content', contentKey(ref)));
+  assertVolumesKept(snapshot, spec);
+  const lost = documents.find((ref) => !snapshot.get('content', contentKey(ref)));
   if (lost) {
     throw new Fault('precondition', `${lost.type} ${lost.name}, which service ${nameOf(service)} used, is gone`, {
       remedy: 'apply a file that brings it',
     });
   }
-  const old = context.snapshot.revisionOf(service.id, service.previousRevision);
-  const reuse = old !== undefined && same(old.template, previous.template);
-  const revision = reuse ? service.previousRevision : nextRevision(context, service.id);
-  const next: Service = {
-    ...service,
-    spec: previous,
-    revision,
-    previous: service.spec,
-    previousRevision: service.revision,
-    updatedAtMs: context.now,
-    rollout:
-      revision === service.revision || isJob(previous)
-        ? service.rollout
-        : begin(context, 'rolling-back', `revision ${service.revision} to ${revision}: ${why}`),
-    job: updatedJob(service, previous, revision, context.now),
-  };
-  const changes: Change[] = [put(context, 'service', service.id, next)];
-  if (!reuse) changes.push(putRevision(context, next, revision, inPlaceOf(context, service, previous)));
-  return changes;
 }
 
-/** New tasks of the same template, by the service's update policy; of a job, another iteration in place of those under way. Faults: `not-found`, `conflict`. */
+/** New tasks of the same spec, by the service's update policy; of a job, another iteration in place of those under way. Faults: `not-found`, `conflict`. */
 export function restartService(context: WishContext, id: ServiceId): Change[] {
   return renewed(context, standing(context, id), 'restart asked for');
 }
@@ -191,20 +318,22 @@ export function restartService(context: WishContext, id: ServiceId): Change[] {
 /** A revision like the service's own, or another iteration of a job, for `why`: its tasks are replaced. */
 export function renewed(context: WishContext, service: Service, why: string): Change[] {
   const { id } = service;
+  const { snapshot } = context;
   if (isJob(service.spec)) {
     const { spec, revision, job = noJob } = service;
     const beginning = { spec, revision, now: context.now, dueAtMs: 0, message: why };
     return [put(context, 'service', id, { ...service, updatedAtMs: context.now, job: another(job, beginning) })];
   }
-  const revision = nextRevision(context, id);
-  const next: Service = {
-    ...service,
-    revision,
-    updatedAtMs: context.now,
-    rollout: begin(context, 'updating', why),
-  };
-  const imageDigest = context.snapshot.revisionOf(id, service.revision)?.imageDigest ?? '';
-  return [put(context, 'service', id, next), putRevision(context, next, revision, { imageDigest, origin: revision })];
+  const revision = nextVersion(snapshot, service);
+  // An update under way that begins anew may still go back.
+  const rollout = { ...begin(context, 'updating', why), restart: !isUnproven(service) };
+  const next: Service = { ...service, version: revision, revision, updatedAtMs: context.now, rollout };
+  const imageDigest = snapshot.revisionOf(id, service.revision)?.imageDigest ?? '';
+  return [
+    put(context, 'service', id, next),
+    putRevision(context, next, revision, { imageDigest, origin: revision }),
+    ...record(context, service, next, { kind: 'restart', why }),
+  ];
 }
 
 /** What the operator wants of a node. Faults: `not-found`. */
@@ -271,20 +400,19 @@ function existingNode({ snapshot }: WishContext, id: NodeId): Node {
   return node;
 }
 
-function nextRevision({ snapshot }: WishContext, id: ServiceId): number {
-  let highest = snapshot.service(id)?.revision ?? 0;
-  for (const { number } of snapshot.revisionsOfService(id)) highest = Math.max(highest, number);
-  return highest + 1;
+function begin({ now }: WishContext, state: Rollout['state'], message: string): Rollout {
+  return { ...idleRollout, state, message, startedAtMs: now, failuresSinceMs: now };
 }
 
-function begin({ now }: WishContext, state: Rollout['state'], message: string): Rollout {
-  return { state, message, startedAtMs: now, finishedAtMs: 0 };
+function record(context: WishContext, before: Service | undefined, next: Service, occasion: Occasion): Change[] {
+  return recorded(context.snapshot, context.now, before, next, { by: context.by ?? '', ...occasion });
 }
 
 /** The revision whose processes go on under the new spec; undefined where it needs new ones. */
 function inPlaceOf({ snapshot }: WishContext, service: Service, spec: ServiceSpec): Revision | undefined {
   // A job that changes begins anew.
   if (isJob(spec) || !changesInPlace(service.spec.template, spec.template)) return undefined;
+  if (!same(hostPortsOf(service.spec), hostPortsOf(spec))) return undefined;
   return snapshot.revisionOf(service.id, service.revision);
 }
 
@@ -306,7 +434,7 @@ function putRevision(
   return put(context, 'revision', revisionKey(service.id, number), revision);
 }
 
-function put<T extends Table>(context: WishContext, table: T, key: string, value: Tables[T]): Change {
+export function put<T extends Table>(context: WishContext, table: T, key: string, value: Tables[T]): Change {
   return { table, key, value, expect: context.snapshot.get(table, key)?.modRevision ?? 0 } as unknown as Change;
 }
 

@@ -27,6 +27,12 @@ export function identityOf(call: Call): Identity {
   });
 }
 
+/** Who asks, for the history: the name in an operator's certificate; empty on the socket of a manager, where the file's mode let them in. */
+export function operatorOf(call: Call): string {
+  const subject = call.getAuthContext().sslPeerCertificate?.subject;
+  return only(subject?.O) === 'operator' ? (only(subject?.CN) ?? '') : '';
+}
+
 /** Nodes that are members: one that was removed, or whose place was taken by another, is refused from then on. */
 export function onlyMembers(record: (node: NodeId) => Pick<Node, 'enrolment'> | undefined): Rule {
   return (identity) => {

@@ -20,6 +20,7 @@ export const noSealer: Sealer = { seal: (text) => text, open: (text) => text };
 const tables: ReadonlySet<string> = new Set<Table>([
   'service',
   'revision',
+  'version',
   'task',
   'node',
   'network',

@@ -128,6 +128,7 @@ export class Feed {
 const tables: readonly Table[] = [
   'service',
   'revision',
+  'version',
   'task',
   'node',
   'network',

@@ -6,12 +6,16 @@ import type { Resources } from '#proto/model/resources.ts';
 import {
   type ContainerSpec,
   defaults,
+  idleRollout,
   type Mount,
   newerContainer,
   type Revision,
+  rollbackLike,
   type Service,
   type ServiceSpec,
   type TaskTemplate,
+  type UpdatePolicy,
+  type Version,
 } from '#proto/model/service.ts';
 import type { Task } from '#proto/model/task.ts';
 import type { Trashed } from '#proto/model/trash.ts';
@@ -40,6 +44,9 @@ const spec = {
 } satisfies Partial<ServiceSpec>;
 const placement = { strategy: '', affinities: [] } satisfies Partial<ServiceSpec['placement']>;
 const resources = { generic: [] } satisfies Partial<Resources>;
+const update = { gates: [] } satisfies Partial<UpdatePolicy>;
+/** No history has been written down: the present spec is the version of its tasks' number. */
+const service = { previousVersion: 0, rolledBackFrom: 0 } satisfies Partial<Service>;
 const node = {
   pinnedSubnet: '',
   link: '',
@@ -65,6 +72,8 @@ export function completed(table: Table, value: Tables[Table]): Tables[Table] {
       return completedService(value as Service);
     case 'revision':
       return completedRevision(value as Revision);
+    case 'version':
+      return completedVersion(value as Version);
     case 'node':
       return filled(node, part(value as Node, 'capacity', resources));
     case 'cluster':
@@ -76,10 +85,18 @@ export function completed(table: Table, value: Tables[Table]): Tables[Table] {
   }
 }
 
-function completedService(service: Service): Service {
-  const now = completedSpec(service.spec);
-  const previous = service.previous && completedSpec(service.previous);
-  return now === service.spec && previous === service.previous ? service : { ...service, spec: now, previous };
+function completedService(value: Service): Service {
+  const now = completedSpec(value.spec);
+  const previous = value.previous && completedSpec(value.previous);
+  const rollout = filled(idleRollout, value.rollout);
+  const isWhole = now === value.spec && previous === value.previous && rollout === value.rollout;
+  const whole = isWhole ? value : { ...value, spec: now, previous, rollout };
+  return filled({ ...service, version: value.revision }, whole);
+}
+
+function completedVersion(version: Version): Version {
+  const now = completedSpec(version.spec);
+  return now === version.spec ? version : { ...version, spec: now };
 }
 
 function completedTrash(trashed: Trashed): Trashed {
@@ -97,7 +114,9 @@ function completedRevision(revision: Revision): Revision {
 
 function completedSpec(value: ServiceSpec): ServiceSpec {
   const now = completedTemplate(value.template);
-  return filled(spec, part(now === value.template ? value : { ...value, template: now }, 'placement', placement));
+  const parts = part(now === value.template ? value : { ...value, template: now }, 'placement', placement);
+  const whole = filled(spec, part(parts, 'update', update));
+  return 'rollback' in (whole as object) ? whole : { ...whole, rollback: rollbackLike(whole.update) };
 }
 
 function completedTemplate(value: TaskTemplate): TaskTemplate {

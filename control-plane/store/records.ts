@@ -3,7 +3,7 @@ import type { ClusterConfig, Credential, Token } from '#proto/model/cluster.ts';
 import type { Document, SealedContent } from '#proto/model/document.ts';
 import type { ClusterNetwork } from '#proto/model/network.ts';
 import type { Node } from '#proto/model/node.ts';
-import type { Revision, Service } from '#proto/model/service.ts';
+import type { Revision, Service, Version } from '#proto/model/service.ts';
 import type { Task } from '#proto/model/task.ts';
 import type { Trashed } from '#proto/model/trash.ts';
 import type { Volume } from '#proto/model/volume.ts';
@@ -20,12 +20,13 @@ export interface Guard {
 }
 
 /**
- * What each table holds. Keys: ids; `SERVICE-ID/NUMBER` for revisions; the name for volumes and networks; the registry for credentials;
+ * What each table holds. Keys: ids; `SERVICE-ID/NUMBER` for revisions and versions; the name for volumes and networks; the registry for credentials;
  * `config` for the cluster; the name for guards; `TYPE/NAME` for documents, `TYPE/NAME/VERSION` for their contents; `REMOVAL/KIND/NAME` for the trash.
  */
 export interface Tables {
   readonly service: Service;
   readonly revision: Revision;
+  readonly version: Version;
   readonly task: Task;
   readonly node: Node;
   readonly network: ClusterNetwork;

@@ -3,7 +3,7 @@ import type { ClusterConfig } from '#proto/model/cluster.ts';
 import { contentKey, documentKey, type SealedContent } from '#proto/model/document.ts';
 import { type NodeId, qualifiedName, type ServiceId, type TaskId } from '#proto/model/ids.ts';
 import type { Node } from '#proto/model/node.ts';
-import type { Revision, Service } from '#proto/model/service.ts';
+import type { Revision, Service, Version } from '#proto/model/service.ts';
 import type { Task } from '#proto/model/task.ts';
 import { type Trashed, trashKey } from '#proto/model/trash.ts';
 import type { Applied, Table, Tables, Versioned } from './records.ts';
@@ -28,6 +28,8 @@ export interface Snapshot {
   dependentsOf(project: string, name: string): Iterable<Service>;
   /** The volume of that name is in the trash. */
   trashedVolume(name: string): Trashed | undefined;
+  versionOf(id: ServiceId, number: number): Version | undefined;
+  versionsOfService(id: ServiceId): Iterable<Version>;
   readonly cluster: ClusterConfig | undefined;
 }
 
@@ -39,6 +41,7 @@ export class LiveSnapshot implements Snapshot {
   readonly #tables: { [T in Table]: Map<string, Versioned<Tables[T]>> } = {
     service: new Map(),
     revision: new Map(),
+    version: new Map(),
     task: new Map(),
     node: new Map(),
     network: new Map(),
@@ -56,6 +59,7 @@ export class LiveSnapshot implements Snapshot {
   readonly #revisionsOfService = new Map<string, Map<string, Revision>>();
   readonly #contentsOfDocument = new Map<string, Map<string, SealedContent>>();
   readonly #trashedVolumes = new Map<string, Trashed>();
+  readonly #versionsOfService = new Map<string, Map<string, Version>>();
   readonly #serviceByName = new Map<string, Service>();
   /** By qualified name of who is depended on. */
   readonly #dependentsOf = new Map<string, Map<string, Service>>();
@@ -105,6 +109,12 @@ export class LiveSnapshot implements Snapshot {
   }
   trashedVolume(name: string): Trashed | undefined {
     return this.#trashedVolumes.get(name);
+  }
+  versionOf(id: ServiceId, number: number): Version | undefined {
+    return this.#tables.version.get(revisionKey(id, number))?.value;
+  }
+  versionsOfService(id: ServiceId): Iterable<Version> {
+    return this.#versionsOfService.get(id)?.values() ?? none;
   }
   get cluster(): ClusterConfig | undefined {
     return this.#tables.cluster.get('config')?.value;
@@ -158,6 +168,9 @@ export class LiveSnapshot implements Snapshot {
         if (after?.item.kind === 'volume') this.#trashedVolumes.set(after.item.volume.name, after);
         break;
       }
+      case 'version':
+        move(this.#versionsOfService, change.key, change.before?.serviceId, change.after?.serviceId, change.after);
+        break;
       case 'service':
         if (change.before)
           this.#serviceByName.delete(qualifiedName(change.before.spec.project, change.before.spec.name));
@@ -172,7 +185,7 @@ export class LiveSnapshot implements Snapshot {
   }
 }
 
-/** The key of a service's revision record. */
+/** The key of a service's revision, or version, of that number. */
 export function revisionKey(id: ServiceId, number: number): string {
   return `${id}/${number}`;
 }
@@ -180,9 +193,10 @@ export function revisionKey(id: ServiceId, number: number): string {
 /** The key of any record. */
 export function keyOf<T extends Table>(table: T, value: Tables[T]): string {
   switch (table) {
-    case 'revision': {
-      const revision = value as Revision;
-      return revisionKey(revision.serviceId, revision.number);
+    case 'revision':
+    case 'version': {
+      const { serviceId, number } = value as Revision | Version;
+      return revisionKey(serviceId, number);
     }
     case 'volume':
       return (value as Tables['volume']).name;

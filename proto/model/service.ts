@@ -154,6 +154,16 @@ export interface RestartPolicy {
   readonly windowMs: number;
 }
 
+/** So many seats go over to a new version, and no more before the gate is passed: `count`, or `percent` of all, rounded up. */
+export interface Gate {
+  /** A failure before a canary's gate is passed reverts, whatever the policy says of failures. */
+  readonly kind: 'canary' | 'pause';
+  readonly count: number;
+  readonly percent: number;
+  /** It is passed when those seats have been well for so long; 0: when somebody resumes the rollout. */
+  readonly holdMs: number;
+}
+
 export interface UpdatePolicy {
   readonly parallelism: number;
   readonly delayMs: number;
@@ -161,6 +171,8 @@ export interface UpdatePolicy {
   readonly monitorMs: number;
   readonly failureAction: 'pause' | 'continue' | 'rollback';
   readonly maxFailureRatio: number;
+  /** Lowest first. */
+  readonly gates: readonly Gate[];
 }
 
 export interface Placement {
@@ -196,6 +208,8 @@ export interface ServiceSpec {
   readonly ports: readonly Port[];
   readonly restart: RestartPolicy;
   readonly update: UpdatePolicy;
+  /** How it goes back: by hand, or because an update failed. */
+  readonly rollback: UpdatePolicy;
   readonly placement: Placement;
   readonly endpointMode: 'vip' | 'dnsrr';
   /** Names of the service on every network of it, beside its own. */
@@ -220,22 +234,38 @@ export interface ServiceSpec {
 }
 
 export interface Rollout {
-  readonly state: 'idle' | 'updating' | 'paused' | 'completed' | 'rolling-back' | 'rolled-back';
+  readonly state: 'idle' | 'updating' | 'held' | 'paused' | 'completed' | 'rolling-back' | 'rolled-back';
   readonly message: string;
   readonly startedAtMs: number;
   readonly finishedAtMs: number;
+  readonly gatesPassed: number;
+  /** Held: when it goes on by itself; 0: when somebody resumes it. */
+  readonly holdUntilMs: number;
+  /** Failures of earlier tasks are forgiven: somebody resumed it after them. */
+  readonly failuresSinceMs: number;
+  /** Paused: what it goes on with. */
+  readonly resumes: '' | 'updating' | 'rolling-back';
+  /** The same once more: there is nothing to go back to. */
+  readonly restart: boolean;
 }
 
 export interface Service {
   readonly id: ServiceId;
   readonly spec: ServiceSpec;
+  /** Of the spec: one more with each change of it. */
+  readonly version: number;
+  /** Of the tasks: the version that last needed new ones. */
   readonly revision: number;
   readonly vip: string;
   readonly createdAtMs: number;
   readonly updatedAtMs: number;
   readonly rollout: Rollout;
+  /** What a rollback returns to: the last spec before this one that was rolled out; undefined after a rollback. */
   readonly previous: ServiceSpec | undefined;
+  readonly previousVersion: number;
   readonly previousRevision: number;
+  /** The version that a rollback left, while nothing else has been asked for; 0 otherwise. */
+  readonly rolledBackFrom: number;
   readonly removing: boolean;
   readonly job: Job | undefined;
   /** Undefined: nothing was decided yet, or it is not autoscaled. */
@@ -253,7 +283,35 @@ export interface Revision {
   readonly origin: number;
 }
 
-export const idleRollout: Rollout = { state: 'idle', message: '', startedAtMs: 0, finishedAtMs: 0 };
+/** What a service was asked to be at some time, named by (serviceId, number): `gantry history`, and where a rollback goes. */
+export interface Version {
+  readonly serviceId: ServiceId;
+  readonly number: number;
+  readonly spec: ServiceSpec;
+  /** Of its tasks. */
+  readonly revision: number;
+  readonly kind: 'apply' | 'scale' | 'restart' | 'rollback';
+  readonly why: string;
+  /** The operator who asked; empty where nobody did, or nobody knows. */
+  readonly by: string;
+  readonly createdAtMs: number;
+  /** How its rollout ended; empty while it goes on, and where it needed none. */
+  readonly outcome: '' | 'completed' | 'paused' | 'rolled-back';
+  /** Why it ended so. */
+  readonly message: string;
+}
+
+export const idleRollout: Rollout = {
+  state: 'idle',
+  message: '',
+  startedAtMs: 0,
+  finishedAtMs: 0,
+  gatesPassed: 0,
+  holdUntilMs: 0,
+  failuresSinceMs: 0,
+  resumes: '',
+  restart: false,
+};
 
 /** What applies where a Compose file is silent: swarmkit's defaults, but an immediate first restart. */
 export const defaults = {
@@ -282,6 +340,7 @@ export const defaults = {
     monitorMs: 5_000,
     failureAction: 'pause',
     maxFailureRatio: 0,
+    gates: [],
   } satisfies UpdatePolicy as UpdatePolicy,
   placement: {
     constraints: [],
@@ -398,4 +457,10 @@ export function taskTemplate(container: ContainerSpec, fields: Partial<TaskTempl
     controls: noControls,
     ...fields,
   };
+}
+
+/** How a service goes back where it does not say: as it goes forward, but without delay and gates. */
+export function rollbackLike(update: UpdatePolicy): UpdatePolicy {
+  const failureAction = update.failureAction === 'rollback' ? 'pause' : update.failureAction;
+  return { ...update, delayMs: 0, failureAction, gates: [] };
 }

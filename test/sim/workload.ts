@@ -158,6 +158,7 @@ function randomSpec(world: World, name: string): ServiceSpec {
     replicas: global ? 0 : 1 + random.int(6),
     template: randomTemplate(world, name),
     update: {
+      gates: [],
       parallelism: random.int(3),
       delayMs: random.int(2) * 300,
       order: random.int(2) === 0 ? 'stop-first' : 'start-first',

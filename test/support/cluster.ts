@@ -173,6 +173,7 @@ function withSandbox(args: readonly string[], name: string): string[] {
     'secret',
     'trash',
     'volume',
+    'rollout',
   ].includes(command)
     ? 2
     : 1;

@@ -1,7 +1,14 @@
 /** Records with every field valid, for tests of stores. */
 import { newId, systemRandom } from '#proto/kernel/random.ts';
 import { nodeId, serviceId, taskId } from '#proto/model/ids.ts';
-import { containerSpec, defaults, idleRollout, type Service, taskTemplate } from '#proto/model/service.ts';
+import {
+  containerSpec,
+  defaults,
+  idleRollout,
+  rollbackLike,
+  type Service,
+  taskTemplate,
+} from '#proto/model/service.ts';
 import type { Task } from '#proto/model/task.ts';
 
 export function aTask(fields: Partial<Task> = {}): Task {
@@ -54,6 +61,7 @@ export function aService(fields: Partial<Service> = {}): Service {
       ports: [],
       restart: defaults.restart,
       update: defaults.update,
+      rollback: rollbackLike(defaults.update),
       placement: defaults.placement,
       endpointMode: 'vip',
       aliases: [],
@@ -67,13 +75,16 @@ export function aService(fields: Partial<Service> = {}): Service {
       schedule: undefined,
       autoscale: undefined,
     },
+    version: 1,
     revision: 1,
     vip: '',
     createdAtMs: 1_000,
     updatedAtMs: 1_000,
     rollout: idleRollout,
     previous: undefined,
+    previousVersion: 0,
     previousRevision: 0,
+    rolledBackFrom: 0,
     removing: false,
     job: undefined,
     autoscaled: undefined,

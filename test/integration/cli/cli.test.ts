@@ -235,7 +235,7 @@ describe('wishes', () => {
     expect(scaled).toMatchObject({ code: 0, stderr: '' });
     expect(scaled.stdout).toMatch(/^scaled demo\/web\n[\s\S]*✓ demo\/web {2}3\/3 running\n$/);
     expect((await gantry('restart', '-d', 'web')).stdout).toBe('restarting demo/web\n');
-    expect((await gantry('rollback', '-d', 'web')).stderr).toContain('has no spec before');
+    expect((await gantry('rollback', '-d', 'web')).stderr).toContain('has no version before');
     expect((await gantry('rm', '-d', 'web')).code).toBe(0);
     expect(lab.store.snapshot.serviceNamed('demo', 'web')!.removing).toBe(true);
   });

@@ -3,7 +3,7 @@ import { describe, expect, it } from 'vitest';
 import { type AssessOptions, assess } from '#control-plane/api/assess.ts';
 import { progress } from '#control-plane/api/progress.ts';
 import { keyOf, LiveSnapshot } from '#control-plane/store/snapshot.ts';
-import { defaults, type Service } from '#proto/model/service.ts';
+import { defaults, idleRollout, type Service } from '#proto/model/service.ts';
 import type { Task } from '#proto/model/task.ts';
 import { aNode, aService, aTask, idOf } from '#test/support/builders.ts';
 import { FakeClock } from '#test/support/fake-clock.ts';
@@ -85,16 +85,22 @@ describe('a service', () => {
     });
   });
   it('has failed when its rollout is paused, with the reason', () => {
-    const rollout = { state: 'paused', message: 'web.1 failed', startedAtMs: 1, finishedAtMs: 2 } as const;
+    const rollout = {
+      ...idleRollout,
+      state: 'paused',
+      message: 'web.1 failed',
+      startedAtMs: 1,
+      finishedAtMs: 2,
+    } as const;
     expect(judged({ ...two, rollout }, [task(1), task(2)])).toMatchObject({
       outcome: 'failed',
-      message: 'the rollout stopped: web.1 failed (gantry logs web · gantry rollback web)',
+      message: 'the rollout stopped: web.1 failed (gantry logs web · gantry rollout undo web)',
     });
   });
   it('has failed when it was rolled back, unless that was the wish', () => {
     const service: Service = {
       ...two,
-      rollout: { state: 'rolled-back', message: 'new tasks failed', startedAtMs: 1, finishedAtMs: 2 },
+      rollout: { ...idleRollout, state: 'rolled-back', message: 'new tasks failed', startedAtMs: 1, finishedAtMs: 2 },
     };
     expect(judged(service, [task(1), task(2)])).toMatchObject({
       outcome: 'failed',
@@ -207,14 +213,17 @@ describe('progress', () => {
     const lab = operatorLab();
     const rolledBack: Service = {
       ...two,
-      rollout: { state: 'rolled-back', message: 'web.1 failed', startedAtMs: 1, finishedAtMs: 2 },
+      rollout: { ...idleRollout, state: 'rolled-back', message: 'web.1 failed', startedAtMs: 1, finishedAtMs: 2 },
     };
     await lab.put('service', rolledBack);
     await lab.put('task', task(1), task(2));
     const request = { services: [two.id], revision: 0, rollback: false };
     const before = progress(lab.parts, request, new AbortController().signal);
     expect((await before.next()).value).toMatchObject({ done: true, services: [{ outcome: 'converged' }] });
-    await lab.put('service', { ...two, rollout: { state: 'updating', message: '', startedAtMs: 3, finishedAtMs: 0 } });
+    await lab.put('service', {
+      ...two,
+      rollout: { ...idleRollout, state: 'updating', message: '', startedAtMs: 3, finishedAtMs: 0 },
+    });
     const during = progress(lab.parts, request, new AbortController().signal);
     await during.next();
     await lab.put('service', { ...rolledBack, rollout: { ...rolledBack.rollout, finishedAtMs: 4 } });

@@ -9,7 +9,6 @@ import {
   InspectRequest,
   ListRequest,
   PutDocumentRequest,
-  ServiceRequest,
   SourceFile,
 } from '#proto/gen/gantry/v1/operator.ts';
 import { contentKey } from '#proto/model/document.ts';
@@ -70,7 +69,7 @@ describe('apply', () => {
     await apply(lab.parts, request('two'));
     expect(web(lab).revision).toBe(2);
     expect(opened(lab)).toBe('two');
-    await rollback(lab.parts, ServiceRequest.create({ services: ['web'] }));
+    await rollback(lab.parts, { services: ['web'], toVersion: 0 });
     expect(web(lab).revision).toBe(1);
     expect(opened(lab)).toBe('one');
     const contents = lab.store.snapshot.count('content');
@@ -141,7 +140,7 @@ describe('what is made by hand', () => {
     expect(opened(lab)).toBe('two');
     expect(web(lab).revision).toBe(2);
     expect((await put(lab, 'two')).change?.revision).toBe(0);
-    await rollback(lab.parts, ServiceRequest.create({ services: ['web'] }));
+    await rollback(lab.parts, { services: ['web'], toVersion: 0 });
     expect(opened(lab)).toBe('one');
   });
 

@@ -424,11 +424,19 @@ describe('wishes', () => {
     cluster.commit(updateService(cluster.wish, web.id, { ...cluster.service(web).spec, aliases: ['www'] }));
     expect(cluster.service(web)).toMatchObject({ revision: 1, rollout: { state: 'idle' } });
     changeImage(cluster, web, 'web:2');
-    expect(cluster.service(web)).toMatchObject({ revision: 2, previousRevision: 1, rollout: { state: 'updating' } });
+    expect(cluster.service(web)).toMatchObject({
+      version: 3,
+      revision: 3,
+      previousVersion: 2,
+      previousRevision: 1,
+      rollout: { state: 'updating' },
+    });
     cluster.commit(rollbackService(cluster.wish, web.id));
     expect(cluster.service(web)).toMatchObject({
+      version: 4,
       revision: 1,
-      previousRevision: 2,
+      previous: undefined,
+      rolledBackFrom: 3,
       rollout: { state: 'rolling-back' },
     });
   });

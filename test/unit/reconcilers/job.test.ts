@@ -162,7 +162,7 @@ describe('a job', () => {
       { id: old.id, wanted: 'shutdown', why: 'replaced by iteration 2: applied' },
     ]);
     expect(story.settle().states).toBe('1 replaced, 2 running');
-    expect(story.at(1)).toMatchObject({ iteration: 2, revision: 2 });
+    expect(story.at(1)).toMatchObject({ iteration: 2, revision: 3 });
     expect(story.cluster.service(story.service).rollout.state).toBe('idle');
   });
 

@@ -225,6 +225,10 @@ describe('networks of a project', () => {
       cluster.now += 10_000;
     }
     reap(cluster);
+    // What the update came from is still the way back, until there is another one.
+    expect(names(cluster)).toEqual(['new', 'old']);
+    cluster.commit(updateService(cluster.wish, web.id, { ...cluster.service(web).spec, labels: { a: 'b' } }));
+    reap(cluster);
     expect(names(cluster)).toEqual(['new']);
     cluster.commit([{ table: 'network', key: 'new', value: undefined, expect: 0 }]);
     expect(() => rollbackService(cluster.wish, web.id)).toThrow('network new, which service demo/web was on, is gone');

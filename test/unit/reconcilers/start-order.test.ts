@@ -215,7 +215,7 @@ describe('a dependency with restart: true', () => {
     const keys = changes.map(({ table, key }) => `${table} ${key}`);
     expect(new Set(keys).size).toBe(keys.length);
     cluster.commit(changes);
-    expect(cluster.service(second)).toMatchObject({ revision: 2, spec: { replicas: 5 }, previousRevision: 1 });
+    expect(cluster.service(second)).toMatchObject({ revision: 3, spec: { replicas: 5 }, previousRevision: 1 });
   });
 
   it('renews nobody where only the number of replicas changes', () => {

@@ -181,7 +181,7 @@ export interface ProgressUpdate {
 export interface ServiceProgress {
   serviceId: string;
   name: string;
-  /** progressing | converged | failed */
+  /** progressing | converged | held (until somebody resumes its rollout) | failed */
   outcome: string;
   running: number;
   wanted: number;
@@ -358,6 +358,91 @@ export interface ServiceRequest {
   confirmed: string[];
   /** of a removal: their named volumes too, as far as nobody else uses them */
   volumes: boolean;
+  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
+}
+
+export interface RollbackRequest {
+  services: string[];
+  /** 0: the version before; else of one service alone */
+  toVersion: number;
+  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
+}
+
+export interface RolloutStatusRequest {
+  service: string;
+  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
+}
+
+export interface RolloutStatusResponse {
+  service:
+    | Service
+    | undefined;
+  /** in a sentence */
+  summary: string;
+  seats: RolloutSeat[];
+  /** in the order in which they are met */
+  gates: RolloutGate[];
+  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
+}
+
+export interface RolloutSeat {
+  /** web.3 */
+  task: string;
+  /** of the newest task that holds it; empty: none does */
+  taskId: string;
+  node: string;
+  revision: number;
+  /** old | moving | watched | new | failed */
+  stage: string;
+  /** in words; empty: for nothing */
+  waitsFor: string;
+  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
+}
+
+export interface RolloutGate {
+  /** canary (10%) | pause (2) */
+  name: string;
+  /** so many go over before it */
+  seats: number;
+  /** passed | here | ahead */
+  state: string;
+  /** in words */
+  opens: string;
+  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
+}
+
+export interface HistoryRequest {
+  service: string;
+  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
+}
+
+export interface HistoryResponse {
+  /** project/service */
+  service: string;
+  /** newest first */
+  entries: HistoryEntry[];
+  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
+}
+
+export interface HistoryEntry {
+  version: number;
+  /** of its tasks */
+  revision: number;
+  atMs: number;
+  /** apply | scale | restart | rollback */
+  kind: string;
+  why: string;
+  /** the operator; empty: unknown, or nobody */
+  by: string;
+  /** against the version before it, in words; what is secret is not said */
+  changes: string[];
+  /** completed | paused | rolled-back | updating (it goes on) | replaced (before its end) */
+  outcome: string;
+  /** why it ended so */
+  message: string;
+  current: boolean;
+  /** where a rollback goes */
+  previous: boolean;
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
@@ -4088,6 +4173,865 @@ export const ServiceRequest: MessageFns<ServiceRequest> = {
     message.services = object.services?.map((e) => e) || [];
     message.confirmed = object.confirmed?.map((e) => e) || [];
     message.volumes = object.volumes ?? false;
+    return message;
+  },
+};
+
+function createBaseRollbackRequest(): RollbackRequest {
+  return { services: [], toVersion: 0, _unknownFields: {} };
+}
+
+export const RollbackRequest: MessageFns<RollbackRequest> = {
+  encode(message: RollbackRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.services) {
+      writer.uint32(10).string(v!);
+    }
+    if (message.toVersion !== 0) {
+      writer.uint32(16).uint32(message.toVersion);
+    }
+    if (message._unknownFields !== undefined) {
+      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
+        const tag = parseInt(key, 10);
+        for (const value of values) {
+          writer.uint32(tag).raw(value);
+        }
+      }
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): RollbackRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseRollbackRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.services.push(reader.string());
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.toVersion = reader.uint32();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        const buf = reader.skip(tag & 7);
+
+        const list = message._unknownFields![tag];
+
+        if (list === undefined) {
+          message._unknownFields![tag] = [buf];
+        } else {
+          list.push(buf);
+        }
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<RollbackRequest>, I>>(base?: I): RollbackRequest {
+    return RollbackRequest.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<RollbackRequest>, I>>(object: I): RollbackRequest {
+    const message = createBaseRollbackRequest();
+    message.services = object.services?.map((e) => e) || [];
+    message.toVersion = object.toVersion ?? 0;
+    return message;
+  },
+};
+
+function createBaseRolloutStatusRequest(): RolloutStatusRequest {
+  return { service: "", _unknownFields: {} };
+}
+
+export const RolloutStatusRequest: MessageFns<RolloutStatusRequest> = {
+  encode(message: RolloutStatusRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.service !== "") {
+      writer.uint32(10).string(message.service);
+    }
+    if (message._unknownFields !== undefined) {
+      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
+        const tag = parseInt(key, 10);
+        for (const value of values) {
+          writer.uint32(tag).raw(value);
+        }
+      }
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): RolloutStatusRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseRolloutStatusRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.service = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        const buf = reader.skip(tag & 7);
+
+        const list = message._unknownFields![tag];
+
+        if (list === undefined) {
+          message._unknownFields![tag] = [buf];
+        } else {
+          list.push(buf);
+        }
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<RolloutStatusRequest>, I>>(base?: I): RolloutStatusRequest {
+    return RolloutStatusRequest.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<RolloutStatusRequest>, I>>(object: I): RolloutStatusRequest {
+    const message = createBaseRolloutStatusRequest();
+    message.service = object.service ?? "";
+    return message;
+  },
+};
+
+function createBaseRolloutStatusResponse(): RolloutStatusResponse {
+  return { service: undefined, summary: "", seats: [], gates: [], _unknownFields: {} };
+}
+
+export const RolloutStatusResponse: MessageFns<RolloutStatusResponse> = {
+  encode(message: RolloutStatusResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.service !== undefined) {
+      Service.encode(message.service, writer.uint32(10).fork()).join();
+    }
+    if (message.summary !== "") {
+      writer.uint32(18).string(message.summary);
+    }
+    for (const v of message.seats) {
+      RolloutSeat.encode(v!, writer.uint32(26).fork()).join();
+    }
+    for (const v of message.gates) {
+      RolloutGate.encode(v!, writer.uint32(34).fork()).join();
+    }
+    if (message._unknownFields !== undefined) {
+      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
+        const tag = parseInt(key, 10);
+        for (const value of values) {
+          writer.uint32(tag).raw(value);
+        }
+      }
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): RolloutStatusResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseRolloutStatusResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.service = Service.decode(reader, reader.uint32());
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.summary = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.seats.push(RolloutSeat.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.gates.push(RolloutGate.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        const buf = reader.skip(tag & 7);
+
+        const list = message._unknownFields![tag];
+
+        if (list === undefined) {
+          message._unknownFields![tag] = [buf];
+        } else {
+          list.push(buf);
+        }
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<RolloutStatusResponse>, I>>(base?: I): RolloutStatusResponse {
+    return RolloutStatusResponse.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<RolloutStatusResponse>, I>>(object: I): RolloutStatusResponse {
+    const message = createBaseRolloutStatusResponse();
+    message.service = (object.service !== undefined && object.service !== null)
+      ? Service.fromPartial(object.service)
+      : undefined;
+    message.summary = object.summary ?? "";
+    message.seats = object.seats?.map((e) => RolloutSeat.fromPartial(e)) || [];
+    message.gates = object.gates?.map((e) => RolloutGate.fromPartial(e)) || [];
+    return message;
+  },
+};
+
+function createBaseRolloutSeat(): RolloutSeat {
+  return { task: "", taskId: "", node: "", revision: 0, stage: "", waitsFor: "", _unknownFields: {} };
+}
+
+export const RolloutSeat: MessageFns<RolloutSeat> = {
+  encode(message: RolloutSeat, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.task !== "") {
+      writer.uint32(10).string(message.task);
+    }
+    if (message.taskId !== "") {
+      writer.uint32(18).string(message.taskId);
+    }
+    if (message.node !== "") {
+      writer.uint32(26).string(message.node);
+    }
+    if (message.revision !== 0) {
+      writer.uint32(32).uint32(message.revision);
+    }
+    if (message.stage !== "") {
+      writer.uint32(42).string(message.stage);
+    }
+    if (message.waitsFor !== "") {
+      writer.uint32(50).string(message.waitsFor);
+    }
+    if (message._unknownFields !== undefined) {
+      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
+        const tag = parseInt(key, 10);
+        for (const value of values) {
+          writer.uint32(tag).raw(value);
+        }
+      }
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): RolloutSeat {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseRolloutSeat();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.task = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.taskId = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.node = reader.string();
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.revision = reader.uint32();
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.stage = reader.string();
+            continue;
+          }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.waitsFor = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        const buf = reader.skip(tag & 7);
+
+        const list = message._unknownFields![tag];
+
+        if (list === undefined) {
+          message._unknownFields![tag] = [buf];
+        } else {
+          list.push(buf);
+        }
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<RolloutSeat>, I>>(base?: I): RolloutSeat {
+    return RolloutSeat.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<RolloutSeat>, I>>(object: I): RolloutSeat {
+    const message = createBaseRolloutSeat();
+    message.task = object.task ?? "";
+    message.taskId = object.taskId ?? "";
+    message.node = object.node ?? "";
+    message.revision = object.revision ?? 0;
+    message.stage = object.stage ?? "";
+    message.waitsFor = object.waitsFor ?? "";
+    return message;
+  },
+};
+
+function createBaseRolloutGate(): RolloutGate {
+  return { name: "", seats: 0, state: "", opens: "", _unknownFields: {} };
+}
+
+export const RolloutGate: MessageFns<RolloutGate> = {
+  encode(message: RolloutGate, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.name !== "") {
+      writer.uint32(10).string(message.name);
+    }
+    if (message.seats !== 0) {
+      writer.uint32(16).uint32(message.seats);
+    }
+    if (message.state !== "") {
+      writer.uint32(26).string(message.state);
+    }
+    if (message.opens !== "") {
+      writer.uint32(34).string(message.opens);
+    }
+    if (message._unknownFields !== undefined) {
+      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
+        const tag = parseInt(key, 10);
+        for (const value of values) {
+          writer.uint32(tag).raw(value);
+        }
+      }
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): RolloutGate {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseRolloutGate();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.name = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.seats = reader.uint32();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.state = reader.string();
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.opens = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        const buf = reader.skip(tag & 7);
+
+        const list = message._unknownFields![tag];
+
+        if (list === undefined) {
+          message._unknownFields![tag] = [buf];
+        } else {
+          list.push(buf);
+        }
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<RolloutGate>, I>>(base?: I): RolloutGate {
+    return RolloutGate.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<RolloutGate>, I>>(object: I): RolloutGate {
+    const message = createBaseRolloutGate();
+    message.name = object.name ?? "";
+    message.seats = object.seats ?? 0;
+    message.state = object.state ?? "";
+    message.opens = object.opens ?? "";
+    return message;
+  },
+};
+
+function createBaseHistoryRequest(): HistoryRequest {
+  return { service: "", _unknownFields: {} };
+}
+
+export const HistoryRequest: MessageFns<HistoryRequest> = {
+  encode(message: HistoryRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.service !== "") {
+      writer.uint32(10).string(message.service);
+    }
+    if (message._unknownFields !== undefined) {
+      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
+        const tag = parseInt(key, 10);
+        for (const value of values) {
+          writer.uint32(tag).raw(value);
+        }
+      }
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): HistoryRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseHistoryRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.service = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        const buf = reader.skip(tag & 7);
+
+        const list = message._unknownFields![tag];
+
+        if (list === undefined) {
+          message._unknownFields![tag] = [buf];
+        } else {
+          list.push(buf);
+        }
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<HistoryRequest>, I>>(base?: I): HistoryRequest {
+    return HistoryRequest.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<HistoryRequest>, I>>(object: I): HistoryRequest {
+    const message = createBaseHistoryRequest();
+    message.service = object.service ?? "";
+    return message;
+  },
+};
+
+function createBaseHistoryResponse(): HistoryResponse {
+  return { service: "", entries: [], _unknownFields: {} };
+}
+
+export const HistoryResponse: MessageFns<HistoryResponse> = {
+  encode(message: HistoryResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.service !== "") {
+      writer.uint32(10).string(message.service);
+    }
+    for (const v of message.entries) {
+      HistoryEntry.encode(v!, writer.uint32(18).fork()).join();
+    }
+    if (message._unknownFields !== undefined) {
+      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
+        const tag = parseInt(key, 10);
+        for (const value of values) {
+          writer.uint32(tag).raw(value);
+        }
+      }
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): HistoryResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseHistoryResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.service = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.entries.push(HistoryEntry.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        const buf = reader.skip(tag & 7);
+
+        const list = message._unknownFields![tag];
+
+        if (list === undefined) {
+          message._unknownFields![tag] = [buf];
+        } else {
+          list.push(buf);
+        }
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<HistoryResponse>, I>>(base?: I): HistoryResponse {
+    return HistoryResponse.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<HistoryResponse>, I>>(object: I): HistoryResponse {
+    const message = createBaseHistoryResponse();
+    message.service = object.service ?? "";
+    message.entries = object.entries?.map((e) => HistoryEntry.fromPartial(e)) || [];
+    return message;
+  },
+};
+
+function createBaseHistoryEntry(): HistoryEntry {
+  return {
+    version: 0,
+    revision: 0,
+    atMs: 0,
+    kind: "",
+    why: "",
+    by: "",
+    changes: [],
+    outcome: "",
+    message: "",
+    current: false,
+    previous: false,
+    _unknownFields: {},
+  };
+}
+
+export const HistoryEntry: MessageFns<HistoryEntry> = {
+  encode(message: HistoryEntry, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.version !== 0) {
+      writer.uint32(8).uint32(message.version);
+    }
+    if (message.revision !== 0) {
+      writer.uint32(16).uint32(message.revision);
+    }
+    if (message.atMs !== 0) {
+      writer.uint32(24).int64(message.atMs);
+    }
+    if (message.kind !== "") {
+      writer.uint32(34).string(message.kind);
+    }
+    if (message.why !== "") {
+      writer.uint32(42).string(message.why);
+    }
+    if (message.by !== "") {
+      writer.uint32(50).string(message.by);
+    }
+    for (const v of message.changes) {
+      writer.uint32(58).string(v!);
+    }
+    if (message.outcome !== "") {
+      writer.uint32(66).string(message.outcome);
+    }
+    if (message.message !== "") {
+      writer.uint32(74).string(message.message);
+    }
+    if (message.current !== false) {
+      writer.uint32(80).bool(message.current);
+    }
+    if (message.previous !== false) {
+      writer.uint32(88).bool(message.previous);
+    }
+    if (message._unknownFields !== undefined) {
+      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
+        const tag = parseInt(key, 10);
+        for (const value of values) {
+          writer.uint32(tag).raw(value);
+        }
+      }
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): HistoryEntry {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseHistoryEntry();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.version = reader.uint32();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.revision = reader.uint32();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.atMs = longToNumber(reader.int64());
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.kind = reader.string();
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.why = reader.string();
+            continue;
+          }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.by = reader.string();
+            continue;
+          }
+          case 7: {
+            if (tag !== 58) {
+              break;
+            }
+
+            message.changes.push(reader.string());
+            continue;
+          }
+          case 8: {
+            if (tag !== 66) {
+              break;
+            }
+
+            message.outcome = reader.string();
+            continue;
+          }
+          case 9: {
+            if (tag !== 74) {
+              break;
+            }
+
+            message.message = reader.string();
+            continue;
+          }
+          case 10: {
+            if (tag !== 80) {
+              break;
+            }
+
+            message.current = reader.bool();
+            continue;
+          }
+          case 11: {
+            if (tag !== 88) {
+              break;
+            }
+
+            message.previous = reader.bool();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        const buf = reader.skip(tag & 7);
+
+        const list = message._unknownFields![tag];
+
+        if (list === undefined) {
+          message._unknownFields![tag] = [buf];
+        } else {
+          list.push(buf);
+        }
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<HistoryEntry>, I>>(base?: I): HistoryEntry {
+    return HistoryEntry.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<HistoryEntry>, I>>(object: I): HistoryEntry {
+    const message = createBaseHistoryEntry();
+    message.version = object.version ?? 0;
+    message.revision = object.revision ?? 0;
+    message.atMs = object.atMs ?? 0;
+    message.kind = object.kind ?? "";
+    message.why = object.why ?? "";
+    message.by = object.by ?? "";
+    message.changes = object.changes?.map((e) => e) || [];
+    message.outcome = object.outcome ?? "";
+    message.message = object.message ?? "";
+    message.current = object.current ?? false;
+    message.previous = object.previous ?? false;
     return message;
   },
 };
@@ -8504,14 +9448,53 @@ export const OperatorService = {
     responseSerialize: (value: ChangeResponse): Buffer => Buffer.from(ChangeResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): ChangeResponse => ChangeResponse.decode(value),
   },
+  /** Faults: `precondition` where it went back already: without `to_version`, once more would be forward to what it left. */
   rollback: {
     path: "/gantry.v1.Operator/Rollback" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: RollbackRequest): Buffer => Buffer.from(RollbackRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): RollbackRequest => RollbackRequest.decode(value),
+    responseSerialize: (value: ChangeResponse): Buffer => Buffer.from(ChangeResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): ChangeResponse => ChangeResponse.decode(value),
+  },
+  rolloutStatus: {
+    path: "/gantry.v1.Operator/RolloutStatus" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: RolloutStatusRequest): Buffer => Buffer.from(RolloutStatusRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): RolloutStatusRequest => RolloutStatusRequest.decode(value),
+    responseSerialize: (value: RolloutStatusResponse): Buffer =>
+      Buffer.from(RolloutStatusResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): RolloutStatusResponse => RolloutStatusResponse.decode(value),
+  },
+  pauseRollout: {
+    path: "/gantry.v1.Operator/PauseRollout" as const,
     requestStream: false as const,
     responseStream: false as const,
     requestSerialize: (value: ServiceRequest): Buffer => Buffer.from(ServiceRequest.encode(value).finish()),
     requestDeserialize: (value: Buffer): ServiceRequest => ServiceRequest.decode(value),
     responseSerialize: (value: ChangeResponse): Buffer => Buffer.from(ChangeResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): ChangeResponse => ChangeResponse.decode(value),
+  },
+  /** Goes on after a pause, or past the gate at which it is held. */
+  resumeRollout: {
+    path: "/gantry.v1.Operator/ResumeRollout" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: ServiceRequest): Buffer => Buffer.from(ServiceRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): ServiceRequest => ServiceRequest.decode(value),
+    responseSerialize: (value: ChangeResponse): Buffer => Buffer.from(ChangeResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): ChangeResponse => ChangeResponse.decode(value),
+  },
+  history: {
+    path: "/gantry.v1.Operator/History" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: HistoryRequest): Buffer => Buffer.from(HistoryRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): HistoryRequest => HistoryRequest.decode(value),
+    responseSerialize: (value: HistoryResponse): Buffer => Buffer.from(HistoryResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): HistoryResponse => HistoryResponse.decode(value),
   },
   /** Another iteration of jobs, now. Faults: `invalid` (no job), `conflict` (one is under way, and they may not overlap). */
   runJob: {
@@ -8795,7 +9778,13 @@ export interface OperatorServer extends UntypedServiceImplementation {
   inspect: handleUnaryCall<InspectRequest, InspectResponse>;
   scale: handleUnaryCall<ScaleRequest, ChangeResponse>;
   restart: handleUnaryCall<ServiceRequest, ChangeResponse>;
-  rollback: handleUnaryCall<ServiceRequest, ChangeResponse>;
+  /** Faults: `precondition` where it went back already: without `to_version`, once more would be forward to what it left. */
+  rollback: handleUnaryCall<RollbackRequest, ChangeResponse>;
+  rolloutStatus: handleUnaryCall<RolloutStatusRequest, RolloutStatusResponse>;
+  pauseRollout: handleUnaryCall<ServiceRequest, ChangeResponse>;
+  /** Goes on after a pause, or past the gate at which it is held. */
+  resumeRollout: handleUnaryCall<ServiceRequest, ChangeResponse>;
+  history: handleUnaryCall<HistoryRequest, HistoryResponse>;
   /** Another iteration of jobs, now. Faults: `invalid` (no job), `conflict` (one is under way, and they may not overlap). */
   runJob: handleUnaryCall<ServiceRequest, ChangeResponse>;
   suspendJob: handleUnaryCall<SuspendJobRequest, ChangeResponse>;
@@ -8920,20 +9909,82 @@ export interface OperatorClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: ChangeResponse) => void,
   ): ClientUnaryCall;
+  /** Faults: `precondition` where it went back already: without `to_version`, once more would be forward to what it left. */
   rollback(
-    request: ServiceRequest,
+    request: RollbackRequest,
     callback: (error: ServiceError | null, response: ChangeResponse) => void,
   ): ClientUnaryCall;
   rollback(
-    request: ServiceRequest,
+    request: RollbackRequest,
     metadata: Metadata,
     callback: (error: ServiceError | null, response: ChangeResponse) => void,
   ): ClientUnaryCall;
   rollback(
+    request: RollbackRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: ChangeResponse) => void,
+  ): ClientUnaryCall;
+  rolloutStatus(
+    request: RolloutStatusRequest,
+    callback: (error: ServiceError | null, response: RolloutStatusResponse) => void,
+  ): ClientUnaryCall;
+  rolloutStatus(
+    request: RolloutStatusRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: RolloutStatusResponse) => void,
+  ): ClientUnaryCall;
+  rolloutStatus(
+    request: RolloutStatusRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: RolloutStatusResponse) => void,
+  ): ClientUnaryCall;
+  pauseRollout(
+    request: ServiceRequest,
+    callback: (error: ServiceError | null, response: ChangeResponse) => void,
+  ): ClientUnaryCall;
+  pauseRollout(
+    request: ServiceRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: ChangeResponse) => void,
+  ): ClientUnaryCall;
+  pauseRollout(
     request: ServiceRequest,
     metadata: Metadata,
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: ChangeResponse) => void,
+  ): ClientUnaryCall;
+  /** Goes on after a pause, or past the gate at which it is held. */
+  resumeRollout(
+    request: ServiceRequest,
+    callback: (error: ServiceError | null, response: ChangeResponse) => void,
+  ): ClientUnaryCall;
+  resumeRollout(
+    request: ServiceRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: ChangeResponse) => void,
+  ): ClientUnaryCall;
+  resumeRollout(
+    request: ServiceRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: ChangeResponse) => void,
+  ): ClientUnaryCall;
+  history(
+    request: HistoryRequest,
+    callback: (error: ServiceError | null, response: HistoryResponse) => void,
+  ): ClientUnaryCall;
+  history(
+    request: HistoryRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: HistoryResponse) => void,
+  ): ClientUnaryCall;
+  history(
+    request: HistoryRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: HistoryResponse) => void,
   ): ClientUnaryCall;
   /** Another iteration of jobs, now. Faults: `invalid` (no job), `conflict` (one is under way, and they may not overlap). */
   runJob(

@@ -468,9 +468,24 @@ export interface UpdatePolicy {
   /** stop-first (default) | start-first */
   order: string;
   monitorMs: number;
-  /** pause (default) | continue | rollback */
+  /** pause (default) | continue | rollback (not of a rollback) */
   failureAction: string;
   maxFailureRatio: number;
+  /** that a rollout waits at, lowest first; none of a rollback */
+  gates: Gate[];
+  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
+}
+
+/** So many seats go over to a new version, and no more before the gate is passed. */
+export interface Gate {
+  /** canary (a failure before it is passed reverts) | pause */
+  kind: string;
+  /** seats; 0: see percent */
+  count: number;
+  /** of all seats, rounded up */
+  percent: number;
+  /** passed when they have been well for so long; 0: when somebody resumes the rollout */
+  holdMs: number;
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
@@ -578,6 +593,10 @@ export interface ServiceSpec {
   dependsOn: Dependency[];
   /** of a job: tasks at once; 0: all */
   maxConcurrent: number;
+  /** how it goes back */
+  rollback:
+    | UpdatePolicy
+    | undefined;
   /** absent: a job runs when it is applied or asked for */
   schedule:
     | Schedule
@@ -673,11 +692,20 @@ export interface AllowFrom {
 
 /** Where a rollout stands. */
 export interface Rollout {
-  /** idle | updating | paused | completed | rolling-back | rolled-back */
+  /** idle | updating | held (at a gate) | paused | completed | rolling-back | rolled-back */
   state: string;
   message: string;
   startedAtMs: number;
   finishedAtMs: number;
+  gatesPassed: number;
+  /** held: when it goes on by itself; 0: when somebody resumes it */
+  holdUntilMs: number;
+  /** earlier ones are forgiven */
+  failuresSinceMs: number;
+  /** paused: what it goes on with, updating | rolling-back */
+  resumes: string;
+  /** the same once more: there is nothing to go back to */
+  restart: boolean;
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
@@ -686,7 +714,7 @@ export interface Service {
   spec:
     | ServiceSpec
     | undefined;
-  /** of the template; one more with each change that needs new tasks */
+  /** of the tasks; the version that last needed new ones */
   revision: number;
   /** empty for dnsrr */
   vip: string;
@@ -705,7 +733,14 @@ export interface Service {
     | Job
     | undefined;
   /** absent: not yet, or not autoscaled */
-  autoscaled: Autoscaled | undefined;
+  autoscaled:
+    | Autoscaled
+    | undefined;
+  /** of the spec; one more with each change of it */
+  version: number;
+  previousVersion: number;
+  /** the version that a rollback left, while nothing else has been asked for */
+  rolledBackFrom: number;
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
@@ -5552,6 +5587,7 @@ function createBaseUpdatePolicy(): UpdatePolicy {
     monitorMs: 0,
     failureAction: "",
     maxFailureRatio: 0,
+    gates: [],
     _unknownFields: {},
   };
 }
@@ -5575,6 +5611,9 @@ export const UpdatePolicy: MessageFns<UpdatePolicy> = {
     }
     if (message.maxFailureRatio !== 0) {
       writer.uint32(49).double(message.maxFailureRatio);
+    }
+    for (const v of message.gates) {
+      Gate.encode(v!, writer.uint32(58).fork()).join();
     }
     if (message._unknownFields !== undefined) {
       for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
@@ -5648,6 +5687,14 @@ export const UpdatePolicy: MessageFns<UpdatePolicy> = {
             message.maxFailureRatio = reader.double();
             continue;
           }
+          case 7: {
+            if (tag !== 58) {
+              break;
+            }
+
+            message.gates.push(Gate.decode(reader, reader.uint32()));
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -5679,6 +5726,114 @@ export const UpdatePolicy: MessageFns<UpdatePolicy> = {
     message.monitorMs = object.monitorMs ?? 0;
     message.failureAction = object.failureAction ?? "";
     message.maxFailureRatio = object.maxFailureRatio ?? 0;
+    message.gates = object.gates?.map((e) => Gate.fromPartial(e)) || [];
+    return message;
+  },
+};
+
+function createBaseGate(): Gate {
+  return { kind: "", count: 0, percent: 0, holdMs: 0, _unknownFields: {} };
+}
+
+export const Gate: MessageFns<Gate> = {
+  encode(message: Gate, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.kind !== "") {
+      writer.uint32(10).string(message.kind);
+    }
+    if (message.count !== 0) {
+      writer.uint32(16).uint32(message.count);
+    }
+    if (message.percent !== 0) {
+      writer.uint32(24).uint32(message.percent);
+    }
+    if (message.holdMs !== 0) {
+      writer.uint32(32).int64(message.holdMs);
+    }
+    if (message._unknownFields !== undefined) {
+      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
+        const tag = parseInt(key, 10);
+        for (const value of values) {
+          writer.uint32(tag).raw(value);
+        }
+      }
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Gate {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseGate();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.kind = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.count = reader.uint32();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.percent = reader.uint32();
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.holdMs = longToNumber(reader.int64());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        const buf = reader.skip(tag & 7);
+
+        const list = message._unknownFields![tag];
+
+        if (list === undefined) {
+          message._unknownFields![tag] = [buf];
+        } else {
+          list.push(buf);
+        }
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<Gate>, I>>(base?: I): Gate {
+    return Gate.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<Gate>, I>>(object: I): Gate {
+    const message = createBaseGate();
+    message.kind = object.kind ?? "";
+    message.count = object.count ?? 0;
+    message.percent = object.percent ?? 0;
+    message.holdMs = object.holdMs ?? 0;
     return message;
   },
 };
@@ -6438,6 +6593,7 @@ function createBaseServiceSpec(): ServiceSpec {
     sticky: "",
     dependsOn: [],
     maxConcurrent: 0,
+    rollback: undefined,
     schedule: undefined,
     autoscale: undefined,
     protected: false,
@@ -6498,6 +6654,9 @@ export const ServiceSpec: MessageFns<ServiceSpec> = {
     }
     if (message.maxConcurrent !== 0) {
       writer.uint32(280).uint32(message.maxConcurrent);
+    }
+    if (message.rollback !== undefined) {
+      UpdatePolicy.encode(message.rollback, writer.uint32(162).fork()).join();
     }
     if (message.schedule !== undefined) {
       Schedule.encode(message.schedule, writer.uint32(290).fork()).join();
@@ -6674,6 +6833,14 @@ export const ServiceSpec: MessageFns<ServiceSpec> = {
             message.maxConcurrent = reader.uint32();
             continue;
           }
+          case 20: {
+            if (tag !== 162) {
+              break;
+            }
+
+            message.rollback = UpdatePolicy.decode(reader, reader.uint32());
+            continue;
+          }
           case 36: {
             if (tag !== 290) {
               break;
@@ -6766,6 +6933,9 @@ export const ServiceSpec: MessageFns<ServiceSpec> = {
     message.sticky = object.sticky ?? "";
     message.dependsOn = object.dependsOn?.map((e) => Dependency.fromPartial(e)) || [];
     message.maxConcurrent = object.maxConcurrent ?? 0;
+    message.rollback = (object.rollback !== undefined && object.rollback !== null)
+      ? UpdatePolicy.fromPartial(object.rollback)
+      : undefined;
     message.schedule = (object.schedule !== undefined && object.schedule !== null)
       ? Schedule.fromPartial(object.schedule)
       : undefined;
@@ -7516,7 +7686,18 @@ export const AllowFrom: MessageFns<AllowFrom> = {
 };
 
 function createBaseRollout(): Rollout {
-  return { state: "", message: "", startedAtMs: 0, finishedAtMs: 0, _unknownFields: {} };
+  return {
+    state: "",
+    message: "",
+    startedAtMs: 0,
+    finishedAtMs: 0,
+    gatesPassed: 0,
+    holdUntilMs: 0,
+    failuresSinceMs: 0,
+    resumes: "",
+    restart: false,
+    _unknownFields: {},
+  };
 }
 
 export const Rollout: MessageFns<Rollout> = {
@@ -7532,6 +7713,21 @@ export const Rollout: MessageFns<Rollout> = {
     }
     if (message.finishedAtMs !== 0) {
       writer.uint32(32).int64(message.finishedAtMs);
+    }
+    if (message.gatesPassed !== 0) {
+      writer.uint32(40).uint32(message.gatesPassed);
+    }
+    if (message.holdUntilMs !== 0) {
+      writer.uint32(48).int64(message.holdUntilMs);
+    }
+    if (message.failuresSinceMs !== 0) {
+      writer.uint32(56).int64(message.failuresSinceMs);
+    }
+    if (message.resumes !== "") {
+      writer.uint32(66).string(message.resumes);
+    }
+    if (message.restart !== false) {
+      writer.uint32(72).bool(message.restart);
     }
     if (message._unknownFields !== undefined) {
       for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
@@ -7589,6 +7785,46 @@ export const Rollout: MessageFns<Rollout> = {
             message.finishedAtMs = longToNumber(reader.int64());
             continue;
           }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.gatesPassed = reader.uint32();
+            continue;
+          }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.holdUntilMs = longToNumber(reader.int64());
+            continue;
+          }
+          case 7: {
+            if (tag !== 56) {
+              break;
+            }
+
+            message.failuresSinceMs = longToNumber(reader.int64());
+            continue;
+          }
+          case 8: {
+            if (tag !== 66) {
+              break;
+            }
+
+            message.resumes = reader.string();
+            continue;
+          }
+          case 9: {
+            if (tag !== 72) {
+              break;
+            }
+
+            message.restart = reader.bool();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -7618,6 +7854,11 @@ export const Rollout: MessageFns<Rollout> = {
     message.message = object.message ?? "";
     message.startedAtMs = object.startedAtMs ?? 0;
     message.finishedAtMs = object.finishedAtMs ?? 0;
+    message.gatesPassed = object.gatesPassed ?? 0;
+    message.holdUntilMs = object.holdUntilMs ?? 0;
+    message.failuresSinceMs = object.failuresSinceMs ?? 0;
+    message.resumes = object.resumes ?? "";
+    message.restart = object.restart ?? false;
     return message;
   },
 };
@@ -7636,6 +7877,9 @@ function createBaseService(): Service {
     removing: false,
     job: undefined,
     autoscaled: undefined,
+    version: 0,
+    previousVersion: 0,
+    rolledBackFrom: 0,
     _unknownFields: {},
   };
 }
@@ -7677,6 +7921,15 @@ export const Service: MessageFns<Service> = {
     }
     if (message.autoscaled !== undefined) {
       Autoscaled.encode(message.autoscaled, writer.uint32(202).fork()).join();
+    }
+    if (message.version !== 0) {
+      writer.uint32(120).uint32(message.version);
+    }
+    if (message.previousVersion !== 0) {
+      writer.uint32(128).uint32(message.previousVersion);
+    }
+    if (message.rolledBackFrom !== 0) {
+      writer.uint32(136).uint32(message.rolledBackFrom);
     }
     if (message._unknownFields !== undefined) {
       for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
@@ -7798,6 +8051,30 @@ export const Service: MessageFns<Service> = {
             message.autoscaled = Autoscaled.decode(reader, reader.uint32());
             continue;
           }
+          case 15: {
+            if (tag !== 120) {
+              break;
+            }
+
+            message.version = reader.uint32();
+            continue;
+          }
+          case 16: {
+            if (tag !== 128) {
+              break;
+            }
+
+            message.previousVersion = reader.uint32();
+            continue;
+          }
+          case 17: {
+            if (tag !== 136) {
+              break;
+            }
+
+            message.rolledBackFrom = reader.uint32();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -7843,6 +8120,9 @@ export const Service: MessageFns<Service> = {
     message.autoscaled = (object.autoscaled !== undefined && object.autoscaled !== null)
       ? Autoscaled.fromPartial(object.autoscaled)
       : undefined;
+    message.version = object.version ?? 0;
+    message.previousVersion = object.previousVersion ?? 0;
+    message.rolledBackFrom = object.rolledBackFrom ?? 0;
     return message;
   },
 };
