@@ -15,6 +15,7 @@ import type { Rollout, Service, TaskTemplate } from '#proto/model/service.ts';
 import { isActive, occupiesNode, type Task } from '#proto/model/task.ts';
 import type { Books } from './books.ts';
 import { mustLeave } from './drain.ts';
+import { seatOrders } from './host-ports.ts';
 import { adoptions } from './in-place.ts';
 import { decideJob } from './job.ts';
 import { newTask } from './new-task.ts';
@@ -22,7 +23,7 @@ import { orphans } from './orphan.ts';
 import { perNode } from './per-node.ts';
 import { forgetHistory, reapHistory, reapTasks, seatKey } from './reap.ts';
 import { replicated, type Seating } from './replicated.ts';
-import { isRolling, policyOf, rollout } from './rollout.ts';
+import { isRolling, rollout } from './rollout.ts';
 import { same } from './same.ts';
 import { decideSeat } from './seat.ts';
 import { begunRevisions, isUp, never, type Opinion, type Seat, seatsOf, stayingOf, wasNowhere } from './seats.ts';
@@ -190,9 +191,10 @@ class ServiceDecision {
   #fill(request: Request | undefined, { wanted, away }: Seating): void {
     const { snapshot, now } = this.#context;
     const rolling = rollout(this.#service, wanted, away, now);
-    // Once a rollout has ended, whoever it did not meet (a node that was away) goes over as soon as it is met.
-    const state = (rolling.rollout ?? this.#service.rollout).state;
-    const mayMove = isRolling(this.#service) ? (seat: Seat) => rolling.move.has(seat) : () => true;
+    // Once a rollout has ended, whoever it did not meet goes over when it is met; a task that was never anywhere has not begun its revision.
+    const rolls = isRolling(this.#service);
+    const mayMove = (seat: Seat) =>
+      (!rolls || rolling.move.has(seat)) && (this.#standing.at === 'holds' || wasNowhere(seat));
     this.#wake(rolling.wakeAtMs);
     if (rolling.rollout) this.#setRollout(rolling.rollout);
     if (rolling.rollBack !== undefined) {
@@ -203,8 +205,7 @@ class ServiceDecision {
     const facts = {
       service: this.#service,
       now,
-      order: policyOf(this.#service).order,
-      rolling: state !== 'paused',
+      rolling: this.#service.rollout.state !== 'paused',
       leave: (task: Task) =>
         lostNetwork(snapshot, this.#templateOf(task)?.networkMode ?? '', task) ||
         (request && this.#service.spec.mode === 'replicated'
@@ -213,13 +214,10 @@ class ServiceDecision {
       unadopted: (task: Task) => this.#unadopted.get(task.id) ?? '',
       mayKeep: (number: number) => begun.has(number) && snapshot.revisionOf(this.#service.id, number) !== undefined,
     };
-    // A task that was never anywhere has not begun its revision: another one may take its place.
-    const begins = (seat: Seat) => !this.#isHeld || wasNowhere(seat);
-    for (const seat of wanted) this.#carryOut(decideSeat(facts, seat, begins(seat) && mayMove(seat)));
-  }
-
-  get #isHeld(): boolean {
-    return this.#standing.at !== 'holds';
+    const orders = seatOrders(this.#service, request, this.#context.books.scheduler);
+    this.#carryOut(
+      wanted.flatMap((seat) => decideSeat({ ...facts, ...orders(seat, mayMove(seat)) }, seat, mayMove(seat))),
+    );
   }
 
   /** Begins the move that is wanted, where it still makes sense: its successor must have its place now. */
@@ -488,7 +486,7 @@ class ServiceDecision {
       opinions: this.#opinions,
       wakeAtMs: this.#wakeAtMs,
       unplaced: this.#unplaced,
-      waits: this.#isHeld,
+      waits: this.#standing.at !== 'holds',
       more: this.#starts > mostStarts,
     };
   }

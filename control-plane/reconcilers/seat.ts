@@ -1,7 +1,8 @@
 /** What one wanted seat needs now: a first task, another one, a successor for one that must go, or nothing. */
 import { whyReplicas } from '#proto/model/autoscale.ts';
-import type { Service, UpdatePolicy } from '#proto/model/service.ts';
+import type { Service } from '#proto/model/service.ts';
 import { isTerminal, type Task } from '#proto/model/task.ts';
+import type { SeatOrder } from './host-ports.ts';
 import { restart } from './restart.ts';
 import { isUnproven } from './rollout.ts';
 import {
@@ -16,11 +17,9 @@ import {
   type Seat,
 } from './seats.ts';
 
-export interface SeatFacts {
+export interface SeatFacts extends SeatOrder {
   readonly service: Service;
   readonly now: number;
-  /** By its policy of now: forward, or back. */
-  readonly order: UpdatePolicy['order'];
   /** Tasks of other revisions than the service's are to go. */
   readonly rolling: boolean;
   /** Why a task may not stay on its node; empty when it may. */
@@ -74,7 +73,8 @@ function outdated(facts: SeatFacts, task: Task): string {
   const { service, rolling } = facts;
   if (!rolling || task.revision === service.revision) return '';
   const why = facts.unadopted(task);
-  return `revision ${service.revision} replaces revision ${task.revision}${why && `: ${why}`}`;
+  const how = facts.because && ` (${facts.because})`;
+  return `revision ${service.revision} replaces revision ${task.revision}${why && `: ${why}`}${how}`;
 }
 
 /** All of the seat's tasks are to go: by the policy's order. */

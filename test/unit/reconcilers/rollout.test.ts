@@ -437,3 +437,41 @@ describe('host ports', () => {
 it('a spec of before policies for the way back goes back as it went forward', () => {
   expect(aSpec('web', { update: update({ order: 'start-first' }) }).rollback.order).toBe('start-first');
 });
+
+describe('host ports and start-first', () => {
+  const port = (published: number) =>
+    ({ ports: [{ target: 80, published, protocol: 'tcp', mode: 'host' }] }) as Partial<ServiceSpec>;
+  const policy = update({ order: 'start-first', parallelism: 2 });
+
+  it('go stop-first where the port is free on no other node, and say so', () => {
+    const { cluster, web } = running({ ...port(80), update: policy });
+    change(cluster, web, withImage('web:2'));
+    cluster.decide(web);
+    const leaving = cluster.tasks(web).filter(({ wanted }) => wanted === 'shutdown');
+    expect(leaving.map(({ why }) => why)).toEqual([
+      'revision 2 replaces revision 1 (stop-first, as host port 80/tcp is free nowhere else)',
+      'revision 2 replaces revision 1 (stop-first, as host port 80/tcp is free nowhere else)',
+    ]);
+    pass(cluster, web, 10);
+    expect(cluster.service(web).rollout.state).toBe('completed');
+    expect(revisions(cluster, web)).toEqual([2, 2, 2, 2]);
+  });
+
+  it('go start-first to as many nodes as have the port free, and only there', () => {
+    const { cluster, web } = running({ ...port(80), replicas: 3, update: policy });
+    change(cluster, web, withImage('web:2'));
+    cluster.decide(web);
+    expect(cluster.active(web).filter(({ revision }) => revision === 2)).toMatchObject([{ nodeName: 'h4' }]);
+    expect(cluster.tasks(web).filter(({ wanted }) => wanted === 'shutdown')).toHaveLength(1);
+    pass(cluster, web, 10);
+    expect(cluster.service(web).rollout.state).toBe('completed');
+  });
+
+  it('go stop-first on each node of a global service', () => {
+    const { cluster, web } = running({ ...port(80), mode: 'global', replicas: 0, update: policy });
+    change(cluster, web, withImage('web:2'));
+    pass(cluster, web, 10);
+    expect(cluster.service(web).rollout.state).toBe('completed');
+    expect(revisions(cluster, web)).toEqual([2, 2, 2, 2]);
+  });
+});
