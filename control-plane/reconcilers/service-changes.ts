@@ -156,6 +156,12 @@ export function scaleService(context: WishContext, id: ServiceId, replicas: numb
   if (!Number.isInteger(replicas) || replicas < 0) {
     throw new Fault('invalid', `replicas of ${nameOf(service)}: ${replicas} is not a whole number from 0`);
   }
+  const { containerName } = service.spec.template.container;
+  if (containerName !== '' && replicas > 1) {
+    throw new Fault('invalid', `service ${nameOf(service)} is called ${containerName}, as only one task can be`, {
+      remedy: 'remove container_name from the Compose file',
+    });
+  }
   const fixed = service.spec.template.networks.find(({ ipv4Address }) => ipv4Address !== '');
   if (fixed && replicas > 1) {
     throw new Fault(

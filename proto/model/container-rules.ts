@@ -8,7 +8,8 @@ type Refuse = (field: string, message: string, remedy: string) => void;
 /** Everything that would never work, or would mean nothing; fields as Compose has them. */
 export function containerProblems(spec: ServiceSpec, refuse: Refuse): void {
   const { container } = spec.template;
-  if (container.containerName !== '' && (isPerNode(spec) || spec.replicas > 1))
+  const most = spec.autoscale?.max ?? spec.replicas;
+  if (container.containerName !== '' && (isPerNode(spec) || most > 1))
     refuse(
       'container_name',
       `only one task can be called ${container.containerName}`,

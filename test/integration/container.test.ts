@@ -134,6 +134,16 @@ test('limits change while the process goes on: it slows down, plan says so befor
   expect(await theTask()).toMatchObject({ id: before.id, pid: before.pid, revision: 1 });
 });
 
+test('bandwidth changes while connections go on', async () => {
+  const before = await theTask();
+  const rates = async () => cluster.sandbox.run(before.node, ['tc', 'qdisc', 'show']);
+  for (const rate of ['10', '20']) {
+    await cluster.apply(burner('{ limits: { cpus: "0.5" } }', `x-bandwidth: { ingress: ${rate}mbit }`));
+    await eventually(async () => (await rates()).includes(`rate ${rate}Mbit`));
+  }
+  expect(await theTask()).toMatchObject({ id: before.id, pid: before.pid });
+});
+
 test('less memory than is in use is no end: the task says so, and goes on', async () => {
   const before = await theTask();
   await cluster.apply(burner('{ limits: { cpus: "0.5", memory: 20M } }'));

@@ -461,11 +461,14 @@ describe('wishes', () => {
   it('refuse in words what cannot be', () => {
     const { cluster, web } = running();
     const { spec } = cluster.service(web);
+    const container = containerSpec('web:1', { containerName: 'my-web' });
+    const named = running({ replicas: 1, template: aTemplate({ container }) });
     const refusals = [
       () => createService(cluster.wish, spec),
       () => rollbackService(cluster.wish, web.id),
       () => updateService(cluster.wish, web.id, { ...spec, mode: 'global' }),
       () => scaleService(cluster.wish, web.id, -1),
+      () => scaleService(named.cluster.wish, named.web.id, 2),
     ];
     const codes = refusals.map((refusal) => {
       try {
@@ -474,6 +477,6 @@ describe('wishes', () => {
         return isFault(error) ? error.code : error;
       }
     });
-    expect(codes).toEqual(['exists', 'precondition', 'invalid', 'invalid']);
+    expect(codes).toEqual(['exists', 'precondition', 'invalid', 'invalid', 'invalid']);
   });
 });
