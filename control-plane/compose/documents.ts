@@ -46,8 +46,8 @@ export interface SuppliedData {
   readonly bytes: number;
 }
 
-/** Contents that one apply may bring: what a transaction of etcd holds when they are sealed. */
-const mostBytes = 8 * 1024 * 1024;
+/** Contents that one apply may bring: what one commit holds when they are sealed, beside its services. */
+export const mostContentBytes = 4 * 1024 * 1024;
 const sourcesOf: Readonly<Record<DocumentType, readonly DocumentSource['from'][]>> = {
   config: ['file', 'content', 'environment'],
   secret: ['file', 'environment'],
@@ -255,12 +255,12 @@ export function withContents(
     total += bytes;
     if (bytes > most)
       refuse(findings, source.place, `this ${document.type} has ${bytes} bytes`, `at most ${most} fit: use a volume`);
-    else if (total > mostBytes && total - bytes <= mostBytes)
+    else if (total > mostContentBytes && total - bytes <= mostContentBytes)
       refuse(
         findings,
         source.place,
         'with this, the configs and secrets of the file are too large for one apply',
-        `at most ${mostBytes} bytes fit: put some into a project of their own, and write external: true here`,
+        `at most ${mostContentBytes} bytes fit: put some into a project of their own, and write external: true here`,
       );
     return { ...document, content: content?.data };
   });

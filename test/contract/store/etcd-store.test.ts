@@ -1,20 +1,26 @@
 /** The store on a real etcd keeps the promises of a store, also while etcd crashes, freezes, forgets and comes back. */
+import { randomBytes } from 'node:crypto';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { type AddressInfo, connect, createServer, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Etcd3 } from 'etcd3';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { mostContentBytes } from '#control-plane/compose/documents.ts';
 import { initPki, pkiPaths } from '#control-plane/security/pki.ts';
 import { noSealer, type Sealer } from '#control-plane/store/codec.ts';
 import type { EtcdAddress } from '#control-plane/store/etcd-client.ts';
 import { openEtcdStore } from '#control-plane/store/etcd-store.ts';
+import type { Change } from '#control-plane/store/records.ts';
 import type { Store } from '#control-plane/store/store.ts';
 import { systemClock } from '#proto/kernel/clock.ts';
 import { type Log, silentLog } from '#proto/kernel/log.ts';
 import { type Random, systemRandom } from '#proto/kernel/random.ts';
+import { Concealed } from '#proto/model/concealed.ts';
+import { contentKey, largestBytes } from '#proto/model/document.ts';
 import { startEtcd, type TestEtcd } from '#test/support/etcd.ts';
 import { eventually } from '#test/support/eventually.ts';
+import { testSeal } from '#test/support/test-seal.ts';
 import { aTask } from './records.ts';
 import { put, storeContract } from './store-contract.ts';
 
@@ -218,8 +224,9 @@ describe('the store on etcd', () => {
 
   test('a watch from a revision that was compacted away begins anew with a list', async () => {
     await store.close();
-    const first = await withClient((client) => client.put('/gantry/task/x').value('{"id":"x","serviceId":"s"}'));
-    await withClient((client) => client.put('/gantry/task/x').value('{"id":"x","serviceId":"s","message":"later"}'));
+    const record = (message: string) => JSON.stringify({ ...aTask({ message }), id: 'x' });
+    const first = await withClient((client) => client.put('/gantry/task/x').value(record('first')));
+    await withClient((client) => client.put('/gantry/task/x').value(record('later')));
     await etcd.compact();
     store = await open();
     expect(store.snapshot.get('task', 'x')?.modRevision).toBeGreaterThan(Number(first.header.revision));
@@ -243,8 +250,32 @@ describe('the store on etcd', () => {
 
   test('a commit of more bytes than etcd takes is refused with what to do', async () => {
     const fat = 'x'.repeat(3 << 20);
-    const changes = Array.from({ length: 6 }, () => put(aTask({ message: fat }), 0));
+    const changes = Array.from({ length: 3 }, () => put(aTask({ message: fat }), 0));
     await expect(store.commit(changes)).rejects.toEqual(faultOf('exhausted'));
+  });
+
+  test('all configs and secrets that one apply may bring are one commit', async () => {
+    const changes = Array.from({ length: mostContentBytes / largestBytes.config }, (_, index): Change => {
+      const ref = { type: 'config', name: `c${index}`, version: 'v' } as const;
+      const value = testSeal.seal(ref, new Concealed(randomBytes(largestBytes.config)));
+      return { table: 'content', key: contentKey(ref), value, expect: 0 };
+    });
+    await store.seen(await store.commit(changes));
+    const [first] = store.snapshot.all('content');
+    expect(testSeal.open(first!).length).toBe(largestBytes.config);
+    const other = await open();
+    expect(other.snapshot.count('content')).toBe(changes.length);
+    await other.close();
+  });
+
+  test('the largest commit is one that etcd can be started again after', async () => {
+    const fat = 'x'.repeat((2 << 20) - 4_096);
+    const tasks = Array.from({ length: 4 }, () => aTask({ message: fat }));
+    await store.seen(await store.commit(tasks.map((task) => put(task, 0))));
+    await etcd.kill();
+    await etcd.start();
+    await eventually(async () => (await store.readLeadership().catch(() => 'no')) !== 'no');
+    expect(store.snapshot.task(tasks[0]!.id)?.message).toBe(fat);
   });
 
   test('secrets lie sealed in etcd and come back open', async () => {
