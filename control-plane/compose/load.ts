@@ -25,8 +25,10 @@ export class Loader implements Files {
 
   /** The file's documents. */
   parse(path: string, text: string): readonly Tree[] {
+    const known = this.#parsed.get(path);
+    if (known) return known;
     const before = this.findings.errors.length;
-    const trees = this.#parsed.get(path) ?? parseTrees(path, text, this.findings);
+    const trees = parseTrees(path, text, this.findings);
     this.#parsed.set(path, trees);
     if (trees.length === 0 && this.findings.errors.length === before)
       refuse(this.findings, startOf(path), 'the file is empty', 'declare services:');
@@ -40,7 +42,8 @@ export class Loader implements Files {
     const text = this.wanted.file(path);
     if (text === undefined)
       return refuse(this.findings, place, `${path} is not there`, 'correct the path, or create it');
-    return this.parse(path, text);
+    const trees = this.parse(path, text);
+    return trees.length > 0 ? trees : undefined;
   }
 
   ask(trees: readonly Tree[]): boolean {

@@ -226,8 +226,12 @@ export function readFile(
   return { drafts, networks, declared: documents };
 }
 
+/** File by file, in the order in which something was found in them. */
 function failed(findings: Findings): Resolution {
-  const errors = [...findings.errors].sort((a, b) => (a.file === b.file ? a.line - b.line || a.column - b.column : 0));
+  const files = [...new Set(findings.errors.map(({ file }) => file))];
+  const errors = [...findings.errors].sort(
+    (a, b) => files.indexOf(a.file) - files.indexOf(b.file) || a.line - b.line || a.column - b.column,
+  );
   return { kind: 'errors', errors, warnings: findings.warnings };
 }
 

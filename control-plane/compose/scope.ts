@@ -15,7 +15,7 @@ export interface Scope {
 export interface Files {
   readonly findings: Findings;
   readonly wanted: Wanted;
-  /** The documents of a file that is named at `place`; undefined: it is not there, or not told yet. */
+  /** The documents of a file that is named at `place`; undefined: it is not there, says nothing, or is not told yet. */
   file(path: string, place: Place): readonly Tree[] | undefined;
   /** Asks for the variables of these trees; false: some are not told yet. */
   ask(trees: readonly Tree[]): boolean;

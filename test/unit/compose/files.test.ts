@@ -186,6 +186,18 @@ volumes: { a: , b: }
     expect(errorLines(resolveFiles(texts))).toContain(error);
   });
 
+  it('says once what is wrong with a file that several services name', () => {
+    const texts = {
+      'compose.yaml':
+        'services: { a: { extends: { file: a.yaml, service: x } }, b: { extends: { file: a.yaml, service: x } } }',
+      'a.yaml': 'services: [',
+    };
+    expect(errorLines(resolveFiles(texts))).toHaveLength(1);
+    expect(errorLines(resolveFiles({ ...texts, 'a.yaml': '# nothing' }))[0]).toBe(
+      'a.yaml:1:1 : the file is empty → declare services:',
+    );
+  });
+
   it('says what is wrong with an extended service where that was written', () => {
     const texts = {
       'compose.yaml': 'services: { web: { extends: { file: a.yaml, service: x } } }',
