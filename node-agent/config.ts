@@ -80,7 +80,8 @@ Gantry off this machine; with --purge also identity, logs and VOLUMES. It prints
   --metrics-port PORT         /metrics on loopback; 0: none (${options['metrics-port'].default})
   --insecure-registry WHICH   a registry (HOST:PORT), or a network of them (10.0.0.0/24), without TLS; may be repeated
   --ended-logs-mib N          what logs of ended tasks may take while NATS is away (default: 1024, at most a tenth of the disk)
-  --resources KIND=WHAT,…     given to tasks by kind: gpu=2 by number, fpga=a;b by name
+  --resources KIND=WHAT,…     given to tasks by kind: gpu=2 by number, fpga=a;b by name,
+                              gpu=/dev/nvidia0;/dev/nvidia1 as devices of their containers
   --boot-id-file FILE         (${options['boot-id-file'].default})
   --log-level LEVEL           debug, info, warn or error
 

@@ -1,6 +1,7 @@
 /** The generic resources of a node: what the operator says that it offers, and how a task learns which it has. Pure. */
 import { Fault } from '#proto/kernel/errors.ts';
 import { type GenericResource, isResourceKind, isResourceName } from '#proto/model/resources.ts';
+import type { Device } from '#proto/model/service.ts';
 
 /** `gpu=2,fpga=a;b`: kinds by number, or by the names of each one. Faults: `invalid`. */
 export function parseResources(text: string): readonly GenericResource[] {
@@ -21,6 +22,12 @@ export function resourceEnv(given: readonly GenericResource[]): readonly string[
     const name = kind.toUpperCase().replace(/[^A-Z0-9]/g, '_');
     return `DOCKER_RESOURCE_${name}=${names.length > 0 ? names.join(',') : count}`;
   });
+}
+
+/** The host's devices among what a task was given: names that are paths. */
+export function resourceDevices(given: readonly GenericResource[]): readonly Device[] {
+  const paths = given.flatMap(({ names }) => names.filter((name) => name.startsWith('/dev/')));
+  return paths.map((path) => ({ source: path, target: path, permissions: 'rwm' }));
 }
 
 function offered(kind: string, value: string): GenericResource {

@@ -21,17 +21,19 @@ import { applyService, type WishContext } from '#control-plane/reconcilers/servi
 import { discardServices } from '#control-plane/reconcilers/trash.ts';
 import { parseConstraint, parseSpread } from '#control-plane/scheduler/constraint.ts';
 import type { Change } from '#control-plane/store/records.ts';
+import type { Snapshot } from '#control-plane/store/snapshot.ts';
 import type {
   ApplyRequest,
   ApplyResponse,
   PlannedChange,
   PlannedDocument,
   PlannedNetwork,
+  PlannedTask,
   SourceFile,
 } from '#proto/gen/gantry/v1/operator.ts';
 import { isFault } from '#proto/kernel/errors.ts';
 import { Concealed } from '#proto/model/concealed.ts';
-import { qualifiedName } from '#proto/model/ids.ts';
+import { qualifiedName, type ServiceId } from '#proto/model/ids.ts';
 import type { Service, ServiceSpec } from '#proto/model/service.ts';
 import { decideDocuments, withVersions } from './documents.ts';
 import { scheduleWords } from './jobs.ts';
@@ -66,6 +68,7 @@ export async function apply(parts: OperatorParts, request: ApplyRequest, by = ''
     const { now, snapshot } = wishContext(parts);
     const tasks = parts.plan(snapshot, wish.changes, now);
     for (const change of wish.planned) change.tasks = [...(tasks.get(change.serviceId) ?? [])];
+    wish.planned.push(...preempted(snapshot, tasks, wish.planned));
     return answer();
   }
   const decideNow = (context: WishContext) => {
@@ -74,6 +77,21 @@ export async function apply(parts: OperatorParts, request: ApplyRequest, by = ''
   };
   const revision = await commitWish(parts, decideNow, by);
   return { ...answer(), revision };
+}
+
+/** Services of whose tasks some leave for others of higher priority. */
+function preempted(
+  snapshot: Snapshot,
+  tasks: ReadonlyMap<string, readonly PlannedTask[]>,
+  planned: readonly PlannedChange[],
+): PlannedChange[] {
+  const known = new Set(planned.map(({ serviceId }) => serviceId));
+  return [...tasks].flatMap(([serviceId, tasks]) => {
+    const service = snapshot.service(serviceId as ServiceId);
+    if (known.has(serviceId) || !service || tasks.length === 0) return [];
+    const details = ['some of its tasks are preempted'];
+    return [{ action: 'unchanged', serviceId, name: nameOfService(service), details, tasks: [...tasks] }];
+  });
 }
 
 function inputOf(request: ApplyRequest): ResolveInput {

@@ -6,6 +6,7 @@ import { satisfies } from '#control-plane/scheduler/constraint.ts';
 import { requestOf } from '#control-plane/scheduler/filters.ts';
 import { Ledger } from '#control-plane/scheduler/ledger.ts';
 import { isLasting } from '#control-plane/scheduler/place.ts';
+import { preempt } from '#control-plane/scheduler/preempt.ts';
 import type { Snapshot } from '#control-plane/store/snapshot.ts';
 import type { ServiceProgress } from '#proto/gen/gantry/v1/operator.ts';
 import { replicasOf } from '#proto/model/autoscale.ts';
@@ -211,7 +212,10 @@ function isRefused(snapshot: Snapshot, service: Service, task: Task): boolean {
   const { spec } = service;
   const template = snapshot.revisionOf(service.id, task.revision)?.template ?? spec.template;
   const only = [...snapshot.all('node')].find(({ name }) => isPerNode(spec) && name === task.nodeName)?.id;
-  return isLasting(Ledger.of(snapshot), requestOf(service.id, spec, template, { only }));
+  const ledger = Ledger.of(snapshot);
+  const request = requestOf(service.id, spec, template, { only });
+  const canPreempt = spec.priority > 0 && preempt(ledger, request, spec.priority, (id) => snapshot.tasksOnNode(id));
+  return !canPreempt && isLasting(ledger, request);
 }
 
 /** It is on its way, and its node says what is in that way. */

@@ -75,6 +75,7 @@ export interface Draft {
   endpointMode?: 'vip' | 'dnsrr';
   runtime?: string;
   rebalance?: '' | 'off';
+  priority?: number;
   volumeLoss?: Said<'wait' | 'recreate'>;
   autoscale?: Said<Autoscale>;
   /** `networks:` is there, and where. */

@@ -325,6 +325,8 @@ export const serviceNotes: Notes = {
   'x-bandwidth.ingress': '`64kbit`, `10mbit`, `1gbit`',
   'x-drain': 'how long connections of others may go on before the stop signal: 2s where nothing is said',
   'x-protected': '`true`: `gantry rm` and `--prune` remove it only where it is named by `--yes-remove-protected`',
+  'x-priority':
+    '0 to 1000, 0 where nothing is said: where its tasks fit nowhere, tasks of lower priority leave, and come back when there is room',
   'x-rebalance': '`on` where nothing is said; `off`: none of its tasks is moved to even out nodes',
   'x-max-concurrent':
     'of `mode: replicated-job`: how many of its `replicas` completions run at once; all, where nothing is said',

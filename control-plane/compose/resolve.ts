@@ -354,6 +354,7 @@ function finish(
     rebalance: draft.rebalance ?? '',
     maxConcurrent: draft.maxConcurrent?.value ?? 0,
     schedule: draft.schedule?.value,
+    priority: draft.priority ?? 0,
     autoscale: draft.autoscale?.value,
     dependsOn: dependenciesOf(draft).map(({ value }) => value),
   };

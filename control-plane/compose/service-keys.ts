@@ -1,5 +1,6 @@
 /** Every key that a service of a Compose file may have: what it means here, or why not yet. To add a key, add its line. */
 
+import { limits } from '#proto/model/validate.ts';
 import {
   readAllowFrom,
   readBandwidth,
@@ -177,6 +178,9 @@ export function serviceKeys(findings: Findings, context: FileContext): Readonly<
     'x-sticky': readSticky,
     'x-bandwidth': readBandwidth,
     'x-drain': readDrain,
+    'x-priority': (draft, value) => {
+      draft.priority = readInteger(findings, value, 0, limits.priority) ?? 0;
+    },
     'x-rebalance': (draft, value) => {
       const text = readOneOf(findings, value, ['on', 'off']);
       draft.rebalance = text === 'off' ? 'off' : '';

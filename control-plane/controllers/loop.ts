@@ -56,7 +56,7 @@ class Controllers {
   readonly #parts: ControllerParts;
   readonly #epoch: number;
   readonly #books: Books;
-  readonly #dirty = new Set<ServiceId>();
+  #dirty = new Set<ServiceId>();
   /** Part of a commit that the snapshot has not shown yet: not to be decided again until it has. */
   readonly #busy = new Set<ServiceId>();
   /** Their commits failed: each goes alone until one succeeds, with the attempts so far and when (monotonic) to try again. */
@@ -171,8 +171,16 @@ class Controllers {
       else if (change.table === 'volume') freed ||= change.before !== undefined;
       else if (change.table === 'network') freed = true;
     }
-    if (freed) for (const id of this.#unplaced) this.#dirty.add(id);
+    if (freed) this.#markUnplaced();
     this.#takeTurn();
+  }
+
+  /** Those of the highest priority first: whoever is looked at first has the first choice. */
+  #markUnplaced(): void {
+    const priority = (id: ServiceId) => this.#parts.store.snapshot.service(id)?.spec.priority ?? 0;
+    const first = [...this.#unplaced].filter((id) => priority(id) > 0).sort((a, b) => priority(b) - priority(a));
+    if (first.length > 0) this.#dirty = new Set([...first, ...this.#dirty]);
+    for (const id of this.#unplaced) this.#dirty.add(id);
   }
 
   /** True when a place may have become free. */
@@ -320,6 +328,7 @@ class Controllers {
       else this.#unplaced.delete(id);
       if (decision.waits) this.#held.add(id);
       else this.#held.delete(id);
+      for (const other of decision.evicts) this.#dirty.add(other);
       return decision;
     } catch (error) {
       log.error('a service cannot be decided, others go on', { service: id, error });

@@ -100,16 +100,24 @@ class Scratch {
     this.#books.apply({ revision: 0, changes: applied }, this.#now);
   }
 
-  /** Lets the services come to rest; returns what was started and stopped for each, in order. */
-  settle(ids: readonly ServiceId[]): Map<ServiceId, PlannedTask[]> {
-    for (const id of ids) this.#hurry(id);
-    const planned = new Map<ServiceId, Map<string, PlannedTask>>(ids.map((id) => [id, new Map()]));
+  /** Lets the services come to rest; returns what was started and stopped for each, in order, and for those whose tasks are preempted. */
+  settle(asked: readonly ServiceId[]): Map<ServiceId, PlannedTask[]> {
+    const planned = new Map<ServiceId, Map<string, PlannedTask>>();
+    const ids = new Set<ServiceId>();
+    const join = (id: ServiceId) => {
+      if (ids.has(id)) return;
+      ids.add(id);
+      planned.set(id, new Map());
+      this.#hurry(id);
+    };
+    for (const id of asked) join(id);
     // A service may wait for the one that the next look begins.
-    for (let round = 0; round < mostRounds + 4 * ids.length; round++) {
+    for (let round = 0; round < mostRounds + 4 * ids.size; round++) {
       let quiet = true;
       for (const id of ids) {
         const context = { snapshot: this.snapshot, books: this.#books, now: this.#now, newId: this.#newId };
-        const { changes, waits } = decideService(context, id);
+        const { changes, evicts, waits } = decideService(context, id);
+        for (const other of evicts) join(other);
         if (changes.length > 0) quiet = false;
         for (const change of changes) {
           if (change.table !== 'task') continue;

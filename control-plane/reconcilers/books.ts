@@ -8,6 +8,7 @@ import { Zones } from '#proto/model/calendar.ts';
 import type { NodeId, ServiceId, TaskId } from '#proto/model/ids.ts';
 import { occupiesNode, type Task } from '#proto/model/task.ts';
 import { Addresses } from './addresses.ts';
+import { Claims } from './claims.ts';
 import { NetworkAddresses } from './network-addresses.ts';
 import type { Move } from './rebalance.ts';
 import { same } from './same.ts';
@@ -17,6 +18,7 @@ export class Books {
   readonly scheduler: Scheduler;
   readonly addresses: Addresses;
   readonly networkAddresses: NetworkAddresses;
+  readonly claims: Claims;
   /** What the rebalancer wants moved next, until the decision about the service has seen it. */
   readonly moves = new Map<ServiceId, Move>();
   readonly zones = new Zones();
@@ -24,6 +26,7 @@ export class Books {
   constructor(snapshot: Snapshot, now: number) {
     this.ledger = Ledger.of(snapshot);
     this.scheduler = new Scheduler(this.ledger);
+    this.claims = new Claims(this.ledger);
     this.addresses = Addresses.of(snapshot, now);
     this.networkAddresses = NetworkAddresses.of(snapshot, now);
   }

@@ -1,6 +1,6 @@
 /** Everything about one service, decided in one look and committed in one transaction: seats, rollout, restarts, places, addresses, history. */
 
-import { homeOf, type Request, requestOf, suits } from '#control-plane/scheduler/filters.ts';
+import { type Request, requestOf, suits } from '#control-plane/scheduler/filters.ts';
 import { given } from '#control-plane/scheduler/generic.ts';
 import { whyNowhere } from '#control-plane/scheduler/place.ts';
 import type { Change, Table, Tables } from '#control-plane/store/records.ts';
@@ -18,8 +18,9 @@ import { mustLeave } from './drain.ts';
 import { seatOrders } from './host-ports.ts';
 import { adoptions } from './in-place.ts';
 import { decideJob } from './job.ts';
+import { MakeRoom } from './make-room.ts';
 import { newTask } from './new-task.ts';
-import { orphans } from './orphan.ts';
+import { orphaned, orphans } from './orphan.ts';
 import { perNode } from './per-node.ts';
 import { forgetHistory, reapHistory, reapTasks, seatKey } from './reap.ts';
 import { replicated, type Seating } from './replicated.ts';
@@ -33,6 +34,7 @@ import { shunnedNodes } from './shunned.ts';
 import { mayStart, type Standing, stopsAfter } from './start-order.ts';
 import { takeAddresses } from './take-addresses.ts';
 import { withOutcomeOf } from './versions.ts';
+import { giveHomes } from './volume-homes.ts';
 
 export interface DecisionContext {
   readonly snapshot: Snapshot;
@@ -55,16 +57,18 @@ export interface Decision {
   readonly unplaced: number;
   /** It waits for services that it depends on: look again when one of them changes. */
   readonly waits: boolean;
+  /** Of these, tasks must leave for tasks of this one: they are to be looked at, too. */
+  readonly evicts: readonly ServiceId[];
   /** There is more to do than one transaction should hold: look again at once. */
   readonly more: boolean;
 }
 
 /** New tasks of one decision; the rest follows in the next. */
 export const mostStarts = 1_500;
-
 export function decideService(context: DecisionContext, id: ServiceId): Decision {
   const service = context.snapshot.service(id);
-  if (!service) return { changes: [], opinions: [], wakeAtMs: never, unplaced: 0, waits: false, more: false };
+  if (!service)
+    return { changes: [], opinions: [], wakeAtMs: never, unplaced: 0, waits: false, evicts: [], more: false };
   const decision = new ServiceDecision(context, service);
   try {
     return decision.decide();
@@ -90,6 +94,7 @@ class ServiceDecision {
   /** Where tasks must go that were begun for it. */
   readonly #targets = new Map<TaskId, NodeId>();
   #wakeAtMs = never;
+  readonly #room: MakeRoom;
   #unplaced = 0;
   #starts = 0;
 
@@ -97,6 +102,7 @@ class ServiceDecision {
     this.#context = context;
     this.#before = service;
     this.#service = service;
+    this.#room = new MakeRoom(context, service.spec);
     for (const task of context.snapshot.tasksOfService(service.id)) this.#tasks.set(task.id, task);
     this.#standing = mayStart(context.snapshot, service, this.#tasks.values(), context.now);
   }
@@ -104,6 +110,7 @@ class ServiceDecision {
   decide(): Decision {
     const { snapshot } = this.#context;
     this.#carryOut(orphans(this.#tasks.values(), (task) => snapshot.node(task.nodeId as NodeId)));
+    this.#carryOut(this.#context.books.claims.evictions(this.#tasks.values()));
     if (this.#service.removing) this.#remove();
     else if (isJob(this.#service.spec)) this.#job();
     else {
@@ -261,22 +268,12 @@ class ServiceDecision {
         this.#put(this.#newTask(opinion));
       } else {
         const { task, why } = opinion;
-        const message = opinion.kind === 'orphan' ? why : task.message;
         if (opinion.kind === 'forget') this.#forget(task);
         else if (opinion.kind === 'note') {
           if (task.why === why) continue;
           this.#put({ ...task, why });
-        } else if (opinion.kind === 'orphan') {
-          this.#put({
-            ...task,
-            state: 'orphaned',
-            wanted: 'shutdown',
-            why,
-            message,
-            stateAtMs: now,
-            finishedAtMs: now,
-          });
-        } else if (task.nodeId === '') this.#forget(task);
+        } else if (opinion.kind === 'orphan') this.#put(orphaned(task, why, now));
+        else if (task.nodeId === '') this.#forget(task);
         else this.#put({ ...task, wanted: 'shutdown', why });
       }
       this.#opinions.push(opinion);
@@ -324,6 +321,7 @@ class ServiceDecision {
 
   #placeGroup(tasks: readonly Task[]): void {
     const { books, now } = this.#context;
+    for (const { id } of tasks) books.claims.release(id);
     const request = this.#groupRequest(tasks[0]!);
     let places = typeof request === 'string' ? undefined : books.scheduler.open(request);
     let nowhere = typeof request === 'string' ? request : '';
@@ -352,25 +350,16 @@ class ServiceDecision {
       if (typeof addresses === 'string') nowhere = addresses;
       nowhere ||= typeof request === 'string' ? request : whyNowhere(books.ledger, request);
       this.#unplaced++;
-      this.#sayWhere(task, nowhere);
+      this.#sayWhere(task, (typeof request !== 'string' && this.#room.forTask(task, request)) || nowhere);
     }
   }
 
-  /**
-   * Writes down that the request's volumes are on the node, where that is news; true where it is. What another decision is
-   * about to write is written here too: whichever is committed, the record is there with the first task that relies on it.
-   */
+  /** Writes down that the request's volumes are on the node, where that is news; true where it is. */
   #claim(request: Request, node: Node): boolean {
-    const { books, snapshot, now } = this.#context;
-    let news = false;
-    for (const name of request.volumes) {
-      if (!homeOf(request, name, books.ledger)) {
-        books.ledger.setVolume(name, { name, nodeId: node.id, nodeName: node.name, createdAtMs: now });
-        news = true;
-      }
-      if (snapshot.get('volume', name)?.value.nodeId === node.id) continue;
+    const { news, names } = giveHomes(this.#context, request, node);
+    for (const name of names) {
       if (this.#volumes.some(({ key }) => key === name)) continue;
-      this.#volumes.push(this.#change('volume', name, books.ledger.volume(name)));
+      this.#volumes.push(this.#change('volume', name, this.#context.books.ledger.volume(name)));
     }
     return news;
   }
@@ -487,6 +476,7 @@ class ServiceDecision {
       wakeAtMs: this.#wakeAtMs,
       unplaced: this.#unplaced,
       waits: this.#standing.at !== 'holds',
+      evicts: [...this.#room.evicts],
       more: this.#starts > mostStarts,
     };
   }

@@ -13,3 +13,9 @@ export function orphans(tasks: Iterable<Task>, nodeOf: (task: Task) => Node | un
   }
   return opinions;
 }
+
+/** What becomes of its record: it counts as ended now, whatever became of it. */
+export function orphaned(task: Task, why: string, now: number): Task {
+  const ended = { state: 'orphaned', wanted: 'shutdown', stateAtMs: now, finishedAtMs: now } as const;
+  return { ...task, ...ended, why, message: why };
+}

@@ -243,6 +243,8 @@ const network: Filter = {
 export const nodeFilters: readonly Filter[] = [ready, platform, runtime, constraints];
 /** By what the node has given away. */
 export const usageFilters: readonly Filter[] = [volumes, resources, devices, affinity, ports, replicas, network];
+/** Those that may be kept once others have left. */
+export const makesRoom: ReadonlySet<Filter> = new Set([resources, devices, ports, network]);
 /** All of them, in the order of the table's columns. */
 export const filters: readonly Filter[] = [...nodeFilters, ...usageFilters];
 

@@ -29,6 +29,16 @@ export interface Usage {
   readonly hostPorts: ReadonlyMap<string, number>;
   /** By kind. */
   readonly generic: ReadonlyMap<string, GenericUsage>;
+  /** What the tasks that hold seats have, by priority. */
+  readonly byPriority: ReadonlyMap<number, ClassUsage>;
+}
+
+/** What tasks of one priority hold. */
+export interface ClassUsage {
+  readonly cpuMillis: number;
+  readonly memoryBytes: number;
+  readonly pids: number;
+  readonly tasks: number;
 }
 
 /** What of one kind a node has given away. */
@@ -58,9 +68,10 @@ interface GenericAccount {
   count: number;
   readonly names: Map<string, number>;
 }
-type Account = Mutable<Omit<Usage, 'hostPorts' | 'generic'>> & {
+type Account = Mutable<Omit<Usage, 'hostPorts' | 'generic' | 'byPriority'>> & {
   readonly hostPorts: Map<string, number>;
   readonly generic: Map<string, GenericAccount>;
+  readonly byPriority: Map<number, Mutable<ClassUsage>>;
 };
 /** Tasks of a service by the value of an attribute of their nodes. */
 interface Domains {
@@ -85,6 +96,10 @@ export class Ledger {
   /** Nodes that tasks name and whose record is not there. */
   readonly #ghosts = new Map<NodeId, Account>();
   readonly #tasks = new Map<TaskId, Task>();
+  /** Pending tasks that are counted as if they were where a place is kept for them. */
+  readonly #claims = new Set<TaskId>();
+  /** Of services that have one. */
+  readonly #priorities = new Map<ServiceId, number>();
   readonly #services = new Map<ServiceId, Map<NodeId, Mutable<ServiceUsage>>>();
   /** What has been asked of `domainsOf` since a node last changed; kept by every task. */
   readonly #domains = new Map<ServiceId, Domains[]>();
@@ -133,6 +148,10 @@ export class Ledger {
 
   /** The task as it is now, or as it is about to be; undefined: it is gone. Saying the same twice changes nothing. */
   setTask(id: TaskId, task: Task | undefined): void {
+    if (this.#claims.has(id)) {
+      if (task && task.nodeId === '' && isActive(task)) return;
+      this.#claims.delete(id);
+    }
     const before = this.#tasks.get(id);
     if (before === task) return;
     if (before) this.#count(before, -1);
@@ -140,6 +159,36 @@ export class Ledger {
       this.#tasks.set(id, task);
       this.#count(task, 1);
     } else if (before) this.#tasks.delete(id);
+  }
+
+  /** Counts a pending task as if it were on the node it names, until it is somewhere, or is not wanted any more. */
+  claim(task: Task): void {
+    this.setTask(task.id, task);
+    this.#claims.add(task.id);
+  }
+
+  release(id: TaskId): void {
+    if (this.#claims.delete(id)) this.setTask(id, undefined);
+  }
+
+  isClaimed(id: TaskId): boolean {
+    return this.#claims.has(id);
+  }
+
+  /** The usage of a node as it will be when these of its tasks have gone. */
+  without(usage: Usage, tasks: readonly Task[]): Usage {
+    const account: Account = {
+      ...usage,
+      hostPorts: new Map(usage.hostPorts),
+      generic: new Map([...usage.generic].map(([kind, { count, names }]) => [kind, { count, names: new Map(names) }])),
+      byPriority: new Map(),
+    };
+    for (const task of tasks) countIn(account, task, -1);
+    return account;
+  }
+
+  priorityOf(service: ServiceId): number {
+    return this.#priorities.get(service) ?? 0;
   }
 
   /** A service before and after a change; undefined: it is not there. */
@@ -152,6 +201,7 @@ export class Ledger {
         else this.#avoiders.delete(service);
       }
     }
+    this.#setPriority((after ?? before)!.id, after?.spec.priority ?? 0);
     if (!after) return;
     this.#serviceIds.set(nameOf(after), after.id);
     for (const { service, scope, apart, preferred } of after.spec.placement.affinities) {
@@ -213,7 +263,7 @@ export class Ledger {
       domains = { attribute, counts: new Map() };
       for (const [id, usage] of this.nodesOf(service)) {
         const account = this.#accounts.get(id);
-        if (account) countIn(domains, account.node, usage.active, usage.occupying);
+        if (account) countDomain(domains, account.node, usage.active, usage.occupying);
       }
       this.#domains.set(service, [...asked, domains]);
     }
@@ -227,20 +277,25 @@ export class Ledger {
       account = emptyAccount({ id } as Node, 0);
       this.#ghosts.set(id, account);
     }
-    account.cpuMillis += by * task.reservations.cpuMillis;
-    account.memoryBytes += by * task.reservations.memoryBytes;
-    account.pids += by * task.reservations.pids;
-    account.tasks += by;
-    if (isActive(task)) account.active += by;
-    for (const port of task.hostPorts) {
-      const key = portKey(port);
-      const holders = (account.hostPorts.get(key) ?? 0) + by;
-      if (holders > 0) account.hostPorts.set(key, holders);
-      else account.hostPorts.delete(key);
-    }
-    for (const held of task.generic) countGeneric(account.generic, held, by);
+    countIn(account, task, by);
+    if (isActive(task)) countClass(account, task, this.priorityOf(task.serviceId), by);
     if (account.tasks === 0) this.#ghosts.delete(id);
     this.#countService(task, id, by);
+  }
+
+  /** Rare, and tasks of a service are not kept by service: all are looked through. */
+  #setPriority(id: ServiceId, priority: number): void {
+    const before = this.priorityOf(id);
+    if (before === priority) return;
+    if (priority === 0) this.#priorities.delete(id);
+    else this.#priorities.set(id, priority);
+    if (!this.#services.has(id)) return;
+    for (const task of this.#tasks.values()) {
+      if (task.serviceId !== id || !isActive(task)) continue;
+      const account = this.#accounts.get(task.nodeId as NodeId) ?? this.#ghosts.get(task.nodeId as NodeId)!;
+      countClass(account, task, before, -1);
+      countClass(account, task, priority, 1);
+    }
   }
 
   #countService(task: Task, node: NodeId, by: 1 | -1): void {
@@ -258,7 +313,8 @@ export class Ledger {
     usage.occupying += by;
     usage.active += active;
     const account = this.#domains.size > 0 ? this.#accounts.get(node) : undefined;
-    if (account) for (const asked of this.#domains.get(task.serviceId) ?? []) countIn(asked, account.node, active, by);
+    if (account)
+      for (const asked of this.#domains.get(task.serviceId) ?? []) countDomain(asked, account.node, active, by);
     if (usage.occupying > 0) return;
     nodes.delete(node);
     if (nodes.size === 0) this.#services.delete(task.serviceId);
@@ -277,7 +333,33 @@ function emptyAccount(node: Node, addresses: number): Account {
     active: 0,
     hostPorts: new Map(),
     generic: new Map(),
+    byPriority: new Map(),
   };
+}
+
+function countIn(account: Account, task: Task, by: 1 | -1): void {
+  account.cpuMillis += by * task.reservations.cpuMillis;
+  account.memoryBytes += by * task.reservations.memoryBytes;
+  account.pids += by * task.reservations.pids;
+  account.tasks += by;
+  if (isActive(task)) account.active += by;
+  for (const port of task.hostPorts) {
+    const key = portKey(port);
+    const holders = (account.hostPorts.get(key) ?? 0) + by;
+    if (holders > 0) account.hostPorts.set(key, holders);
+    else account.hostPorts.delete(key);
+  }
+  for (const held of task.generic) countGeneric(account.generic, held, by);
+}
+
+function countClass({ byPriority }: Account, { reservations }: Task, priority: number, by: 1 | -1): void {
+  const held = byPriority.get(priority) ?? { cpuMillis: 0, memoryBytes: 0, pids: 0, tasks: 0 };
+  held.cpuMillis += by * reservations.cpuMillis;
+  held.memoryBytes += by * reservations.memoryBytes;
+  held.pids += by * reservations.pids;
+  held.tasks += by;
+  if (held.tasks > 0) byPriority.set(priority, held);
+  else byPriority.delete(priority);
 }
 
 function countGeneric(kinds: Map<string, GenericAccount>, { kind, count, names }: GenericResource, by: 1 | -1): void {
@@ -292,7 +374,7 @@ function countGeneric(kinds: Map<string, GenericAccount>, { kind, count, names }
   else kinds.delete(kind);
 }
 
-function countIn({ attribute, counts }: Domains, node: Node, active: number, occupying: number): void {
+function countDomain({ attribute, counts }: Domains, node: Node, active: number, occupying: number): void {
   const value = attributeOf(attribute, node);
   const usage = counts.get(value) ?? { active: 0, occupying: 0 };
   usage.active += active;

@@ -41,6 +41,7 @@ const spec = {
   maxConcurrent: 0,
   protected: false,
   rebalance: '',
+  priority: 0,
 } satisfies Partial<ServiceSpec>;
 const placement = { strategy: '', affinities: [] } satisfies Partial<ServiceSpec['placement']>;
 const resources = { generic: [] } satisfies Partial<Resources>;

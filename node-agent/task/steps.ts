@@ -6,7 +6,7 @@ import type { Credential } from '#proto/model/cluster.ts';
 import type { DocumentContent } from '#proto/model/document.ts';
 import type { TaskId } from '#proto/model/ids.ts';
 import type { Image, ImageRequest, Images } from '../images/images.ts';
-import { resourceEnv } from '../resources.ts';
+import { resourceDevices, resourceEnv } from '../resources.ts';
 import type { EtcSettings } from '../runtime/etc-files.ts';
 import type { ContainerNetwork, LiveSettings, PreparedMount, RootfsMount, Runtime } from '../runtime/runtime.ts';
 import type { Effect, TaskWanted } from './decide.ts';
@@ -116,6 +116,7 @@ export function stepTable(parts: StepParts): Steps {
         container: {
           ...template.container,
           env: [...(await linkedEnv(parts, input)), ...template.container.env, ...resourceEnv(task.generic)],
+          devices: [...template.container.devices, ...resourceDevices(task.generic)],
         },
         image: got.image!.config,
         rootfs: got.rootfs!,

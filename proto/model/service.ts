@@ -222,6 +222,8 @@ export interface ServiceSpec {
   readonly volumeLoss: 'wait' | 'recreate';
   /** It is removed only where that is said by name (Compose: `x-protected`). */
   readonly protected: boolean;
+  /** 0 to 1000: tasks of lower priority leave where one of it fits nowhere. */
+  readonly priority: number;
   /** Its tasks may be moved to even out nodes, unless `off`. */
   readonly rebalance: '' | 'off';
   /** Of a job: tasks at once (Compose: `x-max-concurrent`); 0: all. */

@@ -18,6 +18,7 @@ export const limits = {
   publishedPorts: 256,
   constraints: 32,
   affinities: 16,
+  priority: 1_000,
   stopGracePeriodMs: 24 * 3_600_000,
   drainMs: 3_600_000,
   idleMs: 24 * 3_600_000,
@@ -213,6 +214,8 @@ export function specProblems(spec: ServiceSpec): readonly SpecProblem[] {
     );
   networkSettingProblems(spec, refuse);
   affinityProblems(spec, refuse);
+  if (!(spec.priority >= 0 && spec.priority <= limits.priority))
+    refuse('x-priority', `the priority ${spec.priority} is not allowed`, `use 0 to ${limits.priority}`);
   containerProblems(spec, refuse);
   jobProblems(spec, refuse);
   return problems;

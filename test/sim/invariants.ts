@@ -3,13 +3,13 @@ import { leavesService, withdrawalLimitMs } from '#control-plane/dispatch/withdr
 import type { Change, Delta } from '#control-plane/store/records.ts';
 import { containsAddress } from '#net/plan/cidr.ts';
 import { assert } from '#proto/kernel/errors.ts';
-import { rebalanceDefaults } from '#proto/model/cluster.ts';
 import type { NodeId, TaskId } from '#proto/model/ids.ts';
 
 import { isServing, isTerminal, mayAdvance, mayWant, occupiesNode, type Task } from '#proto/model/task.ts';
 import { pinnedVolumes } from '#proto/model/volume.ts';
 import { contentsAreKept } from './documents.ts';
 import type { Host } from './host.ts';
+import { movesKeepTheirBudget, nobodyLeavesForLess } from './placement-invariants.ts';
 import { orderIsKept } from './start-order.ts';
 import type { World } from './world.ts';
 
@@ -59,6 +59,7 @@ export function invariants(): readonly Invariant[] {
     movesKeepTheirBudget(),
     orderIsKept(),
     contentsAreKept,
+    nobodyLeavesForLess,
   ];
 }
 
@@ -365,26 +366,6 @@ function stopsComeLast(): Invariant {
         const backends = other.boot?.network.wanted?.endpoints.flatMap((endpoint) => endpoint.backends) ?? [];
         const sends = backends.some(({ taskId, serving }) => taskId === id && serving);
         assert(!sends, `${nameOf(task)} was signalled after ${forMs} ms, and ${other.name} still sends to it`);
-      }
-    },
-  };
-}
-
-/** What evens out nodes begins with a task that is up, and goes on slowly. */
-function movesKeepTheirBudget(): Invariant {
-  const begun: { readonly atMs: number; readonly epoch: number }[] = [];
-  return {
-    name: 'no task is moved before its successor is there, nor more in a minute than allowed',
-    step({ changes }, { clock, epoch, truth }) {
-      const now = clock.monotonic();
-      for (const { table, before, after } of changes) {
-        if (table !== 'task' || before || !after || after.successorOf === '') continue;
-        const old = truth.task(after.successorOf);
-        assert(old?.wanted === 'running' && old.slot === after.slot, `${nameOf(after)} takes over from nobody`);
-        begun.push({ atMs: now, epoch });
-        const recent = begun.filter((one) => one.epoch === epoch && one.atMs > now - 60_000);
-        const most = rebalanceDefaults.rebalancePerMinute + 1;
-        assert(recent.length <= most, `${recent.length} tasks were moved within a minute`);
       }
     },
   };

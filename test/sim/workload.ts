@@ -177,6 +177,7 @@ function randomSpec(world: World, name: string): ServiceSpec {
     endpointMode: random.int(3) === 0 ? 'dnsrr' : 'vip',
     volumeLoss: name === 's1' ? 'wait' : 'recreate',
     dependsOn: random.int(2) === 0 ? randomDependencies(world, name) : [],
+    priority: name === 's2' ? 100 : name === 's3' ? 10 : 0,
   });
 }
 

@@ -100,6 +100,7 @@ export function aSpec(name: string, fields: Partial<ServiceSpec> = {}): ServiceS
     volumeLoss: 'wait',
     protected: false,
     rebalance: '',
+    priority: 0,
     maxConcurrent: 0,
     schedule: undefined,
     autoscale: undefined,

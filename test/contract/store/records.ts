@@ -71,6 +71,7 @@ export function aService(fields: Partial<Service> = {}): Service {
       volumeLoss: 'wait',
       protected: false,
       rebalance: '',
+      priority: 0,
       maxConcurrent: 0,
       schedule: undefined,
       autoscale: undefined,

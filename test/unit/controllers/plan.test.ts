@@ -109,4 +109,20 @@ describe('why', () => {
     expect(rows[0]!.verdicts.every((verdict) => verdict === '')).toBe(true);
     expect(rows[2]!.verdicts[rules.indexOf('ready')]).toBe('takes no new tasks');
   });
+
+  it('tells which tasks of other services leave for one of higher priority, and where it goes then', () => {
+    const template = aTemplate({ reservations: { cpuMillis: 2_000, memoryBytes: 0, pids: 0, generic: [] } });
+    const web = aService('web', { replicas: 2, template });
+    const made = new DecidedCluster([aNode('h1')], [web]);
+    made.settle(web);
+    const spec = aSpec('api', { replicas: 1, priority: 5, template });
+    const planned = planTasks(made.snapshot, createService(made.wish, spec), made.now);
+    const tasks = [...planned.values()].flat();
+    expect(tasks.map(({ action, node }) => [action, node])).toEqual([
+      ['start', 'h1'],
+      ['stop', 'h1'],
+      ['start', ''],
+    ]);
+    expect(tasks[1]?.reason).toBe('preempted by demo/api (priority 5)');
+  });
 });

@@ -607,6 +607,8 @@ export interface ServiceSpec {
     | undefined;
   /** removed only where that is said by name */
   protected: boolean;
+  /** 0 to 1000: tasks of lower priority leave where one of it fits nowhere */
+  priority: number;
   /** its tasks may be moved to even out nodes: empty (yes) | off */
   rebalance: string;
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
@@ -6597,6 +6599,7 @@ function createBaseServiceSpec(): ServiceSpec {
     schedule: undefined,
     autoscale: undefined,
     protected: false,
+    priority: 0,
     rebalance: "",
     _unknownFields: {},
   };
@@ -6666,6 +6669,9 @@ export const ServiceSpec: MessageFns<ServiceSpec> = {
     }
     if (message.protected !== false) {
       writer.uint32(200).bool(message.protected);
+    }
+    if (message.priority !== 0) {
+      writer.uint32(320).uint32(message.priority);
     }
     if (message.rebalance !== "") {
       writer.uint32(330).string(message.rebalance);
@@ -6865,6 +6871,14 @@ export const ServiceSpec: MessageFns<ServiceSpec> = {
             message.protected = reader.bool();
             continue;
           }
+          case 40: {
+            if (tag !== 320) {
+              break;
+            }
+
+            message.priority = reader.uint32();
+            continue;
+          }
           case 41: {
             if (tag !== 330) {
               break;
@@ -6943,6 +6957,7 @@ export const ServiceSpec: MessageFns<ServiceSpec> = {
       ? Autoscale.fromPartial(object.autoscale)
       : undefined;
     message.protected = object.protected ?? false;
+    message.priority = object.priority ?? 0;
     message.rebalance = object.rebalance ?? "";
     return message;
   },
