@@ -7,6 +7,7 @@ import { Journal } from '#node-agent/journal.ts';
 import { journalFile } from '#node-agent/journal-file.ts';
 import { Fault } from '#proto/kernel/errors.ts';
 import { taskId } from '#proto/model/ids.ts';
+import { containerSpec, emptyMount, newerContainer } from '#proto/model/service.ts';
 import type { TaskStatus } from '#proto/model/task.ts';
 import { aTask, aTemplate, idOf } from '#test/support/builders.ts';
 
@@ -50,6 +51,16 @@ describe('the journal', () => {
     again.forget(taskId(idOf('t1')));
     const third = new Journal(journalFile(path));
     expect([third.items(), third.statuses()]).toEqual([[], []]);
+  });
+
+  it('gives what an older agent wrote with every field of today', () => {
+    const container = containerSpec('web:1', { mounts: [emptyMount('bind', '/x', '/y')] });
+    const whole = { ...item('t1'), template: aTemplate({ container }) };
+    const news = ['controls', 'generic', 'tmpfsOptions', ...Object.keys(newerContainer)];
+    const older = JSON.stringify(whole, (key, value) => (news.includes(key) ? undefined : value));
+    appendFileSync(path, `["item/task/${idOf('t1')}",${older}]\n`);
+    const [read] = new Journal(journalFile(path)).items();
+    expect(read).toMatchObject({ template: { ...whole.template, reservations: expect.anything() } });
   });
 
   it('survives a torn last line, and what is written after it', () => {

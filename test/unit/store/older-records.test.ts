@@ -3,8 +3,8 @@ import { describe, expect, it } from 'vitest';
 import { decodeRecord, encodeRecord, noSealer } from '#control-plane/store/codec.ts';
 import type { Table, Tables } from '#control-plane/store/records.ts';
 import { rebalanceDefaults } from '#proto/model/cluster.ts';
-import { defaults } from '#proto/model/service.ts';
-import { aNode, aRevision, aService, aTask } from '#test/support/builders.ts';
+import { containerSpec, defaults, emptyMount, newerContainer } from '#proto/model/service.ts';
+import { aNode, aRevision, aService, aTask, aTemplate } from '#test/support/builders.ts';
 
 /** As an older version would have written it: without these fields, wherever they stand. */
 function aged<T extends Table>(table: T, value: Tables[T], fields: readonly string[]): Tables[T] {
@@ -29,6 +29,14 @@ describe('a record of before networks', () => {
       expect(spec.template.container).toMatchObject({ drainMs: defaults.drainMs, links: [] });
     }
     expect(aged('revision', aRevision(service), templateFields).template).toEqual(old.spec.template);
+  });
+
+  it('of a service or a revision asks nothing of its container that could not be asked then', () => {
+    const container = containerSpec('web:1', { mounts: [emptyMount('tmpfs', '', '/t')] });
+    const service = aService('web', { template: aTemplate({ container }) });
+    const fields = ['controls', 'tmpfsOptions', 'origin', ...Object.keys(newerContainer)];
+    expect(aged('service', service, fields)).toEqual(service);
+    expect(aged('revision', aRevision(service, 7), fields)).toEqual(aRevision(service, 7));
   });
 
   it('of a node or the cluster knows of no tunnels', () => {
