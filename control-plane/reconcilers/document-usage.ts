@@ -6,7 +6,7 @@ import type { Service, TaskTemplate } from '#proto/model/service.ts';
 import { usersBy } from './users.ts';
 
 /** Tables whose records refer to contents. */
-const tables = ['service', 'revision', 'trash'] as const satisfies readonly Table[];
+const tables = ['service', 'revision', 'version', 'trash'] as const satisfies readonly Table[];
 type Referring = (typeof tables)[number];
 
 /** What names contents: a template, or a document in the trash. */
@@ -15,6 +15,7 @@ type Referrer = Parameters<typeof contentsOf>[0];
 function referrersOf<T extends Referring>(table: T, value: Tables[T] | undefined): readonly Referrer[] {
   if (!value) return [];
   if (table === 'revision') return [(value as Tables['revision']).template];
+  if (table === 'version') return [(value as Tables['version']).spec.template];
   if (table === 'service') return ofSpecs(value as Service);
   const { item } = value as Tables['trash'];
   if (item.kind === 'service') return ofSpecs(item);

@@ -6,7 +6,7 @@ import type { Snapshot } from '#control-plane/store/snapshot.ts';
 import type { Mounts } from '#node-agent/task/steps.ts';
 import { assert } from '#proto/kernel/errors.ts';
 import { contentKey, contentsOf, type DocumentMount } from '#proto/model/document.ts';
-import type { ServiceSpec } from '#proto/model/service.ts';
+import type { Service, ServiceSpec } from '#proto/model/service.ts';
 import { aSecret } from '#test/support/builders.ts';
 import type { Invariant } from './invariants.ts';
 
@@ -65,7 +65,8 @@ export const contentsAreKept: Invariant = {
 /** By a walk over everything. */
 function referredIn(truth: Snapshot): Set<string> {
   const templates = [...truth.all('revision')].map(({ template }) => template);
-  const specs = [...truth.all('service')].map(({ spec, previous }) => ({ spec, previous }));
+  const specs: Pick<Service, 'spec' | 'previous'>[] = [...truth.all('service')];
+  for (const { spec } of truth.all('version')) specs.push({ spec, previous: undefined });
   for (const { item } of truth.all('trash')) if (item.kind === 'service') specs.push(item);
   for (const { spec, previous } of specs) templates.push(spec.template, ...(previous ? [previous.template] : []));
   return new Set(templates.flatMap((template) => [...contentsOf(template).keys()]));

@@ -74,7 +74,8 @@ class Model {
   referred(): Set<string> {
     const templates = [...this.snapshot.all('revision')].map(({ template }) => template);
     const refs: DocumentRef[] = [];
-    const specs = [...this.snapshot.all('service')].map(({ spec, previous }) => ({ spec, previous }));
+    const specs: Pick<Service, 'spec' | 'previous'>[] = [...this.snapshot.all('service')];
+    for (const { spec } of this.snapshot.all('version')) specs.push({ spec, previous: undefined });
     for (const { item } of this.snapshot.all('trash')) {
       if (item.kind === 'service') specs.push(item);
       else if (item.kind === 'document')
@@ -142,12 +143,15 @@ function ended(
   if (how === 'rollback') return attempt(() => rollbackService(context, service.id));
   if (how === 'remove') return discardServices(context, [service]);
   if (how === 'gone' && !service.removing) return [];
-  const gone = (table: 'revision' | 'service', key: string): Change => {
+  const gone = (table: 'revision' | 'version' | 'service', key: string): Change => {
     return { table, key, value: undefined, expect: snapshot.get(table, key)!.modRevision };
   };
-  const changes = [...snapshot.revisionsOfService(service.id)]
-    .filter(({ number }) => how === 'gone' || number < service.previousRevision)
-    .map(({ serviceId, number }) => gone('revision', revisionKey(serviceId, number)));
+  const old = ({ number }: { readonly number: number }) => how === 'gone' || number < service.previousRevision;
+  const keyOf = ({ number }: { readonly number: number }) => revisionKey(service.id, number);
+  const changes = [
+    ...[...snapshot.revisionsOfService(service.id)].filter(old).map((one) => gone('revision', keyOf(one))),
+    ...[...snapshot.versionsOfService(service.id)].filter(old).map((one) => gone('version', keyOf(one))),
+  ];
   return how === 'gone' ? [...changes, gone('service', service.id)] : changes;
 }
 
