@@ -251,6 +251,20 @@ export const serviceNotes: Notes = {
   'ports.protocol': '`tcp`, `udp`, `sctp`',
   'ports.published': 'without it: inside the cluster only, with a warning',
   'ports.target': 'the port in the container',
+  post_start:
+    'list of commands run in the container, in order: before the task counts as running, and one that fails fails it',
+  'post_start.command': 'text, split as a shell would, or a list',
+  'post_start.environment': "over the service's",
+  'post_start.privileged': 'with all that its node can give',
+  'post_start.user': "the container's where nothing is said",
+  'post_start.working_dir': "the container's where nothing is said",
+  pre_stop:
+    'list of commands run in the container, in order: before the stop signal, within the grace period; one that fails is told',
+  'pre_stop.command': 'text, split as a shell would, or a list',
+  'pre_stop.environment': "over the service's",
+  'pre_stop.privileged': 'with all that its node can give',
+  'pre_stop.user': "the container's where nothing is said",
+  'pre_stop.working_dir': "the container's where nothing is said",
   privileged: 'a warning: it may do anything to its host',
   profiles: 'takes part where one of them is enabled: `--profile`, COMPOSE_PROFILES',
   pull_policy:

@@ -21,6 +21,7 @@ import type { Draft } from './draft.ts';
 import { readExtends } from './extends.ts';
 import { readGpus } from './generic-resources.ts';
 import { readHealthCheck } from './health-check.ts';
+import { readHooks } from './hooks.ts';
 import { readMaxConcurrent, readSchedule } from './jobs.ts';
 import { type MountContext, readMounts, readTmpfs } from './mounts.ts';
 import type { DeclaredNetworks } from './networks.ts';
@@ -170,6 +171,8 @@ export function serviceKeys(findings: Findings, context: FileContext): Readonly<
     network_mode: readNetworkMode,
     links: readLinks,
     depends_on: readDependsOn,
+    post_start: readHooks('postStart'),
+    pre_stop: readHooks('preStop'),
     'x-allow-from': readAllowFrom,
     'x-autoscale': readAutoscale,
     'x-protected': (draft, value) => {
@@ -205,9 +208,7 @@ export const laterServiceKeys: Readonly<Record<string, string>> = {
   external_links: 'put both on an external network, and call it by NAME.PROJECT',
   mac_address: 'remove it: the network of the cluster gives each task its own',
   models: 'serve the model by a service of its own, and give its address by environment:',
-  post_start: 'do it in the entrypoint',
   pre_start: 'do it in the entrypoint',
-  pre_stop: 'do it when the stop signal comes',
   provider: 'start it by itself, and give the others what it says by environment:',
   storage_opt: 'mount a tmpfs with a size where it writes, or a volume',
   use_api_socket: 'give it an operator certificate, and the address of the control plane',

@@ -381,7 +381,7 @@ class ConmonRuntime implements Runtime {
         stdin: request.stdin,
         columns: request.columns,
         rows: request.rows,
-        process: execProcess(request, readSpec(bundle).process, live.record.pid),
+        process: execProcess(request, readSpec(bundle).process, live.record.pid, this.#host.capabilities),
       },
       this.#clock,
     );

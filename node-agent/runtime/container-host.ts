@@ -57,7 +57,7 @@ export class ContainerHost {
   readonly containers: string;
   readonly exits: string;
   readonly bootId: string;
-  readonly #capabilities: readonly string[];
+  readonly capabilities: readonly string[];
   readonly #maxOpenFiles: number;
   readonly #seccomp: ReturnType<typeof seccompProfiles>;
 
@@ -77,7 +77,7 @@ export class ContainerHost {
     }
     this.bootId = readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim();
     const status = readFileSync('/proc/self/status', 'utf8');
-    this.#capabilities = capabilitiesOfMask(/^CapBnd:\s*([0-9a-f]+)/m.exec(status)?.[1] ?? '0');
+    this.capabilities = capabilitiesOfMask(/^CapBnd:\s*([0-9a-f]+)/m.exec(status)?.[1] ?? '0');
     const limits = readFileSync('/proc/self/limits', 'utf8');
     this.#maxOpenFiles = Math.min(Number(/^Max open files\s+\S+\s+(\d+)/m.exec(limits)?.[1] ?? 1024), 1_048_576);
     this.#seccomp = seccompProfiles(readFileSync(this.settings.seccompPath, 'utf8'), process.arch);
@@ -153,7 +153,7 @@ export class ContainerHost {
       rootfsPath,
       cgroupPath: this.cgroup(id),
       user: withGroups(user, container.groupAdd, groups),
-      capabilitiesOfHost: this.#capabilities,
+      capabilitiesOfHost: this.capabilities,
       seccomp:
         seccompProfile === ''
           ? this.#seccomp

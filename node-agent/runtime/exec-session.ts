@@ -17,6 +17,7 @@ import { ReadStream } from 'node:tty';
 import type { Clock } from '#proto/kernel/clock.ts';
 import { Fault } from '#proto/kernel/errors.ts';
 import { specText } from './bundle.ts';
+import { capabilities } from './capabilities.ts';
 import { waitFor } from './children.ts';
 import { toolEnvironment } from './conmon.ts';
 import { CallError, openTerminal, openUnder, pidfdOpen, pidfdSignal, pipe, resizeTerminal, spawn } from './libc.ts';
@@ -221,13 +222,15 @@ function terminalStreams(launch: ExecLaunch): Streams {
 }
 
 /** The command's process: the container's own, but for what is asked. `pid`: whose view of the files has the users. */
-export function execProcess(request: ExecRequest, own: OciProcess, pid: number): OciProcess {
+/** `ofHost`: capabilities that this host can give. */
+export function execProcess(request: ExecRequest, own: OciProcess, pid: number, ofHost: readonly string[]): OciProcess {
   const root = `/proc/${pid}/root`;
   const user = request.user
     ? resolveUser(request.user, readInRoot(root, '/etc/passwd'), readInRoot(root, '/etc/group'))
     : undefined;
   return {
     ...own,
+    ...(request.privileged ? unlimited(ofHost) : {}),
     terminal: request.tty,
     // Else the command could ask for the size before the runtime has passed it on.
     ...(request.tty ? { consoleSize: { width: request.columns || 80, height: request.rows || 24 } } : {}),
@@ -240,4 +243,9 @@ export function execProcess(request: ExecRequest, own: OciProcess, pid: number):
     }),
     cwd: workingDirectory(request.workingDir, own.cwd),
   };
+}
+
+function unlimited(ofHost: readonly string[]): Pick<OciProcess, 'capabilities' | 'noNewPrivileges'> {
+  const held = capabilities({ add: [], drop: [], privileged: true }, ofHost);
+  return { capabilities: { bounding: held, effective: held, permitted: held }, noNewPrivileges: false };
 }

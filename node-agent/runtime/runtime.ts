@@ -98,6 +98,8 @@ export interface ExecRequest {
   readonly command: readonly string[];
   readonly env: readonly string[];
   readonly user: string;
+  /** With all that this host can give, whatever the container may. */
+  readonly privileged?: boolean;
   readonly workingDir: string;
   readonly tty: boolean;
   readonly stdin: boolean;

@@ -1,8 +1,8 @@
 /** What one task needs next, out of what is wanted, what is seen, and now. Pure.
  *
  *   ensure-image ─▶ prepare-rootfs ─▶ prepare-mounts ─┐
- *   attach-network ──────────────────────────────────┴▶ create ─▶ (ready) ─▶ start ─▶ (running)
- *   told to stop: drain ─▶ signal ─▶ grace ─▶ kill ─▶ (shutdown)  any end: cleanup ─▶ forget
+ *   attach-network ──────────────────────────────────┴▶ create ─▶ (ready) ─▶ start ─▶ post-start ─▶ (running)
+ *   told to stop: drain ─▶ pre-stop ─▶ signal ─▶ grace ─▶ kill ─▶ (shutdown)  any end: cleanup ─▶ forget
  */
 import type { TaskAssignment } from '#proto/model/assignment.ts';
 import { compareStates, isTerminal, type TaskState } from '#proto/model/task.ts';
@@ -21,8 +21,10 @@ export const effects = [
   'attach-network',
   'create',
   'start',
+  'post-start',
   'limit',
   'drain',
+  'pre-stop',
   'signal',
   'kill',
   'cleanup',
@@ -52,6 +54,10 @@ export interface TaskSeen {
   readonly unhealthy: string | undefined;
   /** Nobody has a connection to it any more, or they have had their time. */
   readonly drained: boolean;
+  /** Hooks of its post_start that have run. */
+  readonly hooksRun: number;
+  /** Its pre_stop hooks: when they began (monotonic ms), and, when they are done, what failed of them. */
+  readonly preStop: { readonly beganAtMs: number; readonly failure?: string | undefined } | undefined;
   /** When its stop signal was sent (monotonic ms). */
   readonly signalledAtMs: number | undefined;
   readonly killed: boolean;
@@ -99,8 +105,9 @@ export function decide(wanted: TaskWanted, seen: TaskSeen, now: Now): Decision {
   if (stop) return mustDrain(wanted, seen) ? draining(seen, stop) : stopping(wanted, seen, now, stop);
   if (seen.unhealthy !== undefined) return stopping(wanted, seen, now, seen.unhealthy);
   if (seen.container === 'running') {
-    return seen.state === 'running'
-      ? limiting(seen, now)
+    if (seen.state === 'running') return limiting(seen, now);
+    return seen.hooksRun < wanted.template.container.postStart.length
+      ? hooking(seen, now)
       : report({ state: 'running', message: 'running', error: '' }, 'it started');
   }
   return preparing(wanted, seen, now);
@@ -154,6 +161,13 @@ function starting(wanted: TaskWanted, seen: TaskSeen, now: Now): Decision {
   return { steps };
 }
 
+/** It does not count as running before its hooks have, one after the other. */
+function hooking(seen: TaskSeen, now: Now): Decision {
+  if (seen.busy.has('post-start')) return nothing;
+  if (seen.retryAtMs > now.monotonicMs) return { steps: [], againInMs: seen.retryAtMs - now.monotonicMs };
+  return { steps: [{ do: 'effect', effect: 'post-start', why: `hook ${seen.hooksRun + 1} of its post_start` }] };
+}
+
 /** Its limits may change while it runs; that they cannot be set is no reason to end it. */
 function limiting(seen: TaskSeen, now: Now): Decision {
   if (seen.limited || seen.busy.has('limit')) return nothing;
@@ -179,13 +193,32 @@ function stopping(wanted: TaskWanted, seen: TaskSeen, now: Now, why: string): De
     return report({ state: 'shutdown', message: `not started: ${why}`, error: '' }, why);
   }
   if (seen.signalledAtMs === undefined) {
+    if (mustHook(wanted, seen)) {
+      return seen.busy.has('pre-stop') ? nothing : { steps: [{ do: 'effect', effect: 'pre-stop', why }] };
+    }
     return seen.busy.has('signal') ? nothing : { steps: [{ do: 'effect', effect: 'signal', why }] };
   }
-  const leftMs = seen.signalledAtMs + wanted.template.container.stopGracePeriodMs - now.monotonicMs;
+  const leftMs = graceEndsAtMs(wanted, seen, seen.signalledAtMs) - now.monotonicMs;
   if (leftMs > 0) return { steps: [], againInMs: leftMs };
   if (seen.killed || seen.busy.has('kill')) return nothing;
   if (seen.retryAtMs > now.monotonicMs) return { steps: [], againInMs: seen.retryAtMs - now.monotonicMs };
   return { steps: [{ do: 'effect', effect: 'kill', why: `${why}; it has not ended within its grace period` }] };
+}
+
+/** A container that came up has its pre_stop hooks before its stop signal; of one that could not go on nothing is expected. */
+function mustHook(wanted: TaskWanted, seen: TaskSeen): boolean {
+  if (seen.state !== 'running' || seen.verdict || wanted.template.container.preStop.length === 0) return false;
+  return seen.preStop?.failure === undefined;
+}
+
+/** However long its hooks took, it has so long after its stop signal. */
+const leastGraceMs = 2_000;
+
+/** Its pre_stop hooks are of its grace period. */
+function graceEndsAtMs(wanted: TaskWanted, { preStop }: TaskSeen, signalledAtMs: number): number {
+  const graceMs = wanted.template.container.stopGracePeriodMs;
+  if (!preStop) return signalledAtMs + graceMs;
+  return Math.max(preStop.beganAtMs + graceMs, signalledAtMs + Math.min(graceMs, leastGraceMs));
 }
 
 /** It cannot go on: what runs of it is stopped without grace, then its end is told. */
@@ -207,7 +240,7 @@ function ending(exit: ContainerExit, seen: TaskSeen): { state: TaskState; messag
   }
   if (seen.signalledAtMs !== undefined) {
     const message = seen.killed ? 'killed: it had not ended within its grace period' : 'stopped';
-    return { state: 'shutdown', message, error: '' };
+    return { state: 'shutdown', message, error: seen.preStop?.failure ?? '' };
   }
   if (exit.lost) {
     const error = 'its monitor (conmon) died, so its exit code is not known';

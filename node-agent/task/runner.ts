@@ -50,6 +50,7 @@ export class TaskRunner {
   #verdict: TaskSeen['verdict'];
   #unhealthy: string | undefined;
   #drained = false;
+  #preStopAtMs: number | undefined;
   #signalledAtMs: number | undefined;
   #killed = false;
   #endedAtMs: number | undefined;
@@ -180,6 +181,11 @@ export class TaskRunner {
       verdict: this.#verdict,
       unhealthy: this.#unhealthy,
       drained: this.#drained,
+      hooksRun: this.#status.hooksRun ?? 0,
+      preStop:
+        this.#preStopAtMs === undefined
+          ? undefined
+          : { beganAtMs: this.#preStopAtMs, failure: this.#progress.preStopFailure },
       signalledAtMs: this.#signalledAtMs,
       killed: this.#killed,
       endedAtMs: this.#endedAtMs,
@@ -290,11 +296,13 @@ export class TaskRunner {
     const { clock, log, steps } = this.#parts;
     const task = this.#wanted.task.id;
     this.#busy.add(effect);
+    if (effect === 'pre-stop') this.#preStopAtMs = clock.monotonic();
     log.debug('step', { task, step: effect, why });
     // The signal of a stop must not abort the stopping itself.
     const input = {
       wanted: this.#wanted,
       got: this.#progress,
+      hooksRun: this.#status.hooksRun ?? 0,
       signal: effect === 'drain' ? this.#draining.signal : this.#preparing.signal,
       say: (message: string) => this.#say(message),
     };
@@ -316,6 +324,7 @@ export class TaskRunner {
 
   #done(effect: Effect): void {
     if (effect === 'drain') this.#drained = true;
+    else if (effect === 'post-start') this.#tell({ hooksRun: (this.#status.hooksRun ?? 0) + 1 });
     else if (effect === 'signal') this.#signalledAtMs = this.#parts.clock.monotonic();
     else if (effect === 'kill') this.#killed = true;
     else if (effect === 'cleanup') this.#cleaned = true;
@@ -335,7 +344,7 @@ export class TaskRunner {
   #failed(effect: Effect, error: unknown): void {
     const { clock, random, log } = this.#parts;
     const task = this.#wanted.task.id;
-    if (stopReason(this.#wanted) && isFault(error, 'cancelled')) return;
+    if (stopReason(this.#wanted) && (effect === 'post-start' || isFault(error, 'cancelled'))) return;
     const attempt = (this.#failures.get(effect)?.attempts ?? 0) + 1;
     const reason = `${words[effect]}: ${describe(error)}`;
     this.#failures.set(effect, { attempts: attempt, error: reason });
@@ -356,7 +365,7 @@ export class TaskRunner {
       if (!ending) this.#say(`trying again after ${attempt} ${attempt === 1 ? 'failure' : 'failures'}`);
       return;
     }
-    this.#verdict = { state: effect === 'start' ? 'failed' : 'rejected', error: reason };
+    this.#verdict = { state: effect === 'start' || effect === 'post-start' ? 'failed' : 'rejected', error: reason };
   }
 }
 
@@ -367,8 +376,10 @@ const words: Record<Effect, string> = {
   'attach-network': 'no network',
   create: 'container not created',
   start: 'container not started',
+  'post-start': 'post_start',
   limit: 'limits not changed',
   drain: 'not drained',
+  'pre-stop': 'pre_stop not run',
   signal: 'stop signal not sent',
   kill: 'not killed',
   cleanup: 'remains not removed',

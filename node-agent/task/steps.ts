@@ -11,6 +11,7 @@ import type { EtcSettings } from '../runtime/etc-files.ts';
 import type { ContainerNetwork, LiveSettings, PreparedMount, RootfsMount, Runtime } from '../runtime/runtime.ts';
 import type { Effect, TaskWanted } from './decide.ts';
 import type { Drain } from './drain.ts';
+import { runHook, runPreStop } from './hooks.ts';
 import { linkEnv } from './link-env.ts';
 import {
   type Asked,
@@ -32,11 +33,15 @@ export interface Progress {
   /** What its control group was last told. */
   readonly settings?: LiveSettings;
   readonly pid?: number;
+  /** Its pre_stop hooks are done: what failed of them, in words. */
+  readonly preStopFailure?: string;
 }
 
 export interface StepInput {
   readonly wanted: TaskWanted;
   readonly got: Progress;
+  /** Hooks of its post_start that have run. */
+  readonly hooksRun: number;
   /** Aborts when the effect has lost its sense: a preparation when the task is told to stop, a drain when it has ended. */
   readonly signal: AbortSignal;
   /** Shows people what it does. */
@@ -143,6 +148,17 @@ export function stepTable(parts: StepParts): Steps {
       const settings = settingsOf(wanted);
       await runtime.updateLimits(wanted.task.id, settings);
       return { settings };
+    },
+    'post-start': async ({ wanted, hooksRun, signal, say }) => {
+      const { postStart } = wanted.template.container;
+      say(`post_start, hook ${hooksRun + 1} of ${postStart.length}`);
+      await runHook(parts, wanted.task.id, postStart[hooksRun]!, { signal });
+      return {};
+    },
+    'pre-stop': async ({ wanted, say }) => {
+      const { preStop, stopGracePeriodMs } = wanted.template.container;
+      say('pre_stop hooks');
+      return { preStopFailure: await runPreStop(parts, wanted.task.id, preStop, stopGracePeriodMs) };
     },
     drain: async ({ wanted, signal, say }) => {
       await parts.withdrawn();

@@ -3,6 +3,7 @@
 import type { Autoscale, Autoscaled } from './autoscale.ts';
 import { type Controls, noControls } from './controls.ts';
 import type { DocumentMount } from './document.ts';
+import type { Hook } from './hook.ts';
 import type { ServiceId } from './ids.ts';
 import type { Job, Schedule } from './job.ts';
 import type { AllowFrom, Bandwidth, Link, NetworkAttachment, NetworkMode } from './network.ts';
@@ -103,6 +104,9 @@ export interface ContainerSpec {
   readonly dnsSearch: readonly string[];
   readonly dnsOptions: readonly string[];
   readonly healthCheck: HealthCheck | undefined;
+  /** Before a task counts as running, and before its stop signal. */
+  readonly postStart: readonly Hook[];
+  readonly preStop: readonly Hook[];
   readonly tty: boolean;
   readonly stdinOpen: boolean;
   readonly expose: readonly number[];
@@ -387,6 +391,8 @@ export function emptyMount(type: Mount['type'], source: string, target: string):
 
 /** Fields that records, journals and peers of before them lack. */
 export const newerContainer = {
+  postStart: [],
+  preStop: [],
   pullMaxAgeMs: 0,
   annotations: {},
   containerName: '',

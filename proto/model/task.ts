@@ -88,6 +88,8 @@ export interface TaskStatus {
   readonly health: Health;
   readonly pid: number;
   readonly imageDigest: string;
+  /** Hooks of its post_start that have succeeded: for the agent's journal alone, so that they are not run again. */
+  readonly hooksRun?: number | undefined;
 }
 
 const rank = new Map<TaskState, number>(taskStates.map((state, index) => [state, index]));

@@ -95,7 +95,7 @@ export class LabRuntime implements Runtime {
       request: undefined,
     });
   }
-  /** `cat` echoes its input; everything else ends at once. */
+  /** `cat` echoes its input, `sleep` ends when it is signalled; everything else ends at once. */
   async exec(request: ExecRequest): Promise<ExecSession> {
     if (!this.containers.has(request.id)) throw new Fault('not-found', `no container ${request.id}`);
     this.execs.push(request);
@@ -110,7 +110,7 @@ export class LabRuntime implements Runtime {
     if (request.command[0] === 'cat' && stdin) {
       stdin.on('data', (chunk) => stdout.write(chunk));
       stdin.on('end', () => end(7));
-    } else setImmediate(end, this.execExitCode);
+    } else if (request.command[0] !== 'sleep') setImmediate(end, this.execExitCode);
     return { stdin, stdout, stderr: undefined, resize() {}, signal: () => end(129), exit: ended };
   }
   async stats(): Promise<ContainerStats> {

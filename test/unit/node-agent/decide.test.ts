@@ -10,14 +10,18 @@ import {
   type TaskSeen,
   type TaskWanted,
 } from '#node-agent/task/decide.ts';
-import { containerSpec } from '#proto/model/service.ts';
+import { type ContainerSpec, containerSpec } from '#proto/model/service.ts';
 import { isTerminal, mayAdvance, taskStates, wantedStates } from '#proto/model/task.ts';
 import { aTask, aTemplate } from '#test/support/builders.ts';
 
 const now = { wallMs: 1_000_000, monotonicMs: 50_000 };
 
-function wanted(task: Parameters<typeof aTask>[1] = {}, removed = false): TaskWanted {
-  const template = aTemplate({ container: containerSpec('web:1', { stopGracePeriodMs: 5_000 }) });
+function wanted(
+  task: Parameters<typeof aTask>[1] = {},
+  removed = false,
+  fields: Partial<ContainerSpec> = {},
+): TaskWanted {
+  const template = aTemplate({ container: containerSpec('web:1', { stopGracePeriodMs: 5_000, ...fields }) });
   return { task: aTask('t1', task), template, imageDigest: '', links: [], removed };
 }
 
@@ -37,6 +41,8 @@ function seen(fields: Partial<TaskSeen> = {}): TaskSeen {
     verdict: undefined,
     unhealthy: undefined,
     drained: false,
+    hooksRun: 0,
+    preStop: undefined,
     signalledAtMs: undefined,
     killed: false,
     endedAtMs: undefined,
@@ -46,6 +52,8 @@ function seen(fields: Partial<TaskSeen> = {}): TaskSeen {
 }
 
 const prepared = { image: true, rootfs: true, mounts: true, network: true, state: 'preparing' } as const;
+const hook = { command: ['x'], user: '', privileged: false, workingDir: '', env: [] };
+const hooks = { postStart: [hook, hook], preStop: [hook] };
 const exit = { exitCode: 0, oomKilled: false, atMs: 1, lost: false };
 
 /** The steps in short: effects by name, reports by state. */
@@ -153,6 +161,39 @@ describe('a task to be stopped', () => {
   });
 });
 
+describe('a task with hooks', () => {
+  const started = { ...prepared, state: 'starting', container: 'running' } as const;
+  const next = (fields: Partial<TaskSeen>, task = {}) => decide(wanted(task, false, hooks), seen(fields), now);
+  const stop = { wanted: 'shutdown' } as const;
+
+  it('counts as running when all of post_start have run, one after the other', () => {
+    expect(short(next(started))).toEqual(['post-start']);
+    expect(short(next({ ...started, busy: new Set(['post-start']) }))).toEqual([]);
+    expect(short(next({ ...started, hooksRun: 1 }))).toEqual(['post-start']);
+    expect(short(next({ ...started, hooksRun: 2 }))).toEqual(['→running']);
+  });
+
+  it('has its pre_stop after the drain and before the signal, within the grace period, whatever they come to', () => {
+    const up = { ...started, state: 'running', hooksRun: 2 } as const;
+    expect(short(next(up, stop))).toEqual(['drain']);
+    expect(short(next({ ...up, drained: true }, stop))).toEqual(['pre-stop']);
+    const begun = { beganAtMs: now.monotonicMs - 4_900 };
+    const busy = new Set<Effect>(['pre-stop']);
+    expect(short(next({ ...up, drained: true, preStop: begun, busy }, stop))).toEqual([]);
+    const failed = { ...begun, failure: 'pre_stop: it failed' };
+    expect(short(next({ ...up, drained: true, preStop: failed }, stop))).toEqual(['signal']);
+    const signalled = { ...up, drained: true, preStop: failed, signalledAtMs: now.monotonicMs };
+    expect(next(signalled, stop).againInMs).toBe(2_000);
+    expect(next({ ...signalled, exit }, stop).steps[0]).toMatchObject({ state: 'shutdown', error: failed.failure });
+  });
+
+  it('that is stopped before it has come up has no pre_stop', () => {
+    expect(short(next(started, stop))).toEqual(['signal']);
+    const verdict = { state: 'failed', error: 'post_start: no' } as const;
+    expect(short(next({ ...started, verdict }))).toEqual(['signal']);
+  });
+});
+
 describe('the remains of a task', () => {
   it('go after a moment, and its record when nobody wants it any more', () => {
     const ended = { state: 'failed', endedAtMs: now.monotonicMs - 50 } as const;
@@ -179,14 +220,16 @@ describe('whatever is seen', () => {
     verdict: fc.constantFrom(undefined, { state: 'rejected', error: 'x' }),
     unhealthy: fc.constantFrom(undefined, 'x'),
     drained: fc.boolean(),
+    hooksRun: fc.nat(2),
+    preStop: fc.constantFrom(undefined, { beganAtMs: 0 }, { beganAtMs: 0, failure: '' }),
     signalledAtMs: fc.constantFrom(undefined, 0, now.monotonicMs),
     killed: fc.boolean(),
     endedAtMs: fc.constantFrom(undefined, 0),
     cleaned: fc.boolean(),
   }) as fc.Arbitrary<TaskSeen>;
   const anyWanted = fc
-    .record({ wanted: fc.constantFrom(...wantedStates), removed: fc.boolean() })
-    .map((one) => wanted({ wanted: one.wanted }, one.removed));
+    .record({ wanted: fc.constantFrom(...wantedStates), removed: fc.boolean(), hooks: fc.constantFrom({}, hooks) })
+    .map((one) => wanted({ wanted: one.wanted }, one.removed, one.hooks));
 
   it('states go forward, nothing is begun twice, and what has ended never starts again', () => {
     fc.assert(

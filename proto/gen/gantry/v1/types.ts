@@ -167,6 +167,18 @@ export interface LogSettings {
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
+/** A command run in the container. */
+export interface Hook {
+  command: string[];
+  /** empty: as the container's own */
+  user: string;
+  privileged: boolean;
+  workingDir: string;
+  /** KEY=VALUE, over the container's */
+  env: string[];
+  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
+}
+
 export interface ContainerSpec {
   /** as the user wrote it */
   image: string;
@@ -236,7 +248,13 @@ export interface ContainerSpec {
   pullMaxAgeMs: number;
   /** another name of it on its networks */
   containerName: string;
-  logging: LogSettings | undefined;
+  logging:
+    | LogSettings
+    | undefined;
+  /** in order, before the task counts as running */
+  postStart: Hook[];
+  /** in order, before the stop signal */
+  preStop: Hook[];
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
@@ -2423,6 +2441,125 @@ export const LogSettings: MessageFns<LogSettings> = {
   },
 };
 
+function createBaseHook(): Hook {
+  return { command: [], user: "", privileged: false, workingDir: "", env: [], _unknownFields: {} };
+}
+
+export const Hook: MessageFns<Hook> = {
+  encode(message: Hook, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.command) {
+      writer.uint32(10).string(v!);
+    }
+    if (message.user !== "") {
+      writer.uint32(18).string(message.user);
+    }
+    if (message.privileged !== false) {
+      writer.uint32(24).bool(message.privileged);
+    }
+    if (message.workingDir !== "") {
+      writer.uint32(34).string(message.workingDir);
+    }
+    for (const v of message.env) {
+      writer.uint32(42).string(v!);
+    }
+    if (message._unknownFields !== undefined) {
+      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
+        const tag = parseInt(key, 10);
+        for (const value of values) {
+          writer.uint32(tag).raw(value);
+        }
+      }
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Hook {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseHook();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.command.push(reader.string());
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.user = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.privileged = reader.bool();
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.workingDir = reader.string();
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.env.push(reader.string());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        const buf = reader.skip(tag & 7);
+
+        const list = message._unknownFields![tag];
+
+        if (list === undefined) {
+          message._unknownFields![tag] = [buf];
+        } else {
+          list.push(buf);
+        }
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<Hook>, I>>(base?: I): Hook {
+    return Hook.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<Hook>, I>>(object: I): Hook {
+    const message = createBaseHook();
+    message.command = object.command?.map((e) => e) || [];
+    message.user = object.user ?? "";
+    message.privileged = object.privileged ?? false;
+    message.workingDir = object.workingDir ?? "";
+    message.env = object.env?.map((e) => e) || [];
+    return message;
+  },
+};
+
 function createBaseContainerSpec(): ContainerSpec {
   return {
     image: "",
@@ -2473,6 +2610,8 @@ function createBaseContainerSpec(): ContainerSpec {
     pullMaxAgeMs: 0,
     containerName: "",
     logging: undefined,
+    postStart: [],
+    preStop: [],
     _unknownFields: {},
   };
 }
@@ -2626,6 +2765,12 @@ export const ContainerSpec: MessageFns<ContainerSpec> = {
     }
     if (message.logging !== undefined) {
       LogSettings.encode(message.logging, writer.uint32(450).fork()).join();
+    }
+    for (const v of message.postStart) {
+      Hook.encode(v!, writer.uint32(682).fork()).join();
+    }
+    for (const v of message.preStop) {
+      Hook.encode(v!, writer.uint32(690).fork()).join();
     }
     if (message._unknownFields !== undefined) {
       for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
@@ -3057,6 +3202,22 @@ export const ContainerSpec: MessageFns<ContainerSpec> = {
             message.logging = LogSettings.decode(reader, reader.uint32());
             continue;
           }
+          case 85: {
+            if (tag !== 682) {
+              break;
+            }
+
+            message.postStart.push(Hook.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 86: {
+            if (tag !== 690) {
+              break;
+            }
+
+            message.preStop.push(Hook.decode(reader, reader.uint32()));
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -3166,6 +3327,8 @@ export const ContainerSpec: MessageFns<ContainerSpec> = {
     message.logging = (object.logging !== undefined && object.logging !== null)
       ? LogSettings.fromPartial(object.logging)
       : undefined;
+    message.postStart = object.postStart?.map((e) => Hook.fromPartial(e)) || [];
+    message.preStop = object.preStop?.map((e) => Hook.fromPartial(e)) || [];
     return message;
   },
 };

@@ -1,0 +1,136 @@
+/** A project whose services need each other, on three hosts: who starts when, what a probe by the agent sees, and who stops first. */
+import { afterAll, beforeAll, expect, test, vi } from 'vitest';
+import { type Cluster, startCluster } from '#test/support/cluster.ts';
+import { eventually } from '#test/support/eventually.ts';
+
+vi.setConfig({ testTimeout: 60_000 });
+let cluster: Cluster;
+beforeAll(async () => {
+  cluster = await startCluster();
+});
+afterAll(() => cluster?.close());
+
+/** Answers 503 while there is a file /tmp/sick, else 200. */
+const server = `cat > /tmp/answer <<'END'
+while read -r line && [ "$line" != "$(printf '\\r')" ]; do :; done
+status='200 OK'
+[ ! -f /tmp/sick ] || status='503 Sick'
+printf 'HTTP/1.1 %s\\r\\nContent-Length: 0\\r\\nConnection: close\\r\\n\\r\\n' "$status"
+END
+exec nc -ll -p 8080 -e /bin/sh /tmp/answer`;
+const entrypoint = (script: string) => JSON.stringify(['sh', '-c', script.replaceAll('$', '$$$$')]);
+
+const project = (migration: string, version: string) => `
+name: shop
+services:
+  web:
+    image: registry:5000/hello:1
+    entrypoint: ${entrypoint(server)}
+    environment: { VERSION: "${version}" }
+    stop_grace_period: 3s
+    post_start:
+      - { command: [sh, -c, "echo $$GREETING from $$(id -u) > /dev/shm/hooked"], environment: [GREETING=hello], user: "7" }
+      - { command: ip addr add 10.99.0.1/32 dev lo, privileged: true }
+    pre_stop: [{ command: [sh, -c, "sleep 0.2; echo leaving; exit 4"] }]
+    depends_on:
+      db: { condition: service_healthy, restart: true }
+      migration: { condition: service_completed_successfully }
+    healthcheck: { x-http: { port: 8080, path: /up }, x-on-unhealthy: ignore, interval: 200ms, start_interval: 100ms, start_period: 5s }
+    deploy: { replicas: 2, placement: { constraints: ["node.hostname == h3"] }, update_config: { parallelism: 0 } }
+  migration:
+    image: registry:5000/hello:1
+    entrypoint: ${entrypoint(migration)}
+    environment: { VERSION: "${version}" }
+    depends_on: { db: { condition: service_healthy } }
+    deploy: { placement: { constraints: ["node.hostname == h2"] } }
+  db:
+    image: registry:5000/hello:1
+    entrypoint: ${entrypoint('(sleep 2; touch /tmp/ready) & exec nc -ll -p 5432 -e /bin/true')}
+    stop_grace_period: 1s
+    healthcheck: { test: test -f /tmp/ready, interval: 200ms, retries: 100, start_period: 20s, start_interval: 200ms }
+    deploy: { placement: { constraints: ["node.hostname == h1"] } }
+`;
+
+interface Timed {
+  readonly name: string;
+  readonly node: string;
+  readonly state: string;
+  readonly startedAtMs: string;
+  readonly finishedAtMs: string;
+  readonly revision: number;
+}
+const timed = async (service: string) => (await cluster.json<Timed[]>('ps', '-a', service)).filter(({ node }) => node);
+const apply = (text: string) => cluster.gantry('apply', '-f', cluster.compose('shop.yaml', text));
+
+test('the migration waits for a healthy database on another host, and the web for both', async () => {
+  const planned = await cluster.gantry('plan', '-f', cluster.compose('shop.yaml', project('exit 0', '1')));
+  expect(planned.stdout).toContain('waits for db to be healthy, and for migration to complete');
+  const { code, stdout, stderr } = await apply(project('sleep 1; exit 0', '1'));
+  expect(code, stdout + stderr).toBe(0);
+  const [[db], [migration], web] = [await timed('db'), await timed('migration'), await timed('web')];
+  expect([db!.node, migration!.node, ...web.map(({ node }) => node)]).toEqual(['h1', 'h2', 'h3', 'h3']);
+  expect(Number(migration!.startedAtMs)).toBeGreaterThan(Number(db!.startedAtMs) + 2_000);
+  for (const { startedAtMs } of web) expect(Number(startedAtMs)).toBeGreaterThan(Number(migration!.finishedAtMs));
+});
+
+test('a task that the agent finds unhealthy by HTTP gets no calls until it is well again, and goes on', async () => {
+  const pids = async () => (await cluster.settled('web', 2)).map(({ pid }) => pid).sort();
+  const before = await pids();
+  const healthOf = async () => (await cluster.tasks('web')).map(({ slot, health }) => `${slot} ${health}`).sort();
+  await cluster.gantry('exec', 'web.1', 'touch', '/tmp/sick');
+  await eventually(async () => expect(await healthOf()).toEqual(['1 unhealthy', '2 healthy']));
+  expect((await cluster.tasks('web')).find(({ slot }) => slot === 1)?.message).toContain('GET /up: 503 Sick');
+  await cluster.gantry('exec', 'web.1', 'rm', '/tmp/sick');
+  await eventually(async () => expect(await healthOf()).toEqual(['1 healthy', '2 healthy']));
+  expect(await pids()).toEqual(before);
+});
+
+test('post_start has run in each task before it counts as running, also what only a privileged one may', async () => {
+  for (const task of ['web.1', 'web.2']) {
+    const { stdout } = await cluster.gantry(
+      'exec',
+      task,
+      'sh',
+      '-c',
+      'cat /dev/shm/hooked; ip addr show dev lo | grep -c 10.99.0.1/32',
+    );
+    expect(stdout).toBe('hello from 7\n1\n');
+  }
+});
+
+test('a restart of the database renews the web after it', async () => {
+  const [before] = await timed('web');
+  const { code, stdout, stderr } = await cluster.gantry('restart', 'db');
+  expect(code, stdout + stderr).toBe(0);
+  const db = (await timed('db')).find(({ state }) => state === 'running')!;
+  const web = (await timed('web')).filter(({ state }) => state === 'running');
+  expect(web.map(({ revision }) => revision)).toEqual([before!.revision + 1, before!.revision + 1]);
+  for (const { startedAtMs } of web) expect(Number(startedAtMs)).toBeGreaterThan(Number(db.startedAtMs) + 2_000);
+  const stopped = await cluster.json<{ state: string; error: string }[]>('ps', '-a', 'web');
+  const errors = stopped.filter(({ state }) => state === 'shutdown').map(({ error }) => error);
+  expect(errors[0]).toMatch(/^pre_stop: .* ended with exit code 4: leaving$/);
+});
+
+test('a migration that fails holds the web back, which goes on as it was, and apply says so', async () => {
+  const { code, stdout, stderr } = await apply(project('echo no such table; exit 3', '2'));
+  expect(code).not.toBe(0);
+  expect(stdout + stderr).toMatch(/exit code 3/);
+  expect((await cluster.settled('web', 2)).every(({ state }) => state === 'running')).toBe(true);
+  const why = await cluster.gantry('why', 'web.1');
+  expect(why.stdout).toMatch(
+    /revision \d+, which is to replace it, waits for migration to complete in vain: .*exit code 3/,
+  );
+});
+
+test('services that are removed together stop in the opposite order', async () => {
+  const { code, stdout, stderr } = await cluster.gantry('rm', 'db', 'migration', 'web');
+  expect(code, stdout + stderr).toBe(0);
+  const { stdout: events } = await cluster.gantry('events', '--json');
+  const order = events
+    .split('\n')
+    .filter(Boolean)
+    .map((line) => JSON.parse(line) as { kind: string; action: string; name: string })
+    .filter(({ kind, action }) => kind === 'task' && (action === 'shutdown' || action === 'failed'))
+    .map(({ name }) => name.replace(/^.*\//, '').replace(/\..*$/, ''));
+  expect(order.lastIndexOf('web')).toBeLessThan(order.lastIndexOf('db'));
+});
