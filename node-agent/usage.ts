@@ -44,6 +44,9 @@ export interface UsageParts {
 }
 
 const measureEveryMs = 2_000;
+/** Ten thousand services that are counted take a tenth of a second to read: then it is done less often. */
+const mostEveryMs = 6_000;
+const mostShare = 0.02;
 
 interface Reading {
   readonly atMs: number;
@@ -59,7 +62,7 @@ export class UsageReporter {
 
   constructor(parts: UsageParts) {
     this.#parts = parts;
-    this.#later();
+    this.#later(0);
   }
 
   close(): void {
@@ -67,11 +70,13 @@ export class UsageReporter {
     this.#timer?.cancel();
   }
 
-  #later(): void {
-    this.#timer = this.#parts.clock.after(measureEveryMs, () => void this.#measure());
+  #later(tookMs: number): void {
+    const waitMs = Math.min(mostEveryMs, Math.max(measureEveryMs, tookMs / mostShare));
+    this.#timer = this.#parts.clock.after(waitMs, () => void this.#measure());
   }
 
   async #measure(): Promise<void> {
+    const beganAt = this.#parts.clock.monotonic();
     try {
       const measured = this.#parts.measured();
       const [tasks, services] = await Promise.all([this.#tasks(measured), this.#services()]);
@@ -82,7 +87,7 @@ export class UsageReporter {
       if (text !== this.#failure) this.#parts.log.warn('usage could not be measured, trying again', { error });
       this.#failure = text;
     }
-    if (!this.#closed) this.#later();
+    if (!this.#closed) this.#later(this.#parts.clock.monotonic() - beganAt);
   }
 
   async #tasks(measured: readonly Measured[]): Promise<TaskUsage[]> {

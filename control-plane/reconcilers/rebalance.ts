@@ -7,6 +7,7 @@ import type { Scheduler } from '#control-plane/scheduler/place.ts';
 import { type Candidate, comparisonOf, shareWith, strategyOf } from '#control-plane/scheduler/rank.ts';
 import type { Snapshot } from '#control-plane/store/snapshot.ts';
 import { isFault } from '#proto/kernel/errors.ts';
+import { replicasOf } from '#proto/model/autoscale.ts';
 import { type NodeId, qualifiedName, type ServiceId, type TaskId } from '#proto/model/ids.ts';
 import { sharedNetworkOf } from '#proto/model/network.ts';
 import type { Node } from '#proto/model/node.ts';
@@ -73,12 +74,13 @@ export function quietFromMs(nodes: Iterable<Node>): number {
 }
 
 /** Why tasks of the service are never moved to even out nodes; empty: they may be. */
-export function whyFixed({ isShared }: Pick<RebalanceView, 'isShared'>, { spec, removing }: Service): string {
+export function whyFixed({ isShared }: Pick<RebalanceView, 'isShared'>, service: Service): string {
+  const { spec, removing } = service;
   const { template } = spec;
   if (removing) return 'it is being removed';
   if (spec.rebalance === 'off') return 'it says x-rebalance: off';
   if (spec.mode !== 'replicated') return `it is ${spec.mode}`;
-  if (spec.replicas < 2) return 'its only task would run twice for a moment';
+  if (replicasOf(service) < 2) return 'its only task would run twice for a moment';
   if (pinnedVolumes(spec.mode, template).length > 0) return 'its volumes are where they are';
   if (spec.ports.some(({ mode, published }) => mode === 'host' && published > 0))
     return 'its host ports are known by their nodes';
@@ -98,7 +100,7 @@ function requestFor({ id, spec }: Service): Request | undefined {
 
 /** Its tasks by node, where each seat has one that is up and of the current revision, and nothing has failed of late. */
 function settledTasks({ tasksOf, now }: RebalanceView, service: Service): ReadonlyMap<NodeId, Task[]> | undefined {
-  const { rollout, revision, spec } = service;
+  const { rollout, revision } = service;
   if (rollout.state !== 'idle' && rollout.state !== 'completed' && rollout.state !== 'rolled-back') return undefined;
   const byNode = new Map<NodeId, Task[]>();
   let count = 0;
@@ -109,7 +111,7 @@ function settledTasks({ tasksOf, now }: RebalanceView, service: Service): Readon
     count++;
     byNode.set(task.nodeId, [...(byNode.get(task.nodeId) ?? []), task]);
   }
-  return count === spec.replicas ? byNode : undefined;
+  return count === replicasOf(service) ? byNode : undefined;
 }
 
 /** How much a move is worth: the first level on which it gains, and how much there. */

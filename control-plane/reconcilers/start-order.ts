@@ -1,5 +1,6 @@
 /** `depends_on`: which services wait for which, and how far those are. Pure, from one look at the snapshot. */
 import type { Snapshot } from '#control-plane/store/snapshot.ts';
+import { replicasOf } from '#proto/model/autoscale.ts';
 import { hasCompleted } from '#proto/model/completion.ts';
 import { isJob, latestIteration } from '#proto/model/job.ts';
 import type { Dependency, DependencyCondition } from '#proto/model/order.ts';
@@ -52,7 +53,7 @@ function standingOf(
     why: `waits for ${name} ${aims[condition]} in vain: ${why}`,
   });
   if (!service || service.removing) return inVain(service ? 'it is being removed' : 'there is no such service');
-  const { mode, replicas, restart: policy } = service.spec;
+  const { mode, restart: policy } = service.spec;
   if (isJob(service.spec)) {
     const why = jobStanding(service, snapshot.tasksOfService(service.id), condition);
     return typeof why === 'string' ? inVain(why) : why ? holds : { at: 'waits', why: `${name} ${aims[condition]}` };
@@ -61,7 +62,7 @@ function standingOf(
   if (condition === 'service_completed_successfully' && policy.condition === 'any')
     return inVain('it is restarted whenever it ends');
   const seats = [...seatsOf(snapshot.tasksOfService(service.id), mode, () => '').values()].filter(isSeated);
-  let missing = mode === 'global' ? (seats.length === 0 ? 1 : 0) : replicas - seats.length;
+  let missing = mode === 'global' ? (seats.length === 0 ? 1 : 0) : replicasOf(service) - seats.length;
   for (const seat of seats) {
     const standing = seatStanding(service, seat, condition, now);
     if (typeof standing === 'string') return inVain(standing);

@@ -1,6 +1,7 @@
 /** Whether a story has come to rest: all that is wanted is there, and nothing else. */
 import { itemsOf } from '#control-plane/dispatch/assign.ts';
 import type { Snapshot } from '#control-plane/store/snapshot.ts';
+import { replicasOf } from '#proto/model/autoscale.ts';
 import { isTerminal, occupiesNode } from '#proto/model/task.ts';
 import { nameOf } from './invariants.ts';
 import { waitsInVain } from './start-order.ts';
@@ -51,7 +52,7 @@ function servicesUnlikeWanted(truth: Snapshot): string {
     const full = active.some((task) => task.state === 'pending' && task.message.includes('without room'));
     if (full && (spec.mode === 'global' || spec.update.order === 'start-first')) continue;
     if (rollout.state === 'updating' || rollout.state === 'rolling-back') return `${spec.name} is ${rollout.state}`;
-    const wanted = spec.mode === 'global' ? nodes : spec.replicas;
+    const wanted = spec.mode === 'global' ? nodes : replicasOf(service);
     if (active.length !== wanted) return `${spec.name} has ${active.length} of ${wanted} tasks`;
     const slots = new Set(active.map((task) => (spec.mode === 'global' ? task.nodeId : task.slot)));
     if (slots.size !== wanted) return `${spec.name} has two tasks in one seat`;

@@ -5,7 +5,7 @@ import { removeService, restartService, updateService } from '#control-plane/rec
 import type { Dependency } from '#proto/model/order.ts';
 import { containerSpec, defaults, idleRollout, type Service, type ServiceSpec } from '#proto/model/service.ts';
 import { isActive } from '#proto/model/task.ts';
-import { aNode, aService, aTemplate } from '#test/support/builders.ts';
+import { aNode, anAutoscale, aService, aTemplate } from '#test/support/builders.ts';
 import { DecidedCluster } from '#test/support/decided-cluster.ts';
 
 const nodes = () => ['h1', 'h2'].map((name) => aNode(name));
@@ -38,6 +38,16 @@ describe('a service that depends on another one', () => {
     cluster.decide(second);
     expect(placed(cluster, second)).toBe(0);
     cluster.report(cluster.tasks(first)[1]!, { state: 'running', startedAtMs: cluster.now });
+    expect(cluster.decide(second).waits).toBe(false);
+    expect(placed(cluster, second)).toBe(2);
+  });
+
+  it('waits for as many as there are to be, and for none of a service that nobody calls', () => {
+    const autoscale = anAutoscale({ min: 0 });
+    const asleep = { replicas: 0, why: 'no request for 60 s', atMs: 0 };
+    const [first, second] = [db({ replicas: 2, autoscale }, { autoscaled: asleep }), web(on('db'))];
+    const cluster = new DecidedCluster(nodes(), [second, first]);
+    cluster.decide(first);
     expect(cluster.decide(second).waits).toBe(false);
     expect(placed(cluster, second)).toBe(2);
   });
