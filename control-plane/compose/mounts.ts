@@ -27,6 +27,8 @@ const laterTypes: Readonly<Record<string, string>> = {
   image: 'copy its files into the image that runs, or into a volume by a service that does',
   npipe: 'named pipes are those of Windows: use volume, bind or tmpfs',
 };
+const consistencies = ['cached', 'consistent', 'delegated'];
+const alwaysConsistent = 'a mount is the same for all who see it: how consistent it is means nothing here';
 const volumeName = /^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}$/;
 
 /** The top-level `volumes:`. */
@@ -119,6 +121,7 @@ function shortMount(findings: Findings, item: ScalarTree, context: MountContext)
     if (option === 'ro') mount.readOnly = true;
     else if (option === 'nocopy' && !isPath) mount.noCopy = true;
     else if (option === 'z' || option === 'Z') warn(findings, item, noLabels, `remove "${option}"`);
+    else if (consistencies.includes(option)) warn(findings, item, alwaysConsistent, `remove "${option}"`);
     else if (isPath && (propagations as readonly string[]).includes(option)) mount.propagation = option;
     else if (option !== 'rw')
       refuse(
@@ -188,6 +191,7 @@ function longMount(findings: Findings, item: Tree, context: MountContext): Mount
       target: (mount, value) => {
         mount.target = readText(findings, value) ?? '';
       },
+      consistency: (_, value) => warn(findings, value, alwaysConsistent, 'remove it'),
       read_only: (mount, value) => {
         mount.readOnly = readBoolean(findings, value) ?? false;
       },
@@ -243,7 +247,7 @@ function longMount(findings: Findings, item: Tree, context: MountContext): Mount
         });
       },
     },
-    { consistency: 'remove it', image: 'use a volume' },
+    { image: 'use a volume' },
   );
   if (findings.errors.length > before) return undefined;
   if (!mount.type) return refuse(findings, item, 'this mount has no type', 'add type: volume, bind or tmpfs');

@@ -97,11 +97,14 @@ function longPort(findings: Findings, item: Tree): Port[] | undefined {
       protocol: (port, value) => {
         port.protocol = readOneOf(findings, value, protocols) ?? 'tcp';
       },
+      app_protocol: (_, value) =>
+        warn(findings, value, 'connections are balanced, not what is said over them', 'remove it'),
+      name: (_, value) => warn(findings, value, 'ports have no names here', 'remove it'),
       mode: (port, value) => {
         port.mode = readOneOf(findings, value, ['ingress', 'host']) ?? 'ingress';
       },
     },
-    { host_ip: hostAddressRemedy, name: 'remove it', app_protocol: 'remove it' },
+    { host_ip: hostAddressRemedy },
   );
   if (port.target === undefined)
     return findings.errors.length > before

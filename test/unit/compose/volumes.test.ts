@@ -77,6 +77,23 @@ services:
     expect(mountOf(text)).toMatchObject({ source: '/x', readOnly: true });
   });
 
+  it('is so also with consistency of mounts, and with names and protocols of ports', () => {
+    const text = `
+services:
+  web:
+    image: a
+    ports: [{ target: 80, published: 8080, name: http, app_protocol: http }]
+    volumes: ["/x:/x:ro,cached", { type: bind, source: /y, target: /y, consistency: delegated }]
+`;
+    expect(warningsOf(text)).toEqual([
+      'services.web.ports[0].name: ports have no names here',
+      'services.web.ports[0].app_protocol: connections are balanced, not what is said over them',
+      'services.web.volumes[0]: a mount is the same for all who see it: how consistent it is means nothing here',
+      'services.web.volumes[1].consistency: a mount is the same for all who see it: how consistent it is means nothing here',
+    ]);
+    expect(mountOf(text)).toMatchObject({ source: '/x', readOnly: true });
+  });
+
   it('is refused where nothing is left to run', () => {
     expect(errorsOf('services: { web: { build: . } }')).toEqual([
       'compose.yaml:1:27 services.web.build: images are not built by Gantry yet → build and push it, and name it by image: too',
