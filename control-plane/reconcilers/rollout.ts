@@ -67,7 +67,8 @@ export function rollout(service: Service, seats: readonly Seat[], away: readonly
     return stopped(service, failures[0]!, inCanary, now);
 
   let wakeAtMs = Math.min(never, ...seats.map((seat) => troubleAt(service, seat, now)));
-  let inFlight = 0;
+  // A seat whose node fell silent during its turn still takes it.
+  let inFlight = away.filter((seat) => stageOf(service, seat, now).at === 'moving').length;
   let unsettled = 0;
   let settledAtMs = 0;
   stages.forEach((stage) => {

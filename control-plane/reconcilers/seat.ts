@@ -55,7 +55,7 @@ export function decideSeat(facts: SeatFacts, seat: Seat, mayMove: boolean): Opin
       ...others.map((task): Opinion => ({ kind: 'stop', task, why: `${called(best)} holds its slot` })),
     ];
   }
-  return replace(facts, seat, leaving, mayMove);
+  return replace(facts, seat, leaving, goesOver);
 }
 
 /** The task of its seat that was begun to take it over is up. */
@@ -78,13 +78,13 @@ function outdated(facts: SeatFacts, task: Task): string {
 }
 
 /** All of the seat's tasks are to go: by the policy's order. */
-function replace(facts: SeatFacts, seat: Seat, leaving: ReadonlyMap<Task, string>, mayMove: boolean): Opinion[] {
+function replace(facts: SeatFacts, seat: Seat, leaving: ReadonlyMap<Task, string>, goesOver: boolean): Opinion[] {
   const unassigned = [...leaving].every(([task]) => task.nodeId === '');
   if (facts.order === 'stop-first' && !unassigned) {
     return [...leaving].map(([task, why]) => ({ kind: 'stop', task, why }));
   }
   const [old, why] = [...leaving].at(-1)!;
-  const start = begin(facts, seat, mayMove, `replaces ${called(old)}: ${why}`);
+  const start = begin(facts, seat, goesOver, `replaces ${called(old)}: ${why}`);
   // What was never anywhere has nothing to hand over.
   return unassigned ? [...[...leaving].map(([task, why]): Opinion => ({ kind: 'stop', task, why })), ...start] : start;
 }

@@ -10,6 +10,7 @@ import { pinnedVolumes } from '#proto/model/volume.ts';
 import { contentsAreKept } from './documents.ts';
 import type { Host } from './host.ts';
 import { movesKeepTheirBudget, nobodyLeavesForLess } from './placement-invariants.ts';
+import { rolloutsEndWithAReason, rolloutsKeepTheirPace, seatsAreNotCrowded } from './rollouts.ts';
 import { orderIsKept } from './start-order.ts';
 import type { World } from './world.ts';
 
@@ -56,6 +57,9 @@ export function invariants(): readonly Invariant[] {
     onlyWhatIsAssignedRuns(),
     viewsAreCurrent(),
     stopsComeLast(),
+    rolloutsKeepTheirPace(),
+    seatsAreNotCrowded,
+    rolloutsEndWithAReason,
     movesKeepTheirBudget(),
     orderIsKept(),
     contentsAreKept,

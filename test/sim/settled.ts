@@ -1,5 +1,7 @@
 /** Whether a story has come to rest: all that is wanted is there, and nothing else. */
+
 import { itemsOf } from '#control-plane/dispatch/assign.ts';
+import { isRolling } from '#control-plane/reconcilers/rollout.ts';
 import type { Snapshot } from '#control-plane/store/snapshot.ts';
 import { replicasOf } from '#proto/model/autoscale.ts';
 import { isTerminal, occupiesNode } from '#proto/model/task.ts';
@@ -51,14 +53,16 @@ function servicesUnlikeWanted(truth: Snapshot): string {
     // Start-first needs room for two, a global service on its one node: without it they wait, as they say.
     const full = active.some((task) => task.state === 'pending' && task.message.includes('without room'));
     if (full && (spec.mode === 'global' || spec.update.order === 'start-first')) continue;
-    if (rollout.state === 'updating' || rollout.state === 'rolling-back') return `${spec.name} is ${rollout.state}`;
+    // At a gate that time does not open it rests.
+    const rests = rollout.state === 'held' && rollout.holdUntilMs === 0;
+    if (isRolling(service) && !rests) return `${spec.name} is ${rollout.state}`;
     const wanted = spec.mode === 'global' ? nodes : replicasOf(service);
     if (active.length !== wanted) return `${spec.name} has ${active.length} of ${wanted} tasks`;
     const slots = new Set(active.map((task) => (spec.mode === 'global' ? task.nodeId : task.slot)));
     if (slots.size !== wanted) return `${spec.name} has two tasks in one seat`;
     const late = active.find((task) => task.state !== 'running');
     if (late) return `${nameOf(late)} is ${late.state}: ${late.message}`;
-    const stale = active.find((task) => task.revision !== revision && rollout.state !== 'paused');
+    const stale = active.find((task) => task.revision !== revision && rollout.state !== 'paused' && !rests);
     if (stale) return `${nameOf(stale)} is of revision ${stale.revision}, not ${revision}`;
   }
   return '';

@@ -65,6 +65,8 @@ function conditionHolds(truth: Snapshot, { id, spec, revision }: Service, condit
 export function waitsInVain(truth: Snapshot, service: Service): boolean {
   const standing = mayStart(truth, service, truth.tasksOfService(service.id), 0);
   if (standing.at !== 'waits') return standing.at === 'failed';
+  const isAtGate = (name: string) => truth.serviceNamed(service.spec.project, name)?.rollout.state === 'held';
+  if (service.spec.dependsOn.some((dependency) => isAtGate(dependency.service))) return true;
   return service.spec.dependsOn.some(({ service: name }) => {
     const dependency = truth.serviceNamed(service.spec.project, name);
     return dependency !== undefined && waitsInVain(truth, dependency);

@@ -24,6 +24,7 @@ import {
 import { aSpec, aTemplate } from '#test/support/builders.ts';
 import { randomSecrets, withSecrets } from './documents.ts';
 import type { Host } from './host.ts';
+import { randomGates, rolloutWishes } from './rollouts.ts';
 import type { World } from './world.ts';
 
 export interface Wish {
@@ -114,6 +115,7 @@ export const wishes: readonly Wish[] = [
       world.during(2_000 + world.random.int(6_000), () => rejoin(world, host));
     },
   },
+  ...rolloutWishes,
 ];
 
 /** Joins the host again where it is no member any more. */
@@ -158,7 +160,7 @@ function randomSpec(world: World, name: string): ServiceSpec {
     replicas: global ? 0 : 1 + random.int(6),
     template: randomTemplate(world, name),
     update: {
-      gates: [],
+      gates: randomGates(random),
       parallelism: random.int(3),
       delayMs: random.int(2) * 300,
       order: random.int(2) === 0 ? 'stop-first' : 'start-first',

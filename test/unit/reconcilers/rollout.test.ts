@@ -210,6 +210,20 @@ describe('a rollout and what fails meanwhile', () => {
     },
   );
 
+  it('replaces a seat that is over by the revision it went over to, once, when that node is drained', () => {
+    const { cluster, web } = running({ update: update({ order: 'start-first', monitorMs: 60_000 }) });
+    change(cluster, web, withImage('web:2'));
+    cluster.settle(web);
+    const over = cluster.active(web).find(({ revision }) => revision === 2)!;
+    cluster.put('node', { ...cluster.snapshot.node(over.nodeId as never)!, availability: 'drain' });
+    cluster.decide(web);
+    cluster.commit(rollbackService(cluster.wish, web.id));
+    const before = cluster.tasks(web).length;
+    pass(cluster, web, 61);
+    expect(cluster.tasks(web).length - before).toBeLessThanOrEqual(2);
+    expect(revisions(cluster, web)).toEqual([1, 1, 1, 1]);
+  });
+
   it('counts as failed what its node cannot prepare, and says why', () => {
     const { cluster, web } = running({ update: update({ failureAction: 'rollback', order: 'start-first' }) });
     change(cluster, web, withImage('web:2'));
