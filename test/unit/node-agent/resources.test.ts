@@ -1,7 +1,7 @@
 /** What an operator says that a node offers, and what a task learns of it. */
 import { expect, it } from 'vitest';
 import { readConfig } from '#node-agent/config.ts';
-import { parseResources, resourceEnv } from '#node-agent/resources.ts';
+import { parseResources, resourceDevices, resourceEnv } from '#node-agent/resources.ts';
 
 it('kinds are offered by number or by name', () => {
   expect(parseResources('gpu=2, fpga=a;b')).toEqual([
@@ -30,4 +30,9 @@ it("a task finds its own in Swarm's variables", () => {
     { kind: 'fpga', count: 3, names: [] },
   ];
   expect(resourceEnv(given)).toEqual(['DOCKER_RESOURCE_NVIDIA_GPU=a,b', 'DOCKER_RESOURCE_FPGA=3']);
+});
+
+it('a name that is a path of /dev is a device of its container', () => {
+  const devices = resourceDevices([{ kind: 'gpu', count: 2, names: ['/dev/nvidia0', 'spare'] }]);
+  expect(devices).toEqual([{ source: '/dev/nvidia0', target: '/dev/nvidia0', permissions: 'rwm' }]);
 });
