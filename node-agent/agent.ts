@@ -1,5 +1,6 @@
 /** The agent without its adapters: worker and session tied together. What `assemble` runs on a machine, the simulator runs in memory. */
 import type { OpenRelay } from '#proto/gen/gantry/v1/agent.ts';
+import type { TaskId } from '#proto/model/ids.ts';
 import type { Node } from '#proto/model/node.ts';
 import type { Heartbeat } from './heartbeat.ts';
 import { Notices } from './notices.ts';
@@ -38,7 +39,8 @@ export async function startAgent(parts: AgentParts): Promise<Agent> {
   const relay = (request: OpenRelay, connection: Connection) => {
     const { network, readLog, removeVolume } = parts;
     const of = { runtime, clock, network, readLog, removeVolume, tasks: () => worker.running() };
-    void serveRelay({ ...of, log: log.with('relay') }, request, connection.relay());
+    const checks = (task: TaskId) => worker.checks(task);
+    void serveRelay({ ...of, checks, log: log.with('relay') }, request, connection.relay());
   };
   const session: Session = new Session({
     clock,

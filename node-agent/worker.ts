@@ -17,6 +17,7 @@ import type { Journal, Membership } from './journal.ts';
 import type { ContainerExit, ContainerState, Runtime } from './runtime/runtime.ts';
 import type { TaskWanted } from './task/decide.ts';
 import { Drain } from './task/drain.ts';
+import type { ProbeRecord } from './task/health.ts';
 import { type ListensOn, listensAsAwaited } from './task/listening.ts';
 import type { ConnectFrom } from './task/network-probes.ts';
 import { Prober } from './task/prober.ts';
@@ -469,6 +470,10 @@ export class Worker {
 
   running(): TaskId[] {
     return [...this.#runners].filter(([, runner]) => runner.status.state === 'running').map(([id]) => id);
+  }
+
+  checks(task: TaskId): readonly ProbeRecord[] {
+    return this.#runners.get(task)?.probes ?? [];
   }
 
   measured(): readonly Measured[] {

@@ -80,23 +80,25 @@ export function inspect({ store }: OperatorParts, request: InspectRequest): Insp
   if (request.kind === 'network' || (request.kind === '' && snapshot.get('network', request.name)))
     return {
       object: { $case: 'network', value: networkSummary(snapshot, findNetwork(snapshot, request.name)) },
-      template: undefined,
+      ...nothingMore,
     };
   if (request.kind === 'config' || request.kind === 'secret')
     return {
       object: { $case: 'document', value: findDocument(snapshot, request.kind, request.name) },
-      template: undefined,
+      ...nothingMore,
     };
   if (request.kind === 'volume')
-    return { object: { $case: 'volume', value: findVolume(snapshot, request.name) }, template: undefined };
+    return { object: { $case: 'volume', value: findVolume(snapshot, request.name) }, ...nothingMore };
   const found = findAny(snapshot, request.name);
   if ('service' in found)
-    return { object: { $case: 'service', value: toWire<Service>(found.service) }, template: undefined };
-  if ('node' in found) return { object: { $case: 'node', value: toWire<Node>(found.node) }, template: undefined };
+    return { object: { $case: 'service', value: toWire<Service>(found.service) }, ...nothingMore };
+  if ('node' in found) return { object: { $case: 'node', value: toWire<Node>(found.node) }, ...nothingMore };
   const { task } = found;
   const template = snapshot.revisionOf(task.serviceId, task.revision)?.template;
-  return { object: { $case: 'task', value: toWire<Task>(task) }, template: template && toWire(template) };
+  return { object: { $case: 'task', value: toWire<Task>(task) }, template: template && toWire(template), checks: [] };
 }
+
+const nothingMore = { template: undefined, checks: [] };
 
 export function tokenInfo(token: Token): TokenInfo {
   return { id: token.id, createdAtMs: token.createdAtMs, expiresAtMs: token.expiresAtMs, usesLeft: token.usesLeft };

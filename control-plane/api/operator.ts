@@ -8,12 +8,13 @@ import { serverStream, unary } from '#proto/rpc.ts';
 import { serverSideStream } from '#proto/rpc-stream.ts';
 import { createToken, issueCertificate, putCredential, removeCredential, revokeToken } from './access.ts';
 import { apply } from './apply.ts';
+import { inspectWithChecks } from './checks.ts';
 import { setCluster } from './cluster.ts';
 import { putDocument, readConfig, removeDocument } from './documents.ts';
 import { explain } from './explain.ts';
 import { history } from './history.ts';
 import { runJob, suspendJob } from './jobs.ts';
-import { inspect, list } from './list.ts';
+import { list } from './list.ts';
 import { netProbe } from './net-probe.ts';
 import { createNetwork, removeNetwork } from './networks.ts';
 import { removeNode, updateNode } from './nodes.ts';
@@ -33,7 +34,7 @@ export function operatorService(parts: OperatorParts): OperatorServer {
     apply: unary((request, call) => apply(parts, request, operatorOf(call))),
     progress: serverStream((request, signal) => progress(parts, request, signal)),
     list: unary(async (request) => list(parts, request)),
-    inspect: unary(async (request) => inspect(parts, request)),
+    inspect: unary((request) => inspectWithChecks(parts, request)),
     scale: unary(async (request, call) => scale(parts, request, operatorOf(call))),
     restart: unary((request, call) => restart(parts, request, operatorOf(call))),
     rollback: unary(async (request, call) => rollback(parts, request, operatorOf(call))),

@@ -165,8 +165,8 @@ function devicesText(capacity: Resources | undefined, reserved: Resources | unde
 /** Always JSON: everything there is to know. */
 export function inspect(options: CommonOptions, name: string): Promise<number> {
   return withSession(options, async (session) => {
-    const { object, template } = await session.call(methods.inspect, { name, kind: '' });
-    const value = object?.$case === 'task' ? { ...taskJson(object.value), template } : object?.value;
+    const { object, template, checks } = await session.call(methods.inspect, { name, kind: '' });
+    const value = object?.$case === 'task' ? { ...taskJson(object.value), checks, template } : object?.value;
     session.printJson({ kind: object?.$case, ...value });
     return 0;
   });

@@ -6,6 +6,7 @@ import { describe, Fault } from '#proto/kernel/errors.ts';
 import type { Log } from '#proto/kernel/log.ts';
 import { type TaskId, taskId } from '#proto/model/ids.ts';
 import type { Runtime } from '../runtime/runtime.ts';
+import type { ProbeRecord } from '../task/health.ts';
 import { type RelayStream, serveExec } from './exec.ts';
 import { serveProbe } from './probe.ts';
 
@@ -16,6 +17,8 @@ export interface RelayParts {
   readonly log: Log;
   /** Tasks that run here. */
   readonly tasks: () => readonly TaskId[];
+  /** The last results of a task's health check, oldest first. */
+  readonly checks: (task: TaskId) => readonly ProbeRecord[];
   /** Deletes a named volume and its data. Fault `conflict` where a task uses it. */
   readonly removeVolume: (name: string) => Promise<void>;
   /** The task's log as conmon wrote it, oldest first, from `sinceMs` on; ends at its end. */
@@ -38,6 +41,11 @@ export async function serveRelay(parts: RelayParts, open: OpenRelay, stream: Rel
         break;
       case 'probe':
         await serveProbe(parts.network, open.request.value, stream);
+        break;
+      case 'checks':
+        stream.listen({ message() {}, closed() {} });
+        for (const value of parts.checks(taskId(open.request.value.taskId)))
+          stream.send({ body: { $case: 'check', value: { ...value } } });
         break;
       case 'removeVolume':
         stream.listen({ message() {}, closed() {} });

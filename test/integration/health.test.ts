@@ -80,6 +80,9 @@ test('a task that the agent finds unhealthy by HTTP gets no calls until it is we
   await cluster.gantry('exec', 'web.1', 'touch', '/tmp/sick');
   await eventually(async () => expect(await healthOf()).toEqual(['1 unhealthy', '2 healthy']));
   expect((await cluster.tasks('web')).find(({ slot }) => slot === 1)?.message).toContain('GET /up: 503 Sick');
+  const { checks } = await cluster.json<{ checks: { ok: boolean; output: string }[] }>('inspect', 'web.1');
+  expect(checks.length).toBeLessThanOrEqual(5);
+  expect(checks.at(-1)).toMatchObject({ ok: false, output: 'GET /up: 503 Sick' });
   await cluster.gantry('exec', 'web.1', 'rm', '/tmp/sick');
   await eventually(async () => expect(await healthOf()).toEqual(['1 healthy', '2 healthy']));
   expect(await pids()).toEqual(before);

@@ -359,7 +359,24 @@ export interface OpenRelay {
     | { $case: "logs"; value: LogsStart }
     | { $case: "probe"; value: ProbeStart }
     | { $case: "removeVolume"; value: VolumeRemoval }
+    | { $case: "checks"; value: ChecksStart }
     | undefined;
+  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
+}
+
+/** The last results of a task's health check, oldest first. */
+export interface ChecksStart {
+  taskId: string;
+  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
+}
+
+export interface CheckResult {
+  /** when it began, by the node's clock */
+  atMs: number;
+  tookMs: number;
+  ok: boolean;
+  /** at most 4 KiB */
+  output: string;
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
@@ -413,6 +430,7 @@ export interface RelayFrame {
     /** the user leaves, the command goes on */
     { $case: "detach"; value: boolean }
     | { $case: "fact"; value: ProbeFact }
+    | { $case: "check"; value: CheckResult }
     | undefined;
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
@@ -4083,6 +4101,9 @@ export const OpenRelay: MessageFns<OpenRelay> = {
       case "removeVolume":
         VolumeRemoval.encode(message.request.value, writer.uint32(162).fork()).join();
         break;
+      case "checks":
+        ChecksStart.encode(message.request.value, writer.uint32(170).fork()).join();
+        break;
     }
     if (message._unknownFields !== undefined) {
       for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
@@ -4156,6 +4177,14 @@ export const OpenRelay: MessageFns<OpenRelay> = {
             message.request = { $case: "removeVolume", value: VolumeRemoval.decode(reader, reader.uint32()) };
             continue;
           }
+          case 21: {
+            if (tag !== 170) {
+              break;
+            }
+
+            message.request = { $case: "checks", value: ChecksStart.decode(reader, reader.uint32()) };
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -4213,7 +4242,191 @@ export const OpenRelay: MessageFns<OpenRelay> = {
         }
         break;
       }
+      case "checks": {
+        if (object.request?.value !== undefined && object.request?.value !== null) {
+          message.request = { $case: "checks", value: ChecksStart.fromPartial(object.request.value) };
+        }
+        break;
+      }
     }
+    return message;
+  },
+};
+
+function createBaseChecksStart(): ChecksStart {
+  return { taskId: "", _unknownFields: {} };
+}
+
+export const ChecksStart: MessageFns<ChecksStart> = {
+  encode(message: ChecksStart, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.taskId !== "") {
+      writer.uint32(10).string(message.taskId);
+    }
+    if (message._unknownFields !== undefined) {
+      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
+        const tag = parseInt(key, 10);
+        for (const value of values) {
+          writer.uint32(tag).raw(value);
+        }
+      }
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ChecksStart {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseChecksStart();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.taskId = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        const buf = reader.skip(tag & 7);
+
+        const list = message._unknownFields![tag];
+
+        if (list === undefined) {
+          message._unknownFields![tag] = [buf];
+        } else {
+          list.push(buf);
+        }
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<ChecksStart>, I>>(base?: I): ChecksStart {
+    return ChecksStart.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<ChecksStart>, I>>(object: I): ChecksStart {
+    const message = createBaseChecksStart();
+    message.taskId = object.taskId ?? "";
+    return message;
+  },
+};
+
+function createBaseCheckResult(): CheckResult {
+  return { atMs: 0, tookMs: 0, ok: false, output: "", _unknownFields: {} };
+}
+
+export const CheckResult: MessageFns<CheckResult> = {
+  encode(message: CheckResult, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.atMs !== 0) {
+      writer.uint32(8).int64(message.atMs);
+    }
+    if (message.tookMs !== 0) {
+      writer.uint32(16).int64(message.tookMs);
+    }
+    if (message.ok !== false) {
+      writer.uint32(24).bool(message.ok);
+    }
+    if (message.output !== "") {
+      writer.uint32(34).string(message.output);
+    }
+    if (message._unknownFields !== undefined) {
+      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
+        const tag = parseInt(key, 10);
+        for (const value of values) {
+          writer.uint32(tag).raw(value);
+        }
+      }
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): CheckResult {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseCheckResult();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.atMs = longToNumber(reader.int64());
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.tookMs = longToNumber(reader.int64());
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.ok = reader.bool();
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.output = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        const buf = reader.skip(tag & 7);
+
+        const list = message._unknownFields![tag];
+
+        if (list === undefined) {
+          message._unknownFields![tag] = [buf];
+        } else {
+          list.push(buf);
+        }
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<CheckResult>, I>>(base?: I): CheckResult {
+    return CheckResult.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<CheckResult>, I>>(object: I): CheckResult {
+    const message = createBaseCheckResult();
+    message.atMs = object.atMs ?? 0;
+    message.tookMs = object.tookMs ?? 0;
+    message.ok = object.ok ?? false;
+    message.output = object.output ?? "";
     return message;
   },
 };
@@ -4664,6 +4877,9 @@ export const RelayFrame: MessageFns<RelayFrame> = {
       case "fact":
         ProbeFact.encode(message.body.value, writer.uint32(98).fork()).join();
         break;
+      case "check":
+        CheckResult.encode(message.body.value, writer.uint32(170).fork()).join();
+        break;
     }
     if (message._unknownFields !== undefined) {
       for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
@@ -4785,6 +5001,14 @@ export const RelayFrame: MessageFns<RelayFrame> = {
             message.body = { $case: "fact", value: ProbeFact.decode(reader, reader.uint32()) };
             continue;
           }
+          case 21: {
+            if (tag !== 170) {
+              break;
+            }
+
+            message.body = { $case: "check", value: CheckResult.decode(reader, reader.uint32()) };
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -4880,6 +5104,12 @@ export const RelayFrame: MessageFns<RelayFrame> = {
       case "fact": {
         if (object.body?.value !== undefined && object.body?.value !== null) {
           message.body = { $case: "fact", value: ProbeFact.fromPartial(object.body.value) };
+        }
+        break;
+      }
+      case "check": {
+        if (object.body?.value !== undefined && object.body?.value !== null) {
+          message.body = { $case: "check", value: CheckResult.fromPartial(object.body.value) };
         }
         break;
       }

@@ -19,7 +19,7 @@ import {
   type ServiceError,
   type UntypedServiceImplementation,
 } from "@grpc/grpc-js";
-import { ClusterConfig, Credential, ExecStart, RelayFrame, TaskStats } from "./agent.ts";
+import { CheckResult, ClusterConfig, Credential, ExecStart, RelayFrame, TaskStats } from "./agent.ts";
 import { NetDiagnosis, NetFinding } from "./probe.ts";
 import {
   ClusterNetwork,
@@ -329,7 +329,11 @@ export interface InspectResponse {
     { $case: "volume"; value: VolumeSummary }
     | undefined;
   /** of a task */
-  template: TaskTemplate | undefined;
+  template:
+    | TaskTemplate
+    | undefined;
+  /** of a task: the last ones, oldest first; empty where its node does not answer */
+  checks: CheckResult[];
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
@@ -3656,7 +3660,7 @@ export const InspectRequest: MessageFns<InspectRequest> = {
 };
 
 function createBaseInspectResponse(): InspectResponse {
-  return { object: undefined, template: undefined, _unknownFields: {} };
+  return { object: undefined, template: undefined, checks: [], _unknownFields: {} };
 }
 
 export const InspectResponse: MessageFns<InspectResponse> = {
@@ -3683,6 +3687,9 @@ export const InspectResponse: MessageFns<InspectResponse> = {
     }
     if (message.template !== undefined) {
       TaskTemplate.encode(message.template, writer.uint32(34).fork()).join();
+    }
+    for (const v of message.checks) {
+      CheckResult.encode(v!, writer.uint32(178).fork()).join();
     }
     if (message._unknownFields !== undefined) {
       for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
@@ -3764,6 +3771,14 @@ export const InspectResponse: MessageFns<InspectResponse> = {
             message.template = TaskTemplate.decode(reader, reader.uint32());
             continue;
           }
+          case 22: {
+            if (tag !== 178) {
+              break;
+            }
+
+            message.checks.push(CheckResult.decode(reader, reader.uint32()));
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -3830,6 +3845,7 @@ export const InspectResponse: MessageFns<InspectResponse> = {
     message.template = (object.template !== undefined && object.template !== null)
       ? TaskTemplate.fromPartial(object.template)
       : undefined;
+    message.checks = object.checks?.map((e) => CheckResult.fromPartial(e)) || [];
     return message;
   },
 };
