@@ -4,11 +4,13 @@ import { replicasOf } from '#proto/model/autoscale.ts';
 import type { ClusterConfig, Event } from '#proto/model/cluster.ts';
 import type { Document } from '#proto/model/document.ts';
 import { qualifiedName, taskName } from '#proto/model/ids.ts';
+import { isPerNode } from '#proto/model/job.ts';
 import type { Node } from '#proto/model/node.ts';
 import type { Service } from '#proto/model/service.ts';
 import type { Task, TaskState } from '#proto/model/task.ts';
 import type { Volume } from '#proto/model/volume.ts';
 import type { Applied, Delta } from '../store/records.ts';
+import { jobWords } from './job-events.ts';
 
 type Said = Omit<Event, 'revision' | 'atMs'>;
 
@@ -80,8 +82,9 @@ function ofService(before: Service | undefined, after: Service | undefined): rea
     message,
   });
   if (!after) return [event('removed', 'removed')];
-  if (!before) return [event('created', `${wants(after)} of ${spec.template.container.image}`)];
-  const events: Said[] = [];
+  const ofJob = jobWords(before?.job, after.job).map(({ action, message }) => event(action, message));
+  if (!before) return [event('created', `${wants(after)} of ${spec.template.container.image}`), ...ofJob];
+  const events: Said[] = ofJob;
   if (after.removing && !before.removing) events.push(event('removing', 'its tasks are being stopped'));
   const [from, to] = [replicasOf(before), replicasOf(after)];
   if (from !== to && spec.mode === 'replicated') {
@@ -98,7 +101,7 @@ function ofService(before: Service | undefined, after: Service | undefined): rea
 }
 
 function wants(service: Service): string {
-  if (service.spec.mode === 'global') return 'one task per node';
+  if (isPerNode(service.spec)) return 'one task per node';
   const replicas = replicasOf(service);
   return replicas === 1 ? '1 replica' : `${replicas} replicas`;
 }

@@ -4,6 +4,7 @@ import type { Snapshot } from '#control-plane/store/snapshot.ts';
 import { Fault } from '#proto/kernel/errors.ts';
 import { contentKey, type DocumentType, documentKey } from '#proto/model/document.ts';
 import { qualifiedName } from '#proto/model/ids.ts';
+import { isJob, noJob } from '#proto/model/job.ts';
 import type { Service, ServiceSpec } from '#proto/model/service.ts';
 import { type Trashed, type TrashedItem, trashedKind, trashedName, trashKey } from '#proto/model/trash.ts';
 import { pinnedVolumes } from '#proto/model/volume.ts';
@@ -196,7 +197,9 @@ function restoredService(
     return [{ table: 'service', key: existing.id, value: { ...existing, removing: false, updatedAtMs: now }, expect }];
   }
   return createService(context, spec).map((change): Change => {
-    return change.table === 'service' ? { ...change, value: { ...change.value!, previous } } : change;
+    // A job is there again; it runs when it is asked to, or next due.
+    const job = isJob(spec) ? { ...noJob, decidedUntilMs: now } : undefined;
+    return change.table === 'service' ? { ...change, value: { ...change.value!, previous, job } } : change;
   });
 }
 

@@ -13,6 +13,7 @@ import type { Node } from '#proto/model/node.ts';
 import type { EtcSettings } from '../runtime/etc-files.ts';
 import type { ContainerNetwork } from '../runtime/runtime.ts';
 import type { TaskWanted } from './decide.ts';
+import { filledHostname } from './hostname.ts';
 
 /** What the node knows of the cluster's network. */
 export interface NodePlace {
@@ -135,7 +136,7 @@ export async function hostnameOf(parts: TaskNetworkParts, asked: Asked): Promise
 
 function ownHostname({ task, template }: TaskWanted): string {
   const ofHost = template.networkMode === 'host' || template.container.uts === 'host';
-  return template.container.hostname || (ofHost ? hostname() : task.id.slice(0, 12));
+  return filledHostname(template.container.hostname, task) || (ofHost ? hostname() : task.id.slice(0, 12));
 }
 
 /** The task, as people call it, whose network another has. */

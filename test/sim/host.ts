@@ -246,6 +246,9 @@ export class Host {
       if (happens(30)) return { ...times, startFault: new Fault('invalid', 'no such command') };
       return { ...times, exitAfterMs: 1 + random.int(20), exitCode: 1 };
     }
+    // Work that ends, as a job's, and does not always succeed.
+    const ends = request.container.command[0] === 'work';
+    if (ends) return { ...times, exitAfterMs: 50 + random.int(900), exitCode: happens(mischief.diesLater) ? 2 : 0 };
     if (!happens(mischief.diesLater)) return times;
     return { ...times, exitAfterMs: 100 + random.int(8_000), exitCode: random.int(3) > 0 ? 2 : 0 };
   }

@@ -9,6 +9,7 @@ import { isServing, isTerminal, mayAdvance, mayWant, occupiesNode, type Task } f
 import { pinnedVolumes } from '#proto/model/volume.ts';
 import { contentsAreKept } from './documents.ts';
 import type { Host } from './host.ts';
+import { jobInvariants } from './job-invariants.ts';
 import { movesKeepTheirBudget, nobodyLeavesForLess } from './placement-invariants.ts';
 import { rolloutsEndWithAReason, rolloutsKeepTheirPace, seatsAreNotCrowded } from './rollouts.ts';
 import { orderIsKept } from './start-order.ts';
@@ -64,6 +65,7 @@ export function invariants(): readonly Invariant[] {
     orderIsKept(),
     contentsAreKept,
     nobodyLeavesForLess,
+    ...jobInvariants(),
   ];
 }
 

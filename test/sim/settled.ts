@@ -4,8 +4,10 @@ import { itemsOf } from '#control-plane/dispatch/assign.ts';
 import { isRolling } from '#control-plane/reconcilers/rollout.ts';
 import type { Snapshot } from '#control-plane/store/snapshot.ts';
 import { replicasOf } from '#proto/model/autoscale.ts';
+import { isJob } from '#proto/model/job.ts';
 import { isTerminal, occupiesNode } from '#proto/model/task.ts';
 import { nameOf } from './invariants.ts';
+import { isUnderWay } from './job-invariants.ts';
 import { waitsInVain } from './start-order.ts';
 import type { World } from './world.ts';
 
@@ -46,6 +48,10 @@ function servicesUnlikeWanted(truth: Snapshot): string {
   for (const service of truth.all('service')) {
     const { spec, revision, rollout, removing } = service;
     if (removing) return `${spec.name} is still being removed`;
+    if (isJob(spec)) {
+      if (isUnderWay(service)) return `${spec.name} is under way`;
+      continue;
+    }
     if (waitsInVain(truth, service)) continue;
     const active = [...truth.tasksOfService(service.id)].filter(
       (task) => !isTerminal(task.state) && (task.wanted === 'running' || task.wanted === 'ready'),

@@ -174,6 +174,7 @@ function withSandbox(args: readonly string[], name: string): string[] {
     'trash',
     'volume',
     'rollout',
+    'job',
   ].includes(command)
     ? 2
     : 1;

@@ -1,0 +1,21 @@
+/** What tasks' hosts are called. */
+import { expect, it } from 'vitest';
+import { filledHostname } from '#node-agent/task/hostname.ts';
+import { nodeId } from '#proto/model/ids.ts';
+import { aTask, idOf } from '#test/support/builders.ts';
+
+const task = aTask('web3', { slot: 3, nodeName: 'h1', nodeId: nodeId(idOf('h1')) });
+
+it.each([
+  ['plain', 'plain'],
+  ['web-{{.Task.Slot}}', 'web-3'],
+  ['{{ .Service.Name }}.{{.Node.Hostname}}', 'web.h1'],
+  ['{{.Task.Name}}', `web.3.${task.id}`],
+])('%s', (hostname, filled) => {
+  expect(filledHostname(hostname, task)).toBe(filled);
+});
+
+it('names the node where there is a task on each, and is no longer than a name may be', () => {
+  expect(filledHostname('{{.Task.Slot}}', { ...task, slot: 0 })).toBe(idOf('h1'));
+  expect(filledHostname('{{.Task.ID}}{{.Task.ID}}{{.Task.ID}}', task)).toHaveLength(63);
+});
