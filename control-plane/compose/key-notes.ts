@@ -106,7 +106,8 @@ export const serviceNotes: Notes = {
   deploy: 'how many tasks, where, and what happens when one ends',
   'deploy.endpoint_mode': '`vip`: one address for all tasks; `dnsrr`: the addresses of all',
   'deploy.labels': 'of the service, not of its containers',
-  'deploy.mode': '`replicated`, or `global`: one task on each node',
+  'deploy.mode':
+    '`replicated`; `global`: one task on each node; `replicated-job`, `global-job`: work that ends, see README.md',
   'deploy.placement': 'where tasks may run',
   'deploy.placement.constraints': '`node.labels.zone == a`, `node.hostname != h1`, …',
   'deploy.placement.max_replicas_per_node': '0: as many as fit',
