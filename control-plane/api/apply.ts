@@ -35,10 +35,12 @@ import { isFault } from '#proto/kernel/errors.ts';
 import { Concealed } from '#proto/model/concealed.ts';
 import { qualifiedName, type ServiceId } from '#proto/model/ids.ts';
 import type { Service, ServiceSpec } from '#proto/model/service.ts';
+import { disruptionOf } from './disruption.ts';
 import { decideDocuments, withVersions } from './documents.ts';
 import { scheduleWords } from './jobs.ts';
 import { nameOfService } from './names.ts';
 import { commitWish, type OperatorParts, wishContext } from './parts.ts';
+import { planDifference } from './plan-difference.ts';
 import { networkDiff, specDiff } from './spec-diff.ts';
 
 /** Faults: those of the store. Everything that is wrong with the files is in the response. */
@@ -54,6 +56,7 @@ export async function apply(parts: OperatorParts, request: ApplyRequest, by = ''
   if (resolution.kind === 'errors') return response({ errors: [...resolution.errors], warnings });
   const { project } = resolution;
   let wish = decide(parts, wishContext(parts), resolution, request);
+  let differences: string[] = [];
   const answer = () =>
     response({
       project,
@@ -62,18 +65,25 @@ export async function apply(parts: OperatorParts, request: ApplyRequest, by = ''
       networks: wish.networks,
       documents: wish.documents,
       errors: wish.errors,
+      digest: digestOf(parts, wish.changes),
+      differences,
     });
   if (wish.errors.length > 0) return answer();
   if (request.dryRun) {
-    const { now, snapshot } = wishContext(parts);
-    const tasks = parts.plan(snapshot, wish.changes, now);
-    for (const change of wish.planned) change.tasks = [...(tasks.get(change.serviceId) ?? [])];
-    wish.planned.push(...preempted(snapshot, tasks, wish.planned));
+    foretell(parts, wishContext(parts), wish);
     return answer();
   }
   const decideNow = (context: WishContext) => {
     wish = decide(parts, context, resolution, request);
-    return wish.errors.length > 0 ? [] : wish.changes;
+    if (wish.errors.length > 0) return [];
+    if (request.expected) {
+      foretell(parts, context, wish);
+      const { planned: changes, networks, documents } = wish;
+      const digest = digestOf(parts, wish.changes);
+      differences = planDifference(request.expected, { digest, changes, networks, documents });
+      if (differences.length > 0) return [];
+    }
+    return wish.changes;
   };
   const revision = await commitWish(parts, decideNow, by);
   return { ...answer(), revision };
@@ -90,8 +100,29 @@ function preempted(
     const service = snapshot.service(serviceId as ServiceId);
     if (known.has(serviceId) || !service || tasks.length === 0) return [];
     const details = ['some of its tasks are preempted'];
-    return [{ action: 'unchanged', serviceId, name: nameOfService(service), details, tasks: [...tasks] }];
+    return [{ action: 'unchanged', serviceId, name: nameOfService(service), details, tasks: [...tasks], disruption: '' }];
   });
+}
+
+/** Writes into the plan what becomes of tasks. */
+function foretell(parts: OperatorParts, { snapshot, now }: WishContext, { changes, planned }: Wish): void {
+  const tasks = parts.plan(snapshot, changes, now);
+  const specs = new Map(
+    changes.flatMap((change) => (change.table === 'service' ? [[change.key, change.value] as const] : [])),
+  );
+  for (const change of planned) {
+    change.tasks = [...(tasks.get(change.serviceId) ?? [])];
+    const after = specs.get(change.serviceId as ServiceId);
+    change.disruption = disruptionOf(after?.removing ? undefined : after?.spec, change.tasks);
+  }
+  planned.push(...preempted(snapshot, tasks, planned));
+}
+
+/** Of what the services are to be, by their names. */
+function digestOf({ contents }: OperatorParts, changes: readonly Change[]): string {
+  const specs = changes.flatMap((change) => (change.table === 'service' && change.value ? [change.value.spec] : []));
+  specs.sort((a, b) => (a.name < b.name ? -1 : 1));
+  return contents.version({ type: 'config', name: 'a plan' }, new Concealed(Buffer.from(JSON.stringify(specs))));
 }
 
 function inputOf(request: ApplyRequest): ResolveInput {
@@ -134,6 +165,8 @@ function response(fields: Partial<ApplyResponse>): ApplyResponse {
     needsData: [],
     revision: 0,
     project: '',
+    digest: '',
+    differences: [],
     ...fields,
   };
 }
@@ -208,6 +241,7 @@ function decide(
         ...(same(before?.spec.schedule, spec.schedule) ? [] : scheduleWords(spec, context.now)),
       ],
       tasks: [],
+      disruption: '',
     });
   }
   for (const service of others.filter((service) => !service.removing)) {
@@ -217,6 +251,7 @@ function decide(
       name: nameOfService(service),
       details: [whyOther(service, inactive, prune)],
       tasks: [],
+      disruption: '',
     });
   }
   // Nothing in the file speaks of them: the file as a whole does.

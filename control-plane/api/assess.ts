@@ -13,7 +13,7 @@ import { replicasOf } from '#proto/model/autoscale.ts';
 import { type ServiceId, type TaskId, taskName } from '#proto/model/ids.ts';
 import { isJob, isPerNode } from '#proto/model/job.ts';
 import type { Service } from '#proto/model/service.ts';
-import { isActive, isTerminal, occupiesNode, type Task } from '#proto/model/task.ts';
+import { exitWords, isActive, isTerminal, occupiesNode, type Task } from '#proto/model/task.ts';
 import { awaitedIteration, iterationProgress } from './assess-job.ts';
 import { nameOfService } from './names.ts';
 
@@ -257,5 +257,5 @@ function reasonOf(task: Task): string {
   if (task.error) return task.error;
   if (task.message) return task.message;
   if (task.oomKilled) return 'it ran out of memory';
-  return isTerminal(task.state) && task.finishedAtMs > 0 ? `it ended with exit code ${task.exitCode}` : '';
+  return isTerminal(task.state) && task.finishedAtMs > 0 ? `it ended with ${exitWords(task.exitCode)}` : '';
 }

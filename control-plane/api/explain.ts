@@ -5,7 +5,7 @@ import type { Snapshot } from '#control-plane/store/snapshot.ts';
 import type { ExplainRequest, ExplainResponse } from '#proto/gen/gantry/v1/operator.ts';
 import { taskName } from '#proto/model/ids.ts';
 import type { Node } from '#proto/model/node.ts';
-import { isActive, type Task } from '#proto/model/task.ts';
+import { exitWords, isActive, type Task } from '#proto/model/task.ts';
 import { findAny, findTask } from './names.ts';
 import type { OperatorParts } from './parts.ts';
 
@@ -61,10 +61,9 @@ function historyOf(snapshot: Snapshot, task: Task): string[] {
 
 function stateOf(task: Task): string {
   const reason = task.error || (task.state === 'pending' ? task.message : '');
+  // An error has the exit code in it.
   const exit =
-    task.finishedAtMs > 0 && task.state !== 'rejected' && task.state !== 'orphaned'
-      ? `, exit code ${task.exitCode}`
-      : '';
+    task.error === '' && task.finishedAtMs > 0 && task.state !== 'rejected' && task.state !== 'orphaned' ? `, ${exitWords(task.exitCode)}` : '';
   return `${task.state}${exit}${reason ? `: ${reason}` : ''}`;
 }
 

@@ -27,6 +27,7 @@ import { pause, remove, restart, resume, rollback, scale } from './services.ts';
 import { events, exec, logs, stats } from './streams.ts';
 import { emptyTrash, undo } from './trash.ts';
 import { removeVolume } from './volumes.ts';
+import { supposed } from './what-if.ts';
 
 /** The handlers of gantry.v1.Operator; who may call them is decided by who serves them. */
 export function operatorService(parts: OperatorParts): OperatorServer {
@@ -47,6 +48,7 @@ export function operatorService(parts: OperatorParts): OperatorServer {
     remove: unary((request) => remove(parts, request)),
     rebalance: unary((request) => rebalance(parts, request)),
     explain: unary(async (request) => explain(parts, request)),
+    whatIf: unary(async (request) => supposed(parts, request)),
     updateNode: unary((request) => updateNode(parts, request)),
     removeNode: unary((request) => removeNode(parts, request)),
     createToken: unary((request) => createToken(parts, request)),

@@ -1,8 +1,10 @@
 /** `gantry apply` and `gantry plan`: reads what the control plane asks for, and nothing else. */
-import type { ApplyRequest, ApplyResponse, Diagnostic, PlannedChange } from '#proto/gen/gantry/v1/operator.ts';
+import type { ApplyRequest, ApplyResponse, Diagnostic, Plan, PlannedChange } from '#proto/gen/gantry/v1/operator.ts';
 import { Fault } from '#proto/kernel/errors.ts';
 import { answerNeeds, composeRequest, type FileOptions, seenFromHere } from './compose-files.ts';
 import { exitCodes } from './failure.ts';
+import { fates } from './fates.ts';
+import { readPlan, writePlan } from './plan-file.ts';
 import { watchProgress } from './progress-view.ts';
 import { type CommonOptions, methods, type Session, withSession } from './session.ts';
 
@@ -10,7 +12,12 @@ interface ApplyOptions extends CommonOptions, FileOptions {
   readonly prune?: true;
   readonly yesRemoveProtected?: readonly string[];
   readonly detach?: true;
+  /** What `plan --out` wrote. */
+  readonly plan?: string;
+  readonly out?: string;
 }
+
+type Printed = Pick<PlannedChange, 'action' | 'name' | 'details' | 'tasks'> & { readonly disruption?: string };
 
 interface Sent {
   readonly request: ApplyRequest;
@@ -20,11 +27,13 @@ interface Sent {
 /** Answers may bring new questions, a few for each level of includes, but not for ever. */
 const mostRounds = 100;
 
-export function apply(options: ApplyOptions): Promise<number> {
-  return withSession(options, async (session) => {
-    const sent = await send(session, options, false);
+export function apply(said: ApplyOptions): Promise<number> {
+  return withSession(said, async (session) => {
+    const kept = said.plan === undefined ? undefined : await readPlan(said.plan, said);
+    const options = kept ? { ...said, ...kept.options } : said;
+    const sent = await send(session, options, false, kept?.plan);
     const { response } = sent;
-    const refused = complain(session, sent);
+    const refused = complain(session, sent) ?? differs(session, response);
     if (refused !== undefined) return refused;
     const waiting = response.changes.filter(({ action, details }) => action !== 'unchanged' || details.length === 0);
     if (session.json && options.detach) session.printJson(response);
@@ -41,6 +50,7 @@ export function plan(options: ApplyOptions): Promise<number> {
     const { response } = sent;
     const refused = complain(session, sent);
     if (refused !== undefined) return refused;
+    if (options.out !== undefined) await writePlan(options.out, sent.request, response);
     if (session.json) session.printJson(response);
     else {
       printChanges(session, response);
@@ -58,9 +68,9 @@ export function plan(options: ApplyOptions): Promise<number> {
   });
 }
 
-async function send(session: Session, options: ApplyOptions, dryRun: boolean): Promise<Sent> {
+async function send(session: Session, options: ApplyOptions, dryRun: boolean, expected?: Plan): Promise<Sent> {
   const confirmed = [...(options.yesRemoveProtected ?? [])];
-  const request = { ...composeRequest(options), dryRun, prune: options.prune === true, confirmed };
+  const request = { ...composeRequest(options), dryRun, prune: options.prune === true, confirmed, expected };
   for (let round = 0; round < mostRounds; round++) {
     const response = await session.call(methods.apply, request);
     const { needsFiles, needsVariables, needsData } = response;
@@ -88,6 +98,19 @@ function complain(session: Session, { request, response }: Sent): number | undef
   return exitCodes.usage;
 }
 
+/** Prints in what the cluster has come to differ from the plan; the exit code where it has. */
+function differs(session: Session, response: ApplyResponse): number | undefined {
+  if (response.differences.length === 0) return undefined;
+  if (session.json) session.printJson(response);
+  else {
+    for (const line of response.differences) session.print(line);
+    process.stderr.write(
+      'gantry: this is not what the plan says (- then, + now); nothing was changed\n→ look at it, and plan again: gantry plan --out FILE\n',
+    );
+  }
+  return exitCodes.failed;
+}
+
 function words({ message, remedy }: Diagnostic): string {
   return remedy ? `${message} (${remedy})` : message;
 }
@@ -95,25 +118,19 @@ function words({ message, remedy }: Diagnostic): string {
 /** Networks, configs and secrets that stay as they are are nothing to tell. */
 function printChanges(session: Session, { networks, documents, changes }: ApplyResponse): void {
   for (const { action, type, name } of documents)
-    if (action !== 'unchanged')
-      printChange(session, { action, name: `${type} ${name}`, details: [], tasks: [], serviceId: '' });
+    if (action !== 'unchanged') printChange(session, { action, name: `${type} ${name}`, details: [], tasks: [] });
   for (const { action, name, details } of networks)
-    if (action !== 'unchanged')
-      printChange(session, { action, name: `network ${name}`, details, tasks: [], serviceId: '' });
+    if (action !== 'unchanged') printChange(session, { action, name: `network ${name}`, details, tasks: [] });
   for (const change of changes) printChange(session, change);
 }
 
-function printChange({ colours, print }: Session, { action, name, details, tasks }: PlannedChange): void {
+function printChange({ colours, print }: Session, { action, name, details, tasks, disruption = '' }: Printed): void {
   const mark =
     { create: colours.green('+ create'), update: colours.yellow('~ update'), remove: colours.red('- remove') }[
       action
     ] ?? colours.dim(`= ${action}`);
   print(`${mark} ${name}`);
   for (const detail of details) print(`    ${detail}`);
-  for (const task of tasks) {
-    const seat = task.slot > 0 ? `${name}.${task.slot}` : name;
-    print(
-      `    ${task.action} ${seat}${task.node ? ` on ${task.node}` : ''}${task.reason ? colours.dim(`  ${task.reason}`) : ''}`,
-    );
-  }
+  for (const { text, reason } of fates(name, tasks)) print(`    ${text}${reason ? colours.dim(`  ${reason}`) : ''}`);
+  if (disruption) print(`    ${colours.yellow(`! ${disruption}`)}`);
 }

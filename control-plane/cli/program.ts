@@ -56,14 +56,30 @@ export function createProgram(end: (code: number) => void): Command {
     'apply',
     'make the cluster run what a Compose file says',
     async (options) => (await import('./apply.ts')).apply(options),
-    (command) => files(command).option('-d, --detach', 'do not wait until it runs'),
+    (command) =>
+      files(command)
+        .option('-d, --detach', 'do not wait until it runs')
+        .option('--plan <path>', 'do what this plan of `gantry plan --out` says, or nothing'),
   );
   add(
     program,
     'plan',
     'show what apply would do',
     async (options) => (await import('./apply.ts')).plan(options),
-    files,
+    (command) => files(command).option('-o, --out <path>', 'keep it for `gantry apply --plan`'),
+  );
+  add(
+    program,
+    'whatif',
+    'show what would happen if nodes were lost, drained or added, or services scaled',
+    async (options) => (await import('./what-if.ts')).whatIf(options),
+    (command) =>
+      command
+        .option('--kill <node>', 'this node is lost; again for more', collect)
+        .option('--drain <node>', 'this node is drained; again for more', collect)
+        .option('--add <count>', 'so many more nodes', parseCount)
+        .option('--like <node>', 'the added ones are of the make of this one')
+        .option('--scale <service=replicas>', 'this service is scaled; again for more', collect),
   );
 
   const task = (command: Command) =>

@@ -12,14 +12,20 @@ export interface WaitOptions extends CommonOptions {
 }
 
 export async function scale(options: WaitOptions, pairs: readonly string[]): Promise<number> {
+  const replicas = parseScales(pairs);
+  return wish(options, (session) => session.call(methods.scale, { replicas }));
+}
+
+/** `hello=3`, each. Faults: `invalid`. */
+export function parseScales(pairs: readonly string[]): Record<string, number> {
   const replicas: Record<string, number> = {};
   for (const pair of pairs) {
     const [, name, count] = /^(.+)=(\d+)$/.exec(pair) ?? [];
     if (name === undefined)
-      throw new Fault('invalid', `"${pair}" is not SERVICE=REPLICAS`, { remedy: 'write gantry scale hello=3' });
+      throw new Fault('invalid', `"${pair}" is not SERVICE=REPLICAS`, { remedy: 'write it as in hello=3' });
     replicas[name] = Number(count);
   }
-  return wish(options, (session) => session.call(methods.scale, { replicas }));
+  return replicas;
 }
 
 export function restart(options: WaitOptions, services: readonly string[]): Promise<number> {

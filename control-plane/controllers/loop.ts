@@ -15,6 +15,7 @@ import { isPerNode } from '#proto/model/job.ts';
 import type { Node } from '#proto/model/node.ts';
 import type { Service } from '#proto/model/service.ts';
 import { occupiesNode, type Task } from '#proto/model/task.ts';
+import { affectedBy } from './affected.ts';
 import { Autoscaler } from './autoscaler.ts';
 import { DocumentReaper } from './document-reaper.ts';
 import type { Liveness } from './liveness.ts';
@@ -245,7 +246,7 @@ class Controllers {
     const node = (after ?? before)!;
     this.#nodesDirty ||= !before || !after || !sameGround(before, after);
     if (before && after && samePlace(before, after)) return false;
-    for (const task of this.#parts.store.snapshot.tasksOnNode(node.id)) this.#dirty.add(task.serviceId);
+    for (const id of affectedBy(this.#parts.store.snapshot, node.id)) this.#dirty.add(id);
     for (const id of this.#global) this.#dirty.add(id);
     return true;
   }

@@ -23,8 +23,10 @@ export interface PlannedTask {
 }
 
 const tables: readonly Table[] = ['service', 'revision', 'task', 'node', 'network', 'volume', 'cluster'];
-/** Looks until everything has settled: stop, start, finish, and some to spare. */
-const mostRounds = 12;
+/** Looks until a service has settled: stop, start, finish, and some to spare, for each turn of its rollout. */
+const looksOfTurn = 12;
+/** A rollout of more turns than this is planned as if it took one. */
+const mostTurns = 500;
 
 /** What committing these edits of services would start and stop, by service; nothing is committed. `now`: wall clock ms. */
 export function planTasks(
@@ -75,8 +77,9 @@ function onlyNode(snapshot: Snapshot, task: Task): NodeId | undefined {
 }
 
 /** A copy of the cluster in which time passes as fast as it is looked at. */
-class Scratch {
+export class Scratch {
   readonly snapshot = new LiveSnapshot();
+  readonly #origin: Snapshot;
   readonly #books: Books;
   readonly #newId = countedIds();
   /** What tasks that have a node by now waited for before. */
@@ -84,6 +87,7 @@ class Scratch {
   #now: number;
 
   constructor(origin: Snapshot, now: number) {
+    this.#origin = origin;
     this.#now = now;
     for (const table of tables) {
       for (const value of origin.all(table)) this.snapshot.apply(table, keyOf(table, value), value, 1);
@@ -104,15 +108,16 @@ class Scratch {
   settle(asked: readonly ServiceId[]): Map<ServiceId, PlannedTask[]> {
     const planned = new Map<ServiceId, Map<string, PlannedTask>>();
     const ids = new Set<ServiceId>();
+    let turns = 1;
     const join = (id: ServiceId) => {
       if (ids.has(id)) return;
       ids.add(id);
       planned.set(id, new Map());
-      this.#hurry(id);
+      turns = Math.max(turns, this.#hurry(id));
     };
     for (const id of asked) join(id);
     // A service may wait for the one that the next look begins.
-    for (let round = 0; round < mostRounds + 4 * ids.size; round++) {
+    for (let round = 0; round < turns * looksOfTurn + 4 * ids.size; round++) {
       let quiet = true;
       for (const id of ids) {
         const context = { snapshot: this.snapshot, books: this.#books, now: this.#now, newId: this.#newId };
@@ -126,41 +131,43 @@ class Scratch {
           this.#note(planned.get(id)!, change);
         }
         this.apply(changes);
-        this.#obey(id);
       }
+      // As agents do: after all of a look was decided.
+      for (const id of ids) this.#obey(id);
       if (quiet) break;
       this.#now += 1;
     }
     return new Map([...planned].map(([id, tasks]) => [id, [...tasks.values()]]));
   }
 
-  /** No waiting for what only time can tell. */
-  #hurry(id: ServiceId): void {
+  /** No waiting for what only time can tell; returns how many turns a rollout may take. */
+  #hurry(id: ServiceId): number {
     const service = this.snapshot.service(id)!;
-    const update = { ...service.spec.update, parallelism: 0, delayMs: 0, monitorMs: 0, gates: [] };
-    const spec = { ...service.spec, update, rollback: update };
+    const { update } = service.spec;
+    const seats = Math.max([...this.snapshot.tasksOfService(id)].length, service.spec.replicas);
+    const turns = update.parallelism === 0 ? 1 : Math.ceil(seats / update.parallelism);
+    const parallelism = turns > mostTurns ? 0 : update.parallelism;
+    const hurried = { ...update, parallelism, delayMs: 0, monitorMs: 0, gates: [] };
+    const spec = { ...service.spec, update: hurried, rollback: hurried };
     this.apply([{ table: 'service', key: id, value: { ...service, spec }, expect: 0 }]);
+    return parallelism === 0 ? 1 : Math.max(1, turns);
   }
 
-  #note(planned: Map<string, PlannedTask>, change: Extract<Change, { table: 'task' }>): void {
-    const before = this.snapshot.task(change.key as Task['id']);
-    const task = change.value;
-    if (task && isActive(task)) {
-      if (before && before.nodeId === task.nodeId && !planned.has(change.key)) {
-        if (before.revision !== task.revision) planned.set(change.key, adoption(task));
-        return;
-      }
-      const reason = task.nodeId === '' ? task.message : `${task.why}${this.#waited.get(change.key) ?? ''}`;
-      const node = task.nodeId === '' ? '' : task.nodeName;
-      planned.set(change.key, { action: 'start', slot: task.slot, node, reason });
-    } else if (before && isActive(before)) {
-      planned.set(change.key, {
-        action: 'stop',
-        slot: before.slot,
-        node: before.nodeName,
-        reason: task?.why ?? 'it is not needed any more',
-      });
-    }
+  /** What becomes of the task, seen from the beginning: what came and went on the way is nothing to tell. */
+  #note(planned: Map<string, PlannedTask>, { key, value: task }: Extract<Change, { table: 'task' }>): void {
+    const before = this.#origin.task(key as Task['id']);
+    const had = before && isActive(before) ? before : undefined;
+    const has = task && isActive(task) ? task : undefined;
+    if (had && had.nodeId !== '' && !has) {
+      const reason = task?.why ?? planned.get(key)?.reason ?? 'it is not needed any more';
+      planned.set(key, { action: 'stop', slot: had.slot, node: had.nodeName, reason });
+    } else if (has && has.nodeId !== '' && had?.nodeId !== has.nodeId) {
+      const reason = `${has.why}${this.#waited.get(key) ?? ''}`;
+      planned.set(key, { action: 'start', slot: has.slot, node: has.nodeName, reason });
+    } else if (has && has.nodeId === '' && had?.message !== has.message) {
+      planned.set(key, { action: 'start', slot: has.slot, node: '', reason: has.message });
+    } else if (had && has && had.revision !== has.revision) planned.set(key, adoption(has));
+    else if (!has && task?.state !== 'complete') planned.delete(key);
   }
 
   /** Agents without delay: what is assigned runs, what is to stop has stopped. */

@@ -2,7 +2,7 @@
 import type { NodeId } from '#proto/model/ids.ts';
 import { isPerNode } from '#proto/model/job.ts';
 import type { ServiceSpec } from '#proto/model/service.ts';
-import { isActive, isTerminal, type Task } from '#proto/model/task.ts';
+import { exitWords, isActive, isTerminal, type Task } from '#proto/model/task.ts';
 
 export interface Seat {
   /** From 1; 0 in global mode. */
@@ -126,7 +126,7 @@ export function endOf(task: Task): string {
   if (task.error !== '') return task.error;
   if (task.oomKilled) return 'out of memory';
   if (task.state === 'complete') return 'completed';
-  return task.state === 'failed' ? `exit code ${task.exitCode}` : task.message || task.state;
+  return task.state === 'failed' ? exitWords(task.exitCode) : task.message || task.state;
 }
 
 /** Active tasks of the revision by node; undefined where there are no others, that are to go in the end. */

@@ -5,7 +5,7 @@
  *   told to stop: drain ─▶ pre-stop ─▶ signal ─▶ grace ─▶ kill ─▶ (shutdown)  any end: cleanup ─▶ forget
  */
 import type { TaskAssignment } from '#proto/model/assignment.ts';
-import { compareStates, isTerminal, type TaskState } from '#proto/model/task.ts';
+import { compareStates, isTerminal, type TaskState, exitWords } from '#proto/model/task.ts';
 import type { ContainerExit } from '../runtime/runtime.ts';
 
 export interface TaskWanted extends TaskAssignment {
@@ -250,12 +250,6 @@ function ending(exit: ContainerExit, seen: TaskSeen): { state: TaskState; messag
     return { state: 'failed', message: 'out of memory', error: 'killed: it needed more than its memory limit' };
   if (exit.exitCode === 0) return { state: 'complete', message: 'finished', error: '' };
   return { state: 'failed', message: `exited with ${exit.exitCode}`, error: exitWords(exit.exitCode) };
-}
-
-function exitWords(code: number): string {
-  if (code === 126) return 'exit code 126: its command cannot be executed';
-  if (code === 127) return 'exit code 127: its command was not found';
-  return code > 128 ? `exit code ${code} (signal ${code - 128})` : `exit code ${code}`;
 }
 
 function remains(wanted: TaskWanted, seen: TaskSeen, now: Now): Decision {

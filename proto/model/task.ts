@@ -131,6 +131,29 @@ export function isServing(task: Pick<Task, 'state' | 'wanted' | 'health' | 'addr
   );
 }
 
+/** The signals that commonly end a process, by number. */
+const endingSignals: Readonly<Record<number, string>> = {
+  1: 'SIGHUP',
+  2: 'SIGINT',
+  3: 'SIGQUIT',
+  4: 'SIGILL',
+  6: 'SIGABRT',
+  7: 'SIGBUS',
+  8: 'SIGFPE',
+  9: 'SIGKILL',
+  11: 'SIGSEGV',
+  13: 'SIGPIPE',
+  14: 'SIGALRM',
+  15: 'SIGTERM',
+};
+
+/** How a process ended, in words, by the conventions of shells. */
+export function exitWords(code: number): string {
+  if (code === 126) return 'exit code 126: its command cannot be executed';
+  if (code === 127) return 'exit code 127: its command was not found';
+  return code > 128 ? `exit code ${code} (${endingSignals[code - 128] ?? `signal ${code - 128}`})` : `exit code ${code}`;
+}
+
 /** `a` orders before `b` in the life of a task: negative, zero or positive. */
 export function compareStates(a: TaskState, b: TaskState): number {
   return rank.get(a)! - rank.get(b)!;

@@ -83,12 +83,24 @@ export interface ApplyRequest {
   envFiles: string[];
   /** protected services that may be pruned, by name */
   confirmed: string[];
+  /** commit this or nothing */
+  expected: Plan | undefined;
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface ApplyRequest_VariablesEntry {
   key: string;
   value: string;
+  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
+}
+
+/** What a dry run said, kept for an apply that is to do the same. */
+export interface Plan {
+  /** of all that the files say, keyed: nothing is learnt from it */
+  digest: string;
+  changes: PlannedChange[];
+  networks: PlannedNetwork[];
+  documents: PlannedDocument[];
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
@@ -107,6 +119,10 @@ export interface ApplyResponse {
   /** files whose bytes are needed */
   needsData: string[];
   documents: PlannedDocument[];
+  /** as in Plan */
+  digest: string;
+  /** from what was expected, in words; not empty: nothing was committed */
+  differences: string[];
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
@@ -149,6 +165,8 @@ export interface PlannedChange {
   /** what differs, in words */
   details: string[];
   tasks: PlannedTask[];
+  /** what users of it notice, in words; empty: nothing */
+  disruption: string;
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
@@ -159,6 +177,46 @@ export interface PlannedTask {
   /** empty: no node fits */
   node: string;
   reason: string;
+  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
+}
+
+/** Nodes and services by name; all of it at once. */
+export interface WhatIfRequest {
+  /** nodes that are lost */
+  kill: string[];
+  /** nodes */
+  drain: string[];
+  /** so many more nodes */
+  add: number;
+  /** of the make of this one; empty: of the first that is ready */
+  like: string;
+  /** services */
+  scale: { [key: string]: number };
+  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
+}
+
+export interface WhatIfRequest_ScaleEntry {
+  key: string;
+  value: number;
+  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
+}
+
+export interface WhatIfResponse {
+  /** those with tasks that would start, stop or wait */
+  services: PlannedChange[];
+  nodes: NodeForecast[];
+  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
+}
+
+export interface NodeForecast {
+  node: string;
+  /** as it would be: ready | down | unknown | drained */
+  state: string;
+  tasksBefore: number;
+  tasksAfter: number;
+  reservedBefore: Resources | undefined;
+  reservedAfter: Resources | undefined;
+  capacity: Resources | undefined;
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
@@ -957,6 +1015,7 @@ function createBaseApplyRequest(): ApplyRequest {
     profiles: [],
     envFiles: [],
     confirmed: [],
+    expected: undefined,
     _unknownFields: {},
   };
 }
@@ -1001,6 +1060,9 @@ export const ApplyRequest: MessageFns<ApplyRequest> = {
     }
     for (const v of message.confirmed) {
       writer.uint32(202).string(v!);
+    }
+    if (message.expected !== undefined) {
+      Plan.encode(message.expected, writer.uint32(210).fork()).join();
     }
     if (message._unknownFields !== undefined) {
       for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
@@ -1133,6 +1195,14 @@ export const ApplyRequest: MessageFns<ApplyRequest> = {
             message.confirmed.push(reader.string());
             continue;
           }
+          case 26: {
+            if (tag !== 210) {
+              break;
+            }
+
+            message.expected = Plan.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1179,6 +1249,9 @@ export const ApplyRequest: MessageFns<ApplyRequest> = {
     message.profiles = object.profiles?.map((e) => e) || [];
     message.envFiles = object.envFiles?.map((e) => e) || [];
     message.confirmed = object.confirmed?.map((e) => e) || [];
+    message.expected = (object.expected !== undefined && object.expected !== null)
+      ? Plan.fromPartial(object.expected)
+      : undefined;
     return message;
   },
 };
@@ -1266,6 +1339,113 @@ export const ApplyRequest_VariablesEntry: MessageFns<ApplyRequest_VariablesEntry
   },
 };
 
+function createBasePlan(): Plan {
+  return { digest: "", changes: [], networks: [], documents: [], _unknownFields: {} };
+}
+
+export const Plan: MessageFns<Plan> = {
+  encode(message: Plan, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.digest !== "") {
+      writer.uint32(10).string(message.digest);
+    }
+    for (const v of message.changes) {
+      PlannedChange.encode(v!, writer.uint32(18).fork()).join();
+    }
+    for (const v of message.networks) {
+      PlannedNetwork.encode(v!, writer.uint32(26).fork()).join();
+    }
+    for (const v of message.documents) {
+      PlannedDocument.encode(v!, writer.uint32(34).fork()).join();
+    }
+    if (message._unknownFields !== undefined) {
+      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
+        const tag = parseInt(key, 10);
+        for (const value of values) {
+          writer.uint32(tag).raw(value);
+        }
+      }
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Plan {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBasePlan();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.digest = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.changes.push(PlannedChange.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.networks.push(PlannedNetwork.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.documents.push(PlannedDocument.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        const buf = reader.skip(tag & 7);
+
+        const list = message._unknownFields![tag];
+
+        if (list === undefined) {
+          message._unknownFields![tag] = [buf];
+        } else {
+          list.push(buf);
+        }
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<Plan>, I>>(base?: I): Plan {
+    return Plan.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<Plan>, I>>(object: I): Plan {
+    const message = createBasePlan();
+    message.digest = object.digest ?? "";
+    message.changes = object.changes?.map((e) => PlannedChange.fromPartial(e)) || [];
+    message.networks = object.networks?.map((e) => PlannedNetwork.fromPartial(e)) || [];
+    message.documents = object.documents?.map((e) => PlannedDocument.fromPartial(e)) || [];
+    return message;
+  },
+};
+
 function createBaseApplyResponse(): ApplyResponse {
   return {
     needsFiles: [],
@@ -1278,6 +1458,8 @@ function createBaseApplyResponse(): ApplyResponse {
     networks: [],
     needsData: [],
     documents: [],
+    digest: "",
+    differences: [],
     _unknownFields: {},
   };
 }
@@ -1313,6 +1495,12 @@ export const ApplyResponse: MessageFns<ApplyResponse> = {
     }
     for (const v of message.documents) {
       PlannedDocument.encode(v!, writer.uint32(170).fork()).join();
+    }
+    if (message.digest !== "") {
+      writer.uint32(178).string(message.digest);
+    }
+    for (const v of message.differences) {
+      writer.uint32(186).string(v!);
     }
     if (message._unknownFields !== undefined) {
       for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
@@ -1418,6 +1606,22 @@ export const ApplyResponse: MessageFns<ApplyResponse> = {
             message.documents.push(PlannedDocument.decode(reader, reader.uint32()));
             continue;
           }
+          case 22: {
+            if (tag !== 178) {
+              break;
+            }
+
+            message.digest = reader.string();
+            continue;
+          }
+          case 23: {
+            if (tag !== 186) {
+              break;
+            }
+
+            message.differences.push(reader.string());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1453,6 +1657,8 @@ export const ApplyResponse: MessageFns<ApplyResponse> = {
     message.networks = object.networks?.map((e) => PlannedNetwork.fromPartial(e)) || [];
     message.needsData = object.needsData?.map((e) => e) || [];
     message.documents = object.documents?.map((e) => PlannedDocument.fromPartial(e)) || [];
+    message.digest = object.digest ?? "";
+    message.differences = object.differences?.map((e) => e) || [];
     return message;
   },
 };
@@ -1779,7 +1985,7 @@ export const Diagnostic: MessageFns<Diagnostic> = {
 };
 
 function createBasePlannedChange(): PlannedChange {
-  return { action: "", serviceId: "", name: "", details: [], tasks: [], _unknownFields: {} };
+  return { action: "", serviceId: "", name: "", details: [], tasks: [], disruption: "", _unknownFields: {} };
 }
 
 export const PlannedChange: MessageFns<PlannedChange> = {
@@ -1798,6 +2004,9 @@ export const PlannedChange: MessageFns<PlannedChange> = {
     }
     for (const v of message.tasks) {
       PlannedTask.encode(v!, writer.uint32(42).fork()).join();
+    }
+    if (message.disruption !== "") {
+      writer.uint32(50).string(message.disruption);
     }
     if (message._unknownFields !== undefined) {
       for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
@@ -1863,6 +2072,14 @@ export const PlannedChange: MessageFns<PlannedChange> = {
             message.tasks.push(PlannedTask.decode(reader, reader.uint32()));
             continue;
           }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.disruption = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1893,6 +2110,7 @@ export const PlannedChange: MessageFns<PlannedChange> = {
     message.name = object.name ?? "";
     message.details = object.details?.map((e) => e) || [];
     message.tasks = object.tasks?.map((e) => PlannedTask.fromPartial(e)) || [];
+    message.disruption = object.disruption ?? "";
     return message;
   },
 };
@@ -2000,6 +2218,460 @@ export const PlannedTask: MessageFns<PlannedTask> = {
     message.slot = object.slot ?? 0;
     message.node = object.node ?? "";
     message.reason = object.reason ?? "";
+    return message;
+  },
+};
+
+function createBaseWhatIfRequest(): WhatIfRequest {
+  return { kill: [], drain: [], add: 0, like: "", scale: {}, _unknownFields: {} };
+}
+
+export const WhatIfRequest: MessageFns<WhatIfRequest> = {
+  encode(message: WhatIfRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.kill) {
+      writer.uint32(10).string(v!);
+    }
+    for (const v of message.drain) {
+      writer.uint32(18).string(v!);
+    }
+    if (message.add !== 0) {
+      writer.uint32(24).uint32(message.add);
+    }
+    if (message.like !== "") {
+      writer.uint32(34).string(message.like);
+    }
+    globalThis.Object.entries(message.scale).forEach(([key, value]: [string, number]) => {
+      WhatIfRequest_ScaleEntry.encode({ key: key as any, value }, writer.uint32(42).fork()).join();
+    });
+    if (message._unknownFields !== undefined) {
+      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
+        const tag = parseInt(key, 10);
+        for (const value of values) {
+          writer.uint32(tag).raw(value);
+        }
+      }
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): WhatIfRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseWhatIfRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.kill.push(reader.string());
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.drain.push(reader.string());
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.add = reader.uint32();
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.like = reader.string();
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            const entry5 = WhatIfRequest_ScaleEntry.decode(reader, reader.uint32());
+            if (entry5.value !== undefined) {
+              message.scale[entry5.key] = entry5.value;
+            }
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        const buf = reader.skip(tag & 7);
+
+        const list = message._unknownFields![tag];
+
+        if (list === undefined) {
+          message._unknownFields![tag] = [buf];
+        } else {
+          list.push(buf);
+        }
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<WhatIfRequest>, I>>(base?: I): WhatIfRequest {
+    return WhatIfRequest.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<WhatIfRequest>, I>>(object: I): WhatIfRequest {
+    const message = createBaseWhatIfRequest();
+    message.kill = object.kill?.map((e) => e) || [];
+    message.drain = object.drain?.map((e) => e) || [];
+    message.add = object.add ?? 0;
+    message.like = object.like ?? "";
+    message.scale = (globalThis.Object.entries(object.scale ?? {}) as [string, number][]).reduce(
+      (acc: { [key: string]: number }, [key, value]: [string, number]) => {
+        if (value !== undefined) {
+          acc[key] = globalThis.Number(value);
+        }
+        return acc;
+      },
+      {},
+    );
+    return message;
+  },
+};
+
+function createBaseWhatIfRequest_ScaleEntry(): WhatIfRequest_ScaleEntry {
+  return { key: "", value: 0, _unknownFields: {} };
+}
+
+export const WhatIfRequest_ScaleEntry: MessageFns<WhatIfRequest_ScaleEntry> = {
+  encode(message: WhatIfRequest_ScaleEntry, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.key !== "") {
+      writer.uint32(10).string(message.key);
+    }
+    if (message.value !== 0) {
+      writer.uint32(16).uint32(message.value);
+    }
+    if (message._unknownFields !== undefined) {
+      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
+        const tag = parseInt(key, 10);
+        for (const value of values) {
+          writer.uint32(tag).raw(value);
+        }
+      }
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): WhatIfRequest_ScaleEntry {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseWhatIfRequest_ScaleEntry();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.key = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.value = reader.uint32();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        const buf = reader.skip(tag & 7);
+
+        const list = message._unknownFields![tag];
+
+        if (list === undefined) {
+          message._unknownFields![tag] = [buf];
+        } else {
+          list.push(buf);
+        }
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<WhatIfRequest_ScaleEntry>, I>>(base?: I): WhatIfRequest_ScaleEntry {
+    return WhatIfRequest_ScaleEntry.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<WhatIfRequest_ScaleEntry>, I>>(object: I): WhatIfRequest_ScaleEntry {
+    const message = createBaseWhatIfRequest_ScaleEntry();
+    message.key = object.key ?? "";
+    message.value = object.value ?? 0;
+    return message;
+  },
+};
+
+function createBaseWhatIfResponse(): WhatIfResponse {
+  return { services: [], nodes: [], _unknownFields: {} };
+}
+
+export const WhatIfResponse: MessageFns<WhatIfResponse> = {
+  encode(message: WhatIfResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.services) {
+      PlannedChange.encode(v!, writer.uint32(10).fork()).join();
+    }
+    for (const v of message.nodes) {
+      NodeForecast.encode(v!, writer.uint32(18).fork()).join();
+    }
+    if (message._unknownFields !== undefined) {
+      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
+        const tag = parseInt(key, 10);
+        for (const value of values) {
+          writer.uint32(tag).raw(value);
+        }
+      }
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): WhatIfResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseWhatIfResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.services.push(PlannedChange.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.nodes.push(NodeForecast.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        const buf = reader.skip(tag & 7);
+
+        const list = message._unknownFields![tag];
+
+        if (list === undefined) {
+          message._unknownFields![tag] = [buf];
+        } else {
+          list.push(buf);
+        }
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<WhatIfResponse>, I>>(base?: I): WhatIfResponse {
+    return WhatIfResponse.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<WhatIfResponse>, I>>(object: I): WhatIfResponse {
+    const message = createBaseWhatIfResponse();
+    message.services = object.services?.map((e) => PlannedChange.fromPartial(e)) || [];
+    message.nodes = object.nodes?.map((e) => NodeForecast.fromPartial(e)) || [];
+    return message;
+  },
+};
+
+function createBaseNodeForecast(): NodeForecast {
+  return {
+    node: "",
+    state: "",
+    tasksBefore: 0,
+    tasksAfter: 0,
+    reservedBefore: undefined,
+    reservedAfter: undefined,
+    capacity: undefined,
+    _unknownFields: {},
+  };
+}
+
+export const NodeForecast: MessageFns<NodeForecast> = {
+  encode(message: NodeForecast, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.node !== "") {
+      writer.uint32(10).string(message.node);
+    }
+    if (message.state !== "") {
+      writer.uint32(18).string(message.state);
+    }
+    if (message.tasksBefore !== 0) {
+      writer.uint32(24).uint32(message.tasksBefore);
+    }
+    if (message.tasksAfter !== 0) {
+      writer.uint32(32).uint32(message.tasksAfter);
+    }
+    if (message.reservedBefore !== undefined) {
+      Resources.encode(message.reservedBefore, writer.uint32(42).fork()).join();
+    }
+    if (message.reservedAfter !== undefined) {
+      Resources.encode(message.reservedAfter, writer.uint32(50).fork()).join();
+    }
+    if (message.capacity !== undefined) {
+      Resources.encode(message.capacity, writer.uint32(58).fork()).join();
+    }
+    if (message._unknownFields !== undefined) {
+      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
+        const tag = parseInt(key, 10);
+        for (const value of values) {
+          writer.uint32(tag).raw(value);
+        }
+      }
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): NodeForecast {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseNodeForecast();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.node = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.state = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.tasksBefore = reader.uint32();
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.tasksAfter = reader.uint32();
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.reservedBefore = Resources.decode(reader, reader.uint32());
+            continue;
+          }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.reservedAfter = Resources.decode(reader, reader.uint32());
+            continue;
+          }
+          case 7: {
+            if (tag !== 58) {
+              break;
+            }
+
+            message.capacity = Resources.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        const buf = reader.skip(tag & 7);
+
+        const list = message._unknownFields![tag];
+
+        if (list === undefined) {
+          message._unknownFields![tag] = [buf];
+        } else {
+          list.push(buf);
+        }
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<NodeForecast>, I>>(base?: I): NodeForecast {
+    return NodeForecast.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<NodeForecast>, I>>(object: I): NodeForecast {
+    const message = createBaseNodeForecast();
+    message.node = object.node ?? "";
+    message.state = object.state ?? "";
+    message.tasksBefore = object.tasksBefore ?? 0;
+    message.tasksAfter = object.tasksAfter ?? 0;
+    message.reservedBefore = (object.reservedBefore !== undefined && object.reservedBefore !== null)
+      ? Resources.fromPartial(object.reservedBefore)
+      : undefined;
+    message.reservedAfter = (object.reservedAfter !== undefined && object.reservedAfter !== null)
+      ? Resources.fromPartial(object.reservedAfter)
+      : undefined;
+    message.capacity = (object.capacity !== undefined && object.capacity !== null)
+      ? Resources.fromPartial(object.capacity)
+      : undefined;
     return message;
   },
 };
@@ -9559,6 +10231,16 @@ export const OperatorService = {
     responseSerialize: (value: RebalanceResponse): Buffer => Buffer.from(RebalanceResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): RebalanceResponse => RebalanceResponse.decode(value),
   },
+  /** What the control plane would do if that happened; nothing is committed. Faults: `not-found`, `invalid`. */
+  whatIf: {
+    path: "/gantry.v1.Operator/WhatIf" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: WhatIfRequest): Buffer => Buffer.from(WhatIfRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): WhatIfRequest => WhatIfRequest.decode(value),
+    responseSerialize: (value: WhatIfResponse): Buffer => Buffer.from(WhatIfResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): WhatIfResponse => WhatIfResponse.decode(value),
+  },
   /** Faults of both: `invalid`, `exists`, `conflict` (in use: by whom). */
   createNetwork: {
     path: "/gantry.v1.Operator/CreateNetwork" as const,
@@ -9808,6 +10490,8 @@ export interface OperatorServer extends UntypedServiceImplementation {
   explain: handleUnaryCall<ExplainRequest, ExplainResponse>;
   /** Tells which tasks would be moved to even out nodes, and has the leader begin with it. */
   rebalance: handleUnaryCall<RebalanceRequest, RebalanceResponse>;
+  /** What the control plane would do if that happened; nothing is committed. Faults: `not-found`, `invalid`. */
+  whatIf: handleUnaryCall<WhatIfRequest, WhatIfResponse>;
   /** Faults of both: `invalid`, `exists`, `conflict` (in use: by whom). */
   createNetwork: handleUnaryCall<CreateNetworkRequest, ClusterNetwork>;
   removeNetwork: handleUnaryCall<RemoveNetworkRequest, ChangeResponse>;
@@ -10078,6 +10762,22 @@ export interface OperatorClient extends Client {
     metadata: Metadata,
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: RebalanceResponse) => void,
+  ): ClientUnaryCall;
+  /** What the control plane would do if that happened; nothing is committed. Faults: `not-found`, `invalid`. */
+  whatIf(
+    request: WhatIfRequest,
+    callback: (error: ServiceError | null, response: WhatIfResponse) => void,
+  ): ClientUnaryCall;
+  whatIf(
+    request: WhatIfRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: WhatIfResponse) => void,
+  ): ClientUnaryCall;
+  whatIf(
+    request: WhatIfRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: WhatIfResponse) => void,
   ): ClientUnaryCall;
   /** Faults of both: `invalid`, `exists`, `conflict` (in use: by whom). */
   createNetwork(
