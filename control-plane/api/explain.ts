@@ -63,7 +63,9 @@ function stateOf(task: Task): string {
   const reason = task.error || (task.state === 'pending' ? task.message : '');
   // An error has the exit code in it.
   const exit =
-    task.error === '' && task.finishedAtMs > 0 && task.state !== 'rejected' && task.state !== 'orphaned' ? `, ${exitWords(task.exitCode)}` : '';
+    task.error === '' && task.finishedAtMs > 0 && task.state !== 'rejected' && task.state !== 'orphaned'
+      ? `, ${exitWords(task.exitCode)}`
+      : '';
   return `${task.state}${exit}${reason ? `: ${reason}` : ''}`;
 }
 

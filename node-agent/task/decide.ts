@@ -5,7 +5,7 @@
  *   told to stop: drain ─▶ pre-stop ─▶ signal ─▶ grace ─▶ kill ─▶ (shutdown)  any end: cleanup ─▶ forget
  */
 import type { TaskAssignment } from '#proto/model/assignment.ts';
-import { compareStates, isTerminal, type TaskState, exitWords } from '#proto/model/task.ts';
+import { compareStates, exitWords, isTerminal, type TaskState } from '#proto/model/task.ts';
 import type { ContainerExit } from '../runtime/runtime.ts';
 
 export interface TaskWanted extends TaskAssignment {

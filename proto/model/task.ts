@@ -151,7 +151,9 @@ const endingSignals: Readonly<Record<number, string>> = {
 export function exitWords(code: number): string {
   if (code === 126) return 'exit code 126: its command cannot be executed';
   if (code === 127) return 'exit code 127: its command was not found';
-  return code > 128 ? `exit code ${code} (${endingSignals[code - 128] ?? `signal ${code - 128}`})` : `exit code ${code}`;
+  return code > 128
+    ? `exit code ${code} (${endingSignals[code - 128] ?? `signal ${code - 128}`})`
+    : `exit code ${code}`;
 }
 
 /** `a` orders before `b` in the life of a task: negative, zero or positive. */
