@@ -63,6 +63,7 @@ const scene = fc.record({
   next: spec('x'),
 });
 
+const weight = { start: 1, stop: -1, change: 0 };
 const seatOf = ({ slot, nodeName }: Pick<Task, 'slot' | 'nodeName'>) => `${slot} ${nodeName}`;
 
 it('a plan is what then happens, on 500 clusters', () => {
@@ -91,7 +92,7 @@ it('a plan is what then happens, on 500 clusters', () => {
       const count = (seat: string, by: number) => seats.set(seat, (seats.get(seat) ?? 0) + by);
       for (const task of before ? cluster.active(before) : []) if (task.nodeId !== '') count(seatOf(task), 1);
       for (const { action, slot, node } of [...planTasks(cluster.snapshot, changes, cluster.now).values()].flat()) {
-        if (node !== '') count(seatOf({ slot, nodeName: node }), action === 'start' ? 1 : -1);
+        if (node !== '') count(seatOf({ slot, nodeName: node }), weight[action]);
         else if (action === 'start') waiting.push(slot);
       }
       const others = [...cluster.snapshot.all('task')].filter((task) => task.serviceId !== id && isActive(task));
