@@ -8,7 +8,7 @@ import { noResources } from '#proto/model/resources.ts';
 import { defaults } from '#proto/model/service.ts';
 import { isActive, type Task } from '#proto/model/task.ts';
 import { aSpec, aTemplate } from '#test/support/builders.ts';
-import { unsettled } from './invariants.ts';
+import { unsettled } from './settled.ts';
 import { World } from './world.ts';
 
 let world: World;
