@@ -147,39 +147,6 @@ describe('gantry apply', () => {
     expect(code).toBe(0);
     expect(lab.store.snapshot.count('service')).toBe(0);
   });
-
-  it('does what a plan says, from anywhere, or nothing and says in what it would differ', async () => {
-    playCluster();
-    await write('compose.yaml', compose);
-    expect((await gantry('plan', '--out', 'plan.json')).code).toBe(0);
-    await write('compose.yaml', compose.replace('8080', '8081'));
-    const refused = await gantry('apply', '--plan', 'plan.json');
-    expect(refused).toMatchObject({ code: 1, stdout: 'the files say something else than the plan\n' });
-    expect(refused.stderr).toContain('nothing was changed');
-    expect(lab.store.snapshot.count('service')).toBe(0);
-    await write('compose.yaml', compose);
-    expect((await gantry('apply', '--plan', 'plan.json')).code).toBe(0);
-    expect(lab.store.snapshot.count('service')).toBe(1);
-    expect(await gantry('apply', '--plan', 'plan.json', '-f', 'compose.yaml')).toMatchObject({ code: 2 });
-    expect(await gantry('apply', '--plan', 'compose.yaml')).toMatchObject({ code: 2 });
-  });
-});
-
-describe('gantry whatif', () => {
-  it('tells where tasks would be and how full nodes', async () => {
-    await lab.put('node', aNode('h1'), aNode('h2'));
-    const web = aService('web', { replicas: 1 });
-    await lab.put('service', web);
-    await lab.put('revision', aRevision(web));
-    await lab.put('task', aTask('t1', { nodeId: aNode('h1').id, nodeName: 'h1', address: '10.192.0.2' }));
-    const { code, stdout } = await gantry('whatif', '--kill', 'h1');
-    expect(code).toBe(0);
-    expect(stdout).toContain('demo/web\n    move demo/web.1 from h1 to h2');
-    expect(stdout).toMatch(/h1 +down +1 → 0/);
-    expect(stdout).toMatch(/h2 +ready +0 → 1/);
-    expect((await gantry('whatif')).stderr).toContain('nothing is supposed');
-    expect(await gantry('whatif', '--kill', 'h9')).toMatchObject({ code: 2 });
-  });
 });
 
 describe('lists', () => {

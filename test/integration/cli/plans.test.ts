@@ -1,0 +1,63 @@
+/** What would be: plans kept for later, and suppositions, from the command line. */
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { serveSocket } from '#control-plane/servers.ts';
+import { OperatorService } from '#proto/gen/gantry/v1/operator.ts';
+import { Scope } from '#proto/kernel/scope.ts';
+import { aNode, aRevision, aService, aTask } from '#test/support/builders.ts';
+import { type CliEnd, type CliPlace, startCli } from '#test/support/cli.ts';
+import { type OperatorLab, operatorLab } from '#test/support/operator.ts';
+
+let scope: Scope;
+let lab: OperatorLab;
+let place: CliPlace;
+
+beforeEach(async () => {
+  scope = new Scope();
+  lab = operatorLab();
+  const directory = await mkdtemp(join(tmpdir(), 'gantry-cli-'));
+  place = { directory, socket: join(directory, 'control-plane.sock') };
+  scope.defer(() => rm(directory, { recursive: true }));
+  await serveSocket(scope, place.socket, [{ definition: OperatorService, handlers: lab.service }]);
+});
+afterEach(() => scope.close());
+
+const gantry = (...args: string[]): Promise<CliEnd> => startCli(place, args).end;
+const write = (name: string, text: string) => writeFile(join(place.directory, name), text);
+const compose = 'name: demo\nservices:\n  web:\n    image: nginx:1\n    ports: ["8080:80"]\n';
+
+describe('a plan', () => {
+  it('does what a plan says, from anywhere, or nothing and says in what it would differ', async () => {
+    await write('compose.yaml', compose);
+    expect((await gantry('plan', '--out', 'plan.json')).code).toBe(0);
+    await write('compose.yaml', compose.replace('8080', '8081'));
+    const refused = await gantry('apply', '--plan', 'plan.json');
+    expect(refused).toMatchObject({ code: 1, stdout: 'the files say something else than the plan\n' });
+    expect(refused.stderr).toContain('nothing was changed');
+    expect(lab.store.snapshot.count('service')).toBe(0);
+    await write('compose.yaml', compose);
+    expect((await gantry('apply', '--detach', '--plan', 'plan.json')).code).toBe(0);
+    expect(lab.store.snapshot.count('service')).toBe(1);
+    expect(await gantry('apply', '--plan', 'plan.json', '-f', 'compose.yaml')).toMatchObject({ code: 2 });
+    expect(await gantry('apply', '--plan', 'compose.yaml')).toMatchObject({ code: 2 });
+  });
+});
+
+describe('gantry whatif', () => {
+  it('tells where tasks would be and how full nodes', async () => {
+    await lab.put('node', aNode('h1'), aNode('h2'));
+    const web = aService('web', { replicas: 1 });
+    await lab.put('service', web);
+    await lab.put('revision', aRevision(web));
+    await lab.put('task', aTask('t1', { nodeId: aNode('h1').id, nodeName: 'h1', address: '10.192.0.2' }));
+    const { code, stdout } = await gantry('whatif', '--kill', 'h1');
+    expect(code).toBe(0);
+    expect(stdout).toContain('demo/web\n    move demo/web.1 from h1 to h2');
+    expect(stdout).toMatch(/h1 +down +1 → 0/);
+    expect(stdout).toMatch(/h2 +ready +0 → 1/);
+    expect((await gantry('whatif')).stderr).toContain('nothing is supposed');
+    expect(await gantry('whatif', '--kill', 'h9')).toMatchObject({ code: 2 });
+  });
+});
