@@ -100,7 +100,9 @@ function preempted(
     const service = snapshot.service(serviceId as ServiceId);
     if (known.has(serviceId) || !service || tasks.length === 0) return [];
     const details = ['some of its tasks are preempted'];
-    return [{ action: 'unchanged', serviceId, name: nameOfService(service), details, tasks: [...tasks], disruption: '' }];
+    return [
+      { action: 'unchanged', serviceId, name: nameOfService(service), details, tasks: [...tasks], disruption: '' },
+    ];
   });
 }
 
