@@ -118,10 +118,11 @@ it('an address of a network is held once, of its ranges, fixed for one alone, an
             break;
           }
           case 'forget': {
-            const ended = oneOf(
-              [...snapshot.all('task')].filter((task) => !occupiesNode(task)),
-              what.which,
+            // As the reaper does: a record stays while its address rests, or the next leader would not know.
+            const rested = [...snapshot.all('task')].filter(
+              (task) => !occupiesNode(task) && now - task.stateAtMs >= addressRestMs,
             );
+            const ended = oneOf(rested, what.which);
             if (ended) put(undefined, ended.id);
             break;
           }
