@@ -345,13 +345,15 @@ function viewsAreCurrent(): Invariant {
 
 function stopsComeLast(): Invariant {
   const leftAt = new Map<TaskId, number>();
-  const downAt = new Map<string, number>();
+  /** When a node of that name was last lost, removed or back. */
+  const turnedAt = new Map<string, number>();
   return {
     name: 'nothing is told to stop while a node that answers sends to it',
     step({ changes }, { clock }) {
       for (const { table, key, before, after } of changes) {
         if (table === 'task' && leavesService(before, after)) leftAt.set(key as TaskId, clock.monotonic());
-        if (table === 'node' && after?.state === 'down') downAt.set(key, clock.monotonic());
+        if (table === 'node' && before?.state !== after?.state)
+          turnedAt.set((after ?? before)!.name, clock.monotonic());
       }
     },
     signalled(host, id, { truth, hosts, tied, clock }) {
@@ -367,8 +369,8 @@ function stopsComeLast(): Invariant {
         if (!tied(other) || other.boot?.network.behind) continue;
         // One that has booted since begins with what its journal says; what its kernel held before is gone.
         if (other.boot && other.boot.atMs > atMs) continue;
-        // Nobody waits for one that is down; back again, it sends by its old table until it has the new one.
-        if ((downAt.get(other.id) ?? 0) > atMs) continue;
+        // Nobody waits for one that is down or removed; back again, it sends by its old table until it has the new one.
+        if ((turnedAt.get(other.name) ?? 0) > atMs) continue;
         const backends = other.boot?.network.wanted?.endpoints.flatMap((endpoint) => endpoint.backends) ?? [];
         const sends = backends.some(({ taskId, serving }) => taskId === id && serving);
         assert(!sends, `${nameOf(task)} was signalled after ${forMs} ms, and ${other.name} still sends to it`);
