@@ -3,6 +3,7 @@ import { pauseRollout, resumeRollout } from '#control-plane/reconcilers/rollout-
 import { same } from '#control-plane/reconcilers/same.ts';
 import { isUp } from '#control-plane/reconcilers/seats.ts';
 import { rollbackService } from '#control-plane/reconcilers/service-changes.ts';
+import type { Applied } from '#control-plane/store/records.ts';
 import type { Snapshot } from '#control-plane/store/snapshot.ts';
 import { assert } from '#proto/kernel/errors.ts';
 import type { Random } from '#proto/kernel/random.ts';
@@ -70,6 +71,7 @@ export function rolloutsKeepTheirPace(): Invariant {
     step({ changes }, { truth }) {
       const looked = new Set<string>();
       for (const change of changes) {
+        if (change.table === 'service' || change.table === 'node') forgetSeats(turns, change);
         if (change.table !== 'task') continue;
         const { before, after } = change;
         if (!after) everUp.delete(change.key as TaskId);
@@ -100,6 +102,13 @@ export function rolloutsKeepTheirPace(): Invariant {
       }
     },
   };
+}
+
+/** A seat that is given up in the middle of its turn takes none any more: of a service that is scaled, or on a node that suits it no longer. */
+function forgetSeats(turns: Map<string, Set<string>>, change: Extract<Applied, { table: 'service' | 'node' }>): void {
+  if (change.table === 'node') for (const seats of turns.values()) seats.delete((change.after ?? change.before)!.name);
+  else if (change.before?.spec.replicas !== change.after?.spec.replicas)
+    for (const [key, seats] of turns) if (key.startsWith(`${change.key}/`)) seats.clear();
 }
 
 /** For the sake of the revision it replaces, not because its node was lost or drained. */
