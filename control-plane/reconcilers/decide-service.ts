@@ -296,8 +296,12 @@ class ServiceDecision {
       if (group) group.push(task);
       else groups.set(key, [task]);
     }
+    // An older revision that waited itself has nothing to go on with either.
+    const begun = begunRevisions(this.#tasks.values());
+    const { revision } = this.#service;
     for (const group of groups.values()) {
-      if (this.#standing.at === 'holds' || group[0]!.revision !== this.#service.revision) this.#placeGroup(group);
+      const goesOn = group[0]!.revision !== revision && begun.has(group[0]!.revision);
+      if (this.#standing.at === 'holds' || goesOn) this.#placeGroup(group);
       else for (const task of group) this.#sayWhere(task, this.#standing.why);
     }
   }
