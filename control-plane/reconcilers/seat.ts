@@ -79,14 +79,12 @@ function outdated(facts: SeatFacts, task: Task): string {
 
 /** All of the seat's tasks are to go: by the policy's order. */
 function replace(facts: SeatFacts, seat: Seat, leaving: ReadonlyMap<Task, string>, goesOver: boolean): Opinion[] {
-  const unassigned = [...leaving].every(([task]) => task.nodeId === '');
-  if (facts.order === 'stop-first' && !unassigned) {
-    return [...leaving].map(([task, why]) => ({ kind: 'stop', task, why }));
-  }
-  const [old, why] = [...leaving].at(-1)!;
-  const start = begin(facts, seat, goesOver, `replaces ${called(old)}: ${why}`);
+  const stop = ([task, why]: readonly [Task, string]): Opinion => ({ kind: 'stop', task, why });
   // What was never anywhere has nothing to hand over.
-  return unassigned ? [...[...leaving].map(([task, why]): Opinion => ({ kind: 'stop', task, why })), ...start] : start;
+  const nowhere = [...leaving].filter(([task]) => task.nodeId === '');
+  if (facts.order === 'stop-first' && nowhere.length < leaving.size) return [...leaving].map(stop);
+  const [old, why] = [...leaving].at(-1)!;
+  return [...nowhere.map(stop), ...begin(facts, seat, goesOver, `replaces ${called(old)}: ${why}`)];
 }
 
 /** Nobody holds the seat. */
