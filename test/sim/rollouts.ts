@@ -3,7 +3,6 @@ import { pauseRollout, resumeRollout } from '#control-plane/reconcilers/rollout-
 import { same } from '#control-plane/reconcilers/same.ts';
 import { isUp } from '#control-plane/reconcilers/seats.ts';
 import { rollbackService } from '#control-plane/reconcilers/service-changes.ts';
-import type { Applied } from '#control-plane/store/records.ts';
 import type { Snapshot } from '#control-plane/store/snapshot.ts';
 import { assert } from '#proto/kernel/errors.ts';
 import type { Random } from '#proto/kernel/random.ts';
@@ -66,12 +65,16 @@ export function rolloutsKeepTheirPace(): Invariant {
   const everUp = new Set<TaskId>();
   /** By `service/revision`: seats that a task which was up has left, or is to leave, for its turn. */
   const turns = new Map<string, Set<string>>();
+  /** By service: the revision in whose rollout it was scaled. Seats may be given up in the middle of their turns then. */
+  const scaled = new Map<string, number>();
   return {
     name: 'a rollout takes no more turns at once than its policy allows',
     step({ changes }, { truth }) {
       const looked = new Set<string>();
       for (const change of changes) {
-        if (change.table === 'service' || change.table === 'node') forgetSeats(turns, change);
+        if (change.table === 'node') forgetSeats(turns, (change.after ?? change.before)!.name);
+        if (change.table === 'service' && change.before?.spec.replicas !== change.after?.spec.replicas)
+          scaled.set(change.key, change.after?.revision ?? 0);
         if (change.table !== 'task') continue;
         const { before, after } = change;
         if (!after) everUp.delete(change.key as TaskId);
@@ -92,7 +95,7 @@ export function rolloutsKeepTheirPace(): Invariant {
         const { parallelism, failureAction, maxFailureRatio } = service.spec.update;
         // Tolerated failures try on beside the others; and a way back brings what is down back at once.
         if (service.rollout.state !== 'updating' || failureAction === 'continue' || maxFailureRatio > 0) continue;
-        if (parallelism === 0) continue;
+        if (parallelism === 0 || scaled.get(id) === service.revision) continue;
         const seats = turns.get(`${id}/${service.revision}`) ?? new Set();
         const open = [...seats].filter((seat) => isOpen(truth, service, seat, everUp));
         assert(
@@ -104,11 +107,9 @@ export function rolloutsKeepTheirPace(): Invariant {
   };
 }
 
-/** A seat that is given up in the middle of its turn takes none any more: of a service that is scaled, or on a node that suits it no longer. */
-function forgetSeats(turns: Map<string, Set<string>>, change: Extract<Applied, { table: 'service' | 'node' }>): void {
-  if (change.table === 'node') for (const seats of turns.values()) seats.delete((change.after ?? change.before)!.name);
-  else if (change.before?.spec.replicas !== change.after?.spec.replicas)
-    for (const [key, seats] of turns) if (key.startsWith(`${change.key}/`)) seats.clear();
+/** A node that changes may suit a seat no longer, which then takes no turn any more. */
+function forgetSeats(turns: Map<string, Set<string>>, node: string): void {
+  for (const seats of turns.values()) seats.delete(node);
 }
 
 /** For the sake of the revision it replaces, not because its node was lost or drained. */
@@ -148,7 +149,7 @@ export const seatsAreNotCrowded: Invariant = {
     );
     for (const task of services) {
       const others = [...truth.tasksOfService(task.serviceId)].filter(
-        (one) => seatOf(one) === seatOf(task) && isActive(one),
+        (one) => seatOf(one) === seatOf(task) && one.iteration === task.iteration && isActive(one),
       );
       assert(others.length <= mostOfOneSeat, `${taskName(task)} is one of ${others.length} in its seat`);
     }
