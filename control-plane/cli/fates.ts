@@ -25,7 +25,8 @@ export function fates(service: string, tasks: readonly PlannedTask[]): Fate[] {
       const where = task.node === '' ? '' : ` on ${task.node}`;
       return [{ text: `${waits ? 'waits' : task.action} ${seat}${where}`, reason: task.reason }];
     }
-    if (next.node === '') return [{ text: `lose ${seat} on ${task.node}`, reason: `it waits: ${next.reason}` }];
+    if (next.node === '')
+      return [{ text: `lose ${seat} on ${task.node}`, reason: `${task.reason}; it waits: ${next.reason}` }];
     if (next.node === task.node) return [{ text: `replace ${seat} on ${task.node}`, reason: task.reason }];
     return [{ text: `move ${seat} from ${task.node} to ${next.node}`, reason: task.reason }];
   });

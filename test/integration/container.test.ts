@@ -165,7 +165,7 @@ test('a reservation that its node has no room for replaces the task, as plan say
   const text = burner('{ limits: { cpus: "0.5" }, reservations: { memory: 900G } }');
   const plan = await cluster.gantry('plan', '-f', cluster.compose('burner.yaml', text));
   expect(plan.stdout).toContain(`node ${before.node} has no room for it any more`);
-  expect(plan.stdout).toContain('stop burner/burner.1');
+  expect(plan.stdout).toContain(`lose burner/burner.1 on ${before.node}`);
 });
 
 test('a device that its node has not rejects the task in words', async () => {

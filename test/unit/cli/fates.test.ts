@@ -14,7 +14,9 @@ it('a seat that stops on one node and starts on another moves', () => {
 
 it('a seat that no node takes any more is lost, with the reason', () => {
   const tasks = [task('stop', 1, 'h1', 'node h1 is down'), task('start', 1, '', 'no node has memory')];
-  expect(fates('shop/web', tasks)).toEqual([{ text: 'lose shop/web.1 on h1', reason: 'it waits: no node has memory' }]);
+  expect(fates('shop/web', tasks)).toEqual([
+    { text: 'lose shop/web.1 on h1', reason: 'node h1 is down; it waits: no node has memory' },
+  ]);
 });
 
 it('whatever is alone starts, stops or waits', () => {
