@@ -8,12 +8,13 @@ export interface Fate {
 
 /** `service`: its name; in the order of the plan. */
 export function fates(service: string, tasks: readonly PlannedTask[]): Fate[] {
+  const starts = new Map<number, PlannedTask[]>();
+  for (const task of tasks)
+    if (task.action === 'start' && task.slot > 0) starts.set(task.slot, [...(starts.get(task.slot) ?? []), task]);
   const successors = new Map<PlannedTask, PlannedTask>();
-  const starts = tasks.filter(({ action, slot }) => action === 'start' && slot > 0);
-  for (const stop of tasks) {
-    if (stop.action !== 'stop' || stop.slot === 0) continue;
-    const next = starts.find((start) => start.slot === stop.slot && ![...successors.values()].includes(start));
-    if (next) successors.set(stop, next);
+  for (const task of tasks) {
+    const next = task.action === 'stop' ? starts.get(task.slot)?.shift() : undefined;
+    if (next) successors.set(task, next);
   }
   const told = new Set(successors.values());
   return tasks.flatMap((task): Fate[] => {
