@@ -4,7 +4,7 @@ import { scaleService } from '#control-plane/reconcilers/service-changes.ts';
 import type { Snapshot } from '#control-plane/store/snapshot.ts';
 import type { WhatIfRequest, WhatIfResponse } from '#proto/gen/gantry/v1/operator.ts';
 import { Fault } from '#proto/kernel/errors.ts';
-import type { ServiceId } from '#proto/model/ids.ts';
+import { type ServiceId, taskName } from '#proto/model/ids.ts';
 import { limits } from '#proto/model/validate.ts';
 import { toWire } from '#proto/model/wire.ts';
 import { findNode, findService, nameOfService } from './names.ts';
@@ -54,6 +54,9 @@ export function supposed(parts: OperatorParts, request: WhatIfRequest): WhatIfRe
       reservedAfter: toWire(reservedAfter),
       capacity: toWire(node.capacity),
     })),
+    moves: forecast.moves.map(({ task, taskId, fromName, toName, reason }) => {
+      return { task: taskName(task), taskId, from: fromName, to: toName, reason };
+    }),
   };
 }
 

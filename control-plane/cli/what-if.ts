@@ -36,7 +36,10 @@ export function whatIf(options: Supposed): Promise<number> {
       for (const { text, reason } of fates(name, tasks))
         print(`    ${text}${reason ? colours.dim(`  ${reason}`) : ''}`);
     }
-    if (answer.services.length === 0) print('No task would start or stop.');
+    if (answer.moves.length > 0) print('to even out nodes, by and by');
+    for (const { task, from, to, reason } of answer.moves)
+      print(`    move ${task} from ${from} to ${to}${colours.dim(`  ${reason}`)}`);
+    if (answer.services.length + answer.moves.length === 0) print('No task would start or stop.');
     const rows = answer.nodes.map((node) => [
       node.node,
       node.state,

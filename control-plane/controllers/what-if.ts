@@ -1,4 +1,5 @@
 /** What would happen to tasks if nodes were lost, drained or added, or services scaled: the deciders on a copy. Pure. */
+import type { Move } from '#control-plane/reconcilers/rebalance.ts';
 import { adviseSubnets } from '#control-plane/reconcilers/subnets.ts';
 import { Ledger } from '#control-plane/scheduler/ledger.ts';
 import type { Change } from '#control-plane/store/records.ts';
@@ -7,9 +8,10 @@ import { type NodeId, nodeId, type ServiceId } from '#proto/model/ids.ts';
 import { isPerNode } from '#proto/model/job.ts';
 import type { Node } from '#proto/model/node.ts';
 import { noResources, type Resources } from '#proto/model/resources.ts';
-import { isActive } from '#proto/model/task.ts';
+import { isActive, type Task } from '#proto/model/task.ts';
 import { affectedBy } from './affected.ts';
 import { type PlannedTask, Scratch } from './plan.ts';
+import { planRebalance } from './plan-rebalance.ts';
 
 export interface Supposition {
   readonly killed: readonly Node[];
@@ -31,8 +33,10 @@ export interface NodeForecast {
 export interface Forecast {
   /** Of services with tasks that would start, stop or wait. */
   readonly tasks: ReadonlyMap<ServiceId, readonly PlannedTask[]>;
-  /** By name; those added at the end. */
+  /** By name; those added at the end, and all with the moves done. */
   readonly nodes: readonly NodeForecast[];
+  /** What evens out nodes afterwards; none where no node was added. */
+  readonly moves: readonly (Move & { readonly task: Task })[];
 }
 
 /** `now`: wall clock ms. */
@@ -50,9 +54,14 @@ export function whatIf(snapshot: Snapshot, supposed: Supposition, now: number): 
     if (node && node.subnet !== subnet) scratch.apply([nodeChange({ ...node, subnet })]);
   }
   const tasks = scratch.settle([...affected(snapshot, edited, supposed.changes)]);
+  const evenedOut = supposed.added && scratch.snapshot.cluster?.rebalancePerMinute !== 0;
+  const moves = evenedOut ? planRebalance(scratch.snapshot, now).moves : [];
+  const moved = moves.map((move) => ({ ...move, task: scratch.snapshot.task(move.taskId)! }));
+  scratch.apply(moved.map(({ task, to, toName }) => taskChange({ ...task, nodeId: to, nodeName: toName })));
   return {
     tasks: new Map([...tasks].filter(([, planned]) => planned.length > 0)),
     nodes: forecasts(snapshot, scratch.snapshot),
+    moves: moved,
   };
 }
 
@@ -108,6 +117,10 @@ function forecasts(before: Snapshot, after: Snapshot): NodeForecast[] {
 function reservedOn(ledger: Ledger, id: NodeId): Resources {
   const { cpuMillis = 0, memoryBytes = 0, pids = 0 } = ledger.usageOf(id) ?? {};
   return { ...noResources, cpuMillis, memoryBytes, pids };
+}
+
+function taskChange(value: Task): Change {
+  return { table: 'task', key: value.id, value, expect: 0 };
 }
 
 function nodeChange(value: Node): Change {

@@ -60,6 +60,14 @@ describe('what if', () => {
     expect(new Set(forecasts.map(({ node }) => node.subnet)).size).toBe(3);
   });
 
+  it('nodes are added to one that runs all: what would be moved to even them out is told, and counted', () => {
+    const { node, ask } = running(1, 6);
+    const { tasks, nodes, forecasts } = ask({ added: { count: 2, like: node('h1') } });
+    expect(tasks).toEqual([]);
+    expect(nodes).toEqual(['h1 6 2', 'new1 0 2', 'new2 0 2']);
+    expect(forecasts[1]!.tasksAfter).toBe(2);
+  });
+
   it('a service is scaled: where its tasks would be, and how much of each node is reserved then', () => {
     const { cluster, web, ask } = running(2, 2, 1);
     const { tasks, forecasts } = ask({ changes: scaleService(cluster.wish, web.id, 4) });

@@ -205,6 +205,8 @@ export interface WhatIfResponse {
   /** those with tasks that would start, stop or wait */
   services: PlannedChange[];
   nodes: NodeForecast[];
+  /** to even out nodes afterwards, by and by; counted in `nodes` */
+  moves: TaskMove[];
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
@@ -2436,7 +2438,7 @@ export const WhatIfRequest_ScaleEntry: MessageFns<WhatIfRequest_ScaleEntry> = {
 };
 
 function createBaseWhatIfResponse(): WhatIfResponse {
-  return { services: [], nodes: [], _unknownFields: {} };
+  return { services: [], nodes: [], moves: [], _unknownFields: {} };
 }
 
 export const WhatIfResponse: MessageFns<WhatIfResponse> = {
@@ -2446,6 +2448,9 @@ export const WhatIfResponse: MessageFns<WhatIfResponse> = {
     }
     for (const v of message.nodes) {
       NodeForecast.encode(v!, writer.uint32(18).fork()).join();
+    }
+    for (const v of message.moves) {
+      TaskMove.encode(v!, writer.uint32(26).fork()).join();
     }
     if (message._unknownFields !== undefined) {
       for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
@@ -2487,6 +2492,14 @@ export const WhatIfResponse: MessageFns<WhatIfResponse> = {
             message.nodes.push(NodeForecast.decode(reader, reader.uint32()));
             continue;
           }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.moves.push(TaskMove.decode(reader, reader.uint32()));
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -2514,6 +2527,7 @@ export const WhatIfResponse: MessageFns<WhatIfResponse> = {
     const message = createBaseWhatIfResponse();
     message.services = object.services?.map((e) => PlannedChange.fromPartial(e)) || [];
     message.nodes = object.nodes?.map((e) => NodeForecast.fromPartial(e)) || [];
+    message.moves = object.moves?.map((e) => TaskMove.fromPartial(e)) || [];
     return message;
   },
 };
