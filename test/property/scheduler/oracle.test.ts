@@ -129,7 +129,7 @@ function nodesOf({ nodes }: Cluster): Node[] {
 function tasksOf(made: Cluster, nodes: readonly Node[]): Task[] {
   return made.tasks.map(({ service, node, ...fields }, index) => {
     const on = nodes[node % nodes.length]!;
-    return aTask(`old${index}`, { ...fields, serviceId: serviceId(idOf(service)), nodeId: on.id, nodeName: on.name });
+    return aTask(`old${index}x`, { ...fields, serviceId: serviceId(idOf(service)), nodeId: on.id, nodeName: on.name });
   });
 }
 
@@ -309,7 +309,7 @@ function placed(made: Cluster, index: number, on: Usage): Task {
     hostPorts: ports,
     state: 'assigned',
   } as const;
-  return aTask(`new${index}`, fields);
+  return aTask(`new${index}x`, fields);
 }
 
 /** By name, where its node has names, and no name twice. */
@@ -412,7 +412,7 @@ describe('the scheduler', () => {
         const live = ledgerOf(nodes, []);
         const now = new Map<string, Task>();
         for (const { task, node, gone, ...fields } of steps) {
-          const next = aTask(`t${task}`, { ...fields, nodeId: nodeId(nodes[node]!.id) });
+          const next = aTask(`t${task}x`, { ...fields, nodeId: nodeId(nodes[node]!.id) });
           if (gone) now.delete(next.id);
           else now.set(next.id, next);
           live.setTask(next.id, gone ? undefined : next);
