@@ -19,11 +19,7 @@ import { commitWish, type OperatorParts } from './parts.ts';
 
 export function scale(parts: OperatorParts, request: ScaleRequest, by = ''): Promise<ChangeResponse> {
   const wanted = Object.entries(request.replicas);
-  for (const [name, replicas] of wanted)
-    if (replicas > limits.replicas)
-      throw new Fault('invalid', `${name}: ${replicas} replicas are not allowed`, {
-        remedy: `use 0 to ${limits.replicas}`,
-      });
+  for (const [name, replicas] of wanted) checkReplicas(name, replicas);
   const byName = new Map(wanted);
   return change(
     parts,
@@ -32,6 +28,14 @@ export function scale(parts: OperatorParts, request: ScaleRequest, by = ''): Pro
     'scaled',
     by,
   );
+}
+
+/** Fault `invalid`: more than any service may have. */
+export function checkReplicas(name: string, replicas: number): void {
+  if (replicas > limits.replicas)
+    throw new Fault('invalid', `${name}: ${replicas} replicas are not allowed`, {
+      remedy: `use 0 to ${limits.replicas}`,
+    });
 }
 
 export function restart(parts: OperatorParts, request: ServiceRequest, by = ''): Promise<ChangeResponse> {

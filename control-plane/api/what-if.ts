@@ -5,10 +5,10 @@ import type { Snapshot } from '#control-plane/store/snapshot.ts';
 import type { WhatIfRequest, WhatIfResponse } from '#proto/gen/gantry/v1/operator.ts';
 import { Fault } from '#proto/kernel/errors.ts';
 import { type ServiceId, taskName } from '#proto/model/ids.ts';
-import { limits } from '#proto/model/validate.ts';
 import { toWire } from '#proto/model/wire.ts';
 import { findNode, findService, nameOfService } from './names.ts';
 import { type OperatorParts, wishContext } from './parts.ts';
+import { checkReplicas } from './services.ts';
 
 const mostAdded = 1_000;
 
@@ -18,10 +18,7 @@ export function supposed(parts: OperatorParts, request: WhatIfRequest): WhatIfRe
   const { snapshot, now } = context;
   const nodes = (names: readonly string[]) => names.map((name) => findNode(snapshot, name));
   const scaled = Object.entries(request.scale).map(([name, replicas]) => {
-    if (replicas > limits.replicas)
-      throw new Fault('invalid', `${name}: ${replicas} replicas are not allowed`, {
-        remedy: `use 0 to ${limits.replicas}`,
-      });
+    checkReplicas(name, replicas);
     return { service: findService(snapshot, name), replicas };
   });
   const supposition: Supposition = {
