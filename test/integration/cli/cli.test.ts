@@ -1,6 +1,5 @@
 /** The command line as a process, against an operator service in memory behind a real unix socket. */
-import { mkdtemp, rm, stat, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { serveSocket } from '#control-plane/servers.ts';
@@ -9,27 +8,23 @@ import { Scope } from '#proto/kernel/scope.ts';
 import type { Task } from '#proto/model/task.ts';
 import { unary } from '#proto/rpc.ts';
 import { aNode, aRevision, aService, aTask, idOf } from '#test/support/builders.ts';
-import { type CliEnd, type CliPlace, startCli } from '#test/support/cli.ts';
+import { type CliPlace, startCli } from '#test/support/cli.ts';
+import { type CliLab, startCliLab } from '#test/support/cli-lab.ts';
 import { eventually } from '#test/support/eventually.ts';
-import { type OperatorLab, operatorLab } from '#test/support/operator.ts';
+import type { OperatorLab } from '#test/support/operator.ts';
 import { testSeal } from '#test/support/test-seal.ts';
 
 let scope: Scope;
 let lab: OperatorLab;
 let place: CliPlace;
+let gantry: CliLab['gantry'];
+let write: CliLab['write'];
 
 beforeEach(async () => {
-  scope = new Scope();
-  lab = operatorLab();
-  const directory = await mkdtemp(join(tmpdir(), 'gantry-cli-'));
-  place = { directory, socket: join(directory, 'control-plane.sock') };
-  scope.defer(() => rm(directory, { recursive: true }));
-  await serveSocket(scope, place.socket, [{ definition: OperatorService, handlers: lab.service }]);
+  ({ scope, lab, place, gantry, write } = await startCliLab());
 });
 afterEach(() => scope.close());
 
-const gantry = (...args: string[]): Promise<CliEnd> => startCli(place, args).end;
-const write = (name: string, text: string) => writeFile(join(place.directory, name), text);
 const compose = 'name: demo\nservices:\n  web:\n    image: nginx:${TAG:-1}\n    ports: ["8080:80"]\n';
 
 /** Plays the controllers and agents: whatever service there is gets its tasks, running. */

@@ -1,31 +1,19 @@
 /** What would be: plans kept for later, and suppositions, from the command line. */
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { serveSocket } from '#control-plane/servers.ts';
-import { OperatorService } from '#proto/gen/gantry/v1/operator.ts';
-import { Scope } from '#proto/kernel/scope.ts';
 import { aNode, aRevision, aService, aTask } from '#test/support/builders.ts';
-import { type CliEnd, type CliPlace, startCli } from '#test/support/cli.ts';
-import { type OperatorLab, operatorLab } from '#test/support/operator.ts';
+import { type CliLab, startCliLab } from '#test/support/cli-lab.ts';
 
-let scope: Scope;
-let lab: OperatorLab;
-let place: CliPlace;
+let made: CliLab;
+let lab: CliLab['lab'];
+let gantry: CliLab['gantry'];
+let write: CliLab['write'];
 
 beforeEach(async () => {
-  scope = new Scope();
-  lab = operatorLab();
-  const directory = await mkdtemp(join(tmpdir(), 'gantry-cli-'));
-  place = { directory, socket: join(directory, 'control-plane.sock') };
-  scope.defer(() => rm(directory, { recursive: true }));
-  await serveSocket(scope, place.socket, [{ definition: OperatorService, handlers: lab.service }]);
+  made = await startCliLab();
+  ({ lab, gantry, write } = made);
 });
-afterEach(() => scope.close());
+afterEach(() => made.scope.close());
 
-const gantry = (...args: string[]): Promise<CliEnd> => startCli(place, args).end;
-const write = (name: string, text: string) => writeFile(join(place.directory, name), text);
 const compose = 'name: demo\nservices:\n  web:\n    image: nginx:1\n    ports: ["8080:80"]\n';
 
 describe('a plan', () => {
