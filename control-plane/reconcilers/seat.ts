@@ -1,5 +1,5 @@
 /** What one wanted seat needs now: a first task, another one, a successor for one that must go, or nothing. */
-import { whyReplicas } from '#proto/model/autoscale.ts';
+import { isWhyReplicas, whyReplicas } from '#proto/model/autoscale.ts';
 import type { Service } from '#proto/model/service.ts';
 import { isTerminal, type Task } from '#proto/model/task.ts';
 import type { SeatOrder } from './host-ports.ts';
@@ -49,7 +49,7 @@ export function decideSeat(facts: SeatFacts, seat: Seat, mayMove: boolean): Opin
     const others = staying.filter((task) => task !== best && isUp(best) && !takesOver(staying, task));
     const startFirst = facts.order === 'start-first';
     // Who is to go waits for its successor to work, unless the policy stops it first anyway.
-    const gone = isUp(best) || !startFirst ? [...leaving] : [];
+    const gone = isUp(best) || !startFirst ? [...leaving] : overtaken(leaving);
     return [
       ...gone.map(([task, why]): Opinion => ({ kind: 'stop', task, why })),
       ...others.map((task): Opinion => ({ kind: 'stop', task, why: `${called(best)} holds its slot` })),
@@ -84,7 +84,15 @@ function replace(facts: SeatFacts, seat: Seat, leaving: ReadonlyMap<Task, string
   const nowhere = [...leaving].filter(([task]) => task.nodeId === '');
   if (facts.order === 'stop-first' && nowhere.length < leaving.size) return [...leaving].map(stop);
   const [old, why] = [...leaving].at(-1)!;
-  return [...nowhere.map(stop), ...begin(facts, seat, goesOver, `replaces ${called(old)}: ${why}`)];
+  const gone = new Map([...nowhere, ...overtaken(leaving)]);
+  return [...[...gone].map(stop), ...begin(facts, seat, goesOver, `replaces ${called(old)}: ${why}`)];
+}
+
+/** Of those that wait for their successor: who is not up while an older one holds the seat, begun for a revision that never came to work. */
+function overtaken(leaving: ReadonlyMap<Task, string>): [Task, string][] {
+  const all = [...leaving];
+  const holder = all.find(([task]) => isUp(task)) ?? all.find(([task]) => task.nodeId !== '');
+  return all.filter(([task]) => task !== holder?.[0] && !isUp(task));
 }
 
 /** Nobody holds the seat. */
@@ -98,12 +106,9 @@ function fill(facts: SeatFacts, seat: Seat, mayMove: boolean): Opinion[] {
     return begin(facts, seat, mayMove, global ? `one on every node` : whyReplicas(facts.service));
   }
   // It had been taken away because there were to be fewer.
-  if (isRefilled(facts.service, latest)) return begin(facts, seat, mayMove, whyReplicas(facts.service));
+  if (!endedByItself(latest) && isWhyReplicas(latest.why))
+    return begin(facts, seat, mayMove, whyReplicas(facts.service));
   return begin(facts, seat, mayMove, `replaces ${called(latest)}: ${latest.why || endOf(latest)}`);
-}
-
-function isRefilled({ autoscaled }: Service, latest: Task): boolean {
-  return autoscaled !== undefined && !endedByItself(latest) && autoscaled.atMs >= latest.stateAtMs;
 }
 
 /** A new task, later or not at all where the restart policy says so of the last one. */

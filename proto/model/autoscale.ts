@@ -69,6 +69,11 @@ export function whyReplicas(service: Pick<Service, 'spec' | 'autoscaled'>): stri
   return `autoscaled to ${autoscaled.replicas}: ${autoscaled.why}`;
 }
 
+/** `why` are words of `whyReplicas`: a task that was stopped with them had become one too many. */
+export function isWhyReplicas(why: string): boolean {
+  return /^(auto)?scaled to \d/.test(why);
+}
+
 /** New connections to it are counted, on every node. */
 export function isCounted({ autoscale }: Pick<ServiceSpec, 'autoscale'>): boolean {
   return autoscale !== undefined && (autoscale.requestsPerSecond > 0 || maySleep(autoscale));

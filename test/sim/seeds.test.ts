@@ -9,6 +9,7 @@ const found = [
   5, // a node took over the subnet, and addresses that had to rest, of one just removed
   131, // a leader that never heard of an orphan gave its address away while its process was still ending
   201, // a rollout ended by a task that was leaving: the older one stayed
+  690175, // successors that never came up stayed while newer revisions overtook them
   129, // a seat that had gone over and was drained began its successor of the older revision, again and again
   482, // a successor that completed left its forerunner in its seat for good
 ];

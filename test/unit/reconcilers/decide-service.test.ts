@@ -78,6 +78,7 @@ describe('a replicated service', () => {
     cluster.commit(scaleService(cluster.wish, web.id, 6));
     cluster.settle(web);
     expect(cluster.active(web).map(({ slot }) => slot)).toEqual([1, 2, 3, 4, 5, 6]);
+    expect(cluster.active(web).filter(({ why }) => why === 'scaled to 6')).toHaveLength(4);
   });
 
   it('replaces the tasks of a node that is down elsewhere, in the decision that sees it', () => {
@@ -327,6 +328,19 @@ describe('a rollout', () => {
     cluster.now += 1_000;
     cluster.settle(web);
     expect(moved()).toBe(1);
+  });
+
+  it('stops successors that a newer revision overtakes before they were up, and keeps the task that is', () => {
+    const { cluster, web } = running({ replicas: 1, update: update({ order: 'start-first' }) });
+    const [first] = cluster.active(web);
+    for (let again = 0; again < 4; again++) {
+      cluster.commit(restartService(cluster.wish, web.id));
+      cluster.decide(web);
+      cluster.decide(web);
+    }
+    const active = cluster.active(web);
+    expect(active.map(({ revision }) => revision)).toEqual([1, 5]);
+    expect(active[0]!.id).toBe(first!.id);
   });
 
   it('waits for a health check before it goes on', () => {
