@@ -1,0 +1,145 @@
+/** Nodes and addresses for the tasks of a service that have none, or why they have none. */
+
+import { type Request, requestOf } from '#control-plane/scheduler/filters.ts';
+import { given } from '#control-plane/scheduler/generic.ts';
+import { whyNowhere } from '#control-plane/scheduler/place.ts';
+import { describe, isFault } from '#proto/kernel/errors.ts';
+import type { NodeId, ServiceId, TaskId } from '#proto/model/ids.ts';
+import { isPerNode } from '#proto/model/job.ts';
+import { sharedNetworkOf } from '#proto/model/network.ts';
+import type { Node } from '#proto/model/node.ts';
+import { isActive, type Task } from '#proto/model/task.ts';
+import { MakeRoom } from './make-room.ts';
+import { begunRevisions, stayingOf } from './seats.ts';
+import type { ServiceDraft } from './service-draft.ts';
+import { networkOwner } from './shared-network.ts';
+import { shunnedNodes } from './shunned.ts';
+import type { Standing } from './start-order.ts';
+import { takeAddresses } from './take-addresses.ts';
+import { giveHomes } from './volume-homes.ts';
+
+export class TaskPlaces {
+  readonly #draft: ServiceDraft;
+  readonly #room: MakeRoom;
+  /** Where tasks must go that were begun for it. */
+  readonly #targets = new Map<TaskId, NodeId>();
+  #unplaced = 0;
+
+  constructor(draft: ServiceDraft) {
+    this.#draft = draft;
+    this.#room = new MakeRoom(draft.context, draft.service.spec);
+  }
+
+  /** How many got none. */
+  get unplaced(): number {
+    return this.#unplaced;
+  }
+
+  /** Services of which tasks must leave for these. */
+  get evicts(): readonly ServiceId[] {
+    return [...this.#room.evicts];
+  }
+
+  /** Whether the node takes the task now; it goes there then and nowhere else. */
+  aim(task: Task, node: NodeId): boolean {
+    const request = this.#requestOf(task, node);
+    if (typeof request === 'string' || !this.#draft.context.books.scheduler.open(request).pick()) return false;
+    this.#targets.set(task.id, node);
+    return true;
+  }
+
+  /** One filtering for all tasks that ask the same. `standing`: whether tasks of the service's revision may begin. */
+  give(standing: Standing): void {
+    const { service, tasks } = this.#draft;
+    const groups = new Map<string, Task[]>();
+    for (const task of tasks.values()) {
+      if (task.nodeId !== '' || !isActive(task)) continue;
+      const key = `${task.revision}/${this.#groupOf(task)}`;
+      const group = groups.get(key);
+      if (group) group.push(task);
+      else groups.set(key, [task]);
+    }
+    // An older revision that waited itself has nothing to go on with either.
+    const begun = begunRevisions(tasks.values());
+    for (const group of groups.values()) {
+      const goesOn = group[0]!.revision !== service.revision && begun.has(group[0]!.revision);
+      if (standing.at === 'holds' || goesOn) this.#giveGroup(group);
+      else for (const task of group) this.#sayWhy(task, standing.why);
+    }
+  }
+
+  /** Tasks of one group are placed together; those that must go to one node each have their own. */
+  #groupOf(task: Task): string {
+    if (isPerNode(this.#draft.service.spec)) return task.nodeName;
+    if (this.#targets.has(task.id)) return task.id;
+    const mode = this.#draft.templateOf(task)?.networkMode ?? '';
+    return sharedNetworkOf(mode) === undefined ? '' : String(task.slot);
+  }
+
+  #giveGroup(tasks: readonly Task[]): void {
+    const { context } = this.#draft;
+    const { books } = context;
+    for (const { id } of tasks) books.claims.release(id);
+    const request = this.#requestOf(tasks[0]!, this.#targets.get(tasks[0]!.id));
+    if (typeof request === 'string') {
+      this.#unplaced += tasks.length;
+      for (const task of tasks) this.#sayWhy(task, request);
+      return;
+    }
+    let places = books.scheduler.open(request);
+    let nowhere = '';
+    for (const task of tasks) {
+      const usage = nowhere === '' ? places.pick() : undefined;
+      const addresses = usage && takeAddresses(context, task, this.#draft.templateOf(task), usage.node);
+      if (usage && addresses && typeof addresses !== 'string') {
+        this.#assign({ ...task, ...addresses, generic: given(request.reservations.generic, usage) }, usage.node);
+        // Where the first task goes, the volumes are, and the others after it.
+        if (this.#giveHomes(request, usage.node)) places = books.scheduler.open(request);
+        continue;
+      }
+      if (typeof addresses === 'string') nowhere = addresses;
+      nowhere ||= whyNowhere(books.ledger, request);
+      this.#unplaced++;
+      this.#sayWhy(task, this.#room.forTask(task, request) || nowhere);
+    }
+  }
+
+  #assign(task: Task, { id: nodeId, name: nodeName }: Node): void {
+    const { books, now } = this.#draft.context;
+    const assigned: Task = { ...task, state: 'assigned', nodeId, nodeName, message: '', stateAtMs: now };
+    this.#draft.put(assigned);
+    books.plan(assigned, now);
+  }
+
+  #sayWhy(task: Task, message: string): void {
+    if (task.message !== message) this.#draft.put({ ...task, message });
+  }
+
+  /** Writes down that the request's volumes are on the node; true where that is news. */
+  #giveHomes(request: Request, node: Node): boolean {
+    const { news, names } = giveHomes(this.#draft.context, request, node);
+    for (const name of names) this.#draft.putVolume(name);
+    return news;
+  }
+
+  /** What tasks like this one ask, or why nothing can meet it. `target`: the one node it may go to. */
+  #requestOf(task: Task, target: NodeId | undefined): Request | string {
+    const { context, service, tasks } = this.#draft;
+    const { id, spec } = service;
+    const template = this.#draft.templateOf(task);
+    if (!template) return `revision ${task.revision} of its service is not there`;
+    const owner = networkOwner(context.snapshot, spec.project, template.networkMode, task);
+    if (typeof owner === 'string') return owner;
+    const perNode = isPerNode(spec);
+    const only = perNode ? this.#draft.nodeIdOf(task.nodeName) : ((owner?.nodeId as NodeId | undefined) ?? target);
+    if (perNode && only === undefined) return `node ${task.nodeName} is gone`;
+    try {
+      const staying = stayingOf(tasks.values(), task.revision);
+      const shunned = shunnedNodes(service, tasks.values(), context.now);
+      return requestOf(id, spec, template, { only, shunned, staying });
+    } catch (error) {
+      if (isFault(error)) return describe(error);
+      throw error;
+    }
+  }
+}
