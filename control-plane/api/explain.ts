@@ -5,7 +5,7 @@ import type { Snapshot } from '#control-plane/store/snapshot.ts';
 import type { ExplainRequest, ExplainResponse } from '#proto/gen/gantry/v1/operator.ts';
 import { taskName } from '#proto/model/ids.ts';
 import type { Node } from '#proto/model/node.ts';
-import { exitWords, isActive, type Task } from '#proto/model/task.ts';
+import { exitWords, isWanted, type Task } from '#proto/model/task.ts';
 import { findAny, findTask } from './names.ts';
 import type { OperatorParts } from './parts.ts';
 
@@ -36,7 +36,7 @@ function heldBack(snapshot: Snapshot, task: Task, now: number): string {
 }
 
 function explainNode(snapshot: Snapshot, node: Node): ExplainResponse {
-  const tasks = [...snapshot.tasksOnNode(node.id)].filter(isActive);
+  const tasks = [...snapshot.tasksOnNode(node.id)].filter(isWanted);
   return {
     summary: `Node ${node.name} is ${node.state}${node.message ? `: ${node.message}` : ''}; availability ${node.availability}. It has ${tasks.length} tasks.`,
     rules: [],

@@ -16,7 +16,7 @@ import { isJob, latestIteration } from '#proto/model/job.ts';
 import type { Node } from '#proto/model/node.ts';
 import { add, noResources } from '#proto/model/resources.ts';
 import type { Service } from '#proto/model/service.ts';
-import { isActive, isTerminal, occupiesNode, type Task } from '#proto/model/task.ts';
+import { isActive, isTerminal, isWanted, occupiesNode, type Task } from '#proto/model/task.ts';
 import { toWire } from '#proto/model/wire.ts';
 import { isReady, wantedTasks } from './assess.ts';
 import { iterationProgress } from './assess-job.ts';
@@ -163,7 +163,7 @@ function wantedOf(snapshot: Snapshot, tasks: readonly Task[]): Task[] {
       : task.slot <= replicasOf(service);
     return isSeat && isTerminal(task.state) && task.wanted === 'running' && last.get(seatOf(task)) === task;
   };
-  return tasks.filter((task) => isActive(task) || isLastWord(task));
+  return tasks.filter((task) => isWanted(task) || isLastWord(task));
 }
 
 function seatOf({ serviceId, slot, nodeName, iteration }: Task): string {

@@ -21,6 +21,7 @@ import { removeNode, updateNode } from './nodes.ts';
 import type { OperatorParts } from './parts.ts';
 import { progress } from './progress.ts';
 import { rebalance } from './rebalance.ts';
+import { releaseTask } from './release.ts';
 import { rolloutStatus } from './rollout-status.ts';
 import { scaling } from './scaling.ts';
 import { pause, remove, restart, resume, rollback, scale } from './services.ts';
@@ -46,6 +47,7 @@ export function operatorService(parts: OperatorParts): OperatorServer {
     runJob: unary((request) => runJob(parts, request)),
     suspendJob: unary((request) => suspendJob(parts, request)),
     remove: unary((request) => remove(parts, request)),
+    releaseTask: unary((request, call) => releaseTask(parts, request, operatorOf(call))),
     rebalance: unary((request) => rebalance(parts, request)),
     explain: unary(async (request) => explain(parts, request)),
     whatIf: unary(async (request) => supposed(parts, request)),

@@ -57,11 +57,16 @@ function reasonOf(task: Task): string {
   return task.error || (task.message === 'running' ? '' : task.message);
 }
 
+function runningOrIsolated({ isolatedUntilMs }: Task): 'running' | 'isolated' {
+  return isolatedUntilMs > 0 ? 'isolated' : 'running';
+}
+
 function stateOf({ colours }: Session, task: Task): string {
   const health = task.state === 'running' && task.health ? ` (${task.health})` : '';
   const exit =
     task.finishedAtMs > 0 && task.state !== 'rejected' && task.state !== 'orphaned' ? ` (${task.exitCode})` : '';
-  const going = task.wanted === 'shutdown' && task.state === 'running' ? 'stopping' : task.state;
+  const going =
+    task.state !== 'running' ? task.state : task.wanted === 'shutdown' ? 'stopping' : runningOrIsolated(task);
   const colour =
     {
       running: colours.green,
@@ -69,6 +74,7 @@ function stateOf({ colours }: Session, task: Task): string {
       rejected: colours.red,
       pending: colours.yellow,
       orphaned: colours.yellow,
+      isolated: colours.yellow,
     }[going] ?? ((text: string) => text);
   return colour(`${going}${health}${exit}`);
 }

@@ -1,10 +1,8 @@
 /** Every command with its options; what a command does is loaded only when it runs. */
 import { Command, InvalidArgumentError, Option } from 'commander';
 import { systemClock } from '#proto/kernel/clock.ts';
-import type { CommonOptions } from './session.ts';
-
-type Options = CommonOptions & Record<string, unknown>;
-type Run = (options: Options, ...args: string[]) => Promise<number | undefined>;
+import { type AddCommand, collect, type Options } from './add-command.ts';
+import { addSharedThings } from './shared-things.ts';
 
 /** The command line; `end` is told the exit code of a command that ended as it should. */
 export function createProgram(end: (code: number) => void): Command {
@@ -20,13 +18,7 @@ export function createProgram(end: (code: number) => void): Command {
       '\nExit codes: 0 done · 1 failed · 2 bad input · 3 control plane not reached\nEvery command takes --json, --socket PATH, --context NAME and --sandbox NAME.',
     );
 
-  const add = (
-    parent: Command,
-    usage: string,
-    description: string,
-    run: Run,
-    define: (command: Command) => Command = (command) => command,
-  ): Command => {
+  const add: AddCommand = (parent, usage, description, run, define = (command) => command) => {
     const command = define(parent.command(usage).description(description)).exitOverride();
     command
       .addOption(new Option('--json', 'print JSON, for scripts'))
@@ -221,29 +213,15 @@ export function createProgram(end: (code: number) => void): Command {
         .option('--yes-remove-protected <service>', 'it may go although it is protected; again for more', collect)
         .option('--volumes', 'their volumes too, as far as no other service uses them'),
   );
+  add(program, 'release <task>', 'stop a task that is isolated because it was unhealthy', async (options, name) =>
+    (await import('./services.ts')).release(options, name!),
+  );
   add(
     program,
     'undo [name]',
     'bring back what was removed: the last removal, or what bears the name',
     async (options, name) => (await import('./trash.ts')).undo(options, name),
     waiting,
-  );
-  const volume = program.command('volume').description('named volumes, each on one node').exitOverride();
-  add(
-    volume,
-    'ls',
-    'list volumes, and what uses them',
-    async (options) => (await import('./volumes.ts')).list(options),
-    (command) => command.option('-p, --project <name>', 'of this project only'),
-  );
-  add(volume, 'inspect <name>', 'where it is, and what uses it', async (options, name) =>
-    (await import('./volumes.ts')).inspect(options, name!),
-  );
-  add(
-    volume,
-    'rm <name...>',
-    'remove volumes that no service uses: to the trash, with their data',
-    async (options, ...names) => (await import('./volumes.ts')).remove(options, names),
   );
   const trash = program.command('trash').description('what was removed, and can be brought back').exitOverride();
   add(trash, 'ls', 'list it, the last removal first', async (options) => (await import('./trash.ts')).list(options));
@@ -308,75 +286,7 @@ export function createProgram(end: (code: number) => void): Command {
     async (options, ...words) => (await import('./cluster.ts')).set(options, words),
   );
 
-  const network = program.command('network').description('networks that services share').exitOverride();
-  add(
-    network,
-    'ls',
-    'list networks',
-    async (options) => (await import('./networks.ts')).list(options),
-    (command) => command.option('-p, --project <name>', 'of this project only'),
-  );
-  add(network, 'inspect <network>', 'a network, and who is on it', async (options, name) =>
-    (await import('./networks.ts')).inspect(options, name!),
-  );
-  add(
-    network,
-    'create <network>',
-    'make a network that projects may be on: external: true',
-    async (options, name) => (await import('./networks.ts')).create(options, name!),
-    (command) =>
-      command
-        .option('-d, --driver <name>', 'cluster, or macvlan', 'cluster')
-        .option('--subnet <cidr>', 'a range that its tasks have further addresses of; again for more', collect)
-        .option('--gateway <address>', "the subnet's gateway")
-        .option('--ip-range <cidr>', 'the part of the subnet that is given out')
-        .option('--internal', 'no way out of the cluster')
-        .option('--ipv6', 'IPv6 addresses too')
-        .option('--encrypted', 'only where the cluster encrypts')
-        .option('--label <name=value>', 'a label; again for more', collect)
-        .option('-o, --opt <name=value>', 'an option of the driver: parent=eth0', collect),
-  );
-  add(network, 'rm <network...>', 'remove networks that no service is on', async (options, ...names) =>
-    (await import('./networks.ts')).remove(options, names),
-  );
-
-  for (const [type, what] of [
-    ['config', 'files of configuration'],
-    ['secret', 'files that nobody is shown'],
-  ] as const) {
-    const command = program.command(type).description(`${what} that services have`).exitOverride();
-    add(
-      command,
-      'ls',
-      `list ${type}s, and what uses them`,
-      async (options) => (await import('./documents.ts')).list(options, type),
-      (command) => command.option('-p, --project <name>', 'of this project only'),
-    );
-    add(command, 'inspect <name>', `what is known of a ${type}, and its versions`, async (options, name) =>
-      (await import('./documents.ts')).inspect(options, type, name!),
-    );
-    add(
-      command,
-      'create <name> [file]',
-      `make a ${type} for projects to use (external: true), or give it another content; - is standard input`,
-      async (options, name, file) => (await import('./documents.ts')).create(options, type, name!, file),
-      (command) =>
-        command
-          .option('--label <name=value>', 'a label; again for more', collect)
-          .option('-d, --detach', 'do not wait until its services have the new content'),
-    );
-    if (type === 'config')
-      add(
-        command,
-        'show <name>',
-        'print what it holds',
-        async (options, name) => (await import('./documents.ts')).show(options, name!),
-        (command) => command.option('--version <version>', 'an older version, see inspect'),
-      );
-    add(command, 'rm <name...>', `remove ${type}s that no service uses`, async (options, ...names) =>
-      (await import('./documents.ts')).remove(options, type, names),
-    );
-  }
+  addSharedThings(program, add);
 
   const net = program
     .command('net')
@@ -467,10 +377,6 @@ export function createProgram(end: (code: number) => void): Command {
   ] as const)
     program.command(`${name} [args...]`).description(description).allowUnknownOption().helpOption(false);
   return program;
-}
-
-function collect(value: string, before: readonly string[] | undefined): readonly string[] {
-  return [...(before ?? []), value];
 }
 
 function parseCount(text: string): number {

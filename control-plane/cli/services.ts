@@ -1,4 +1,4 @@
-/** `gantry scale`, `restart`, `rollback`, `rm`: a wish, then its progress. */
+/** `gantry scale`, `restart`, `rollback`, `rm`: a wish, then its progress; `release`. */
 import { type ChangeResponse, ListRequest, ServiceRequest } from '#proto/gen/gantry/v1/operator.ts';
 import { Fault } from '#proto/kernel/errors.ts';
 import { qualifiedName } from '#proto/model/ids.ts';
@@ -48,6 +48,16 @@ export function remove(
     const confirmed = [...(options.yesRemoveProtected ?? [])];
     if (process.stdin.isTTY) confirmed.push(...(await askForProtected(session, services, confirmed)));
     return session.call(methods.remove, { services: [...services], confirmed, volumes: options.volumes === true });
+  });
+}
+
+/** Nothing is waited for: that it stops changes nothing for anybody. */
+export function release(options: CommonOptions, name: string): Promise<number> {
+  return withSession(options, async (session) => {
+    const response = await session.call(methods.releaseTask, { name });
+    if (session.json) session.printJson(response);
+    else session.print(response.message);
+    return exitCodes.ok;
   });
 }
 

@@ -4,6 +4,7 @@ import type { Controls } from '#proto/model/controls.ts';
 import type { DocumentMount } from '#proto/model/document.ts';
 import type { Bandwidth, NetworkAttachment, NetworkMode } from '#proto/model/network.ts';
 import type { Dependency } from '#proto/model/order.ts';
+import type { Isolation } from '#proto/model/probe.ts';
 import type { GenericResource } from '#proto/model/resources.ts';
 import {
   type Affinity,
@@ -76,6 +77,7 @@ export interface Draft {
   runtime?: string;
   rebalance?: '' | 'off';
   priority?: number;
+  isolation?: Said<Isolation>;
   volumeLoss?: Said<'wait' | 'recreate'>;
   autoscale?: Said<Autoscale>;
   /** `networks:` is there, and where. */

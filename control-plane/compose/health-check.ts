@@ -1,8 +1,12 @@
 /** `healthcheck:` of a service: a command in its container, or by `x-` a probe that the agent makes. */
-import { unhealthyActions } from '#proto/model/probe.ts';
-import { defaults, type HealthCheck } from '#proto/model/service.ts';
-import { refuse } from './diagnostic.ts';
+import { isJob } from '#proto/model/job.ts';
+import type { NetworkMode } from '#proto/model/network.ts';
+import { type Isolation, unhealthyActions } from '#proto/model/probe.ts';
+import { defaults, type HealthCheck, type ServiceSpec } from '#proto/model/service.ts';
+import { limits } from '#proto/model/validate.ts';
+import { type Place, refuse } from './diagnostic.ts';
 import type { Draft } from './draft.ts';
+import { restartOf } from './jobs.ts';
 import { readGrpcProbe, readHttpProbe, readTcpProbe } from './probes.ts';
 import { isNull, readBoolean, readDuration, readInteger, readKeys, readOneOf, readText, readTexts } from './read.ts';
 import type { Tree } from './tree.ts';
@@ -52,9 +56,7 @@ export function readHealthCheck(draft: Draft, tree: Tree): void {
       probe('grpc', value, () => {
         said.grpc = readGrpcProbe(findings, value);
       }),
-    'x-on-unhealthy': (said, value) => {
-      said.onUnhealthy = readOneOf(findings, value, unhealthyActions);
-    },
+    'x-on-unhealthy': (said, value) => readOnUnhealthy(draft, value, said),
   });
   if (isNull(tree) || findings.errors.length > before) return;
   const { disable, test = [], ...fields } = said;
@@ -67,6 +69,59 @@ export function readHealthCheck(draft: Draft, tree: Tree): void {
   else if (isProbe || test.length > 0) draft.container.healthCheck = { ...defaults.healthCheck, ...fields, test };
   else draft.container.healthCheck = { ...unsaid, ...fields, test };
 }
+
+/** An action, or a map with it and how much is isolated. */
+function readOnUnhealthy(draft: Draft, tree: Tree, said: Said): void {
+  const { findings } = draft;
+  const isolation: { atMost?: Place; forMs?: Place } = {};
+  const bounds: { -readonly [Key in keyof Isolation]: Isolation[Key] } = { ...defaults.isolation };
+  const read = (value: Tree) => {
+    said.onUnhealthy = readOneOf(findings, value, unhealthyActions);
+  };
+  if (tree.kind === 'scalar') read(tree);
+  else
+    readKeys(findings, tree, 'x-on-unhealthy', bounds, {
+      action: (_, value) => read(value),
+      'at-most': (bounds, value) => {
+        isolation.atMost = value;
+        bounds.atMost = readInteger(findings, value, 1, limits.isolated) ?? bounds.atMost;
+      },
+      for: (bounds, value) => {
+        isolation.forMs = value;
+        const ms = readDuration(findings, value);
+        if (ms !== undefined && ms < leastIsolationMs)
+          refuse(findings, value, 'nobody can look at it in that time', 'write at least 1s');
+        bounds.forMs = ms ?? bounds.forMs;
+      },
+    });
+  const place = isolation.atMost ?? isolation.forMs;
+  if (said.onUnhealthy === 'isolate') draft.isolation = { value: bounds, place: tree };
+  else if (place) refuse(findings, place, 'it says how much is isolated, and nothing is', 'write action: isolate');
+}
+
+/** Where another one cannot run beside it, or never comes. */
+export function refuseIsolation(draft: Draft, mode: ServiceSpec['mode'], networkMode: NetworkMode): void {
+  const { findings, isolation } = draft;
+  if (!isolation) return;
+  const { place } = isolation;
+  if (isJob({ mode })) refuse(findings, place, 'tasks of a job are not isolated', 'remove it: they have no calls');
+  else if (restartOf(draft).condition === 'none')
+    refuse(
+      findings,
+      place,
+      'isolated tasks are replaced, and its restart policy begins none again',
+      'write on-failure',
+    );
+  if (networkMode.startsWith('service:'))
+    refuse(
+      findings,
+      place,
+      `with network_mode: ${networkMode} two of its tasks cannot run side by side`,
+      'write replace',
+    );
+}
+
+const leastIsolationMs = 1_000;
 
 const unsaid = {
   ...defaults.healthCheck,

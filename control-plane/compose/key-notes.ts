@@ -216,7 +216,12 @@ export const serviceNotes: Notes = {
   'healthcheck.x-http.port': 'in the container, on the address that others reach it by',
   'healthcheck.x-http.scheme': '`http`, or `https`, whose certificates are not checked',
   'healthcheck.x-http.status': 'one or a list of 200, 200-299, …; 200-399 where nothing is said',
-  'healthcheck.x-on-unhealthy': '`replace`; `ignore`: only no calls until it is well again',
+  'healthcheck.x-on-unhealthy':
+    '`replace`; `ignore`: only no calls until it is well again; `isolate`: replaced, and kept for inspection without calls; or a map',
+  'healthcheck.x-on-unhealthy.action': 'one of these',
+  'healthcheck.x-on-unhealthy.at-most':
+    'tasks of the service that are isolated at once, 1; what more becomes unhealthy is replaced',
+  'healthcheck.x-on-unhealthy.for': 'each for so long, 1h; then, or by `gantry release`, it is stopped',
   'healthcheck.x-tcp': 'a connection, instead of a test',
   'healthcheck.x-tcp.port': 'in the container',
   hostname: '`{{.Task.Slot}}`, `{{.Service.Name}}`, `{{.Node.Hostname}}` and their kin are filled in',

@@ -3,7 +3,7 @@ import { noControls } from '#proto/model/controls.ts';
 import { qualifiedName } from '#proto/model/ids.ts';
 import { isPerNode } from '#proto/model/job.ts';
 import type { AllowFrom, NetworkAttachment, NetworkMode } from '#proto/model/network.ts';
-import { containerSpec, type Port, type ServiceSpec, taskTemplate } from '#proto/model/service.ts';
+import { containerSpec, defaults, type Port, type ServiceSpec, taskTemplate } from '#proto/model/service.ts';
 import { isName, specProblems } from '#proto/model/validate.ts';
 import {
   refuseSharedAddresses,
@@ -27,6 +27,7 @@ import {
   withContents,
 } from './documents.ts';
 import { type Draft, type EnvFile, emptyDraft, envFile, type Said } from './draft.ts';
+import { refuseIsolation } from './health-check.ts';
 import { readIncludes } from './include.ts';
 import { expand, parseTemplate } from './interpolation.ts';
 import { modeOf, refuseRollouts, restartOf } from './jobs.ts';
@@ -308,6 +309,7 @@ function finish(
     return { ...value, source: absoluteSource(draft, value.source, place, root) };
   });
   const networkMode: Said<NetworkMode> = draft.networkMode ?? { value: '', place };
+  refuseIsolation(draft, mode, networkMode.value);
   const attachments = attachmentsOf(draft, networks);
   const ports = networkMode.value === 'host' ? draft.ports.map((port) => hostsOwn(draft, port)) : draft.ports;
   const { cpuMillis, memoryBytes, pids } = draft.limits;
@@ -355,6 +357,7 @@ function finish(
     maxConcurrent: draft.maxConcurrent?.value ?? 0,
     schedule: draft.schedule?.value,
     priority: draft.priority ?? 0,
+    isolation: draft.isolation?.value ?? defaults.isolation,
     autoscale: draft.autoscale?.value,
     dependsOn: dependenciesOf(draft).map(({ value }) => value),
   };

@@ -10,7 +10,7 @@ import { keyOf, LiveSnapshot, type Snapshot } from '#control-plane/store/snapsho
 import { describe, isFault } from '#proto/kernel/errors.ts';
 import { type NodeId, type ServiceId, taskName } from '#proto/model/ids.ts';
 import { isPerNode } from '#proto/model/job.ts';
-import { isActive, isTerminal, type Task } from '#proto/model/task.ts';
+import { isActive, isIsolated, isTerminal, isWanted, type Task } from '#proto/model/task.ts';
 
 /** As `PlannedTask` of the operator's protocol. */
 export interface PlannedTask {
@@ -67,6 +67,10 @@ function summaryOf(task: Task, now: string): string {
   if (task.nodeId === '')
     return isActive(task) ? `${name} is pending: ${task.message || now}` : `${name} was stopped: ${task.why}`;
   if (isTerminal(task.state)) return `${name} was on ${task.nodeName} and is ${task.state}: ${task.error || task.why}`;
+  if (isIsolated(task)) {
+    const until = new Date(task.isolatedUntilMs).toISOString().slice(0, 19).replace('T', ' ');
+    return `${name} (${task.id.slice(0, 5)}) is on ${task.nodeName}, isolated until ${until} UTC: ${task.why}`;
+  }
   return `${name} is on ${task.nodeName}, ${task.state}: ${task.why}`;
 }
 
@@ -156,8 +160,8 @@ export class Scratch {
   /** What becomes of the task, seen from the beginning: what came and went on the way is nothing to tell. */
   #note(planned: Map<string, PlannedTask>, { key, value: task }: Extract<Change, { table: 'task' }>): void {
     const before = this.#origin.task(key as Task['id']);
-    const had = before && isActive(before) ? before : undefined;
-    const has = task && isActive(task) ? task : undefined;
+    const had = before && isWanted(before) ? before : undefined;
+    const has = task && isWanted(task) ? task : undefined;
     if (had && had.nodeId !== '' && !has) {
       const reason = task?.why ?? planned.get(key)?.reason ?? 'it is not needed any more';
       planned.set(key, { action: 'stop', slot: had.slot, node: had.nodeName, reason });
@@ -175,11 +179,11 @@ export class Scratch {
     const changes: Change[] = [];
     const ends = this.#isAwaitedToEnd(id);
     for (const task of this.snapshot.tasksOfService(id)) {
-      if (task.nodeId === '' || isTerminal(task.state) || (task.state === 'running' && isActive(task))) continue;
+      if (task.nodeId === '' || isTerminal(task.state) || (task.state === 'running' && isWanted(task))) continue;
       const ended = { state: 'shutdown', finishedAtMs: this.#now, stateAtMs: this.#now } as const;
       const runs = { state: 'running', health: 'healthy', startedAtMs: this.#now, stateAtMs: this.#now } as const;
       const completes = { ...ended, state: 'complete', startedAtMs: this.#now } as const;
-      const value: Task = { ...task, ...(isActive(task) ? (ends ? completes : runs) : ended) };
+      const value: Task = { ...task, ...(isWanted(task) ? (ends ? completes : runs) : ended) };
       changes.push({ table: 'task', key: task.id, value, expect: 0 });
     }
     this.apply(changes);

@@ -133,6 +133,7 @@ function ofTask(before: Task | undefined, after: Task | undefined): readonly Sai
     after.state !== 'shutdown'
   )
     events.push(event('stopping', after.why));
+  if (before && before.isolatedUntilMs === 0 && after.isolatedUntilMs > 0) events.push(event('isolated', after.why));
   if (before && before.health !== after.health && (after.health === 'healthy' || after.health === 'unhealthy'))
     events.push(event(after.health, after.message));
   return events;

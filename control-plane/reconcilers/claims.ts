@@ -2,7 +2,7 @@
 import type { Ledger } from '#control-plane/scheduler/ledger.ts';
 import type { Preemption } from '#control-plane/scheduler/preempt.ts';
 import type { TaskId } from '#proto/model/ids.ts';
-import { isActive, occupiesNode, type Task } from '#proto/model/task.ts';
+import { isWanted, occupiesNode, type Task } from '#proto/model/task.ts';
 import type { Opinion } from './seats.ts';
 
 interface Eviction {
@@ -42,7 +42,7 @@ export class Claims {
   /** Tasks that leave for others: at once, for there is no place where a successor could come up first. */
   evictions(tasks: Iterable<Task>): Opinion[] {
     return [...tasks].flatMap((task): Opinion[] => {
-      const why = isActive(task) && occupiesNode(task) ? this.#evictionOf(task.id) : '';
+      const why = isWanted(task) && occupiesNode(task) ? this.#evictionOf(task.id) : '';
       return why === '' ? [] : [{ kind: 'stop', task, why }];
     });
   }

@@ -6,10 +6,11 @@ import { isFault } from '#proto/kernel/errors.ts';
 import type { NodeId, ServiceId, TaskId } from '#proto/model/ids.ts';
 import { isJob, isPerNode } from '#proto/model/job.ts';
 import type { Rollout, Service } from '#proto/model/service.ts';
-import { isActive, occupiesNode, type Task } from '#proto/model/task.ts';
+import { isActive, isWanted, occupiesNode, type Task } from '#proto/model/task.ts';
 import { mustLeave } from './drain.ts';
 import { seatOrders } from './host-ports.ts';
 import { adoptions } from './in-place.ts';
+import { isolation } from './isolation.ts';
 import { decideJob } from './job.ts';
 import { newTask } from './new-task.ts';
 import { orphaned, orphans } from './orphan.ts';
@@ -87,6 +88,7 @@ class ServiceDecision {
       this.#giveVip();
       this.#autoscale();
       this.#adopt();
+      this.#isolate();
       const request = this.#request();
       const seats = this.#seats();
       const seating = this.#seating(request, seats);
@@ -251,7 +253,9 @@ class ServiceDecision {
         else if (opinion.kind === 'note') {
           if (task.why === why) continue;
           this.#draft.put({ ...task, why });
-        } else if (opinion.kind === 'orphan') this.#draft.put(orphaned(task, why, now));
+        } else if (opinion.kind === 'isolate') this.#draft.put({ ...task, why, isolatedUntilMs: opinion.untilMs });
+        else if (opinion.kind === 'end') this.#draft.put({ ...task, why, isolationRefused: true });
+        else if (opinion.kind === 'orphan') this.#draft.put(orphaned(task, why, now));
         else if (task.nodeId === '') this.#draft.forget(task);
         else this.#draft.put({ ...task, wanted: 'shutdown', why });
       }
@@ -289,13 +293,38 @@ class ServiceDecision {
       else this.#draft.put(adopted);
   }
 
+  /** Unhealthy tasks that are kept for inspection hold no seats from here on. */
+  #isolate(): void {
+    const { snapshot, now } = this.#context;
+    let seats: ReadonlyMap<string, Seat> | undefined;
+    let request: Request | undefined;
+    const advice = isolation(
+      {
+        service: this.#service,
+        now,
+        isolates: (task) => this.#draft.templateOf(task)?.container.healthCheck?.onUnhealthy === 'isolate',
+        seatOf: (task) => {
+          seats ??= this.#seats();
+          return seats.get(isPerNode(this.#service.spec) ? task.nodeId : String(task.slot))!;
+        },
+        leave: (task) => {
+          request ??= this.#request();
+          return request ? mustLeave(request, task, snapshot.node(task.nodeId as NodeId)) : '';
+        },
+      },
+      this.#tasks,
+    );
+    this.#draft.wake(advice.wakeAtMs);
+    this.#carryOut(advice.opinions);
+  }
+
   /** Tells every task to stop; takes all records away once none of them occupies a node. */
   #remove(): void {
     const { snapshot } = this.#context;
     const tasks = [...this.#tasks];
     const why = 'the service was removed';
     if (stopsAfter(snapshot, this.#service)) return;
-    this.#carryOut(tasks.filter(isActive).map((task) => ({ kind: 'stop', task, why })));
+    this.#carryOut(tasks.filter(isWanted).map((task) => ({ kind: 'stop', task, why })));
     if ([...this.#tasks].some(occupiesNode)) return;
     for (const task of tasks) this.#draft.forget(task);
     this.#draft.write(...forgetHistory(snapshot, this.#service.id));

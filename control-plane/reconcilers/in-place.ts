@@ -9,7 +9,7 @@ import { noControls } from '#proto/model/controls.ts';
 import type { NodeId, TaskId } from '#proto/model/ids.ts';
 import { noResources } from '#proto/model/resources.ts';
 import { defaults, type Revision, type Service, type TaskTemplate } from '#proto/model/service.ts';
-import { isActive, type Task } from '#proto/model/task.ts';
+import { isWanted, type Task } from '#proto/model/task.ts';
 import { same } from './same.ts';
 
 /** True where a task of the one template becomes one of the other while its process goes on. */
@@ -47,7 +47,7 @@ function adopt(
   to: Revision,
   usage: Usage | undefined,
 ): Task | string | undefined {
-  if (!isActive(task) || from?.origin !== to.origin) return undefined;
+  if (!isWanted(task) || from?.origin !== to.origin) return undefined;
   const { reservations } = to.template;
   const short = usage && shortOf(moreOf(task, to.template), usage);
   if (short) return `node ${task.nodeName} has no room for it any more: it ${short}`;

@@ -47,5 +47,7 @@ export function newTask(
     iteration: seat.iteration ?? 0,
     generic: [],
     successorOf: '',
+    isolatedUntilMs: 0,
+    isolationRefused: false,
   };
 }

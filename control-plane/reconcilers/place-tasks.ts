@@ -8,9 +8,9 @@ import type { NodeId, ServiceId, TaskId } from '#proto/model/ids.ts';
 import { isPerNode } from '#proto/model/job.ts';
 import { sharedNetworkOf } from '#proto/model/network.ts';
 import type { Node } from '#proto/model/node.ts';
-import { isActive, type Task } from '#proto/model/task.ts';
+import { isActive, isIsolated, type Task } from '#proto/model/task.ts';
 import { MakeRoom } from './make-room.ts';
-import { begunRevisions, stayingOf } from './seats.ts';
+import { begunRevisions, called, stayingOf } from './seats.ts';
 import type { ServiceDraft } from './service-draft.ts';
 import { networkOwner } from './shared-network.ts';
 import { shunnedNodes } from './shunned.ts';
@@ -23,6 +23,7 @@ export class TaskPlaces {
   readonly #room: MakeRoom;
   /** Where tasks must go that were begun for it. */
   readonly #targets = new Map<TaskId, NodeId>();
+  #isolated: readonly Task[] | undefined;
   #unplaced = 0;
 
   constructor(draft: ServiceDraft) {
@@ -100,8 +101,20 @@ export class TaskPlaces {
       if (typeof addresses === 'string') nowhere = addresses;
       nowhere ||= whyNowhere(books.ledger, request);
       this.#unplaced++;
-      this.#sayWhy(task, this.#room.forTask(task, request) || nowhere);
+      this.#sayWhy(task, this.#isolatedLeaves(task) || this.#room.forTask(task, request) || nowhere);
     }
+  }
+
+  /** What is isolated of its seat may be what is in its way: it has been looked at for long enough. Empty: there is nothing. */
+  #isolatedLeaves(task: Task): string {
+    this.#isolated ??= [...this.#draft.tasks.values()].filter(isIsolated);
+    const other = this.#isolated.find(
+      ({ slot, nodeName }) => slot === task.slot && (slot > 0 || nodeName === task.nodeName),
+    );
+    if (!other) return '';
+    const why = `${called(task)} found no place beside it`;
+    this.#draft.put({ ...other, wanted: 'shutdown', why });
+    return `waits for room beside ${called(other)}, which was isolated and stops`;
   }
 
   #assign(task: Task, { id: nodeId, name: nodeName }: Node): void {

@@ -1,6 +1,7 @@
 /** Which slots a replicated service has: surplus ones are given up, missing ones are taken, lowest first. */
 import { replicasOf, whyReplicas } from '#proto/model/autoscale.ts';
 import type { Service } from '#proto/model/service.ts';
+import { isWanted } from '#proto/model/task.ts';
 import { activeOf, isSeated, isUp, latestOf, type Opinion, type Seat } from './seats.ts';
 
 export interface Seating {
@@ -33,7 +34,7 @@ export function replicated(
 
 /** What empties a seat for good: its tasks stop, and its last end is not the restart policy's affair any more. */
 export function leave(seat: Seat, why: string): Opinion[] {
-  const leaving = activeOf(seat);
+  const leaving = seat.tasks.filter(isWanted);
   const latest = latestOf(seat);
   if (latest && !leaving.includes(latest) && (latest.wanted === 'running' || latest.wanted === 'ready')) {
     leaving.push(latest);

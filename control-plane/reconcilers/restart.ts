@@ -1,6 +1,6 @@
 /** What follows when a task has ended by itself: another one at once, later, or none. */
 import type { RestartPolicy } from '#proto/model/service.ts';
-import type { Task } from '#proto/model/task.ts';
+import { isIsolated, type Task } from '#proto/model/task.ts';
 import { called, endedByItself, endOf, hasFailed, ranForMs, type Seat } from './seats.ts';
 
 /** A task that ran this long was well: what follows is no crash loop. */
@@ -54,7 +54,7 @@ function waitBefore(ended: readonly Task[], delayMs: number): number {
   return Math.max(delayMs, Math.min(mostBackoffMs, waited < firstBackoffMs ? firstBackoffMs : waited * 2));
 }
 
-/** It never ran, or not for long. */
+/** It never ran, or not for long. What is isolated has run for as long as its check was patient. */
 export function endedQuickly(task: Task): boolean {
-  return ranForMs(task) < stableMs;
+  return !isIsolated(task) && ranForMs(task) < stableMs;
 }

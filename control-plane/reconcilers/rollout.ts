@@ -157,7 +157,7 @@ function failureOf(service: Service, seat: Seat, now: number): Task | undefined 
   const { monitorMs } = policyOf(service);
   return seat.tasks.find((task) => {
     if (task.revision !== service.revision || task.createdAtMs < Math.max(startedAtMs, failuresSinceMs)) return false;
-    if (task.state === 'running' && task.health === 'unhealthy') return true;
+    if (task.state === 'running' && (task.health === 'unhealthy' || task.isolatedUntilMs > 0)) return true;
     if (hasFailed(task)) return ranForMs(task) <= monitorMs || task.health === 'unhealthy';
     return isActive(task) && troubledSinceMs(service, task) <= now;
   });

@@ -2,7 +2,7 @@
 import type { NodeId } from '#proto/model/ids.ts';
 import { isPerNode } from '#proto/model/job.ts';
 import type { ServiceSpec } from '#proto/model/service.ts';
-import { exitWords, isActive, isTerminal, type Task } from '#proto/model/task.ts';
+import { exitWords, isActive, isIsolated, isTerminal, isWanted, type Task } from '#proto/model/task.ts';
 
 export interface Seat {
   /** From 1; 0 in global mode. */
@@ -27,6 +27,10 @@ export type Opinion =
       readonly why: string;
     }
   | { readonly kind: 'stop'; readonly task: Task; readonly why: string }
+  /** It is unhealthy, and runs on without its seat. */
+  | { readonly kind: 'isolate'; readonly task: Task; readonly untilMs: number; readonly why: string }
+  /** It is unhealthy, and not to be isolated: its agent is to end it. */
+  | { readonly kind: 'end'; readonly task: Task; readonly why: string }
   /** Its node is gone: it counts as ended, whatever became of it. */
   | { readonly kind: 'orphan'; readonly task: Task; readonly why: string }
   /** Only a word about a task. */
@@ -92,7 +96,7 @@ export function begunRevisions(tasks: Iterable<Task>): ReadonlySet<number> {
 
 /** Told to stop, and not there yet. */
 export function isStopping(task: Task): boolean {
-  return !isTerminal(task.state) && !isActive(task);
+  return !isTerminal(task.state) && !isWanted(task);
 }
 
 /** It does what it is there for. */
@@ -100,8 +104,12 @@ export function isUp(task: Task): boolean {
   return task.state === 'running' && isActive(task) && (task.health === '' || task.health === 'healthy');
 }
 
-/** It ended without being told to by us: the restart policy says what is next. What is unhealthy is ended by its agent. */
+/**
+ * It ended, as far as its seat is concerned, without being told to by us: the restart policy says what is next. What is unhealthy is
+ * ended by its agent, or isolated.
+ */
 export function endedByItself(task: Task): boolean {
+  if (isIsolated(task)) return true;
   return isTerminal(task.state) && task.state !== 'orphaned' && (task.wanted === 'running' || task.wanted === 'ready');
 }
 

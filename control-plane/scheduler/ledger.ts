@@ -7,7 +7,7 @@ import { type NodeId, qualifiedName, type ServiceId, type TaskId } from '#proto/
 import type { Node } from '#proto/model/node.ts';
 import type { GenericResource } from '#proto/model/resources.ts';
 import type { Port, Service } from '#proto/model/service.ts';
-import { isActive, occupiesNode, type Task } from '#proto/model/task.ts';
+import { isActive, isWanted, occupiesNode, type Task } from '#proto/model/task.ts';
 import type { Volume } from '#proto/model/volume.ts';
 import { type Attribute, attributeOf, parseScope } from './constraint.ts';
 
@@ -278,7 +278,7 @@ export class Ledger {
       this.#ghosts.set(id, account);
     }
     countIn(account, task, by);
-    if (isActive(task)) countClass(account, task, this.priorityOf(task.serviceId), by);
+    if (isWanted(task)) countClass(account, task, this.priorityOf(task.serviceId), by);
     if (account.tasks === 0) this.#ghosts.delete(id);
     this.#countService(task, id, by);
   }
@@ -291,7 +291,7 @@ export class Ledger {
     else this.#priorities.set(id, priority);
     if (!this.#services.has(id)) return;
     for (const task of this.#tasks.values()) {
-      if (task.serviceId !== id || !isActive(task)) continue;
+      if (task.serviceId !== id || !isWanted(task)) continue;
       const account = this.#accounts.get(task.nodeId as NodeId) ?? this.#ghosts.get(task.nodeId as NodeId)!;
       countClass(account, task, before, -1);
       countClass(account, task, priority, 1);

@@ -1,6 +1,6 @@
 /** Who must leave so that a task of higher priority fits: the least important ones, and no more of them than it takes. */
 import type { NodeId } from '#proto/model/ids.ts';
-import { isActive, occupiesNode, type Task } from '#proto/model/task.ts';
+import { isWanted, occupiesNode, type Task } from '#proto/model/task.ts';
 import { type Filter, filters, makesRoom, type Request } from './filters.ts';
 import type { Ledger, Usage } from './ledger.ts';
 import { nodesConsidered } from './place.ts';
@@ -81,10 +81,10 @@ function victimsOn(
   tasks: readonly Task[],
 ): Task[] | undefined {
   const present = tasks.filter(occupiesNode);
-  const stopping = present.filter((task) => !isActive(task));
+  const stopping = present.filter((task) => !isWanted(task));
   const classOf = (task: Task) => ledger.priorityOf(task.serviceId);
   const evictable = present
-    .filter((task) => isActive(task) && classOf(task) < priority)
+    .filter((task) => isWanted(task) && classOf(task) < priority)
     .sort((a, b) => classOf(a) - classOf(b) || b.createdAtMs - a.createdAtMs || (a.id < b.id ? -1 : 1));
   const fits = (gone: readonly Task[]) => {
     const left = ledger.without(usage, [...stopping, ...gone]);

@@ -22,7 +22,14 @@ import type { Trashed } from '#proto/model/trash.ts';
 import type { Table, Tables } from './records.ts';
 
 /** To add a field that records of today may lack, add it to its table here. */
-const task = { addresses: [], iteration: 0, generic: [], successorOf: '' } satisfies Partial<Task>;
+const task = {
+  addresses: [],
+  iteration: 0,
+  generic: [],
+  successorOf: '',
+  isolatedUntilMs: 0,
+  isolationRefused: false,
+} satisfies Partial<Task>;
 const container = { drainMs: defaults.drainMs, links: [], ...newerContainer } satisfies Partial<
   TaskTemplate['container']
 >;
@@ -42,6 +49,7 @@ const spec = {
   protected: false,
   rebalance: '',
   priority: 0,
+  isolation: defaults.isolation,
 } satisfies Partial<ServiceSpec>;
 const placement = { strategy: '', affinities: [] } satisfies Partial<ServiceSpec['placement']>;
 const resources = { generic: [] } satisfies Partial<Resources>;

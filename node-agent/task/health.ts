@@ -68,6 +68,11 @@ const mostRecords = 5;
 /** Each wait is up to so many thousandths shorter, so that tasks begun together are not asked together for ever. */
 const jitter = 100;
 
+/** What is unhealthy is not ended for it: it may get well again, or is to be looked at. */
+export function goesOn({ onUnhealthy }: HealthCheck): boolean {
+  return onUnhealthy === 'ignore' || onUnhealthy === 'isolate';
+}
+
 export interface HealthMonitor {
   /** Oldest first. */
   readonly records: readonly ProbeRecord[];
@@ -103,7 +108,7 @@ export function monitorHealth(
     state = nextHealth(check, state, result, sinceStart());
     if (state.health !== before) changed(state.health, result.output);
     // What is to be replaced needs no more asking.
-    if (state.health !== 'unhealthy' || check.onUnhealthy === 'ignore') schedule();
+    if (state.health !== 'unhealthy' || goesOn(check)) schedule();
   };
   if (task.health === '') changed('starting', '');
   schedule();

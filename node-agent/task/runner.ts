@@ -9,7 +9,7 @@ import type { HealthCheck } from '#proto/model/service.ts';
 import { type Health, isTerminal, mayWant, type TaskState, type TaskStatus } from '#proto/model/task.ts';
 import type { ContainerExit, ContainerState, LiveSettings } from '../runtime/runtime.ts';
 import { decide, type Effect, type Step, stopReason, type TaskSeen, type TaskWanted } from './decide.ts';
-import { healthCheckOf, monitorHealth, type ProbeRecord } from './health.ts';
+import { goesOn, healthCheckOf, monitorHealth, type ProbeRecord } from './health.ts';
 import { awaitListening } from './listening.ts';
 import type { Prober } from './prober.ts';
 import { type Progress, type Steps, settingsOf } from './steps.ts';
@@ -121,6 +121,7 @@ export class TaskRunner {
     // What was refused is not what is wanted now.
     this.#limitAgainAtMs = 0;
     if (stopReason(this.#wanted)) this.#preparing.abort(new Fault('cancelled', 'the task was told to stop'));
+    this.#giveUpAgain();
     this.wake();
   }
 
@@ -278,7 +279,10 @@ export class TaskRunner {
   /** Goes on with a task that an earlier agent had running. `image`: for its health check, where it is still known. */
   resume(image?: Progress['image']): void {
     if (image && !this.#progress.image) this.#progress = { ...this.#progress, image };
-    if (this.#status.state === 'running' && !this.#exit) this.#begin(false);
+    if (this.#status.state === 'running' && !this.#exit) {
+      this.#begin(false);
+      this.#giveUpAgain();
+    }
     this.wake();
   }
 
@@ -286,10 +290,25 @@ export class TaskRunner {
     const bad = health === 'unhealthy';
     const message = this.#status.health === 'unhealthy' ? 'running' : this.#status.message;
     this.#tell({ health, message: bad ? `unhealthy: ${output}` : message });
-    if (!bad || this.#check?.onUnhealthy === 'ignore') return;
+    if (bad) this.#giveUp(output);
+  }
+
+  /** It is unhealthy: is it to be ended for it? */
+  #giveUp(output: string): void {
+    const check = this.#check;
+    if (!check || this.#unhealthy !== undefined) return;
+    const isRefused = check.onUnhealthy === 'isolate' && this.#wanted.task.isolationRefused;
+    if (goesOn(check) && !isRefused) return;
+    this.#health?.stop();
     this.#unhealthy = output || 'its health check failed';
     this.#draining.abort();
     this.wake();
+  }
+
+  /** As `#giveUp`, where that was known before. */
+  #giveUpAgain(): void {
+    const { state, health, message } = this.#status;
+    if (state === 'running' && health === 'unhealthy') this.#giveUp(message.replace(/^unhealthy: /, ''));
   }
 
   async #run(effect: Effect, why: string): Promise<void> {

@@ -28,6 +28,14 @@ export interface GrpcProbe {
   readonly service: string;
 }
 
-export const unhealthyActions = ['replace', 'ignore'] as const;
-/** What becomes of a task that is unhealthy: another one in its place, or only no calls until it is well again. */
+export const unhealthyActions = ['replace', 'ignore', 'isolate'] as const;
+/** What becomes of a task that is unhealthy: another one in its place, only no calls until it is well again, or another one while it runs on beside it. */
 export type UnhealthyAction = (typeof unhealthyActions)[number];
+
+/** How much is kept of what is unhealthy, where that is to be isolated. */
+export interface Isolation {
+  /** Tasks of the service at once; what more becomes unhealthy is replaced. */
+  readonly atMost: number;
+  /** Each for so long. */
+  readonly forMs: number;
+}

@@ -8,7 +8,7 @@ import type { ServiceId } from './ids.ts';
 import type { Job, Schedule } from './job.ts';
 import type { AllowFrom, Bandwidth, Link, NetworkAttachment, NetworkMode } from './network.ts';
 import type { Dependency } from './order.ts';
-import type { GrpcProbe, HttpProbe, TcpProbe, UnhealthyAction } from './probe.ts';
+import type { GrpcProbe, HttpProbe, Isolation, TcpProbe, UnhealthyAction } from './probe.ts';
 import { noResources, type Resources } from './resources.ts';
 
 export interface Mount {
@@ -237,6 +237,8 @@ export interface ServiceSpec {
   /** Undefined: `replicas` says how many. */
   readonly autoscale: Autoscale | undefined;
   readonly dependsOn: readonly Dependency[];
+  /** Of tasks whose health check says `isolate`. */
+  readonly isolation: Isolation;
 }
 
 export interface Rollout {
@@ -358,6 +360,7 @@ export const defaults = {
   } satisfies Placement as Placement,
   stopGracePeriodMs: 10_000,
   drainMs: 2_000,
+  isolation: { atMost: 1, forMs: 3_600_000 } satisfies Isolation as Isolation,
   bandwidth: { egressBitsPerSecond: 0, ingressBitsPerSecond: 0 } satisfies Bandwidth as Bandwidth,
   healthCheck: {
     http: undefined,

@@ -72,6 +72,10 @@ export interface Task {
   readonly generic: readonly GenericResource[];
   /** A task of its seat that is stopped when this one is up; empty: none. */
   readonly successorOf: TaskId | '';
+  /** Unhealthy: it runs on for inspection until then (wall clock ms), without its seat and without calls; 0: no. */
+  readonly isolatedUntilMs: number;
+  /** Unhealthy, and not to be isolated: its agent ends it. */
+  readonly isolationRefused: boolean;
 }
 
 /** What an agent says of a task. */
@@ -111,9 +115,19 @@ export function mayWant(from: WantedState, to: WantedState): boolean {
   return wantedRank.get(to)! > wantedRank.get(from)!;
 }
 
-/** It holds its seat: it runs, or is on its way there, and nobody told it to stop. */
-export function isActive(task: Pick<Task, 'state' | 'wanted'>): boolean {
+/** It runs, or is on its way there, and nobody told it to stop. */
+export function isWanted(task: Pick<Task, 'state' | 'wanted'>): boolean {
   return !isTerminal(task.state) && (task.wanted === 'running' || task.wanted === 'ready');
+}
+
+/** It runs on for inspection, while another one has its seat. */
+export function isIsolated(task: Pick<Task, 'state' | 'wanted' | 'isolatedUntilMs'>): boolean {
+  return task.isolatedUntilMs > 0 && isWanted(task);
+}
+
+/** It is wanted, and holds its seat. */
+export function isActive(task: Pick<Task, 'state' | 'wanted' | 'isolatedUntilMs'>): boolean {
+  return task.isolatedUntilMs === 0 && isWanted(task);
 }
 
 /** It may hold processes, an address and resources on its node. */
@@ -121,9 +135,10 @@ export function occupiesNode(task: Pick<Task, 'state' | 'nodeId'>): boolean {
   return task.nodeId !== '' && !isTerminal(task.state);
 }
 
-/** Traffic may be sent to it: running, wanted, and healthy where health is checked. */
-export function isServing(task: Pick<Task, 'state' | 'wanted' | 'health' | 'address'>): boolean {
+/** Traffic may be sent to it: running, wanted, in its seat, and healthy where health is checked. */
+export function isServing(task: Pick<Task, 'state' | 'wanted' | 'health' | 'address' | 'isolatedUntilMs'>): boolean {
   return (
+    task.isolatedUntilMs === 0 &&
     task.state === 'running' &&
     task.wanted === 'running' &&
     task.address !== '' &&

@@ -19,6 +19,8 @@ export const limits = {
   constraints: 32,
   affinities: 16,
   priority: 1_000,
+  /** Tasks of a service at once. */
+  isolated: 1_000,
   stopGracePeriodMs: 24 * 3_600_000,
   drainMs: 3_600_000,
   idleMs: 24 * 3_600_000,

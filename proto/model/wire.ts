@@ -183,6 +183,8 @@ export function taskFromWire(task: types.Task): Task {
     iteration: task.iteration,
     generic: task.generic,
     successorOf: task.successorOf === '' ? '' : taskId(task.successorOf),
+    isolatedUntilMs: task.isolatedUntilMs,
+    isolationRefused: task.isolationRefused,
   };
 }
 

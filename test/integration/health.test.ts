@@ -1,6 +1,6 @@
 /** A project whose services need each other, on three hosts: who starts when, what a probe by the agent sees, and who stops first. */
 import { afterAll, beforeAll, expect, test, vi } from 'vitest';
-import { type Cluster, startCluster } from '#test/support/cluster.ts';
+import { type Cluster, startCluster, type TaskRow } from '#test/support/cluster.ts';
 import { eventually } from '#test/support/eventually.ts';
 
 vi.setConfig({ testTimeout: 60_000 });
@@ -136,4 +136,48 @@ test('services that are removed together stop in the opposite order', async () =
     .filter(({ kind, action }) => kind === 'task' && (action === 'shutdown' || action === 'failed'))
     .map(({ name }) => name.replace(/^.*\//, '').replace(/\..*$/, ''));
   expect(order.lastIndexOf('web')).toBeLessThan(order.lastIndexOf('db'));
+});
+
+test('what is isolated is replaced, answers no calls, and is there to be looked at until it is released', async () => {
+  const { code, stdout, stderr } = await apply(`
+name: lab
+services:
+  sick:
+    image: registry:5000/hello:1
+    entrypoint: ${entrypoint(server)}
+    stop_grace_period: 1s
+    healthcheck: { x-http: { port: 8080 }, x-on-unhealthy: isolate, interval: 200ms, retries: 2, start_interval: 100ms, start_period: 5s }
+    deploy: { replicas: 2 }
+`);
+  expect(code, stdout + stderr).toBe(0);
+  const all = async () => {
+    const rows = await cluster.json<(TaskRow & { isolatedUntilMs: string })[]>('ps', '-a', 'sick');
+    return rows.filter(({ slot }) => slot === 1);
+  };
+  const [before] = await all();
+  await cluster.gantry('exec', 'sick.1', 'sh', '-c', 'echo a trace > /tmp/trace; touch /tmp/sick');
+  await eventually(async () => {
+    const others = (await all()).filter(({ id }) => id !== before!.id);
+    return others.length === 1 && others[0]!.health === 'healthy';
+  });
+  const isolated = (await all()).find(({ id }) => id === before!.id)!;
+  expect(isolated).toMatchObject({ state: 'running', wanted: 'running', node: before!.node, pid: before!.pid });
+  const [next] = (await all()).filter(({ id }) => id !== before!.id);
+  const listed = await cluster.gantry('ps', 'sick');
+  expect(listed.stdout).toMatch(/sick\.1 +isolated \(unhealthy\)/);
+  const why = await cluster.gantry('why', isolated.id);
+  expect(why.stdout).toMatch(/isolated until .* UTC: isolated: unhealthy: GET \/: 503 Sick/);
+
+  const look = (name: string) => cluster.gantry('exec', 'sick.2', 'busybox', 'nslookup', name);
+  expect((await look('tasks.sick')).stdout).toContain(next!.address);
+  expect((await look('tasks.sick')).stdout).not.toContain(isolated.address);
+  expect((await look('1.sick')).stdout).not.toContain(isolated.address);
+  expect((await cluster.gantry('exec', isolated.id, 'cat', '/tmp/trace')).stdout).toBe('a trace\n');
+
+  const released = await cluster.gantry('release', 'sick.1');
+  expect(released.stdout).toContain(`released sick.1 (${isolated.id.slice(0, 5)}) on ${isolated.node}`);
+  await eventually(async () => (await all()).find(({ id }) => id === isolated.id)?.state === 'shutdown');
+  expect((await all()).find(({ id }) => id === next!.id)).toMatchObject({ state: 'running' });
+  const again = await cluster.gantry('release', 'sick.1');
+  expect([again.code, again.stderr]).toEqual([1, expect.stringContaining('is not isolated')]);
 });

@@ -100,6 +100,7 @@ export function aSpec(name: string, fields: Partial<ServiceSpec> = {}): ServiceS
     volumeLoss: 'wait',
     protected: false,
     rebalance: '',
+    isolation: defaults.isolation,
     priority: 0,
     maxConcurrent: 0,
     schedule: undefined,
@@ -167,6 +168,8 @@ export function aTask(name: string, fields: Partial<Task> = {}): Task {
     iteration: 0,
     generic: [],
     successorOf: '',
+    isolatedUntilMs: 0,
+    isolationRefused: false,
     ...fields,
   };
 }

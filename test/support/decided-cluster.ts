@@ -7,7 +7,7 @@ import { keyOf, LiveSnapshot } from '#control-plane/store/snapshot.ts';
 import { newId, seededRandom } from '#proto/kernel/random.ts';
 import type { Node } from '#proto/model/node.ts';
 import type { Service } from '#proto/model/service.ts';
-import { isActive, isTerminal, type Task } from '#proto/model/task.ts';
+import { isActive, isTerminal, isWanted, type Task } from '#proto/model/task.ts';
 import { aRevision } from './builders.ts';
 
 export class DecidedCluster {
@@ -72,7 +72,7 @@ export class DecidedCluster {
     let count = 0;
     for (const task of [...this.snapshot.tasksOfService(service.id)]) {
       if (task.nodeId === '' || isTerminal(task.state)) continue;
-      if (!isActive(task)) this.report(task, { state: 'shutdown', finishedAtMs: this.now });
+      if (!isWanted(task)) this.report(task, { state: 'shutdown', finishedAtMs: this.now });
       else if (task.state !== 'running') this.report(task, { state: 'running', startedAtMs: this.now });
       else continue;
       count++;

@@ -43,6 +43,8 @@ export function aTask(fields: Partial<Task> = {}): Task {
     reservations: { cpuMillis: 100, memoryBytes: 1_000_000, pids: 0, generic: [] },
     generic: [],
     successorOf: '',
+    isolatedUntilMs: 0,
+    isolationRefused: false,
     ...fields,
   };
 }
@@ -71,6 +73,7 @@ export function aService(fields: Partial<Service> = {}): Service {
       volumeLoss: 'wait',
       protected: false,
       rebalance: '',
+      isolation: defaults.isolation,
       priority: 0,
       maxConcurrent: 0,
       schedule: undefined,

@@ -18,6 +18,16 @@ describe('a health check', () => {
     expect(checkOf('disable: true')).toMatchObject({ test: ['NONE'] });
   });
 
+  it('says what is isolated, and for how long', () => {
+    const specOf = (action: string) => web(`healthcheck: { test: ls, x-on-unhealthy: ${action} }`);
+    expect(specOf('isolate')).toMatchObject({
+      isolation: { atMost: 1, forMs: 3_600_000 },
+      template: { container: { healthCheck: { onUnhealthy: 'isolate' } } },
+    });
+    expect(specOf('{ action: isolate, at-most: 3, for: 10m }').isolation).toEqual({ atMost: 3, forMs: 600_000 });
+    expect(specOf('replace').isolation).toEqual(defaults.isolation);
+  });
+
   it('is a probe by HTTP', () => {
     expect(checkOf('x-http: { port: 80 }\ninterval: 1s')).toEqual({
       ...defaults.healthCheck,
@@ -60,7 +70,18 @@ describe('a health check', () => {
       '6:15 services.web.healthcheck.x-http: x-http and x-tcp are two probes',
     ],
     ['x-tcp: { port: 80 }\n  test: ls', 'a test and a probe are two checks'],
-    ['x-on-unhealthy: restart', '"restart" is not one of replace, ignore'],
+    ['x-on-unhealthy: restart', '"restart" is not one of replace, ignore, isolate'],
+    [
+      'x-on-unhealthy: { action: isolate, at-most: 0 }',
+      '5:51 services.web.healthcheck.x-on-unhealthy.at-most: 0 is not a whole number from 1 to 1000',
+    ],
+    [
+      'x-on-unhealthy: { action: isolate, for: 10ms }',
+      '5:47 services.web.healthcheck.x-on-unhealthy.for: nobody can look',
+    ],
+    ['x-on-unhealthy: { for: 1h }', 'it says how much is isolated, and nothing is → write action: isolate'],
+    ['x-on-unhealthy: isolate\nrestart: "no"', 'isolated tasks are replaced, and its restart policy begins none again'],
+    ['x-on-unhealthy: isolate\nx-schedule: "@daily"', 'tasks of a job are not isolated'],
     ['test: ls\n  interval: 0s', 'interval and timeout must be longer than 0'],
   ])('refuses %s', (lines, message) => {
     expect(bad(`healthcheck:\n  ${lines}`).join('\n')).toContain(message);

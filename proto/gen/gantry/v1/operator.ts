@@ -425,6 +425,12 @@ export interface ServiceRequest {
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
+export interface ReleaseTaskRequest {
+  /** the start of its id; or its seat or service, where one is isolated */
+  name: string;
+  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
+}
+
 export interface RollbackRequest {
   services: string[];
   /** 0: the version before; else of one service alone */
@@ -4875,6 +4881,77 @@ export const ServiceRequest: MessageFns<ServiceRequest> = {
     message.services = object.services?.map((e) => e) || [];
     message.confirmed = object.confirmed?.map((e) => e) || [];
     message.volumes = object.volumes ?? false;
+    return message;
+  },
+};
+
+function createBaseReleaseTaskRequest(): ReleaseTaskRequest {
+  return { name: "", _unknownFields: {} };
+}
+
+export const ReleaseTaskRequest: MessageFns<ReleaseTaskRequest> = {
+  encode(message: ReleaseTaskRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.name !== "") {
+      writer.uint32(10).string(message.name);
+    }
+    if (message._unknownFields !== undefined) {
+      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
+        const tag = parseInt(key, 10);
+        for (const value of values) {
+          writer.uint32(tag).raw(value);
+        }
+      }
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ReleaseTaskRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseReleaseTaskRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.name = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        const buf = reader.skip(tag & 7);
+
+        const list = message._unknownFields![tag];
+
+        if (list === undefined) {
+          message._unknownFields![tag] = [buf];
+        } else {
+          list.push(buf);
+        }
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<ReleaseTaskRequest>, I>>(base?: I): ReleaseTaskRequest {
+    return ReleaseTaskRequest.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<ReleaseTaskRequest>, I>>(object: I): ReleaseTaskRequest {
+    const message = createBaseReleaseTaskRequest();
+    message.name = object.name ?? "";
     return message;
   },
 };
@@ -10226,6 +10303,16 @@ export const OperatorService = {
     responseSerialize: (value: ChangeResponse): Buffer => Buffer.from(ChangeResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): ChangeResponse => ChangeResponse.decode(value),
   },
+  /** Stops an isolated task. Faults: `not-found`, `invalid` (ambiguous), `precondition` (it is not isolated). */
+  releaseTask: {
+    path: "/gantry.v1.Operator/ReleaseTask" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: ReleaseTaskRequest): Buffer => Buffer.from(ReleaseTaskRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): ReleaseTaskRequest => ReleaseTaskRequest.decode(value),
+    responseSerialize: (value: ChangeResponse): Buffer => Buffer.from(ChangeResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): ChangeResponse => ChangeResponse.decode(value),
+  },
   explain: {
     path: "/gantry.v1.Operator/Explain" as const,
     requestStream: false as const,
@@ -10501,6 +10588,8 @@ export interface OperatorServer extends UntypedServiceImplementation {
   runJob: handleUnaryCall<ServiceRequest, ChangeResponse>;
   suspendJob: handleUnaryCall<SuspendJobRequest, ChangeResponse>;
   remove: handleUnaryCall<ServiceRequest, ChangeResponse>;
+  /** Stops an isolated task. Faults: `not-found`, `invalid` (ambiguous), `precondition` (it is not isolated). */
+  releaseTask: handleUnaryCall<ReleaseTaskRequest, ChangeResponse>;
   explain: handleUnaryCall<ExplainRequest, ExplainResponse>;
   /** Tells which tasks would be moved to even out nodes, and has the leader begin with it. */
   rebalance: handleUnaryCall<RebalanceRequest, RebalanceResponse>;
@@ -10742,6 +10831,22 @@ export interface OperatorClient extends Client {
   ): ClientUnaryCall;
   remove(
     request: ServiceRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: ChangeResponse) => void,
+  ): ClientUnaryCall;
+  /** Stops an isolated task. Faults: `not-found`, `invalid` (ambiguous), `precondition` (it is not isolated). */
+  releaseTask(
+    request: ReleaseTaskRequest,
+    callback: (error: ServiceError | null, response: ChangeResponse) => void,
+  ): ClientUnaryCall;
+  releaseTask(
+    request: ReleaseTaskRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: ChangeResponse) => void,
+  ): ClientUnaryCall;
+  releaseTask(
+    request: ReleaseTaskRequest,
     metadata: Metadata,
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: ChangeResponse) => void,

@@ -84,7 +84,7 @@ export interface HealthCheck {
   grpc:
     | GrpcProbe
     | undefined;
-  /** absent: replace | ignore */
+  /** absent: replace | ignore | isolate */
   onUnhealthy?: string | undefined;
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
@@ -627,6 +627,10 @@ export interface ServiceSpec {
   protected: boolean;
   /** 0 to 1000: tasks of lower priority leave where one of it fits nowhere */
   priority: number;
+  /** absent: one, for an hour */
+  isolation:
+    | Isolation
+    | undefined;
   /** its tasks may be moved to even out nodes: empty (yes) | off */
   rebalance: string;
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
@@ -635,6 +639,15 @@ export interface ServiceSpec {
 export interface ServiceSpec_LabelsEntry {
   key: string;
   value: string;
+  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
+}
+
+/** How much is kept of what is unhealthy, where that is to be isolated. */
+export interface Isolation {
+  /** tasks of the service at once */
+  atMost: number;
+  /** each for so long */
+  forMs: number;
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
@@ -827,6 +840,10 @@ export interface Task {
   generic: GenericResource[];
   /** a task of its seat that is stopped when this one is up; empty: none */
   successorOf: string;
+  /** unhealthy: it runs on for inspection until then, without its seat and without calls; 0: no */
+  isolatedUntilMs: number;
+  /** unhealthy, and not to be isolated: its agent ends it */
+  isolationRefused: boolean;
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
@@ -6763,6 +6780,7 @@ function createBaseServiceSpec(): ServiceSpec {
     autoscale: undefined,
     protected: false,
     priority: 0,
+    isolation: undefined,
     rebalance: "",
     _unknownFields: {},
   };
@@ -6835,6 +6853,9 @@ export const ServiceSpec: MessageFns<ServiceSpec> = {
     }
     if (message.priority !== 0) {
       writer.uint32(320).uint32(message.priority);
+    }
+    if (message.isolation !== undefined) {
+      Isolation.encode(message.isolation, writer.uint32(442).fork()).join();
     }
     if (message.rebalance !== "") {
       writer.uint32(330).string(message.rebalance);
@@ -7042,6 +7063,14 @@ export const ServiceSpec: MessageFns<ServiceSpec> = {
             message.priority = reader.uint32();
             continue;
           }
+          case 55: {
+            if (tag !== 442) {
+              break;
+            }
+
+            message.isolation = Isolation.decode(reader, reader.uint32());
+            continue;
+          }
           case 41: {
             if (tag !== 330) {
               break;
@@ -7121,6 +7150,9 @@ export const ServiceSpec: MessageFns<ServiceSpec> = {
       : undefined;
     message.protected = object.protected ?? false;
     message.priority = object.priority ?? 0;
+    message.isolation = (object.isolation !== undefined && object.isolation !== null)
+      ? Isolation.fromPartial(object.isolation)
+      : undefined;
     message.rebalance = object.rebalance ?? "";
     return message;
   },
@@ -7205,6 +7237,89 @@ export const ServiceSpec_LabelsEntry: MessageFns<ServiceSpec_LabelsEntry> = {
     const message = createBaseServiceSpec_LabelsEntry();
     message.key = object.key ?? "";
     message.value = object.value ?? "";
+    return message;
+  },
+};
+
+function createBaseIsolation(): Isolation {
+  return { atMost: 0, forMs: 0, _unknownFields: {} };
+}
+
+export const Isolation: MessageFns<Isolation> = {
+  encode(message: Isolation, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.atMost !== 0) {
+      writer.uint32(8).uint32(message.atMost);
+    }
+    if (message.forMs !== 0) {
+      writer.uint32(16).int64(message.forMs);
+    }
+    if (message._unknownFields !== undefined) {
+      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
+        const tag = parseInt(key, 10);
+        for (const value of values) {
+          writer.uint32(tag).raw(value);
+        }
+      }
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Isolation {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseIsolation();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.atMost = reader.uint32();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.forMs = longToNumber(reader.int64());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        const buf = reader.skip(tag & 7);
+
+        const list = message._unknownFields![tag];
+
+        if (list === undefined) {
+          message._unknownFields![tag] = [buf];
+        } else {
+          list.push(buf);
+        }
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<Isolation>, I>>(base?: I): Isolation {
+    return Isolation.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<Isolation>, I>>(object: I): Isolation {
+    const message = createBaseIsolation();
+    message.atMost = object.atMost ?? 0;
+    message.forMs = object.forMs ?? 0;
     return message;
   },
 };
@@ -8478,6 +8593,8 @@ function createBaseTask(): Task {
     iteration: 0,
     generic: [],
     successorOf: "",
+    isolatedUntilMs: 0,
+    isolationRefused: false,
     _unknownFields: {},
   };
 }
@@ -8573,6 +8690,12 @@ export const Task: MessageFns<Task> = {
     }
     if (message.successorOf !== "") {
       writer.uint32(362).string(message.successorOf);
+    }
+    if (message.isolatedUntilMs !== 0) {
+      writer.uint32(560).int64(message.isolatedUntilMs);
+    }
+    if (message.isolationRefused !== false) {
+      writer.uint32(568).bool(message.isolationRefused);
     }
     if (message._unknownFields !== undefined) {
       for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
@@ -8838,6 +8961,22 @@ export const Task: MessageFns<Task> = {
             message.successorOf = reader.string();
             continue;
           }
+          case 70: {
+            if (tag !== 560) {
+              break;
+            }
+
+            message.isolatedUntilMs = longToNumber(reader.int64());
+            continue;
+          }
+          case 71: {
+            if (tag !== 568) {
+              break;
+            }
+
+            message.isolationRefused = reader.bool();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -8895,6 +9034,8 @@ export const Task: MessageFns<Task> = {
     message.iteration = object.iteration ?? 0;
     message.generic = object.generic?.map((e) => GenericResource.fromPartial(e)) || [];
     message.successorOf = object.successorOf ?? "";
+    message.isolatedUntilMs = object.isolatedUntilMs ?? 0;
+    message.isolationRefused = object.isolationRefused ?? false;
     return message;
   },
 };
