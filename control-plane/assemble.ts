@@ -4,10 +4,9 @@ import { EnrolmentService } from '#proto/gen/gantry/v1/agent.ts';
 import { ClusterService, type PingResponse } from '#proto/gen/gantry/v1/cluster.ts';
 import { OperatorService } from '#proto/gen/gantry/v1/operator.ts';
 import type { Clock } from '#proto/kernel/clock.ts';
-import { Fault, isFault } from '#proto/kernel/errors.ts';
+import { Fault } from '#proto/kernel/errors.ts';
 import type { Log } from '#proto/kernel/log.ts';
 import type { Random } from '#proto/kernel/random.ts';
-import { retry } from '#proto/kernel/retry.ts';
 import { Scope } from '#proto/kernel/scope.ts';
 import { serveMetrics } from '#proto/metrics-server.ts';
 import { openNats } from '#proto/nats.ts';
@@ -16,6 +15,7 @@ import packageJson from '../package.json' with { type: 'json' };
 import { leaderDoors } from './api/leader-door.ts';
 import { operatorService } from './api/operator.ts';
 import { Turns } from './api/turns.ts';
+import { openStore } from './assemble-store.ts';
 import type { ControlPlaneConfig } from './config.ts';
 import { foundCluster } from './controllers/found-cluster.ts';
 import { runControllers } from './controllers/loop.ts';
@@ -29,14 +29,20 @@ import { Leader } from './leader.ts';
 import type { LogStore } from './logs/log-store.ts';
 import { logStore } from './logs/nats-log-store.ts';
 import { type ControlPlaneMetrics, controlPlaneMetrics, measuredStore } from './metrics.ts';
-import { guarded, onlyMembers, onlyNodes, onlyOperators, onlyReplicas } from './security/access.ts';
+import {
+  guarded,
+  nobodyFromElsewhere,
+  onlyMembers,
+  onlyNodes,
+  onlyOperators,
+  onlyReplicas,
+} from './security/access.ts';
 import { dayMs } from './security/certificates.ts';
 import { Enrolment } from './security/enrol.ts';
 import { LiveCertificate } from './security/live-certificate.ts';
-import { assertInitialised, initPki, type Pki, pkiPaths } from './security/pki.ts';
-import { type ContentSeal, contentSeal, sealer } from './security/seal.ts';
+import { assertInitialised, identityFiles, initPki, type Pki, pkiPaths } from './security/pki.ts';
+import { type ContentSeal, contentSeal } from './security/seal.ts';
 import { serveSocket, serveTcp } from './servers.ts';
-import { openEtcdStore } from './store/etcd-store.ts';
 import type { Store } from './store/store.ts';
 
 export interface Kernel {
@@ -61,8 +67,6 @@ export interface ControlPlane extends Doors {
 const { version } = packageJson;
 /** Longest request to join: whoever sends it has proven nothing yet. */
 const enrolmentBytes = 64 * 1024;
-/** How long a start waits for etcd. */
-const etcdPatienceMs = 60_000;
 
 /** Brings a control plane up. Faults: what keeps it from starting, with the remedy. */
 export async function assembleControlPlane(config: ControlPlaneConfig, kernel: Kernel): Promise<ControlPlane> {
@@ -82,7 +86,15 @@ async function assemble(config: ControlPlaneConfig, kernel: Kernel, scope: Scope
   const { promise: failed, reject: fail } = Promise.withResolvers<never>();
   failed.catch(() => {});
   let metrics: ControlPlaneMetrics | undefined;
-  const store = measuredStore(await openStore(config, pki, kernel, fail), clock, (outcome, changes, seconds) =>
+  const probe = replicaProbe(scope, pki);
+  const opened = await openStore({
+    config,
+    pki,
+    kernel,
+    fail,
+    leads: async (address) => (await probe(address)) !== undefined,
+  });
+  const store = measuredStore(opened, clock, (outcome, changes, seconds) =>
     metrics?.committed(outcome, changes, seconds),
   );
   scope.defer(() => store.close());
@@ -119,7 +131,7 @@ async function assemble(config: ControlPlaneConfig, kernel: Kernel, scope: Scope
     clock,
     log: log.with('leader'),
     self: { replica: config.name, address: hostPort(config.advertise, doors.agentPort) },
-    probe: replicaProbe(scope, pki),
+    probe,
     onLead: (epoch, term) =>
       void runControllers(
         {
@@ -183,6 +195,7 @@ async function openDoors(
       return leadership && leadership.replica !== config.name ? doors.at(leadership.address) : undefined;
     },
     contents,
+    identity: () => identityFiles(config.data),
     plan: planTasks,
     wishes: new Turns(),
     version,
@@ -204,7 +217,10 @@ async function openDoors(
         // Dispatch tells a node that was removed to hold nothing before it refuses it.
         handlers: guarded(agentServiceDefinition, agent, isMember, { session: onlyNodes }),
       },
-      { definition: OperatorService, handlers: guarded(OperatorService, operator, onlyOperators) },
+      {
+        definition: OperatorService,
+        handlers: guarded(OperatorService, operator, onlyOperators, { backup: nobodyFromElsewhere }),
+      },
       {
         definition: ClusterService,
         handlers: guarded(ClusterService, { ping: unary(async () => pong()) }, onlyReplicas),
@@ -227,48 +243,6 @@ async function openDoors(
   });
   scope.defer(() => monitoring.close());
   return { agentPort, enrolPort, metricsPort: monitoring.port };
-}
-
-/** etcd may come up after us: waits for it, and says so. */
-function openStore(
-  config: ControlPlaneConfig,
-  pki: Pki,
-  { clock, random, log }: Kernel,
-  fail: (fault: Fault) => void,
-): Promise<Store> {
-  const client = pki.pair('client');
-  const secure = config.etcd[0]!.startsWith('https:');
-  const deadline = clock.monotonic() + etcdPatienceMs;
-  const open = (attempt: number) =>
-    openEtcdStore({
-      address: {
-        hosts: config.etcd,
-        ...(secure && {
-          tls: {
-            ca: Buffer.from(pki.authority.certificate),
-            cert: Buffer.from(client.certificate),
-            key: Buffer.from(client.key),
-          },
-        }),
-      },
-      clock,
-      random,
-      log: log.with('store'),
-      sealer: sealer([pki.sealKey], random),
-      onRewound: fail,
-    }).catch((error) => {
-      if (isFault(error)) log.warn('waiting for etcd', { error, attempt, address: config.etcd.join(',') });
-      throw error;
-    });
-  return retry({ clock, random }, { initialMs: 100, maxMs: 2_000 }, open, (error) => {
-    return isFault(error, 'unavailable', 'timeout') && clock.monotonic() < deadline;
-  }).catch((error) => {
-    if (!isFault(error)) throw error;
-    throw new Fault(error.code, `cannot work without etcd at ${config.etcd.join(', ')}: ${error.message}`, {
-      cause: error,
-      remedy: 'start it with the certificates under pki/etcd, or point --etcd at it',
-    });
-  });
 }
 
 /** NATS for what is heard; without it events are only those of this run, and logs are refused. */
@@ -335,7 +309,7 @@ function replicaCredentials(pki: Pki): grpc.ChannelCredentials {
 }
 
 /** Asks another replica for a sign of life, over a connection that is kept for each. */
-function replicaProbe(scope: Scope, pki: Pki): (address: string, signal: AbortSignal) => Promise<number | undefined> {
+function replicaProbe(scope: Scope, pki: Pki): (address: string, signal?: AbortSignal) => Promise<number | undefined> {
   const credentials = replicaCredentials(pki);
   const clients = new Map<string, grpc.Client>();
   scope.defer(() => {
@@ -347,7 +321,7 @@ function replicaProbe(scope: Scope, pki: Pki): (address: string, signal: AbortSi
       client = new grpc.Client(address, credentials, channelOptions);
       clients.set(address, client);
     }
-    const answer = await call(client, ClusterService.ping, {}, { timeoutMs: 1_000, signal });
+    const answer = await call(client, ClusterService.ping, {}, { timeoutMs: 1_000, ...(signal && { signal }) });
     return answer.leading ? answer.epoch : undefined;
   };
 }

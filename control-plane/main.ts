@@ -29,6 +29,25 @@ async function init(options: Record<string, string | undefined>): Promise<void> 
   process.stdout.write(`${data}/pki is ready; CA ${authority.hash}\n`);
 }
 
+async function restore(file: string, options: Record<string, string | boolean | undefined>): Promise<void> {
+  const { passphraseFile, force, ...rest } = options as { passphraseFile?: string; force?: true } & Record<
+    string,
+    string
+  >;
+  const { data, name, advertise } = configOf(rest);
+  const { prepareRestore } = await import('./restore.ts');
+  const { initPki } = await import('./security/pki.ts');
+  const { readPassphrase } = await import('#proto/passphrase.ts');
+  const passphrase = passphraseFile === undefined ? undefined : readPassphrase(passphraseFile);
+  const now = systemClock.now();
+  const request = { file, passphrase, data, force: force === true, now, random: systemRandom };
+  const { info, records } = await prepareRestore(request);
+  await initPki({ dataDir: data, name, advertise });
+  process.stdout.write(
+    `the cluster of ${new Date(info.createdAtMs).toISOString()}, ${records} records, is in ${data}\nstart etcd, NATS and the control plane of ${name}: it comes up with it\n`,
+  );
+}
+
 async function run(options: Record<string, string | undefined>): Promise<void> {
   const config = configOf(options);
   const log = jsonLog((line) => process.stderr.write(line), systemClock.now, config.logLevel, 'control-plane');
@@ -60,6 +79,15 @@ withSettings(
   program.command('init').description('make or renew the certificates; safe to repeat'),
   identitySettings,
 ).action(init);
+withSettings(
+  program
+    .command('restore')
+    .description('lay down the cluster of a backup; the next `run` puts its records into an empty etcd')
+    .argument('<file>', 'what `gantry cluster backup` wrote')
+    .option('--passphrase-file <file>', 'the passphrase that it was encrypted with')
+    .option('--force', 'put aside the identity that lies in --data, and have all that etcd holds replaced'),
+  identitySettings,
+).action(restore);
 withSettings(program.command('run').description('serve until stopped')).action(run);
 
 try {

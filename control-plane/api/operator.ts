@@ -8,6 +8,7 @@ import { serverStream, unary } from '#proto/rpc.ts';
 import { serverSideStream } from '#proto/rpc-stream.ts';
 import { createToken, issueCertificate, putCredential, removeCredential, revokeToken } from './access.ts';
 import { apply } from './apply.ts';
+import { backup } from './backup.ts';
 import { inspectWithChecks } from './checks.ts';
 import { setCluster } from './cluster.ts';
 import { putDocument, readConfig, removeDocument } from './documents.ts';
@@ -65,6 +66,7 @@ export function operatorService(parts: OperatorParts): OperatorServer {
     scaling: unary(async (request) => scaling(parts, request)),
     info: unary(async () => info(parts)),
     setCluster: unary((request) => setCluster(parts, request)),
+    backup: serverStream(() => backup(parts)),
     createNetwork: unary((request) => createNetwork(parts, request)),
     removeNetwork: unary((request) => removeNetwork(parts, request)),
     putDocument: unary((request) => putDocument(parts, request)),

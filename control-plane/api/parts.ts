@@ -42,6 +42,8 @@ export interface OperatorParts {
   readonly enrolment: Pick<Enrolment, 'createToken' | 'revokeToken' | 'issueOperator'>;
   /** Seals and opens what configs and secrets hold. */
   readonly contents: ContentSeal;
+  /** Files of the cluster's identity, keys among them, by name: for a backup. */
+  readonly identity: () => Promise<Readonly<Record<string, string>>>;
   readonly plan: Planner;
   readonly wishes: Turns;
   readonly version: string;

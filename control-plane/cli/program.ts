@@ -2,6 +2,7 @@
 import { Command, InvalidArgumentError, Option } from 'commander';
 import { systemClock } from '#proto/kernel/clock.ts';
 import { type AddCommand, collect, type Options } from './add-command.ts';
+import { addClusterCommands } from './cluster-commands.ts';
 import { addSharedThings } from './shared-things.ts';
 
 /** The command line; `end` is told the exit code of a command that ended as it should. */
@@ -277,14 +278,7 @@ export function createProgram(end: (code: number) => void): Command {
     (command) => command.option('--force', 'even if it is ready, or has the data of volumes'),
   );
 
-  const cluster = program.command('cluster').description('settings of the whole cluster').exitOverride();
-  add(cluster, 'show', 'show them', async (options) => (await import('./cluster.ts')).show(options));
-  add(
-    cluster,
-    'set <setting...>',
-    'change them: NAME=VALUE …, as `cluster show` names them',
-    async (options, ...words) => (await import('./cluster.ts')).set(options, words),
-  );
+  addClusterCommands(program, add);
 
   addSharedThings(program, add);
 

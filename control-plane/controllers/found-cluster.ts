@@ -43,6 +43,8 @@ export async function foundCluster(
     trashMs: found?.trashMs ?? defaultTrashMs,
     rebalancePerMinute: found?.rebalancePerMinute ?? rebalanceDefaults.rebalancePerMinute,
     rebalanceAtOnce: found?.rebalanceAtOnce ?? rebalanceDefaults.rebalanceAtOnce,
+    incarnation: found?.incarnation ?? 0,
+    restoredAtMs: found?.restoredAtMs ?? 0,
     natsUrl: asked.nats || found?.natsUrl || '',
   };
   const stays = (['network', 'vipNetwork', 'network6', 'domain', 'encapsulation', 'encryption'] as const).filter(

@@ -60,6 +60,13 @@ export const onlyReplicas: Rule = (identity) => {
   if (identity.role !== 'control-plane') throw forbidden(identity, 'this is for the control plane');
 };
 
+/** For what is only done on a manager, where the socket's mode lets in who may. */
+export const nobodyFromElsewhere: Rule = () => {
+  throw new Fault('forbidden', "this gives away the cluster's keys, and is for a manager's own socket alone", {
+    remedy: 'run it as root on a manager',
+  });
+};
+
 /** The same service, each of its methods behind `rule`, or behind its own of `others`. */
 export function guarded<S extends grpc.UntypedServiceImplementation>(
   definition: grpc.ServiceDefinition,

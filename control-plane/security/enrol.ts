@@ -1,7 +1,7 @@
 /** How a machine becomes a member: a join token is proven, a certificate issued, a node record written, all in one commit. */
 import { createHash, timingSafeEqual } from 'node:crypto';
 import { hasFreeSubnet } from '#control-plane/reconcilers/subnets.ts';
-import type { Change } from '#control-plane/store/records.ts';
+import type { Change, Versioned } from '#control-plane/store/records.ts';
 import type { Store } from '#control-plane/store/store.ts';
 import { enrolmentProof, tokenSecretHash } from '#proto/enrolment-proof.ts';
 import type { EnrolRequest, EnrolResponse } from '#proto/gen/gantry/v1/agent.ts';
@@ -140,8 +140,9 @@ export class Enrolment {
   #nodeFor(name: string, enrolment: string): Node {
     const { store, random, clock } = this.#parts;
     const now = clock.now();
+    const replaced = this.#unheardSinceRestore(name);
     for (const node of store.snapshot.all('node')) {
-      if (node.name !== name) continue;
+      if (node.name !== name || node.id === replaced?.value.id) continue;
       if (node.state !== 'down' && node.bootId !== '')
         throw new Fault('exists', `a node named ${name} is a member and ${node.state}`, {
           remedy: `give this machine another --name, or remove the other first: gantry node rm ${name}`,
@@ -180,11 +181,26 @@ export class Enrolment {
     };
   }
 
+  /**
+   * The record of that name that came with a backup, where its machine was not heard since: another one takes the name, as
+   * another node. What ran and lay on the first one is not on this.
+   */
+  #unheardSinceRestore(name: string): Versioned<Node> | undefined {
+    const { snapshot } = this.#parts.store;
+    const restoredAtMs = snapshot.cluster?.restoredAtMs ?? 0;
+    const found = [...snapshot.all('node')].find((node) => node.name === name);
+    const isUnheard = found && found.state !== 'ready' && found.bootId !== '' && found.stateAtMs <= restoredAtMs;
+    return isUnheard ? snapshot.get('node', found.id) : undefined;
+  }
+
   #changes(node: Node, token: { readonly value: Token; readonly modRevision: number }): Change[] {
     const { snapshot } = this.#parts.store;
     const changes: Change[] = [
       { table: 'node', key: node.id, value: node, expect: snapshot.get('node', node.id)?.modRevision ?? 0 },
     ];
+    const replaced = this.#unheardSinceRestore(node.name);
+    if (replaced)
+      changes.push({ table: 'node', key: replaced.value.id, value: undefined, expect: replaced.modRevision });
     const { usesLeft, id } = token.value;
     // Also written where nothing is counted: a token revoked at this moment must not let anybody in.
     changes.push({

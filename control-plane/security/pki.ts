@@ -102,6 +102,48 @@ export async function assertInitialised(dataDir: string): Promise<void> {
     });
 }
 
+/** What makes this cluster this cluster: whoever has these can be it. */
+const identityNames = ['ca.pem', 'ca.key', 'seal.key'] as const;
+
+export function isIdentityFile(name: string): boolean {
+  return (identityNames as readonly string[]).includes(name);
+}
+
+/** Their texts, by name: for a backup. */
+export async function identityFiles(dataDir: string): Promise<Record<string, string>> {
+  const files: Record<string, string> = {};
+  for (const name of identityNames) {
+    const text = await readText(join(dataDir, 'pki', name));
+    if (text !== undefined) files[name] = text;
+  }
+  return files;
+}
+
+/**
+ * Lays an identity down; certificates follow with the next `initPki`. `overAtMs` (wall clock): what lies there already is put aside,
+ * as pki.before-TIME. Faults: `precondition` where another identity lies there.
+ */
+export async function placeIdentity(
+  dataDir: string,
+  files: Readonly<Record<string, string>>,
+  overAtMs: number | undefined,
+): Promise<void> {
+  const dir = join(dataDir, 'pki');
+  const held = await identityFiles(dataDir);
+  if (Object.keys(held).length > 0 && identityNames.every((name) => held[name] === files[name])) return;
+  if (Object.keys(held).length > 0) {
+    if (overAtMs === undefined)
+      throw new Fault('precondition', `${dir} holds the identity of another cluster`, {
+        remedy: 'give --force to have it put aside, with its control plane stopped; or another --data',
+      });
+    await rename(dir, `${dir}.before-${new Date(overAtMs).toISOString().replaceAll(':', '-')}`);
+  }
+  await mkdir(dir, { recursive: true, mode: 0o700 });
+  // The certificate last: without it the rest is not looked at.
+  for (const name of ['seal.key', 'ca.key', 'ca.pem'])
+    await writeFileWhole(join(dir, name), files[name]!, name === 'ca.pem' ? 0o644 : 0o600);
+}
+
 async function rootOf(dir: string, nowMs: number, random: Random): Promise<KeyPair> {
   const certificate = join(dir, 'ca.pem');
   const key = join(dir, 'ca.key');

@@ -18,11 +18,12 @@ import {
 } from './codec.ts';
 import { CommitQueue } from './commit-queue.ts';
 import { type EtcdAddress, type EtcdClient, etcdFault, openEtcd } from './etcd-client.ts';
-import { EtcdWatch, type KeyEvent } from './etcd-watch.ts';
+import { assertNotRestoring } from './etcd-restore.ts';
+import { EtcdWatch, type KeyEvent, pagesOf } from './etcd-watch.ts';
 import { Feed, type LeadershipRecord, type RecordEvent } from './feed.ts';
 import type { Change, Delta } from './records.ts';
 import type { Snapshot } from './snapshot.ts';
-import type { Store } from './store.ts';
+import type { Store, StoredPage } from './store.ts';
 
 export interface EtcdStoreParts {
   readonly address: EtcdAddress;
@@ -65,6 +66,8 @@ const resolveBackoff = { initialMs: 50, maxMs: 500 };
 /** How many records of a refused transaction are read back with the refusal. */
 const proofs = 16;
 const overheadBytes = 64;
+/** Records of a page for who asks for all of them. */
+const dumpPage = 500;
 /** Longest wait for the first answer to a transaction; that for the second is twice as long, and so on. */
 const firstWaitMs = 1_000;
 /** A commit of ours that the watch has not told by then means that the watch is stuck. */
@@ -124,8 +127,9 @@ class EtcdStore implements Store {
     return this.#feed.leadership?.value;
   }
 
-  start(): Promise<void> {
-    return this.#watch.start();
+  async start(): Promise<void> {
+    await assertNotRestoring(this.#client);
+    await this.#watch.start();
   }
 
   commit(changes: readonly Change[], options: { readonly epoch?: number } = {}): Promise<number> {
@@ -179,6 +183,16 @@ class EtcdStore implements Store {
     const record = decodeLeadership(kv.value, Number(kv.mod_revision));
     this.#feed.lead(record);
     return record.value;
+  }
+
+  async *dump(): AsyncGenerator<StoredPage> {
+    for await (const { revision, entries } of pagesOf(this.#client, prefix, dumpPage)) {
+      const kept = entries.filter(({ key }) => key.slice(prefix.length).includes('/'));
+      yield {
+        revision,
+        records: kept.map(({ key, value }) => ({ path: key.slice(prefix.length), text: value.toString() })),
+      };
+    }
   }
 
   async close(): Promise<void> {

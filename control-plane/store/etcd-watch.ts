@@ -40,6 +40,44 @@ export interface WatchParts {
   readonly pageSize?: number;
 }
 
+/** All keys under a prefix at one revision, in pages. Faults: those of etcd; `conflict` where the revision was compacted meanwhile. */
+export async function* pagesOf(
+  client: EtcdClient,
+  prefix: string,
+  pageSize: number,
+): AsyncGenerator<{ readonly revision: number; readonly entries: readonly (KeyEvent & { readonly value: Buffer })[] }> {
+  const end = endOf(prefix);
+  let revision = 0;
+  for (let key = Buffer.from(prefix); ; ) {
+    const asked = { key, range_end: end, limit: pageSize, ...(revision > 0 && { revision }) };
+    const page = await client.kv.range(asked).catch((error) => {
+      const fault = etcdFault(error);
+      if (fault.code !== 'precondition') throw fault;
+      throw new Fault('conflict', 'what was being read is too old by now for etcd to tell', {
+        cause: fault,
+        remedy: 'try again when less is being written',
+      });
+    });
+    if (revision === 0) revision = Number(page.header.revision);
+    const entries = page.kvs.map((kv) => ({
+      key: kv.key.toString(),
+      value: kv.value,
+      modRevision: Number(kv.mod_revision),
+    }));
+    yield { revision, entries };
+    const last = page.kvs.at(-1);
+    if (!page.more || !last) return;
+    key = Buffer.concat([last.key, Buffer.of(0)]);
+  }
+}
+
+/** The first key after all that begin with `prefix`. */
+export function endOf(prefix: string): Buffer {
+  const end = Buffer.from(prefix);
+  end[end.length - 1]! += 1;
+  return end;
+}
+
 const reconnect: BackoffPolicy = { initialMs: 50, maxMs: 1_000 };
 const createTimeoutMs = 3_000;
 
@@ -57,8 +95,7 @@ export class EtcdWatch {
   constructor(parts: WatchParts) {
     this.#parts = parts;
     this.#begin = Buffer.from(parts.prefix);
-    this.#end = Buffer.from(this.#begin);
-    this.#end[this.#end.length - 1]! += 1;
+    this.#end = endOf(parts.prefix);
   }
 
   /** Lists once, rejecting with a Fault where that fails, and follows until `close`. */
@@ -97,21 +134,12 @@ export class EtcdWatch {
   }
 
   async #list(): Promise<void> {
-    const { client, sink, pageSize = 2_000 } = this.#parts;
+    const { client, sink, prefix, pageSize = 2_000 } = this.#parts;
     const entries: KeyEvent[] = [];
     let revision = 0;
-    for (let key = this.#begin; ; ) {
-      const page = await client.kv
-        .range({ key, range_end: this.#end, limit: pageSize, ...(revision > 0 && { revision }) })
-        .catch((error) => {
-          throw etcdFault(error);
-        });
-      if (revision === 0) revision = Number(page.header.revision);
-      for (const kv of page.kvs)
-        entries.push({ key: kv.key.toString(), value: kv.value, modRevision: Number(kv.mod_revision) });
-      const last = page.kvs.at(-1);
-      if (!page.more || !last) break;
-      key = Buffer.concat([last.key, Buffer.of(0)]);
+    for await (const page of pagesOf(client, prefix, pageSize)) {
+      revision = page.revision;
+      for (const entry of page.entries) entries.push(entry);
     }
     if (revision < this.#revision) throw this.#rewound(revision);
     this.#listNext = false;

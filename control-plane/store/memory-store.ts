@@ -5,7 +5,7 @@ import type { Leadership } from '#proto/model/cluster.ts';
 import { Feed, type LeadershipRecord, type RecordEvent } from './feed.ts';
 import type { Change, Delta, Table, Tables, Versioned } from './records.ts';
 import type { Snapshot } from './snapshot.ts';
-import type { Store } from './store.ts';
+import type { Store, StoredPage } from './store.ts';
 
 interface Step {
   readonly revision: number;
@@ -198,6 +198,15 @@ export class MemoryStore implements Store {
     const record = this.#etcd.leadership;
     if (record) this.#feed.lead(record);
     return record?.value;
+  }
+
+  async *dump(): AsyncGenerator<StoredPage> {
+    await this.#turn();
+    const records = [...this.#etcd.records].map(({ table, key, value }) => ({
+      path: `${table}/${key}`,
+      text: JSON.stringify(value),
+    }));
+    yield { revision: this.#etcd.revision, records };
   }
 
   async close(): Promise<void> {

@@ -1,5 +1,5 @@
 /** What records that an older version wrote mean by the fields they do not have yet. */
-import { type ClusterConfig, rebalanceDefaults } from '#proto/model/cluster.ts';
+import { type ClusterConfig, neverRestored, rebalanceDefaults } from '#proto/model/cluster.ts';
 import { noControls } from '#proto/model/controls.ts';
 import type { Node } from '#proto/model/node.ts';
 import type { Resources } from '#proto/model/resources.ts';
@@ -70,6 +70,7 @@ const cluster = {
   strategy: 'spread',
   trashMs: 24 * 3_600_000,
   ...rebalanceDefaults,
+  ...neverRestored,
 } satisfies Partial<ClusterConfig>;
 
 /** The record with every field that this version knows. */

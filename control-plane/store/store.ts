@@ -24,5 +24,15 @@ export interface Store {
   takeLeadership(expected: Leadership | undefined, next: Leadership): Promise<boolean>;
   /** Asks the store itself, not the snapshot, who leads: a leader that cannot ask must doubt itself. Faults: `unavailable`, `timeout`. */
   readLeadership(): Promise<Leadership | undefined>;
+  /**
+   * All records at one revision, page by page: `path` is `TABLE/KEY`, `text` the JSON as it lies there, sealed where it is sealed.
+   * Faults: `unavailable`, `timeout`, `conflict` where that revision was compacted meanwhile.
+   */
+  dump(): AsyncIterable<StoredPage>;
   close(): Promise<void>;
+}
+
+export interface StoredPage {
+  readonly revision: number;
+  readonly records: readonly { readonly path: string; readonly text: string }[];
 }

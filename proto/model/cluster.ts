@@ -23,7 +23,12 @@ export interface ClusterConfig {
   readonly natsUrl: string;
   /** Search domain of container DNS. */
   readonly domain: string;
+  /** How often it was restored from a backup, and when for the last time (wall clock ms; 0: never). */
+  readonly incarnation: number;
+  readonly restoredAtMs: number;
 }
+
+export const neverRestored = { incarnation: 0, restoredAtMs: 0 } as const;
 
 /** Gentle enough to go unnoticed, and quick enough to have evened out a few dozen tasks within a minute. */
 export const rebalanceDefaults = { rebalancePerMinute: 30, rebalanceAtOnce: 2 } as const;

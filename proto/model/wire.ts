@@ -247,6 +247,8 @@ export function clusterFromWire(cluster: agent.ClusterConfig): ClusterConfig {
     rebalanceAtOnce: cluster.rebalanceAtOnce,
     natsUrl: cluster.natsUrl,
     domain: cluster.domain,
+    incarnation: cluster.incarnation,
+    restoredAtMs: cluster.restoredAtMs,
   };
 }
 

@@ -1,7 +1,7 @@
 /** Valid nouns with defaults, so that a test names only what it is about. */
 
 import { type Autoscale, autoscaleDefaults } from '#proto/model/autoscale.ts';
-import { type ClusterConfig, rebalanceDefaults } from '#proto/model/cluster.ts';
+import { type ClusterConfig, neverRestored, rebalanceDefaults } from '#proto/model/cluster.ts';
 import { Concealed } from '#proto/model/concealed.ts';
 import type { Document, DocumentMount } from '#proto/model/document.ts';
 import { nodeId, type ServiceId, serviceId, taskId } from '#proto/model/ids.ts';
@@ -185,6 +185,7 @@ export function aCluster(fields: Partial<ClusterConfig> = {}): ClusterConfig {
     strategy: 'spread',
     trashMs: 86_400_000,
     ...rebalanceDefaults,
+    ...neverRestored,
     natsUrl: '',
     domain: 'gantry.internal',
     ...fields,

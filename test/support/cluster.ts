@@ -79,7 +79,12 @@ export interface Cluster {
 }
 
 /** Starts a cluster of `hosts` workers, wired as wished, with the images hello:1, hello:2 and hello:broken in its registry. */
-export async function startCluster(hosts = 3, wishes: Wishes = {}): Promise<Cluster> {
+export async function startCluster(
+  hosts = 3,
+  wishes: Wishes = {},
+  /** Done before anything of it runs. */
+  before: (cluster: Cluster) => Promise<void> = async () => {},
+): Promise<Cluster> {
   const root = mkdtempSync(join(tmpdir(), 'gst-'));
   const name = `t${newId(systemRandom).slice(0, 6)}`;
   const sandbox = openSandbox(name, { root });
@@ -136,6 +141,7 @@ export async function startCluster(hosts = 3, wishes: Wishes = {}): Promise<Clus
     },
   };
   try {
+    await before(cluster);
     await sandbox.up({ ...wishes, hosts });
     for (const tag of ['1', '2', 'broken']) await eventually(() => pushSampleImage(sandbox, `hello:${tag}`));
     await eventually(

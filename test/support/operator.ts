@@ -93,6 +93,7 @@ export function operatorLab(more: Partial<OperatorParts> = {}): OperatorLab {
           .map(({ key }) => [key, [{ action: 'start', slot: 1, node: 'h1', reason: 'least loaded' }]]),
       ),
     contents: testSeal,
+    identity: async () => ({ 'ca.pem': 'CA', 'ca.key': 'KEY', 'seal.key': 'SEAL' }),
     wishes: new Turns(),
     version: '0.0.0-test',
     addresses: ['127.0.0.1:7400'],

@@ -11,7 +11,7 @@ import { initPki, type Pki, pkiPaths } from '#control-plane/security/pki.ts';
 import { enrolmentProof, tokenSecretHash } from '#proto/enrolment-proof.ts';
 import { AgentService, EnrolmentService, type EnrolResponse } from '#proto/gen/gantry/v1/agent.ts';
 import { ClusterService } from '#proto/gen/gantry/v1/cluster.ts';
-import { OperatorService } from '#proto/gen/gantry/v1/operator.ts';
+import { OperatorClient, OperatorService } from '#proto/gen/gantry/v1/operator.ts';
 import { systemClock } from '#proto/kernel/clock.ts';
 import { silentLog } from '#proto/kernel/log.ts';
 import { systemRandom } from '#proto/kernel/random.ts';
@@ -55,6 +55,18 @@ function dial(address: string, pair?: KeyPair): grpc.Client {
 }
 
 const agentDoor = (pair?: KeyPair) => dial(`127.0.0.1:${controlPlane.agentPort}`, pair);
+
+const remoteDoor = ({ certificate, key }: KeyPair) =>
+  [
+    `127.0.0.1:${controlPlane.agentPort}`,
+    grpc.credentials.createSsl(Buffer.from(pki.authority.certificate), Buffer.from(key), Buffer.from(certificate)),
+  ] as const;
+
+async function linesOf(client: OperatorClient): Promise<string[]> {
+  const parts: Uint8Array[] = [];
+  for await (const { lines } of client.backup({})) parts.push(lines);
+  return Buffer.concat(parts).toString().trimEnd().split('\n');
+}
 
 /** Joins as a machine of this name would; its key pair and what it was answered. */
 async function join1(name: string, tokenText: string): Promise<{ pair: KeyPair; answer: EnrolResponse }> {
@@ -147,6 +159,21 @@ describe('the doors of a control plane', () => {
     const client = agentDoor({ certificate: certificatePem, key });
     expect((await call(client, OperatorService.info, {})).leader).toBe('m1');
     await expect(call(client, AgentService.renew, { csrPem })).rejects.toEqual(faultOf('forbidden'));
+  });
+
+  test("a backup, with all keys in it, is handed out on a manager's socket alone", async () => {
+    const { csrPem, key } = await createRequest('bob');
+    const { certificatePem } = await call(operator, OperatorService.issueCertificate, { csrPem, name: 'bob' });
+    const remote = new OperatorClient(...remoteDoor({ certificate: certificatePem, key }));
+    clients.push(remote);
+    await expect(linesOf(remote)).rejects.toMatchObject({ code: grpc.status.PERMISSION_DENIED });
+    const local = new OperatorClient(`unix:${socket}`, grpc.credentials.createInsecure());
+    clients.push(local);
+    const lines = await linesOf(local);
+    expect(lines[0]).toMatch(/^\["backup",\{.*"revision":\d+/);
+    expect(lines.filter((line) => line.startsWith('["identity"')).length).toBe(3);
+    expect(lines.filter((line) => line.startsWith('["record","node/')).length).toBeGreaterThan(2);
+    expect(lines.at(-1)).toBe(`["end",{"records":${lines.length - 5}}]`);
   });
 
   test('replicas answer each other', async () => {

@@ -3,6 +3,7 @@ import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import type { Change, Delta } from '#control-plane/store/records.ts';
 import type { Store } from '#control-plane/store/store.ts';
 import { Fault } from '#proto/kernel/errors.ts';
+import { taskId } from '#proto/model/ids.ts';
 import { eventually } from '#test/support/eventually.ts';
 import { aService, aTask } from './records.ts';
 
@@ -45,6 +46,20 @@ export function storeContract(name: string, setUp: () => Promise<StoreHarness>):
       expect(store.snapshot.revision).toBeGreaterThanOrEqual(revision);
       expect(store.snapshot.get('task', task.id)).toEqual({ value: task, modRevision: revision });
       expect([...store.snapshot.tasksOfService(task.serviceId)]).toEqual([task]);
+    });
+
+    test('all records are handed out as they were at one revision, whatever is written meanwhile', async () => {
+      const tasks = Array.from({ length: 1_200 }, (_, index) => aTask({ id: taskId(`dump-${index}`) }));
+      const revision = await commit(...tasks.map((task) => put(task, 0)));
+      const found = new Map<string, string>();
+      let pages = 0;
+      for await (const page of store.dump()) {
+        expect(page.revision).toBe(revision);
+        for (const { path, text } of page.records) found.set(path, text);
+        if (pages++ === 0) await commit({ ...put(tasks[1_199]!, revision), value: undefined });
+      }
+      expect(found.size).toBe(tasks.length);
+      expect(JSON.parse(found.get('task/dump-7')!)).toEqual(tasks[7]);
     });
 
     test('a commit of nothing changes nothing', async () => {

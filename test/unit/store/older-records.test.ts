@@ -2,7 +2,7 @@
 import { describe, expect, it } from 'vitest';
 import { decodeRecord, encodeRecord, noSealer } from '#control-plane/store/codec.ts';
 import type { Table, Tables } from '#control-plane/store/records.ts';
-import { rebalanceDefaults } from '#proto/model/cluster.ts';
+import { neverRestored, rebalanceDefaults } from '#proto/model/cluster.ts';
 import { containerSpec, defaults, emptyMount, newerContainer } from '#proto/model/service.ts';
 import { aNode, aRevision, aService, aTask, aTemplate } from '#test/support/builders.ts';
 
@@ -53,6 +53,7 @@ describe('a record of before networks', () => {
       strategy: 'spread',
       trashMs: 86_400_000,
       ...rebalanceDefaults,
+      ...neverRestored,
       natsUrl: '',
       domain: 'gantry.internal',
     } as const;
@@ -62,7 +63,7 @@ describe('a record of before networks', () => {
         'encapsulation',
         'encryption',
         'strategy',
-        ...Object.keys(rebalanceDefaults),
+        ...Object.keys({ ...rebalanceDefaults, ...neverRestored }),
       ]),
     ).toEqual(cluster);
   });

@@ -210,6 +210,10 @@ export interface ClusterConfig {
   /** tasks moved to even out nodes; 0: none unless asked */
   rebalancePerMinute: number;
   rebalanceAtOnce: number;
+  /** how often it was restored from a backup */
+  incarnation: number;
+  /** the last time; 0: never */
+  restoredAtMs: number;
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
@@ -2358,6 +2362,8 @@ function createBaseClusterConfig(): ClusterConfig {
     strategy: "",
     rebalancePerMinute: 0,
     rebalanceAtOnce: 0,
+    incarnation: 0,
+    restoredAtMs: 0,
     _unknownFields: {},
   };
 }
@@ -2399,6 +2405,12 @@ export const ClusterConfig: MessageFns<ClusterConfig> = {
     }
     if (message.rebalanceAtOnce !== 0) {
       writer.uint32(256).uint32(message.rebalanceAtOnce);
+    }
+    if (message.incarnation !== 0) {
+      writer.uint32(320).uint32(message.incarnation);
+    }
+    if (message.restoredAtMs !== 0) {
+      writer.uint32(328).int64(message.restoredAtMs);
     }
     if (message._unknownFields !== undefined) {
       for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
@@ -2520,6 +2532,22 @@ export const ClusterConfig: MessageFns<ClusterConfig> = {
             message.rebalanceAtOnce = reader.uint32();
             continue;
           }
+          case 40: {
+            if (tag !== 320) {
+              break;
+            }
+
+            message.incarnation = reader.uint32();
+            continue;
+          }
+          case 41: {
+            if (tag !== 328) {
+              break;
+            }
+
+            message.restoredAtMs = longToNumber(reader.int64());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -2557,6 +2585,8 @@ export const ClusterConfig: MessageFns<ClusterConfig> = {
     message.strategy = object.strategy ?? "";
     message.rebalancePerMinute = object.rebalancePerMinute ?? 0;
     message.rebalanceAtOnce = object.rebalanceAtOnce ?? 0;
+    message.incarnation = object.incarnation ?? 0;
+    message.restoredAtMs = object.restoredAtMs ?? 0;
     return message;
   },
 };

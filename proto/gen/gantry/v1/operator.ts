@@ -869,6 +869,16 @@ export interface NetProbeUpdate {
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
+export interface BackupRequest {
+  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
+}
+
+/** Whole lines or parts of lines. */
+export interface BackupPart {
+  lines: Buffer;
+  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
+}
+
 function createBaseSourceFile(): SourceFile {
   return {
     path: "",
@@ -10169,6 +10179,136 @@ export const NetProbeUpdate: MessageFns<NetProbeUpdate> = {
   },
 };
 
+function createBaseBackupRequest(): BackupRequest {
+  return { _unknownFields: {} };
+}
+
+export const BackupRequest: MessageFns<BackupRequest> = {
+  encode(message: BackupRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message._unknownFields !== undefined) {
+      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
+        const tag = parseInt(key, 10);
+        for (const value of values) {
+          writer.uint32(tag).raw(value);
+        }
+      }
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): BackupRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseBackupRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        const buf = reader.skip(tag & 7);
+
+        const list = message._unknownFields![tag];
+
+        if (list === undefined) {
+          message._unknownFields![tag] = [buf];
+        } else {
+          list.push(buf);
+        }
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<BackupRequest>, I>>(base?: I): BackupRequest {
+    return BackupRequest.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<BackupRequest>, I>>(_: I): BackupRequest {
+    const message = createBaseBackupRequest();
+    return message;
+  },
+};
+
+function createBaseBackupPart(): BackupPart {
+  return { lines: Buffer.alloc(0), _unknownFields: {} };
+}
+
+export const BackupPart: MessageFns<BackupPart> = {
+  encode(message: BackupPart, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.lines.length !== 0) {
+      writer.uint32(10).bytes(message.lines);
+    }
+    if (message._unknownFields !== undefined) {
+      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
+        const tag = parseInt(key, 10);
+        for (const value of values) {
+          writer.uint32(tag).raw(value);
+        }
+      }
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): BackupPart {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseBackupPart();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.lines = Buffer.from(reader.bytes());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        const buf = reader.skip(tag & 7);
+
+        const list = message._unknownFields![tag];
+
+        if (list === undefined) {
+          message._unknownFields![tag] = [buf];
+        } else {
+          list.push(buf);
+        }
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<BackupPart>, I>>(base?: I): BackupPart {
+    return BackupPart.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<BackupPart>, I>>(object: I): BackupPart {
+    const message = createBaseBackupPart();
+    message.lines = object.lines ?? Buffer.alloc(0);
+    return message;
+  },
+};
+
 export type OperatorService = typeof OperatorService;
 export const OperatorService = {
   /** Resolves Compose files; commits all of it in one transaction, or nothing. */
@@ -10556,6 +10696,19 @@ export const OperatorService = {
     responseSerialize: (value: ClusterSettings): Buffer => Buffer.from(ClusterSettings.encode(value).finish()),
     responseDeserialize: (value: Buffer): ClusterSettings => ClusterSettings.decode(value),
   },
+  /**
+   * Everything the cluster needs, at one revision: the lines of a backup file (proto/backup-file.ts), keys in the clear. On a
+   * manager's socket alone.
+   */
+  backup: {
+    path: "/gantry.v1.Operator/Backup" as const,
+    requestStream: false as const,
+    responseStream: true as const,
+    requestSerialize: (value: BackupRequest): Buffer => Buffer.from(BackupRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): BackupRequest => BackupRequest.decode(value),
+    responseSerialize: (value: BackupPart): Buffer => Buffer.from(BackupPart.encode(value).finish()),
+    responseDeserialize: (value: Buffer): BackupPart => BackupPart.decode(value),
+  },
   /** Findings as the nodes make them, then what they come to. */
   netProbe: {
     path: "/gantry.v1.Operator/NetProbe" as const,
@@ -10627,6 +10780,11 @@ export interface OperatorServer extends UntypedServiceImplementation {
   scaling: handleUnaryCall<ScalingRequest, ScalingResponse>;
   info: handleUnaryCall<InfoRequest, InfoResponse>;
   setCluster: handleUnaryCall<SetClusterRequest, ClusterSettings>;
+  /**
+   * Everything the cluster needs, at one revision: the lines of a backup file (proto/backup-file.ts), keys in the clear. On a
+   * manager's socket alone.
+   */
+  backup: handleServerStreamingCall<BackupRequest, BackupPart>;
   /** Findings as the nodes make them, then what they come to. */
   netProbe: handleServerStreamingCall<NetProbeRequest, NetProbeUpdate>;
 }
@@ -11194,6 +11352,12 @@ export interface OperatorClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: ClusterSettings) => void,
   ): ClientUnaryCall;
+  /**
+   * Everything the cluster needs, at one revision: the lines of a backup file (proto/backup-file.ts), keys in the clear. On a
+   * manager's socket alone.
+   */
+  backup(request: BackupRequest, options?: Partial<CallOptions>): ClientReadableStream<BackupPart>;
+  backup(request: BackupRequest, metadata?: Metadata, options?: Partial<CallOptions>): ClientReadableStream<BackupPart>;
   /** Findings as the nodes make them, then what they come to. */
   netProbe(request: NetProbeRequest, options?: Partial<CallOptions>): ClientReadableStream<NetProbeUpdate>;
   netProbe(

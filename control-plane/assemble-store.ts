@@ -1,0 +1,94 @@
+/** The store as the control plane opens it: etcd is waited for, and a backup that waits to be restored is put into it first. */
+import type { Clock } from '#proto/kernel/clock.ts';
+import { Fault, isFault } from '#proto/kernel/errors.ts';
+import type { Log } from '#proto/kernel/log.ts';
+import type { Random } from '#proto/kernel/random.ts';
+import { retry } from '#proto/kernel/retry.ts';
+import type { ControlPlaneConfig } from './config.ts';
+import { pendingRecords, pendingRestore, restored } from './restore.ts';
+import type { Pki } from './security/pki.ts';
+import { sealer } from './security/seal.ts';
+import { type EtcdAddress, openEtcd } from './store/etcd-client.ts';
+import { restoreRecords } from './store/etcd-restore.ts';
+import { openEtcdStore } from './store/etcd-store.ts';
+import type { Store } from './store/store.ts';
+
+export interface StoreOpening {
+  readonly config: ControlPlaneConfig;
+  readonly pki: Pki;
+  readonly kernel: { readonly clock: Clock; readonly random: Random; readonly log: Log };
+  /** etcd has lost what we know: this process must be started again. */
+  readonly fail: (fault: Fault) => void;
+  /** Whether a replica leads at this address. */
+  readonly leads: (address: string) => Promise<boolean>;
+}
+
+/** How long a start waits for etcd. */
+const etcdPatienceMs = 60_000;
+
+/** etcd may come up after us: waits for it, and says so. */
+export async function openStore(opening: StoreOpening): Promise<Store> {
+  const { config, pki, kernel, fail } = opening;
+  const { clock, random, log } = kernel;
+  const address = addressOf(config, pki);
+  const deadline = clock.monotonic() + etcdPatienceMs;
+  const open = async (attempt: number) => {
+    try {
+      await restoreFirst(opening, address);
+      return await openEtcdStore({
+        address,
+        clock,
+        random,
+        log: log.with('store'),
+        sealer: sealer([pki.sealKey], random),
+        onRewound: fail,
+      });
+    } catch (error) {
+      if (isFault(error)) log.warn('waiting for etcd', { error, attempt, address: config.etcd.join(',') });
+      throw error;
+    }
+  };
+  return retry({ clock, random }, { initialMs: 100, maxMs: 2_000 }, open, (error) => {
+    return isFault(error, 'unavailable', 'timeout') && clock.monotonic() < deadline;
+  }).catch((error) => {
+    if (!isFault(error)) throw error;
+    throw new Fault(error.code, `cannot work without etcd at ${config.etcd.join(', ')}: ${error.message}`, {
+      cause: error,
+      remedy: error.remedy ?? 'start it with the certificates under pki/etcd, or point --etcd at it',
+    });
+  });
+}
+
+async function restoreFirst({ config, kernel, leads }: StoreOpening, address: EtcdAddress): Promise<void> {
+  const pending = await pendingRestore(config.data);
+  if (!pending) return;
+  const { clock, log } = kernel;
+  const client = openEtcd(address, clock.now);
+  try {
+    const count = await restoreRecords({
+      client,
+      id: pending.id,
+      force: pending.force,
+      atMs: pending.atMs,
+      epoch: pending.info.epoch,
+      records: pendingRecords(config.data),
+      replica: config.name,
+      leads: (at) => leads(at).catch(() => false),
+    });
+    await restored(config.data);
+    log.info('the backup is restored', { count });
+  } finally {
+    client.close();
+  }
+}
+
+function addressOf(config: ControlPlaneConfig, pki: Pki): EtcdAddress {
+  const client = pki.pair('client');
+  const secure = config.etcd[0]!.startsWith('https:');
+  const tls = {
+    ca: Buffer.from(pki.authority.certificate),
+    cert: Buffer.from(client.certificate),
+    key: Buffer.from(client.key),
+  };
+  return { hosts: config.etcd, ...(secure && { tls }) };
+}

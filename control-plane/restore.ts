@@ -1,0 +1,131 @@
+/**
+ * A backup on its way into a new control plane: `restore` proves the file, lays the cluster's identity down and keeps the
+ * records beside it, sealed by the cluster's own key; the next `run` puts them into an empty etcd before it does anything else.
+ */
+import { createReadStream, existsSync } from 'node:fs';
+import { mkdir, open, readFile, rename, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { type BackupEntry, type BackupInfo, lineOf, readBackup, recordLine, writeBackup } from '#proto/backup-file.ts';
+import { Fault } from '#proto/kernel/errors.ts';
+import { newId, type Random } from '#proto/kernel/random.ts';
+import { isIdentityFile, placeIdentity } from './security/pki.ts';
+
+export interface RestoreRequest {
+  readonly file: string;
+  readonly passphrase: string | undefined;
+  /** The control plane's data directory. */
+  readonly data: string;
+  /** Another cluster's identity there makes way, and what etcd holds when the control plane starts is deleted. */
+  readonly force: boolean;
+  /** Wall clock, ms. */
+  readonly now: number;
+  readonly random: Random;
+}
+
+/** What waits for the next start. */
+export interface PendingRestore {
+  /** Of this restore: an interrupted one is gone on with. */
+  readonly id: string;
+  readonly force: boolean;
+  readonly atMs: number;
+  readonly info: BackupInfo;
+}
+
+const recordsFile = (data: string) => join(data, 'restore.backup');
+const pendingFile = (data: string) => join(data, 'restore.json');
+const sealFile = (data: string) => join(data, 'pki', 'seal.key');
+
+/**
+ * Reads the whole file before it changes anything. Faults: those of `readBackup`; `precondition` where another cluster's identity
+ * lies there and `force` is not given; `not-found`.
+ */
+export async function prepareRestore(request: RestoreRequest): Promise<{ info: BackupInfo; records: number }> {
+  const { file, passphrase, data, force, now, random } = request;
+  if (!existsSync(file)) throw new Fault('not-found', `there is no file ${file}`);
+  await mkdir(data, { recursive: true, mode: 0o700 });
+  const entries = readBackup(createReadStream(file), passphrase);
+  const { info, identity, rest } = await headOf(entries);
+  const count = { records: 0 };
+  const sealed = writeBackup(recordsOnly(info, rest, count), { passphrase: identity['seal.key']!, random });
+  await writeWhole(recordsFile(data), sealed);
+  await placeIdentity(data, identity, force ? now : undefined);
+  const pending: PendingRestore = { id: newId(random), force, atMs: now, info };
+  await writeWhole(pendingFile(data), [Buffer.from(JSON.stringify(pending))]);
+  return { info, records: count.records };
+}
+
+/** Undefined where nothing waits. Faults: `corrupt`. */
+export async function pendingRestore(data: string): Promise<PendingRestore | undefined> {
+  const text = await readFile(pendingFile(data), 'utf8').catch(() => undefined);
+  return text === undefined ? undefined : (JSON.parse(text) as PendingRestore);
+}
+
+/** Its records, in order. Faults: those of `readBackup`. */
+export async function* pendingRecords(
+  data: string,
+): AsyncGenerator<{ readonly path: string; readonly value: unknown }> {
+  const key = await readFile(sealFile(data), 'utf8');
+  for await (const entry of readBackup(createReadStream(recordsFile(data)), key))
+    if (entry[0] === 'record') yield { path: entry[1], value: entry[2] };
+}
+
+/** The records are in etcd. */
+export async function restored(data: string): Promise<void> {
+  await rm(pendingFile(data), { force: true });
+  await rm(recordsFile(data), { force: true });
+}
+
+interface Head {
+  readonly info: BackupInfo;
+  readonly identity: Readonly<Record<string, string>>;
+  /** From the first record on. */
+  readonly rest: AsyncGenerator<BackupEntry>;
+}
+
+async function headOf(entries: AsyncGenerator<BackupEntry>): Promise<Head> {
+  const identity: Record<string, string> = {};
+  let info: BackupInfo | undefined;
+  for (;;) {
+    const { value: entry, done } = await entries.next();
+    if (done) throw new Fault('corrupt', 'this backup holds no cluster');
+    if (entry[0] === 'backup') info = entry[1];
+    else if (entry[0] === 'identity') {
+      if (isIdentityFile(entry[1])) identity[entry[1]] = entry[2];
+    } else {
+      if (!info || !identity['ca.pem'] || !identity['ca.key'] || !identity['seal.key'])
+        throw new Fault('corrupt', 'this backup has no identity: no CA, or no key that secrets are sealed with');
+      return { info, identity, rest: from(entry, entries) };
+    }
+  }
+}
+
+async function* from(first: BackupEntry, entries: AsyncGenerator<BackupEntry>): AsyncGenerator<BackupEntry> {
+  yield first;
+  yield* entries;
+}
+
+async function* recordsOnly(
+  info: BackupInfo,
+  entries: AsyncIterable<BackupEntry>,
+  count: { records: number },
+): AsyncGenerator<Buffer> {
+  yield Buffer.from(lineOf(['backup', info]));
+  for await (const entry of entries) {
+    if (entry[0] !== 'record') continue;
+    count.records++;
+    yield Buffer.from(recordLine(entry[1], JSON.stringify(entry[2])));
+  }
+  yield Buffer.from(lineOf(['end', count]));
+}
+
+/** All of it or nothing, also after a power cut. */
+async function writeWhole(path: string, parts: AsyncIterable<Buffer> | Iterable<Buffer>): Promise<void> {
+  const file = await open(`${path}.new`, 'w', 0o600);
+  try {
+    for await (const part of parts) await file.writeFile(part);
+    await file.sync();
+  } finally {
+    await file.close();
+  }
+  await rename(`${path}.new`, path);
+}
