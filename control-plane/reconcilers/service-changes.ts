@@ -16,6 +16,7 @@ import { another, newJob, updatedJob } from './iterations.ts';
 import { needsNewTasks } from './new-tasks.ts';
 import { isUnproven } from './rollout.ts';
 import { same } from './same.ts';
+import { usersBy } from './users.ts';
 import {
   nextVersion,
   type Occasion,
@@ -381,9 +382,8 @@ export function removeNode(context: WishContext, id: NodeId, force = false): Cha
       remedy: 'save it first; --force gives it up',
     });
   }
-  const mounted = new Set(
-    [...context.snapshot.all('service')].flatMap(({ spec }) => pinnedVolumes(spec.mode, spec.template)),
-  );
+  // Also what only a revision on its way out, or back, mounts.
+  const mounted = usersBy(context.snapshot, (template, mode) => pinnedVolumes(mode, template));
   const forgotten = volumes.filter(({ name }) => !mounted.has(name));
   return [...forgotten.map(({ name }) => remove(context, 'volume', name)), remove(context, 'node', id)];
 }

@@ -11,6 +11,7 @@ const found = [
   201, // a rollout ended by a task that was leaving: the older one stayed
   690175, // successors that never came up stayed while newer revisions overtook them
   129, // a seat that had gone over and was drained began its successor of the older revision, again and again
+  101, // a node that was removed took the volume of an older revision with it, whose next task began with an empty one
   482, // a successor that completed left its forerunner in its seat for good
 ];
 const fixed = [...new Set([...found, ...Array.from({ length: 27 }, (_, index) => index + 1)])];
