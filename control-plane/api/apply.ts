@@ -206,7 +206,9 @@ function decide(
   const planned: PlannedChange[] = [];
   const stays = new Set(services.map(({ spec }) => spec.name));
   const others = [...snapshot.all('service')].filter(({ spec }) => spec.project === project && !stays.has(spec.name));
-  const goes = ({ removing, spec }: Service) => removing || (prune && !inactive.includes(spec.name));
+  /** A step that its service does not have any more needs no word of its own. */
+  const goes = ({ removing, spec }: Service) =>
+    removing || stays.has(spec.preStartOf) || (prune && !inactive.includes(spec.name));
   const gone = new Set(others.filter(goes));
   for (const service of services) {
     const { place, constraints, ports } = service;

@@ -161,6 +161,8 @@ function wantedOf(snapshot: Snapshot, tasks: readonly Task[]): Task[] {
     const isSeat = isJob(service.spec)
       ? task.iteration === latestIteration(service)?.number
       : task.slot <= replicasOf(service);
+    // Steps before a service are of interest as long as they keep it back.
+    if (service.spec.preStartOf !== '' && task.state === 'complete') return false;
     return isSeat && isTerminal(task.state) && task.wanted === 'running' && last.get(seatOf(task)) === task;
   };
   return tasks.filter((task) => isWanted(task) || isLastWord(task));

@@ -9,6 +9,7 @@ import {
 } from '#control-plane/reconcilers/service-changes.ts';
 import { discardServices } from '#control-plane/reconcilers/trash.ts';
 import type { Change } from '#control-plane/store/records.ts';
+import type { Snapshot } from '#control-plane/store/snapshot.ts';
 import type { ChangeResponse, RollbackRequest, ScaleRequest, ServiceRequest } from '#proto/gen/gantry/v1/operator.ts';
 import { Fault } from '#proto/kernel/errors.ts';
 import type { ServiceId } from '#proto/model/ids.ts';
@@ -63,10 +64,16 @@ export async function remove(parts: OperatorParts, request: ServiceRequest): Pro
   const services = new Map<ServiceId, Service>();
   const revision = await commitWish(parts, (context) => {
     services.clear();
-    for (const service of named(context, request.services)) services.set(service.id, service);
+    for (const service of named(context, request.services))
+      for (const one of [service, ...stepsBefore(context.snapshot, service)]) services.set(one.id, one);
     return discardServices(context, [...services.values()], request);
   });
   return said(revision, services, 'removing');
+}
+
+/** The jobs that are the steps of its `pre_start`: they go, and come back, with it. */
+function stepsBefore(snapshot: Snapshot, { spec: { project, name } }: Service): readonly Service[] {
+  return [...snapshot.all('service')].filter(({ spec }) => spec.project === project && spec.preStartOf === name);
 }
 
 /** One transaction for all of them; `word` says what is done. */

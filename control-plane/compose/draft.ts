@@ -78,6 +78,8 @@ export interface Draft {
   rebalance?: '' | 'off';
   priority?: number;
   isolation?: Said<Isolation>;
+  /** The service whose `pre_start` it is a step of. */
+  preStartOf?: string;
   volumeLoss?: Said<'wait' | 'recreate'>;
   autoscale?: Said<Autoscale>;
   /** `networks:` is there, and where. */

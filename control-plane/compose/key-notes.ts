@@ -266,6 +266,16 @@ export const serviceNotes: Notes = {
   'post_start.privileged': 'with all that its node can give',
   'post_start.user': "the container's where nothing is said",
   'post_start.working_dir': "the container's where nothing is said",
+  pre_start:
+    'steps before its first task: each runs once in the cluster, as a job of its own (`NAME-pre-start-1`) that has what the service has; a failure keeps its tasks back until the file is applied again',
+  'pre_start.command': 'text, split as a shell would, or a list',
+  'pre_start.entrypoint': "the service's where nothing is said",
+  'pre_start.environment': "over the service's",
+  'pre_start.image': "the service's where nothing is said",
+  'pre_start.per_replica': '`false`; `true` is refused: a step runs once for all replicas',
+  'pre_start.privileged': "the service's where nothing is said",
+  'pre_start.user': "the service's where nothing is said",
+  'pre_start.working_dir': "the service's where nothing is said",
   pre_stop:
     'list of commands run in the container, in order: before the stop signal, within the grace period; one that fails is told',
   'pre_stop.command': 'text, split as a shell would, or a list',

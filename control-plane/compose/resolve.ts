@@ -35,6 +35,7 @@ import { Loader } from './load.ts';
 import { readVolumes } from './mounts.ts';
 import { type DeclaredNetwork, type DeclaredNetworks, readNetworks, refuseTwoOfOneName } from './networks.ts';
 import { normalizedPath } from './paths.ts';
+import { preStartSteps, refuseStepNames } from './pre-start.ts';
 import { hasProfiles, type Inactive, withProfiles } from './profiles.ts';
 import { isNull, readKeys } from './read.ts';
 import type { ResolvedService } from './resolved-service.ts';
@@ -162,6 +163,7 @@ function build(input: ResolveInput, { file, inactive, project, lookup, loader }:
   if (!input.answered && ask.data.length + ask.variables.length > 0) return { kind: 'needs', files: [], ...ask };
   const documents = withContents(findings, used, input.data, lookup);
   for (const draft of drafts) refuseSharedTargets(draft);
+  refuseStepNames(drafts);
   refuseUnknownServices(drafts, inactive);
   shareVolumes(drafts);
   settleDependencies(drafts);
@@ -178,7 +180,7 @@ function build(input: ResolveInput, { file, inactive, project, lookup, loader }:
     networks: usedNetworks(resolved, networks),
     inactive: [...inactive.keys()],
     documents,
-    warnings: findings.warnings,
+    warnings: distinct(findings.warnings),
   };
 }
 
@@ -215,10 +217,13 @@ export function readFile(
         for (const [name, { keyAt, value }] of services.entries) {
           if (value.tag === 'reset' || name.startsWith('x-')) continue;
           const draft = emptyDraft(findings, name, { at: keyAt, path: `services.${name}` });
-          readKeys(findings, value, `service ${name}`, draft, serviceKeys(findings, context), laterServiceKeys);
+          const read = (draft: Draft, value: Tree) => {
+            readKeys(findings, value, `service ${name}`, draft, serviceKeys(findings, context), laterServiceKeys);
+            noteKeys(draft, value);
+          };
+          read(draft, value);
           if (isNull(value)) refuse(findings, draft.place, `service ${name} is empty`, 'add image:');
-          noteKeys(draft, value);
-          drafts.push(draft);
+          drafts.push(draft, ...preStartSteps(draft, value, read));
         }
       },
     },
@@ -230,10 +235,16 @@ export function readFile(
 /** File by file, in the order in which something was found in them. */
 function failed(findings: Findings): Resolution {
   const files = [...new Set(findings.errors.map(({ file }) => file))];
-  const errors = [...findings.errors].sort(
+  const errors = distinct(findings.errors).sort(
     (a, b) => files.indexOf(a.file) - files.indexOf(b.file) || a.line - b.line || a.column - b.column,
   );
-  return { kind: 'errors', errors, warnings: findings.warnings };
+  return { kind: 'errors', errors, warnings: distinct(findings.warnings) };
+}
+
+/** What a service and the steps before it have in common is read more than once, and told once. */
+function distinct(diagnostics: readonly Diagnostic[]): Diagnostic[] {
+  const keyOf = ({ file, line, column, message }: Diagnostic) => `${file}:${line}:${column} ${message}`;
+  return [...new Map(diagnostics.map((one) => [keyOf(one), one])).values()];
 }
 
 function noServices(inactive: Inactive): [message: string, remedy: string] {
@@ -358,6 +369,7 @@ function finish(
     schedule: draft.schedule?.value,
     priority: draft.priority ?? 0,
     isolation: draft.isolation?.value ?? defaults.isolation,
+    preStartOf: draft.preStartOf ?? '',
     autoscale: draft.autoscale?.value,
     dependsOn: dependenciesOf(draft).map(({ value }) => value),
   };

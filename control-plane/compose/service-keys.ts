@@ -26,6 +26,7 @@ import { readMaxConcurrent, readSchedule } from './jobs.ts';
 import { type MountContext, readMounts, readTmpfs } from './mounts.ts';
 import type { DeclaredNetworks } from './networks.ts';
 import { readPorts } from './ports.ts';
+import { readPreStart } from './pre-start.ts';
 import { readProfiles } from './profiles.ts';
 import {
   type KeyReader,
@@ -171,6 +172,7 @@ export function serviceKeys(findings: Findings, context: FileContext): Readonly<
     network_mode: readNetworkMode,
     links: readLinks,
     depends_on: readDependsOn,
+    pre_start: readPreStart,
     post_start: readHooks('postStart'),
     pre_stop: readHooks('preStop'),
     'x-allow-from': readAllowFrom,
@@ -208,7 +210,6 @@ export const laterServiceKeys: Readonly<Record<string, string>> = {
   external_links: 'put both on an external network, and call it by NAME.PROJECT',
   mac_address: 'remove it: the network of the cluster gives each task its own',
   models: 'serve the model by a service of its own, and give its address by environment:',
-  pre_start: 'do it in the entrypoint',
   provider: 'start it by itself, and give the others what it says by environment:',
   storage_opt: 'mount a tmpfs with a size where it writes, or a volume',
   use_api_socket: 'give it an operator certificate, and the address of the control plane',

@@ -6,7 +6,7 @@ import { revisionKey, type Snapshot } from '#control-plane/store/snapshot.ts';
 import { Fault, isFault } from '#proto/kernel/errors.ts';
 import { contentKey } from '#proto/model/document.ts';
 import { type NodeId, qualifiedName, type ServiceId, serviceId } from '#proto/model/ids.ts';
-import { isJob, noJob } from '#proto/model/job.ts';
+import { isJob, latestIteration, noJob } from '#proto/model/job.ts';
 import type { Node } from '#proto/model/node.ts';
 import { idleRollout, type Revision, type Rollout, type Service, type ServiceSpec } from '#proto/model/service.ts';
 import { occupiesNode } from '#proto/model/task.ts';
@@ -82,8 +82,16 @@ export function updateService(context: WishContext, id: ServiceId, spec: Service
       remedy: 'remove it first, then apply it again',
     });
   }
-  if (same(service.spec, spec)) return [];
+  if (same(service.spec, spec)) return triedAgain(context, service);
   return change(context, service, spec, { kind: 'apply', why: 'applied' });
+}
+
+/** A step before a service that has failed is for whoever applies the file again; all else that is unchanged stays as it is. */
+function triedAgain(context: WishContext, service: Service): Change[] {
+  const { spec, job, revision } = service;
+  if (spec.preStartOf === '' || !job || latestIteration(service)?.state !== 'failed') return [];
+  const beginning = { spec, revision, now: context.now, dueAtMs: 0, message: 'applied again' };
+  return [put(context, 'service', service.id, { ...service, updatedAtMs: context.now, job: another(job, beginning) })];
 }
 
 /** The standing service with another spec, by a rollout where it takes new tasks. */

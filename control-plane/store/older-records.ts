@@ -50,6 +50,7 @@ const spec = {
   rebalance: '',
   priority: 0,
   isolation: defaults.isolation,
+  preStartOf: '',
 } satisfies Partial<ServiceSpec>;
 const placement = { strategy: '', affinities: [] } satisfies Partial<ServiceSpec['placement']>;
 const resources = { generic: [] } satisfies Partial<Resources>;

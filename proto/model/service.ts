@@ -239,6 +239,8 @@ export interface ServiceSpec {
   readonly dependsOn: readonly Dependency[];
   /** Of tasks whose health check says `isolate`. */
   readonly isolation: Isolation;
+  /** The service of the project that it is a step before (Compose: `pre_start`); empty: none. */
+  readonly preStartOf: string;
 }
 
 export interface Rollout {

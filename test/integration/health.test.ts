@@ -181,3 +181,51 @@ services:
   const again = await cluster.gantry('release', 'sick.1');
   expect([again.code, again.stderr]).toEqual([1, expect.stringContaining('is not isolated')]);
 });
+
+test('steps of pre_start run once in the cluster before the first task, and a failed one again with the next apply', async () => {
+  const counted = '[ -f /data/tried ] || { touch /data/tried; echo no such table; exit 3; }; echo up >> /data/runs';
+  const file = (version: string) => `
+name: steps
+services:
+  app:
+    image: registry:5000/hello:1
+    entrypoint: ${entrypoint('grep -c . /data/runs > /tmp/seen && exec nc -ll -p 80 -e /bin/true')}
+    environment: { VERSION: "${version}" }
+    stop_grace_period: 1s
+    volumes: ["data:/data"]
+    deploy: { replicas: 2, update_config: { parallelism: 0, monitor: 100ms } }
+    pre_start:
+      - entrypoint: ${entrypoint(counted)}
+      - { entrypoint: [chmod, a+r, /data/runs], user: root }
+volumes: { data: }
+`;
+  const failed = await apply(file('1'));
+  expect([failed.code, failed.stdout + failed.stderr]).toEqual([1, expect.stringContaining('exit code 3')]);
+  const waiting = await cluster.tasks('app');
+  expect(waiting.map(({ state, message }) => [state, message])).toEqual(
+    waiting.map(() => [
+      'pending',
+      expect.stringMatching(/^waits for app-pre-start-1 to complete in vain: .*exit code 3/),
+    ]),
+  );
+  const { code, stdout, stderr } = await apply(file('1'));
+  expect(code, stdout + stderr).toBe(0);
+  const seen = async (task: string) => (await cluster.gantry('exec', task, 'cat', '/tmp/seen')).stdout;
+  expect([await seen('app.1'), await seen('app.2')]).toEqual(['1\n', '1\n']);
+  // Where the steps made the volume, the tasks are.
+  const steps = await cluster.json<TaskRow[]>('ps', '-a', 'app-pre-start-1');
+  expect(steps.map(({ state }) => state).sort()).toEqual(['complete', 'failed']);
+  const node = steps.find(({ state }) => state === 'complete')!.node;
+  expect((await cluster.tasks('app')).map((task) => task.node)).toEqual([node, node]);
+  expect(await cluster.tasks('app-pre-start-1')).toEqual([]);
+
+  expect((await apply(file('1'))).code).toBe(0);
+  expect((await cluster.gantry('restart', 'app')).code).toBe(0);
+  expect([await seen('app.1'), await seen('app.2')]).toEqual(['1\n', '1\n']);
+  expect((await apply(file('2'))).code).toBe(0);
+  expect([await seen('app.1'), await seen('app.2')]).toEqual(['2\n', '2\n']);
+
+  expect((await cluster.gantry('rm', 'app')).code).toBe(0);
+  const left = await cluster.json<{ spec: { name: string } }[]>('services');
+  expect(left.map(({ spec }) => spec.name).filter((name) => name.startsWith('app'))).toEqual([]);
+});

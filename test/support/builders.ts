@@ -101,6 +101,7 @@ export function aSpec(name: string, fields: Partial<ServiceSpec> = {}): ServiceS
     protected: false,
     rebalance: '',
     isolation: defaults.isolation,
+    preStartOf: '',
     priority: 0,
     maxConcurrent: 0,
     schedule: undefined,

@@ -74,6 +74,7 @@ export function aService(fields: Partial<Service> = {}): Service {
       protected: false,
       rebalance: '',
       isolation: defaults.isolation,
+      preStartOf: '',
       priority: 0,
       maxConcurrent: 0,
       schedule: undefined,

@@ -631,6 +631,8 @@ export interface ServiceSpec {
   isolation:
     | Isolation
     | undefined;
+  /** the service of the project that it is a step before; empty: none */
+  preStartOf: string;
   /** its tasks may be moved to even out nodes: empty (yes) | off */
   rebalance: string;
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
@@ -6781,6 +6783,7 @@ function createBaseServiceSpec(): ServiceSpec {
     protected: false,
     priority: 0,
     isolation: undefined,
+    preStartOf: "",
     rebalance: "",
     _unknownFields: {},
   };
@@ -6856,6 +6859,9 @@ export const ServiceSpec: MessageFns<ServiceSpec> = {
     }
     if (message.isolation !== undefined) {
       Isolation.encode(message.isolation, writer.uint32(442).fork()).join();
+    }
+    if (message.preStartOf !== "") {
+      writer.uint32(450).string(message.preStartOf);
     }
     if (message.rebalance !== "") {
       writer.uint32(330).string(message.rebalance);
@@ -7071,6 +7077,14 @@ export const ServiceSpec: MessageFns<ServiceSpec> = {
             message.isolation = Isolation.decode(reader, reader.uint32());
             continue;
           }
+          case 56: {
+            if (tag !== 450) {
+              break;
+            }
+
+            message.preStartOf = reader.string();
+            continue;
+          }
           case 41: {
             if (tag !== 330) {
               break;
@@ -7153,6 +7167,7 @@ export const ServiceSpec: MessageFns<ServiceSpec> = {
     message.isolation = (object.isolation !== undefined && object.isolation !== null)
       ? Isolation.fromPartial(object.isolation)
       : undefined;
+    message.preStartOf = object.preStartOf ?? "";
     message.rebalance = object.rebalance ?? "";
     return message;
   },
