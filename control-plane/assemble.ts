@@ -29,6 +29,7 @@ import { Leader } from './leader.ts';
 import type { LogStore } from './logs/log-store.ts';
 import { logStore } from './logs/nats-log-store.ts';
 import { type ControlPlaneMetrics, controlPlaneMetrics, measuredStore } from './metrics.ts';
+import { confirmedMs } from './reconcilers/fence.ts';
 import {
   guarded,
   nobodyFromElsewhere,
@@ -111,6 +112,7 @@ async function assemble(config: ControlPlaneConfig, kernel: Kernel, scope: Scope
     random,
     log: log.with('dispatch'),
     replica: config.name,
+    mayGrant: () => (leader?.unconfirmedMs ?? Number.POSITIVE_INFINITY) <= confirmedMs,
     notice: (notice) => events.note(notice, store.snapshot.revision),
     // The store has opened it.
     unseal: (password) => password,

@@ -53,6 +53,8 @@ interface Term {
   readonly epoch: number;
   readonly scope: Scope;
   doubt: Timer;
+  /** When we asked what the store has answered (boot-time clock, ms). */
+  confirmedAt: number;
 }
 
 export class Leader {
@@ -76,6 +78,11 @@ export class Leader {
   /** The epoch this replica leads with; undefined while it does not. */
   get epoch(): number | undefined {
     return this.#term?.epoch;
+  }
+
+  /** For how long the store has not confirmed that this replica leads, ms, sleep of the machine included; Infinity: it does not lead. */
+  get unconfirmedMs(): number {
+    return this.#term ? this.#parts.clock.boottime() - this.#term.confirmedAt : Number.POSITIVE_INFINITY;
   }
 
   /** Begins to contend. Resolves after the first look: where nobody led, this replica does by then. */
@@ -160,6 +167,7 @@ export class Leader {
     const epoch = (expected?.epoch ?? 0) + 1;
     // Written down before: an answer that never comes must not leave us standing by for ourselves.
     this.#ours.add(epoch);
+    const askedAt = this.#parts.clock.boottime();
     try {
       if (!(await store.takeLeadership(expected, { epoch, ...self }))) {
         this.#ours.delete(epoch);
@@ -171,13 +179,13 @@ export class Leader {
       return;
     }
     if (this.#scope.closing || store.leadership?.epoch !== epoch) return;
-    this.#begin(epoch, expected);
+    this.#begin(epoch, expected, askedAt);
   }
 
-  #begin(epoch: number, before: Leadership | undefined): void {
+  #begin(epoch: number, before: Leadership | undefined, confirmedAt: number): void {
     const { log, self, onLead } = this.#parts;
     const scope = new Scope();
-    this.#term = { epoch, scope, doubt: this.#doubtIn(this.#timing.doubtMs, epoch) };
+    this.#term = { epoch, scope, confirmedAt, doubt: this.#doubtIn(this.#timing.doubtMs, epoch) };
     log.info('leading', {
       epoch,
       address: self.address,
@@ -190,11 +198,13 @@ export class Leader {
   async #confirm(term: Term): Promise<void> {
     const { store, clock, log } = this.#parts;
     const sentAt = clock.monotonic();
+    const askedAt = clock.boottime();
     const asked = store.readLeadership().then(
       () => {
         // `#heard` has ended the term where the answer names another.
         if (this.#term !== term) return;
         term.doubt.cancel();
+        term.confirmedAt = Math.max(term.confirmedAt, askedAt);
         term.doubt = this.#doubtIn(this.#timing.doubtMs - (clock.monotonic() - sentAt), term.epoch);
       },
       (error) => {

@@ -81,6 +81,7 @@ export interface Draft {
   /** The service whose `pre_start` it is a step of. */
   preStartOf?: string;
   volumeLoss?: Said<'wait' | 'recreate'>;
+  failover?: 'prompt' | 'singleton';
   autoscale?: Said<Autoscale>;
   /** `networks:` is there, and where. */
   networks?: Said<true>;

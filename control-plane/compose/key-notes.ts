@@ -361,6 +361,8 @@ export const serviceNotes: Notes = {
   'x-priority':
     '0 to 1000, 0 where nothing is said: where its tasks fit nowhere, tasks of lower priority leave, and come back when there is room',
   'x-rebalance': '`on` where nothing is said; `off`: none of its tasks is moved to even out nodes',
+  'x-failover':
+    'when its node is lost: `prompt` (another task at once) or `singleton` (at most one, ever: the next begins when the one before has surely ended)',
   'x-max-concurrent':
     'of `mode: replicated-job`: how many of its `replicas` completions run at once; all, where nothing is said',
   'x-schedule': 'when a job runs by itself: a cron expression, or a map',

@@ -363,6 +363,7 @@ function finish(
     allowFrom: draft.allowFrom && ({ services: draft.allowFrom.map(({ value }) => value) } satisfies AllowFrom),
     sticky: draft.sticky ?? '',
     volumeLoss: draft.volumeLoss?.value ?? 'wait',
+    failover: draft.failover ?? 'prompt',
     protected: draft.protected ?? false,
     rebalance: draft.rebalance ?? '',
     maxConcurrent: draft.maxConcurrent?.value ?? 0,

@@ -192,6 +192,9 @@ export function serviceKeys(findings: Findings, context: FileContext): Readonly<
     },
     'x-schedule': readSchedule,
     'x-max-concurrent': readMaxConcurrent,
+    'x-failover': (draft, value) => {
+      draft.failover = readOneOf(findings, value, ['prompt', 'singleton']) ?? 'prompt';
+    },
     'x-volume-loss': (draft, value) => {
       const loss = readOneOf(findings, value, ['wait', 'recreate']);
       if (loss) draft.volumeLoss = { value: loss, place: value };

@@ -6,6 +6,12 @@ export interface Liveness {
   lastBeatAt(node: NodeId): number | undefined;
   /** When its beats were hung up after the last of them, in the same ms; undefined: they were not. Its machine lives: a dead one says nothing. */
   hungUpAt(node: NodeId): number | undefined;
+  /** The revision that the node's agent has said, in its session now, to hold; undefined: it has no session. */
+  appliedRevision(node: NodeId): number | undefined;
+  /** No lease is granted to the node from here on, until its record is newer than `modRevision` and not fenced. */
+  withhold(node: NodeId, modRevision: number): void;
+  /** Its lease is withheld, and its record still as it was. */
+  withheld(node: NodeId, modRevision: number): boolean;
   /**
    * Calls `listener` when a node's beats begin, begin again after a silence, or its stream ends. Calling it for every
    * beat is allowed and costs a look at one node. The result unsubscribes.

@@ -2,7 +2,6 @@
 import { Books } from '#control-plane/reconcilers/books.ts';
 import { decideNodes } from '#control-plane/reconcilers/decide-nodes.ts';
 import { type Decision, decideService } from '#control-plane/reconcilers/decide-service.ts';
-import { same } from '#control-plane/reconcilers/same.ts';
 import { ownerOf } from '#control-plane/reconcilers/shared-network.ts';
 import type { Applied, Change, Delta } from '#control-plane/store/records.ts';
 import type { Timer } from '#proto/kernel/clock.ts';
@@ -17,6 +16,7 @@ import type { Service } from '#proto/model/service.ts';
 import { occupiesNode, type Task } from '#proto/model/task.ts';
 import { affectedBy } from './affected.ts';
 import { Autoscaler } from './autoscaler.ts';
+import { differs, sameGround, samePlace, waitsForSubnet } from './differences.ts';
 import { DocumentReaper } from './document-reaper.ts';
 import type { Liveness } from './liveness.ts';
 import { Namers } from './namers.ts';
@@ -51,6 +51,8 @@ export function runControllers(parts: ControllerParts, epoch: number, scope: Sco
 interface Batch {
   readonly services: Map<ServiceId, Decision>;
   readonly changes: Change[];
+  /** How many changes there are when each decision is in: a transaction ends there where it can. */
+  readonly ends: number[];
 }
 
 class Controllers {
@@ -288,7 +290,7 @@ class Controllers {
 
   /** Decides services until a transaction is full or nothing is left to look at. */
   #nextBatch(): Batch {
-    const batch: Batch = { services: new Map(), changes: [] };
+    const batch: Batch = { services: new Map(), changes: [], ends: [] };
     const now = this.#parts.clock.monotonic();
     for (const id of this.#dirty) {
       if (this.#busy.has(id)) continue;
@@ -300,12 +302,8 @@ class Controllers {
       if (!decision || decision.changes.length === 0) continue;
       this.#busy.add(id);
       batch.services.set(id, decision);
-      for (const change of decision.changes) {
-        // Services that share a new volume each write it down.
-        const twice =
-          change.table === 'volume' && batch.changes.some((one) => one.table === 'volume' && one.key === change.key);
-        if (!twice) batch.changes.push(change);
-      }
+      batch.changes.push(...decision.changes);
+      batch.ends.push(batch.changes.length);
       if (failing || batch.changes.length >= mostChanges / 2) break;
     }
     return batch;
@@ -338,14 +336,16 @@ class Controllers {
     }
   }
 
-  async #commit({ services, changes }: Batch): Promise<void> {
+  async #commit({ services, changes, ends }: Batch): Promise<void> {
     const { store, clock, log } = this.#parts;
     this.#commits++;
     let done = 0;
     try {
-      for (; done < changes.length; done += mostChanges) {
-        const part = changes.slice(done, done + mostChanges);
-        await store.seen(await store.commit(part, { epoch: this.#epoch }));
+      while (done < changes.length) {
+        const most = done + mostChanges;
+        const end = ends.findLast((at) => at > done && at <= most) ?? most;
+        await store.seen(await store.commit(eachOnce(changes.slice(done, end)), { epoch: this.#epoch }));
+        done = end;
       }
       for (const id of services.keys()) this.#failing.delete(id);
     } catch (error) {
@@ -380,6 +380,7 @@ class Controllers {
 
   #decideNodes(): void {
     const { store, clock, liveness, log } = this.#parts;
+    const revisionOf = ({ id }: Node) => store.snapshot.get('node', id)?.modRevision ?? 0;
     this.#nodesDirty = false;
     this.#noticeLag();
     const now = clock.monotonic();
@@ -391,6 +392,8 @@ class Controllers {
       deafUntilMs: this.#deafUntilMs,
       lastBeatAt: (node: Node) => liveness.lastBeatAt(node.id),
       hungUpAt: (node: Node) => liveness.hungUpAt(node.id),
+      appliedRevision: (node: Node) => liveness.appliedRevision(node.id),
+      withheld: (node: Node) => liveness.withheld(node.id, revisionOf(node)),
     };
     const { changes, deaf, wakeAtMs } = decideNodes(store.snapshot, hearing, clock.now());
     this.#deaf = deaf;
@@ -420,8 +423,11 @@ class Controllers {
   }
 
   async #commitNodes(changes: readonly Change[], wakeAtMs: number): Promise<void> {
-    const { store, clock, log } = this.#parts;
+    const { store, clock, log, liveness } = this.#parts;
     this.#nodesBusy = true;
+    // Before it can be known whether it was written: no lease may be granted that outlives it.
+    for (const change of changes)
+      if (change.table === 'node' && change.value?.fenced) liveness.withhold(change.value.id, change.expect);
     try {
       await store.seen(await store.commit(changes.slice(0, mostChanges), { epoch: this.#epoch }));
       if (changes.length > mostChanges) this.#nodesDirty = true;
@@ -438,6 +444,11 @@ class Controllers {
   }
 }
 
+/** Services that share a new volume each write it down, and singletons of one node its record. */
+function eachOnce(changes: readonly Change[]): readonly Change[] {
+  return [...new Map(changes.map((change) => [`${change.table}/${change.key}`, change])).values()];
+}
+
 /** `project/name` of the service whose tasks' networks its tasks have. */
 function besideOf(service: Service | undefined): readonly string[] {
   const owner = service && ownerOf(service.spec);
@@ -448,44 +459,4 @@ function besideOf(service: Service | undefined): readonly string[] {
 function nearOf(service: Service | undefined): readonly string[] {
   const affinities = service?.spec.placement.affinities ?? [];
   return affinities.filter(({ apart, preferred }) => !apart && !preferred).map(({ service }) => service);
-}
-
-/** Something that a reconciler looks at has changed. */
-function differs(a: Task, b: Task): boolean {
-  return (
-    a.state !== b.state ||
-    a.wanted !== b.wanted ||
-    a.health !== b.health ||
-    a.nodeId !== b.nodeId ||
-    (a.error === '') !== (b.error === '')
-  );
-}
-
-/** Equal in all that decides which subnets nodes have. */
-function sameGround(a: Node, b: Node): boolean {
-  return (
-    a.subnet === b.subnet &&
-    a.state === b.state &&
-    a.bootId === b.bootId &&
-    a.pinnedSubnet === b.pinnedSubnet &&
-    same(a.foreignNetworks, b.foreignNetworks)
-  );
-}
-
-/** It gets the subnet that it was started with once it has no tasks. */
-function waitsForSubnet(node: Node | undefined): boolean {
-  return node !== undefined && node.pinnedSubnet !== '' && node.pinnedSubnet !== node.subnet;
-}
-
-/** Equal in all that decides where tasks may be. */
-function samePlace(a: Node, b: Node): boolean {
-  return (
-    a.state === b.state &&
-    a.availability === b.availability &&
-    a.subnet === b.subnet &&
-    same(a.labels, b.labels) &&
-    same(a.capacity, b.capacity) &&
-    same(a.platform, b.platform) &&
-    same(a.runtimes, b.runtimes)
-  );
 }

@@ -10,6 +10,7 @@ import { keyOf, LiveSnapshot, type Snapshot } from '#control-plane/store/snapsho
 import { describe, isFault } from '#proto/kernel/errors.ts';
 import { type NodeId, type ServiceId, taskName } from '#proto/model/ids.ts';
 import { isPerNode } from '#proto/model/job.ts';
+import type { Node } from '#proto/model/node.ts';
 import { isActive, isIsolated, isTerminal, isWanted, type Task } from '#proto/model/task.ts';
 
 /** As `PlannedTask` of the operator's protocol. */
@@ -55,14 +56,15 @@ export function explainTask(snapshot: Snapshot, task: Task): Explanation {
     const staying = stayingOf(others, task.revision);
     const request = requestOf(service.id, service.spec, revision.template, { only, staying });
     const table = explain(ledger, request, task.nodeId);
-    return { ...table, summary: summaryOf(task, table.summary) };
+    const node = task.nodeId === '' ? undefined : snapshot.node(task.nodeId);
+    return { ...table, summary: summaryOf(task, table.summary, node) };
   } catch (error) {
     if (!isFault(error)) throw error;
     return { rules: [], rows: [], summary: `${taskName(task)}: ${describe(error)}` };
   }
 }
 
-function summaryOf(task: Task, now: string): string {
+function summaryOf(task: Task, now: string, node: Node | undefined): string {
   const name = taskName(task);
   if (task.nodeId === '')
     return isActive(task) ? `${name} is pending: ${task.message || now}` : `${name} was stopped: ${task.why}`;
@@ -71,7 +73,9 @@ function summaryOf(task: Task, now: string): string {
     const until = new Date(task.isolatedUntilMs).toISOString().slice(0, 19).replace('T', ' ');
     return `${name} (${task.id.slice(0, 5)}) is on ${task.nodeName}, isolated until ${until} UTC: ${task.why}`;
   }
-  return `${name} is on ${task.nodeName}, ${task.state}: ${task.why}`;
+  const waits = task.singleton && node?.state === 'down';
+  const later = waits ? '; its node is down, and as a singleton it is replaced when the lease of that is over' : '';
+  return `${name} is on ${task.nodeName}, ${task.state}: ${task.why}${later}`;
 }
 
 function onlyNode(snapshot: Snapshot, task: Task): NodeId | undefined {

@@ -44,7 +44,7 @@ export function whatIf(snapshot: Snapshot, supposed: Supposition, now: number): 
   const scratch = new Scratch(snapshot, now);
   const added = newNodes(snapshot, supposed.added, now);
   const edited = [
-    ...supposed.killed.map((node): Node => ({ ...node, state: 'down', message: 'supposed to be lost' })),
+    ...supposed.killed.map((node): Node => ({ ...node, state: 'down', fenced: true, message: 'supposed to be lost' })),
     ...supposed.drained.map((node): Node => ({ ...node, availability: 'drain' })),
     ...added,
   ];

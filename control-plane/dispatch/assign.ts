@@ -138,6 +138,7 @@ function sameForAgent(a: Task, b: Task): boolean {
 function sameRecord(a: Node, b: Node): boolean {
   return (
     a.subnet === b.subnet &&
+    a.fenced === b.fenced &&
     a.address === b.address &&
     a.name === b.name &&
     a.link === b.link &&

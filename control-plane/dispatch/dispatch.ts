@@ -11,9 +11,11 @@ import { Fault } from '#proto/kernel/errors.ts';
 import type { Log } from '#proto/kernel/log.ts';
 import type { Random } from '#proto/kernel/random.ts';
 import type { NodeId, TaskId } from '#proto/model/ids.ts';
+import type { Node } from '#proto/model/node.ts';
 import { occupiesNode, type Task } from '#proto/model/task.ts';
 import { assignmentToWire } from '#proto/model/wire.ts';
 import type { MessageStream } from '#proto/stream.ts';
+import { leaseMs } from '../reconcilers/fence.ts';
 import type { Delta } from '../store/records.ts';
 import type { Store } from '../store/store.ts';
 import {
@@ -41,6 +43,8 @@ export interface DispatchParts {
   readonly log: Log;
   /** This replica, as it calls itself in `Leadership.replica`. */
   readonly replica: string;
+  /** The store has confirmed our leadership so lately that we may grant leases (`confirmedMs`). */
+  readonly mayGrant: () => boolean;
   /** Opens the sealed password of a login. */
   readonly unseal: Unseal;
   readonly openContent: OpenContent;
@@ -76,7 +80,10 @@ export class Dispatch {
   constructor(parts: DispatchParts) {
     this.#parts = parts;
     const { store, clock, random } = parts;
-    this.liveness = new BeatLiveness(clock);
+    this.liveness = new BeatLiveness(clock, (node) => {
+      const session = this.#sessions.get(node);
+      return session?.live ? session.appliedRevision : undefined;
+    });
     this.usage = new UsageDesk(clock);
     this.relays = new RelayDesk({
       clock,
@@ -131,6 +138,7 @@ export class Dispatch {
         applied: () => {
           this.#withdrawals.caughtUp(node);
           this.#lookSoon(0);
+          if (this.#parts.store.snapshot.node(node)?.fenced) this.liveness.tell(node);
         },
       },
       (ended) => {
@@ -155,7 +163,11 @@ export class Dispatch {
   }
 
   /** The stream of beats of `node`. */
-  beats(node: NodeId, stream: MessageStream<Beat, BeatAck>): void {
+  beats(
+    node: NodeId,
+    stream: MessageStream<Beat, BeatAck>,
+    certificate?: { readonly enrolment: string | undefined },
+  ): void {
     stream.listen({
       message: (beat) => {
         const epoch = this.epoch;
@@ -163,15 +175,22 @@ export class Dispatch {
           stream.close(new Fault('unavailable', 'this replica does not lead'));
           return;
         }
-        if (!this.#parts.store.snapshot.node(node)) {
+        const record = this.#parts.store.snapshot.get('node', node);
+        if (!record || (certificate && certificate.enrolment !== record.value.enrolment)) {
           stream.close(notMember(node));
           return;
         }
         this.liveness.beat(node);
-        stream.send({ sequence: beat.sequence, epoch });
+        stream.send({ sequence: beat.sequence, epoch, leaseMs: this.#leaseOf(record.value, record.modRevision) });
       },
       closed: () => this.liveness.hungUp(node),
     });
+  }
+
+  /** For so long after this beat was sent singletons may run on the node; 0: it is granted nothing. */
+  #leaseOf(node: Node, modRevision: number): number {
+    const granted = !node.fenced && !this.liveness.withheld(node.id, modRevision) && this.#parts.mayGrant();
+    return granted ? leaseMs : 0;
   }
 
   close(): void {
@@ -295,6 +314,8 @@ export class Dispatch {
       const session = this.#sessions.get(node);
       if (this.#parts.store.snapshot.node(node)) {
         if (session?.live) session.welcome();
+        // It holds a lease again once it has said that it knows what it lost meanwhile.
+        if (session?.live && this.#parts.store.snapshot.node(node)!.fenced) session.sendAll();
       } else {
         this.#sessions.delete(node);
         session?.expel();

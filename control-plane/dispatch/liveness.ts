@@ -10,10 +10,15 @@ export class BeatLiveness implements Liveness {
   readonly #clock: Clock;
   readonly #last = new Map<NodeId, number>();
   readonly #hungUp = new Map<NodeId, number>();
+  /** Nodes that are to be fenced: the revision of their record when that was decided. */
+  readonly #withheld = new Map<NodeId, number>();
+  readonly #applied: (node: NodeId) => number | undefined;
   readonly #listeners = new Set<(node: NodeId) => void>();
 
-  constructor(clock: Clock) {
+  /** `applied`: the revision that a node's agent has said, in its session now, to hold. */
+  constructor(clock: Clock, applied: (node: NodeId) => number | undefined = () => undefined) {
     this.#clock = clock;
+    this.#applied = applied;
   }
 
   lastBeatAt(node: NodeId): number | undefined {
@@ -22,6 +27,23 @@ export class BeatLiveness implements Liveness {
 
   hungUpAt(node: NodeId): number | undefined {
     return this.#hungUp.get(node);
+  }
+
+  appliedRevision(node: NodeId): number | undefined {
+    return this.#applied(node);
+  }
+
+  withhold(node: NodeId, modRevision: number): void {
+    this.#withheld.set(node, modRevision);
+  }
+
+  /** Any write of the record since then makes that decision void: it was to be committed on the record as it was. */
+  withheld(node: NodeId, modRevision: number): boolean {
+    const decidedOn = this.#withheld.get(node);
+    if (decidedOn === undefined) return false;
+    if (decidedOn >= modRevision) return true;
+    this.#withheld.delete(node);
+    return false;
   }
 
   onChange(listener: (node: NodeId) => void): () => void {
@@ -34,28 +56,31 @@ export class BeatLiveness implements Liveness {
     const last = this.#last.get(node);
     this.#last.set(node, now);
     this.#hungUp.delete(node);
-    if (last === undefined || now - last > newsAfterMs) this.#tell(node);
+    if (last === undefined || now - last > newsAfterMs) this.tell(node);
   }
 
   /** Its stream broke. The beats heard so far still count: only silence makes a node down. */
   hungUp(node: NodeId): void {
     if (this.#last.has(node)) this.#hungUp.set(node, this.#clock.monotonic());
-    this.#tell(node);
+    this.tell(node);
   }
 
   /** It is no member any more. */
   forget(node: NodeId): void {
     this.#last.delete(node);
     this.#hungUp.delete(node);
+    this.#withheld.delete(node);
   }
 
   /** A new leadership begins: every node gets its full grace again. */
   reset(): void {
     this.#last.clear();
     this.#hungUp.clear();
+    this.#withheld.clear();
   }
 
-  #tell(node: NodeId): void {
+  /** Something about it is to be looked at. */
+  tell(node: NodeId): void {
     for (const listener of this.#listeners) listener(node);
   }
 }

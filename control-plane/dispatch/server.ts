@@ -61,7 +61,7 @@ export function agentService(parts: {
   };
   return {
     session: asNode(({ node, enrolment }, call) => dispatch.connect(node, serverSideStream(call), { enrolment })),
-    heartbeat: asNode(({ node }, call) => dispatch.beats(node, serverSideStream(call))),
+    heartbeat: asNode(({ node, enrolment }, call) => dispatch.beats(node, serverSideStream(call), { enrolment })),
     relay: asNode(({ node }, call) => dispatch.relays.accept(node, serverSideStream(call))),
     renew: unary(async (request, call) => parts.renew(callingNode(call).node, request)),
   };

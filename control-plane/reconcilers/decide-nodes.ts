@@ -1,9 +1,10 @@
-/** Everything about nodes: who is down, and which subnet is whose. */
+/** Everything about nodes: who is down, whose lease is over, and which subnet is whose. */
 
 import type { Change } from '#control-plane/store/records.ts';
 import type { Snapshot } from '#control-plane/store/snapshot.ts';
 import type { NodeId } from '#proto/model/ids.ts';
 import type { Node } from '#proto/model/node.ts';
+import { adviseFence, type Leases } from './fence.ts';
 import { type Hearing, judge } from './node-health.ts';
 import { adviseSubnets } from './subnets.ts';
 
@@ -16,17 +17,30 @@ export interface NodesDecision {
 }
 
 /** `now`: wall clock ms, for `stateAtMs`; `hearing` is in monotonic time. */
-export function decideNodes(snapshot: Snapshot, hearing: Hearing, now: number): NodesDecision {
+export function decideNodes(snapshot: Snapshot, hearing: Hearing & Leases, now: number): NodesDecision {
   const changed = new Map<NodeId, Node>();
-  const { verdicts, deaf, wakeAtMs } = judge(snapshot.all('node'), hearing);
+  const { verdicts, deaf, ...judged } = judge(snapshot.all('node'), hearing);
   for (const { node, state, message } of verdicts) {
     changed.set(node.id, { ...node, state, message, stateAtMs: now });
   }
+  const fencedAtMs = takeFences(snapshot, changed, hearing);
   takeAdvice(snapshot, changed, now);
   const changes = [...changed.values()].map((value): Change => {
     return { table: 'node', key: value.id, value, expect: snapshot.get('node', value.id)?.modRevision ?? 0 };
   });
-  return { changes, deaf, wakeAtMs };
+  return { changes, deaf, wakeAtMs: Math.min(judged.wakeAtMs, fencedAtMs) };
+}
+
+/** Whose lease is over, and who holds one again; when the next one is over. */
+function takeFences(snapshot: Snapshot, changed: Map<NodeId, Node>, leases: Leases): number {
+  let wakeAtMs = Number.POSITIVE_INFINITY;
+  for (const node of snapshot.all('node')) {
+    const { modRevision } = snapshot.get('node', node.id)!;
+    const advice = adviseFence(node, modRevision, leases);
+    if (advice.fenced !== undefined) changed.set(node.id, { ...(changed.get(node.id) ?? node), fenced: advice.fenced });
+    wakeAtMs = Math.min(wakeAtMs, advice.wakeAtMs);
+  }
+  return wakeAtMs;
 }
 
 /** Subnets, and what is wrong with them where nothing worse is. */

@@ -255,8 +255,10 @@ class ServiceDecision {
           this.#draft.put({ ...task, why });
         } else if (opinion.kind === 'isolate') this.#draft.put({ ...task, why, isolatedUntilMs: opinion.untilMs });
         else if (opinion.kind === 'end') this.#draft.put({ ...task, why, isolationRefused: true });
-        else if (opinion.kind === 'orphan') this.#draft.put(orphaned(task, why, now));
-        else if (task.nodeId === '') this.#draft.forget(task);
+        else if (opinion.kind === 'orphan') {
+          this.#draft.put(orphaned(task, why, now));
+          if (task.singleton) this.#draft.guard(task.nodeId as NodeId);
+        } else if (task.nodeId === '') this.#draft.forget(task);
         else this.#draft.put({ ...task, wanted: 'shutdown', why });
       }
       this.#opinions.push(opinion);

@@ -49,5 +49,6 @@ export function newTask(
     successorOf: '',
     isolatedUntilMs: 0,
     isolationRefused: false,
+    singleton: false,
   };
 }

@@ -8,7 +8,7 @@ import type { NodeId, ServiceId, TaskId } from '#proto/model/ids.ts';
 import { isPerNode } from '#proto/model/job.ts';
 import { sharedNetworkOf } from '#proto/model/network.ts';
 import type { Node } from '#proto/model/node.ts';
-import { isActive, isIsolated, type Task } from '#proto/model/task.ts';
+import { isActive, isIsolated, occupiesNode, type Task } from '#proto/model/task.ts';
 import { MakeRoom } from './make-room.ts';
 import { begunRevisions, called, stayingOf } from './seats.ts';
 import type { ServiceDraft } from './service-draft.ts';
@@ -64,9 +64,20 @@ export class TaskPlaces {
     const begun = begunRevisions(tasks.values());
     for (const group of groups.values()) {
       const goesOn = group[0]!.revision !== service.revision && begun.has(group[0]!.revision);
-      if (standing.at === 'holds' || goesOn) this.#giveGroup(group);
-      else for (const task of group) this.#sayWhy(task, standing.why);
+      const why = standing.at === 'holds' || goesOn ? this.#whyNotYet() : standing.why;
+      if (why === '') this.#giveGroup(service.spec.failover === 'singleton' ? group.slice(0, 1) : group);
+      else for (const task of group) this.#sayWhy(task, why);
     }
+  }
+
+  /** The one gate of singletons: no task of it begins while another one may run. */
+  #whyNotYet(): string {
+    const { service, tasks } = this.#draft;
+    const others = [...tasks.values()].filter(occupiesNode);
+    const other = service.spec.failover === 'singleton' ? others[0] : others.find(({ singleton }) => singleton);
+    return other
+      ? `waits until ${called(other)} on ${other.nodeName} has surely ended: a singleton is never twice`
+      : '';
   }
 
   /** Tasks of one group are placed together; those that must go to one node each have their own. */
@@ -119,9 +130,11 @@ export class TaskPlaces {
 
   #assign(task: Task, { id: nodeId, name: nodeName }: Node): void {
     const { books, now } = this.#draft.context;
-    const assigned: Task = { ...task, state: 'assigned', nodeId, nodeName, message: '', stateAtMs: now };
+    const singleton = this.#draft.service.spec.failover === 'singleton';
+    const assigned: Task = { ...task, state: 'assigned', nodeId, nodeName, singleton, message: '', stateAtMs: now };
     this.#draft.put(assigned);
     books.plan(assigned, now);
+    if (singleton) this.#draft.guard(nodeId);
   }
 
   #sayWhy(task: Task, message: string): void {

@@ -165,6 +165,11 @@ export function scaleService(context: WishContext, id: ServiceId, replicas: numb
   if (!Number.isInteger(replicas) || replicas < 0) {
     throw new Fault('invalid', `replicas of ${nameOf(service)}: ${replicas} is not a whole number from 0`);
   }
+  if (service.spec.failover === 'singleton' && replicas > 1) {
+    throw new Fault('invalid', `service ${nameOf(service)} is a singleton: it has one task`, {
+      remedy: 'remove x-failover: singleton from the Compose file',
+    });
+  }
   const { containerName } = service.spec.template.container;
   if (containerName !== '' && replicas > 1) {
     throw new Fault('invalid', `service ${nameOf(service)} is called ${containerName}, as only one task can be`, {
@@ -381,6 +386,16 @@ export function removeNode(context: WishContext, id: NodeId, force = false): Cha
   if (!force && node.state !== 'down' && !(node.availability === 'drain' && busy === 0)) {
     throw new Fault('precondition', `node ${node.name} is ${node.state} and has ${busy} tasks`, {
       remedy: `drain it first: gantry drain ${node.name}, or use --force`,
+    });
+  }
+  const singleton = [...context.snapshot.tasksOnNode(id)].find((task) => task.singleton && occupiesNode(task));
+  if (singleton) {
+    const name = qualifiedName(singleton.project, singleton.serviceName);
+    throw new Fault('precondition', `${name}, which must never run twice, may run on node ${node.name}`, {
+      remedy:
+        node.state === 'ready'
+          ? `drain it first: gantry drain ${node.name}`
+          : 'its lease is over some seconds after it was last heard: try again then',
     });
   }
   const volumes = [...context.snapshot.all('volume')].filter((volume) => volume.nodeId === id);

@@ -29,6 +29,7 @@ export class ServiceDraft {
   readonly #tasks = new Map<TaskId, Task>();
   readonly #touched = new Set<TaskId>();
   readonly #volumes = new Set<string>();
+  readonly #guards = new Map<string, Change>();
   readonly #others: Change[] = [];
   #nodeIds: Map<string, NodeId> | undefined;
   #wakeAtMs = never;
@@ -71,6 +72,17 @@ export class ServiceDraft {
     this.#volumes.add(name);
   }
 
+  /**
+   * What is decided about a singleton's task on that node writes both records, be it unchanged: of two such decisions on one
+   * snapshot, and of one and a change of the node's lease, only one can be committed.
+   */
+  guard(node: NodeId): void {
+    const { snapshot } = this.context;
+    this.service = { ...this.service };
+    const value = snapshot.node(node);
+    if (value) this.#guards.set(node, this.#change('node', node, value));
+  }
+
   /** Takes the service's own record away. */
   remove(): void {
     this.write(this.#change('service', this.service.id, undefined));
@@ -97,7 +109,8 @@ export class ServiceDraft {
   /** All that differs from the snapshot. */
   changes(): Change[] {
     const { snapshot, books } = this.context;
-    const changes = [...this.#volumes].map((name) => this.#change('volume', name, books.ledger.volume(name)));
+    const changes: Change[] = [...this.#volumes].map((name) => this.#change('volume', name, books.ledger.volume(name)));
+    changes.push(...this.#guards.values());
     for (const id of this.#touched) {
       const value = this.#tasks.get(id);
       if (value || snapshot.task(id)) changes.push(this.#change('task', id, value));

@@ -1,6 +1,6 @@
 /** The rules that a node must keep to take a task; each says in words why it refuses. */
 import { type NodeId, qualifiedName, type ServiceId } from '#proto/model/ids.ts';
-import type { Node } from '#proto/model/node.ts';
+import { leaseComponent, type Node } from '#proto/model/node.ts';
 import type { Resources } from '#proto/model/resources.ts';
 import type { Port, ServiceSpec, TaskTemplate } from '#proto/model/service.ts';
 import { pinnedVolumes, type Volume } from '#proto/model/volume.ts';
@@ -33,6 +33,8 @@ export interface Request {
   readonly maxReplicasPerNode: number;
   /** Named volumes: only where each of them is, or is nowhere yet. */
   readonly volumes: readonly string[];
+  /** Only where a lease may be held. */
+  readonly singleton: boolean;
   /** A volume whose node is lost may begin anew elsewhere. */
   readonly recreate: boolean;
   /** It takes one of the node's addresses. */
@@ -76,7 +78,8 @@ export function requestOf(
     ownAddress: template.networkMode === '',
     volumes: pinnedVolumes(spec.mode, template),
     recreate: spec.volumeLoss === 'recreate',
-    nodeKey: JSON.stringify([placement.constraints, placement.platforms, runtime]),
+    singleton: spec.failover === 'singleton',
+    nodeKey: JSON.stringify([placement.constraints, placement.platforms, runtime, spec.failover]),
   };
 }
 
@@ -99,12 +102,23 @@ export interface Filter {
 
 const ready: Filter = {
   rule: 'ready',
-  fits: (_, { node }) => node.state === 'ready' && node.availability === 'active',
-  refusal: (_, { node }) =>
-    node.state !== 'ready' ? `is ${node.state}` : node.availability === 'drain' ? 'is drained' : 'takes no new tasks',
+  fits: ({ singleton }, { node }) =>
+    node.state === 'ready' && node.availability === 'active' && (!singleton || mayHoldLease(node)),
+  refusal: (_, { node }) => {
+    if (node.state !== 'ready') return `is ${node.state}`;
+    if (node.availability !== 'active') return node.availability === 'drain' ? 'is drained' : 'takes no new tasks';
+    return node.fenced
+      ? 'has lost its lease, and not said since what runs on it'
+      : 'has an agent that keeps no lease: upgrade it';
+  },
   gist: () => 'not ready for tasks',
   lasting: false,
 };
+
+/** Singletons run there under a lease (node-agent/watchdog). */
+function mayHoldLease({ fenced, components }: Node): boolean {
+  return !fenced && leaseComponent in components;
+}
 
 const platform: Filter = {
   rule: 'platform',

@@ -13,6 +13,7 @@ import type { Token } from '#proto/model/cluster.ts';
 import { type NodeId, namePattern, nodeId } from '#proto/model/ids.ts';
 import type { Node } from '#proto/model/node.ts';
 import { noResources } from '#proto/model/resources.ts';
+import { occupiesNode } from '#proto/model/task.ts';
 import { formatToken } from '#proto/model/token.ts';
 import { type Authority, dayMs, requestDer } from './certificates.ts';
 
@@ -147,6 +148,11 @@ export class Enrolment {
         throw new Fault('exists', `a node named ${name} is a member and ${node.state}`, {
           remedy: `give this machine another --name, or remove the other first: gantry node rm ${name}`,
         });
+      const singleton = [...store.snapshot.tasksOnNode(node.id)].find((task) => task.singleton && occupiesNode(task));
+      if (singleton)
+        throw new Fault('exists', `${singleton.serviceName}, which must never run twice, may run on node ${name}`, {
+          remedy: 'its lease is over some seconds after it was last heard: try again then',
+        });
       return { ...node, bootId: '', joinedAtMs: now, enrolment };
     }
     // The leader gives it one as soon as it has said what it is.
@@ -178,6 +184,7 @@ export class Enrolment {
       joinedAtMs: now,
       enrolment,
       stateAtMs: now,
+      fenced: false,
     };
   }
 

@@ -29,6 +29,7 @@ const task = {
   successorOf: '',
   isolatedUntilMs: 0,
   isolationRefused: false,
+  singleton: false,
 } satisfies Partial<Task>;
 const container = { drainMs: defaults.drainMs, links: [], ...newerContainer } satisfies Partial<
   TaskTemplate['container']
@@ -51,6 +52,7 @@ const spec = {
   priority: 0,
   isolation: defaults.isolation,
   preStartOf: '',
+  failover: 'prompt',
 } satisfies Partial<ServiceSpec>;
 const placement = { strategy: '', affinities: [] } satisfies Partial<ServiceSpec['placement']>;
 const resources = { generic: [] } satisfies Partial<Resources>;
@@ -63,6 +65,7 @@ const node = {
   address6: '',
   foreignNetworks: [],
   wireguardKey: '',
+  fenced: false,
 } satisfies Partial<Node>;
 const cluster = {
   network6: '',

@@ -8,6 +8,9 @@ export interface Platform {
   readonly variant: string;
 }
 
+/** Among its components where its agent has a watchdog that ends singletons when the node's lease does. */
+export const leaseComponent = 'watchdog';
+
 export interface Node {
   readonly id: NodeId;
   readonly name: string;
@@ -42,4 +45,6 @@ export interface Node {
   /** Which joining its certificates stem from: those of an earlier one are refused. Absent where it joined before this was kept. */
   readonly enrolment?: string;
   readonly stateAtMs: number;
+  /** Down, and its lease is surely over: no singleton runs on it. */
+  readonly fenced: boolean;
 }

@@ -224,6 +224,8 @@ export interface ServiceSpec {
   readonly sticky: '' | 'client';
   /** When the node that has its named volumes is lost: wait for it, or begin elsewhere with empty ones. */
   readonly volumeLoss: 'wait' | 'recreate';
+  /** When a task's node is lost: another one at once, or only when the first has surely ended (Compose: `x-failover`). */
+  readonly failover: 'prompt' | 'singleton';
   /** It is removed only where that is said by name (Compose: `x-protected`). */
   readonly protected: boolean;
   /** 0 to 1000: tasks of lower priority leave where one of it fits nowhere. */

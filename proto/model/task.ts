@@ -76,6 +76,8 @@ export interface Task {
   readonly isolatedUntilMs: number;
   /** Unhealthy, and not to be isolated: its agent ends it. */
   readonly isolationRefused: boolean;
+  /** Since it has its node: no other task of its service begins while this one may run, and it runs under the node's lease. */
+  readonly singleton: boolean;
 }
 
 /** What an agent says of a task. */

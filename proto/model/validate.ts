@@ -219,11 +219,40 @@ export function specProblems(spec: ServiceSpec): readonly SpecProblem[] {
   if (!(spec.priority >= 0 && spec.priority <= limits.priority))
     refuse('x-priority', `the priority ${spec.priority} is not allowed`, `use 0 to ${limits.priority}`);
   containerProblems(spec, refuse);
+  singletonProblems(spec, refuse);
   jobProblems(spec, refuse);
   return problems;
 }
 
 type Refuse = (field: string, message: string, remedy: string) => void;
+
+/** A singleton is one task, whose next begins when it has ended, and whose end is the end of all its processes. */
+function singletonProblems(spec: ServiceSpec, refuse: Refuse): void {
+  if (spec.failover !== 'singleton') return;
+  const field = 'x-failover';
+  if (spec.mode !== 'replicated')
+    refuse(field, `a singleton is one task that goes on, not mode ${spec.mode}`, 'use mode: replicated, or prompt');
+  else if (spec.replicas > 1)
+    refuse('deploy.replicas', `a singleton has one task, not ${spec.replicas}`, 'use 1, or x-failover: prompt');
+  if (spec.autoscale && [spec.autoscale, ...spec.autoscale.schedule].some(({ max }) => max > 1))
+    refuse('x-autoscale', 'a singleton has one task at most', 'let max be 1, or use x-failover: prompt');
+  const startsFirst = (['update', 'rollback'] as const).find((key) => spec[key].order === 'start-first');
+  if (startsFirst)
+    refuse(
+      `deploy.${startsFirst}_config`,
+      'a singleton is never started before the one before has ended',
+      'use order: stop-first, or x-failover: prompt',
+    );
+  const { pid, healthCheck } = spec.template.container;
+  if (healthCheck?.onUnhealthy === 'isolate')
+    refuse(
+      'healthcheck',
+      'what is isolated goes on beside its replacement, and a singleton is never twice',
+      'use x-on-unhealthy: replace, or x-failover: prompt',
+    );
+  if (pid !== '')
+    refuse('pid', `with pid: ${pid} processes of a singleton may outlive it`, 'remove pid:, or use x-failover: prompt');
+}
 
 function affinityProblems(spec: ServiceSpec, refuse: Refuse): void {
   const { affinities } = spec.placement;

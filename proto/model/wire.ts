@@ -185,6 +185,7 @@ export function taskFromWire(task: types.Task): Task {
     successorOf: task.successorOf === '' ? '' : taskId(task.successorOf),
     isolatedUntilMs: task.isolatedUntilMs,
     isolationRefused: task.isolationRefused,
+    singleton: task.singleton,
   };
 }
 
@@ -230,6 +231,7 @@ export function nodeFromWire(node: types.Node): Node {
     joinedAtMs: node.joinedAtMs,
     ...(node.enrolment !== undefined && { enrolment: node.enrolment }),
     stateAtMs: node.stateAtMs,
+    fenced: node.fenced,
   };
 }
 

@@ -60,7 +60,14 @@ try {
       await store.seen(await store.commit(changes.slice(at, at + 2_000), { epoch }));
   };
   await commit(nodeRecords());
-  const liveness = { lastBeatAt: () => systemClock.monotonic(), hungUpAt: () => undefined, onChange: () => () => {} };
+  const liveness = {
+    lastBeatAt: () => systemClock.monotonic(),
+    hungUpAt: () => undefined,
+    appliedRevision: () => undefined,
+    withhold: () => {},
+    withheld: () => false,
+    onChange: () => () => {},
+  };
   void runControllers(
     { ...kernel, store, liveness, usage: new UsageDesk(systemClock), removeVolume: async () => {} },
     epoch,

@@ -25,6 +25,9 @@ export class Process implements Clock {
   monotonic(): number {
     return this.#clock.monotonic();
   }
+  boottime(): number {
+    return this.#clock.boottime();
+  }
   after(ms: number, action: () => void): Timer {
     let cancelled = false;
     const timer = this.#clock.after(ms, () =>

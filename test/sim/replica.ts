@@ -3,6 +3,7 @@ import { foundCluster } from '#control-plane/controllers/found-cluster.ts';
 import { runControllers } from '#control-plane/controllers/loop.ts';
 import { Dispatch } from '#control-plane/dispatch/dispatch.ts';
 import { Leader } from '#control-plane/leader.ts';
+import { confirmedMs } from '#control-plane/reconcilers/fence.ts';
 import type { MemoryStore } from '#control-plane/store/memory-store.ts';
 import type { Store } from '#control-plane/store/store.ts';
 import { Fault } from '#proto/kernel/errors.ts';
@@ -81,6 +82,7 @@ export class Replica {
       random,
       log,
       replica: this.name,
+      mayGrant: () => (run.leader?.unconfirmedMs ?? Number.POSITIVE_INFINITY) <= confirmedMs,
       unseal: (credential) => credential,
       openContent: (content) => testSeal.open(content),
     });

@@ -288,6 +288,7 @@ export class AgentLab {
       random: seededRandom(7),
       log: silentLog,
       replica: name,
+      mayGrant: () => true,
       unseal: (credential) => ({ ...credential, password: credential.password.replace('sealed:', '') }),
       openContent: (content) => testSeal.open(content),
       notice: (notice) => this.notices.push(notice),

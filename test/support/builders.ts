@@ -53,10 +53,11 @@ export function aNode(name: string, fields: Partial<Node> = {}): Node {
     bootId: 'boot-1',
     agentVersion: '0.1.0',
     kernel: '6.1.0',
-    components: {},
+    components: { watchdog: '1' },
     runtimes: ['runc', 'crun'],
     joinedAtMs: 0,
     stateAtMs: 0,
+    fenced: false,
     ...fields,
   };
 }
@@ -98,6 +99,7 @@ export function aSpec(name: string, fields: Partial<ServiceSpec> = {}): ServiceS
     allowFrom: undefined,
     sticky: '',
     volumeLoss: 'wait',
+    failover: 'prompt',
     protected: false,
     rebalance: '',
     isolation: defaults.isolation,
@@ -171,6 +173,7 @@ export function aTask(name: string, fields: Partial<Task> = {}): Task {
     successorOf: '',
     isolatedUntilMs: 0,
     isolationRefused: false,
+    singleton: false,
     ...fields,
   };
 }

@@ -42,6 +42,7 @@ export class DecidedCluster {
       const change = this.snapshot.apply(table, key, value, this.#revision);
       if (change) applied.push(change);
     }
+    this.snapshot.revision = this.#revision;
     this.#books.apply({ revision: this.#revision, changes: applied }, this.now);
   }
 

@@ -25,6 +25,9 @@ export class FakeClock implements Clock {
   monotonic(): number {
     return this.#nowMs;
   }
+  boottime(): number {
+    return this.#nowMs;
+  }
   after(ms: number, action: () => void): Timer {
     const event: Event = { atMs: this.#nowMs + Math.max(0, ms), order: this.#order++, action };
     this.#push(event);

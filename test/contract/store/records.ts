@@ -45,6 +45,7 @@ export function aTask(fields: Partial<Task> = {}): Task {
     successorOf: '',
     isolatedUntilMs: 0,
     isolationRefused: false,
+    singleton: false,
     ...fields,
   };
 }
@@ -71,6 +72,7 @@ export function aService(fields: Partial<Service> = {}): Service {
       sticky: '',
       dependsOn: [],
       volumeLoss: 'wait',
+      failover: 'prompt',
       protected: false,
       rebalance: '',
       isolation: defaults.isolation,

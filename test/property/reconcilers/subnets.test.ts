@@ -50,6 +50,8 @@ const hearing = {
   deafUntilMs: 0,
   lastBeatAt: () => 10_000,
   hungUpAt: () => undefined,
+  appliedRevision: () => undefined,
+  withheld: () => false,
 };
 
 const blockOf = ({ base, prefix }: Cidr): Cidr =>

@@ -38,6 +38,26 @@ describe('bad input is refused at its place', () => {
       '5:20 services.web.x-volume-loss: a global service has a volume of its own on each node: none moves → remove x-volume-loss',
     ],
     [
+      'x-failover: quick',
+      '4:17 services.web.x-failover: "quick" is not one of prompt, singleton → write one of prompt, singleton',
+    ],
+    [
+      'x-failover: singleton\ndeploy: { replicas: 2 }',
+      '5:25 services.web.deploy.replicas: a singleton has one task, not 2 → use 1, or x-failover: prompt',
+    ],
+    [
+      'x-failover: singleton\ndeploy: { mode: global }',
+      '4:5 services.web.x-failover: a singleton is one task that goes on, not mode global → use mode: replicated, or prompt',
+    ],
+    [
+      'x-failover: singleton\ndeploy: { update_config: { order: start-first } }',
+      '5:5 services.web.deploy: a singleton is never started before the one before has ended → use order: stop-first, or x-failover: prompt',
+    ],
+    [
+      'x-failover: singleton\npid: host',
+      '5:5 services.web.pid: with pid: host processes of a singleton may outlive it → remove pid:, or use x-failover: prompt',
+    ],
+    [
       'scale: 2\ndeploy: { replicas: 3 }',
       '5:25 services.web.deploy.replicas: this contradicts services.web.scale → keep one of the two',
     ],

@@ -221,6 +221,11 @@ healthcheck: { test: "curl -f localhost", interval: 5s, retries: 2 }`).template;
     expect(web('').volumeLoss).toBe('wait');
     expect(web('x-volume-loss: recreate').volumeLoss).toBe('recreate');
   });
+
+  it('hears how it fails over: promptly, unless it says singleton', () => {
+    expect(web('').failover).toBe('prompt');
+    expect(web('x-failover: singleton\ndeploy: { replicas: 1 }').failover).toBe('singleton');
+  });
 });
 
 describe('what the client has to tell', () => {

@@ -46,6 +46,17 @@ describe('what if', () => {
     expect(ask({ killed: [node('h1')] }).tasks).toEqual(['stop 1 h1', 'start 1 ']);
   });
 
+  it('the node of a singleton is lost: its next task waits for the end of the lease, and that is told', () => {
+    const { cluster, web, node } = running(2, 1);
+    cluster.put('service', { ...cluster.service(web), spec: { ...web.spec, failover: 'singleton' } });
+    cluster.put('task', { ...cluster.active(web)[0]!, singleton: true });
+    const { tasks } = whatIf(cluster.snapshot, { ...nothing, killed: [node('h1')] }, cluster.now);
+    expect(tasks.get(web.id)).toMatchObject([
+      { action: 'stop', node: 'h1', reason: 'the lease of node h1 is over: no singleton runs on it' },
+      { action: 'start', node: 'h2' },
+    ]);
+  });
+
   it('a node is drained: as if it was', () => {
     const { node, ask } = running(2, 2);
     expect(ask({ drained: [node('h1')] })).toMatchObject({ nodes: ['h1 1 0', 'h2 1 2'] });

@@ -56,6 +56,8 @@ export interface Beat {
 export interface BeatAck {
   sequence: number;
   epoch: number;
+  /** singletons may run for so long after this beat was sent; 0: it grants nothing */
+  leaseMs: number;
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
@@ -773,7 +775,7 @@ export const Beat: MessageFns<Beat> = {
 };
 
 function createBaseBeatAck(): BeatAck {
-  return { sequence: 0, epoch: 0, _unknownFields: {} };
+  return { sequence: 0, epoch: 0, leaseMs: 0, _unknownFields: {} };
 }
 
 export const BeatAck: MessageFns<BeatAck> = {
@@ -783,6 +785,9 @@ export const BeatAck: MessageFns<BeatAck> = {
     }
     if (message.epoch !== 0) {
       writer.uint32(16).int64(message.epoch);
+    }
+    if (message.leaseMs !== 0) {
+      writer.uint32(160).int64(message.leaseMs);
     }
     if (message._unknownFields !== undefined) {
       for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
@@ -824,6 +829,14 @@ export const BeatAck: MessageFns<BeatAck> = {
             message.epoch = longToNumber(reader.int64());
             continue;
           }
+          case 20: {
+            if (tag !== 160) {
+              break;
+            }
+
+            message.leaseMs = longToNumber(reader.int64());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -851,6 +864,7 @@ export const BeatAck: MessageFns<BeatAck> = {
     const message = createBaseBeatAck();
     message.sequence = object.sequence ?? 0;
     message.epoch = object.epoch ?? 0;
+    message.leaseMs = object.leaseMs ?? 0;
     return message;
   },
 };

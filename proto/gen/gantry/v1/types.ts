@@ -635,6 +635,8 @@ export interface ServiceSpec {
   preStartOf: string;
   /** its tasks may be moved to even out nodes: empty (yes) | off */
   rebalance: string;
+  /** when its node is lost: prompt (default; replaced at once) | singleton (at most one, ever) */
+  failover: string;
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
@@ -846,6 +848,8 @@ export interface Task {
   isolatedUntilMs: number;
   /** unhealthy, and not to be isolated: its agent ends it */
   isolationRefused: boolean;
+  /** no other of its service runs while it may */
+  singleton: boolean;
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
@@ -896,6 +900,8 @@ export interface Node {
   foreignNetworks: string[];
   /** public, base64; empty: no WireGuard */
   wireguardKey: string;
+  /** down, and its lease is over: no singleton runs on it */
+  fenced: boolean;
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
@@ -6785,6 +6791,7 @@ function createBaseServiceSpec(): ServiceSpec {
     isolation: undefined,
     preStartOf: "",
     rebalance: "",
+    failover: "",
     _unknownFields: {},
   };
 }
@@ -6865,6 +6872,9 @@ export const ServiceSpec: MessageFns<ServiceSpec> = {
     }
     if (message.rebalance !== "") {
       writer.uint32(330).string(message.rebalance);
+    }
+    if (message.failover !== "") {
+      writer.uint32(402).string(message.failover);
     }
     if (message._unknownFields !== undefined) {
       for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
@@ -7093,6 +7103,14 @@ export const ServiceSpec: MessageFns<ServiceSpec> = {
             message.rebalance = reader.string();
             continue;
           }
+          case 50: {
+            if (tag !== 402) {
+              break;
+            }
+
+            message.failover = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -7169,6 +7187,7 @@ export const ServiceSpec: MessageFns<ServiceSpec> = {
       : undefined;
     message.preStartOf = object.preStartOf ?? "";
     message.rebalance = object.rebalance ?? "";
+    message.failover = object.failover ?? "";
     return message;
   },
 };
@@ -8610,6 +8629,7 @@ function createBaseTask(): Task {
     successorOf: "",
     isolatedUntilMs: 0,
     isolationRefused: false,
+    singleton: false,
     _unknownFields: {},
   };
 }
@@ -8711,6 +8731,9 @@ export const Task: MessageFns<Task> = {
     }
     if (message.isolationRefused !== false) {
       writer.uint32(568).bool(message.isolationRefused);
+    }
+    if (message.singleton !== false) {
+      writer.uint32(480).bool(message.singleton);
     }
     if (message._unknownFields !== undefined) {
       for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
@@ -8992,6 +9015,14 @@ export const Task: MessageFns<Task> = {
             message.isolationRefused = reader.bool();
             continue;
           }
+          case 60: {
+            if (tag !== 480) {
+              break;
+            }
+
+            message.singleton = reader.bool();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -9051,6 +9082,7 @@ export const Task: MessageFns<Task> = {
     message.successorOf = object.successorOf ?? "";
     message.isolatedUntilMs = object.isolatedUntilMs ?? 0;
     message.isolationRefused = object.isolationRefused ?? false;
+    message.singleton = object.singleton ?? false;
     return message;
   },
 };
@@ -9175,6 +9207,7 @@ function createBaseNode(): Node {
     address6: "",
     foreignNetworks: [],
     wireguardKey: "",
+    fenced: false,
     _unknownFields: {},
   };
 }
@@ -9249,6 +9282,9 @@ export const Node: MessageFns<Node> = {
     }
     if (message.wireguardKey !== "") {
       writer.uint32(186).string(message.wireguardKey);
+    }
+    if (message.fenced !== false) {
+      writer.uint32(360).bool(message.fenced);
     }
     if (message._unknownFields !== undefined) {
       for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
@@ -9464,6 +9500,14 @@ export const Node: MessageFns<Node> = {
             message.wireguardKey = reader.string();
             continue;
           }
+          case 45: {
+            if (tag !== 360) {
+              break;
+            }
+
+            message.fenced = reader.bool();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -9532,6 +9576,7 @@ export const Node: MessageFns<Node> = {
     message.address6 = object.address6 ?? "";
     message.foreignNetworks = object.foreignNetworks?.map((e) => e) || [];
     message.wireguardKey = object.wireguardKey ?? "";
+    message.fenced = object.fenced ?? false;
     return message;
   },
 };
