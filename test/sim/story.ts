@@ -4,7 +4,7 @@ import { seededRandom } from '#proto/kernel/random.ts';
 import { faults } from './faults.ts';
 import { unsettled } from './settled.ts';
 import { begin, tidyUp, wishes } from './workload.ts';
-import { World } from './world.ts';
+import { World, type WorldSize } from './world.ts';
 
 export interface Outcome {
   readonly seed: number;
@@ -27,11 +27,16 @@ export interface TellOptions {
   readonly print?: ((line: string) => void) | undefined;
   /** Disturbances that do not happen, by number: the others are the same as with them. */
   readonly without?: ReadonlySet<number>;
+  /** Else drawn from the seed. */
+  readonly size?: WorldSize;
 }
 
 /** Runs the story of one seed; throws where an invariant breaks or the cluster does not come to rest, with the end of the trace. */
-export async function tell(seed: number, { print, without = new Set() }: TellOptions = {}): Promise<Outcome> {
-  const world = new World(seed, sizeOf(seed), print);
+export async function tell(
+  seed: number,
+  { print, without = new Set(), size = sizeOf(seed) }: TellOptions = {},
+): Promise<Outcome> {
+  const world = new World(seed, size, print);
   try {
     world.start();
     await world.pass(2_000);
@@ -87,7 +92,7 @@ export async function shrink(seed: number): Promise<readonly number[]> {
 }
 
 /** Most worlds are small; each tenth has more of everything. */
-function sizeOf(seed: number): { readonly hosts: number; readonly replicas: number } {
+function sizeOf(seed: number): WorldSize {
   return seed % 10 === 0 ? { hosts: 9, replicas: 3 } : { hosts: 3 + (seed % 3), replicas: 1 + (seed % 3) };
 }
 

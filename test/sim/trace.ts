@@ -5,6 +5,7 @@ import type { Log, LogFields } from '#proto/kernel/log.ts';
 
 /** Lines shown when a world breaks. */
 const keptLines = 60;
+const hashedAtOnce = 2 ** 16;
 
 export class Trace {
   readonly #hash = createHash('sha256');
@@ -12,6 +13,10 @@ export class Trace {
   readonly #now: () => number;
   readonly #print: ((line: string) => void) | undefined;
   #frozen = false;
+  /** Noted, and not hashed yet: many small pieces cost more than one large. */
+  #unhashed = '';
+  /** When something was noted last, simulated ms. */
+  notedAtMs = 0;
 
   /** `now`: simulated ms since the begin; `print` gets every line. */
   constructor(now: () => number, print?: (line: string) => void) {
@@ -22,8 +27,10 @@ export class Trace {
   /** `detail` is hashed, but not shown. */
   note(text: string, detail = ''): void {
     if (this.#frozen) return;
-    const line = `${this.#now().toFixed(0).padStart(7)} ${text}`;
-    this.#hash.update(`${line}${detail}\n`);
+    this.notedAtMs = this.#now();
+    const line = `${this.notedAtMs.toFixed(0).padStart(7)} ${text}`;
+    this.#unhashed += `${line}${detail}\n`;
+    if (this.#unhashed.length > hashedAtOnce) this.#rehash();
     this.#print?.(line);
     this.#last.push(line);
     if (this.#last.length > 2 * keptLines) this.#last.splice(0, keptLines);
@@ -34,7 +41,13 @@ export class Trace {
     this.#frozen = true;
   }
 
+  #rehash(): void {
+    this.#hash.update(this.#unhashed);
+    this.#unhashed = '';
+  }
+
   get hash(): string {
+    this.#rehash();
     return this.#hash.copy().digest('hex');
   }
   get last(): string {

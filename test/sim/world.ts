@@ -23,7 +23,10 @@ export interface WorldSize {
   readonly replicas: number;
 }
 
+/** Hosts are looked at so often while something happens, and for a while after it; every second where nothing does. */
 const lookEveryMs = 50;
+const busyMs = 2_000;
+const lookAtRestMs = 1_000;
 
 export class World {
   readonly clock = new FakeClock();
@@ -197,7 +200,8 @@ export class World {
 
   #lookAgain(): void {
     if (this.#closed) return;
-    this.clock.after(lookEveryMs, () => {
+    const isBusy = this.clock.monotonic() - this.trace.notedAtMs < busyMs;
+    this.clock.after(isBusy ? lookEveryMs : lookAtRestMs, () => {
       this.#check((invariant) => invariant.look?.(this));
       this.#lookAgain();
     });
