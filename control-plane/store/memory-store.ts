@@ -93,8 +93,9 @@ export class MemoryEtcd {
   /** Steps after `revision`; undefined where history does not reach back so far. */
   since(revision: number): readonly Step[] | undefined {
     if (revision < this.#compacted) return undefined;
-    const first = this.#history.findIndex((step) => step.revision > revision);
-    return first < 0 ? [] : this.#history.slice(first);
+    // Who asks has missed little, as a rule.
+    const last = this.#history.findLastIndex((step) => step.revision <= revision);
+    return this.#history.slice(last + 1);
   }
 
   watch(listener: () => void): () => void {

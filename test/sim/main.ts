@@ -1,18 +1,33 @@
-/** `npm run sim -- --seed N`: one story, twice; `--count M`: as many seeds from N on; `--verbose`: with every line of the trace; `--shrink`: the fewest disturbances that break it. */
+/** `npm run sim -- --seed N`: one story, twice; `--count M`: as many seeds from N on; `--verbose`: with every line of the trace; `--shrink`: the fewest disturbances that break it; `--nightly`: without end, into a file. */
+import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { systemClock } from '#proto/kernel/clock.ts';
+import { nightly } from './nightly.ts';
 import { shrink, tell } from './story.ts';
 
 const { values } = parseArgs({
   options: {
-    seed: { type: 'string', default: '1' },
+    seed: { type: 'string' },
     count: { type: 'string', default: '1' },
     verbose: { type: 'boolean', default: false },
     shrink: { type: 'boolean', default: false },
+    nightly: { type: 'boolean', default: false },
+    file: { type: 'string', default: join(import.meta.dirname, 'hours.json') },
   },
 });
+if (values.nightly) {
+  const stop = new AbortController();
+  for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => stop.abort());
+  const broken = await nightly({
+    file: values.file,
+    from: values.seed === undefined ? undefined : Number(values.seed),
+    signal: stop.signal,
+    print: (line) => process.stdout.write(`${line}\n`),
+  });
+  process.exit(broken > 0 ? 1 : 0);
+}
 const print = values.verbose ? (line: string) => process.stdout.write(`${line}\n`) : undefined;
-const first = Number(values.seed);
+const first = Number(values.seed ?? 1);
 const startedAt = systemClock.monotonic();
 let failed = 0;
 let simulatedMs = 0;

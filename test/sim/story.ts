@@ -1,6 +1,6 @@
 /** What happens to a world, drawn from its seed: rounds of wishes and faults, a calm after each, then quiet until all is as it should be. */
 import { assert } from '#proto/kernel/errors.ts';
-import { seededRandom } from '#proto/kernel/random.ts';
+import { type Random, seededRandom } from '#proto/kernel/random.ts';
 import { faults } from './faults.ts';
 import { unsettled } from './settled.ts';
 import { begin, tidyUp, wishes } from './workload.ts';
@@ -13,6 +13,8 @@ export interface Outcome {
   readonly settledAfterMs: number;
   /** Simulated ms in all. */
   readonly lastedMs: number;
+  /** Of that, ms in which something was or might be wrong. */
+  readonly troubledMs: number;
   readonly revision: number;
 }
 
@@ -41,14 +43,18 @@ export async function tell(
     world.start();
     await world.pass(2_000);
     begin(world);
+    let troubledMs = 0;
     for (let round = 0; round < rounds; round++) {
+      const beganMs = world.clock.monotonic();
       await chaos(world, seed, round, without);
       await calm(world);
+      troubledMs += world.clock.monotonic() - beganMs;
+      await quiet(world, seededRandom(seed * 31 + round));
     }
     tidyUp(world);
     const settledAfterMs = await settle(world);
     const lastedMs = world.clock.monotonic();
-    return { seed, trace: world.trace.hash, settledAfterMs, lastedMs, revision: world.etcd.revision };
+    return { seed, trace: world.trace.hash, settledAfterMs, lastedMs, troubledMs, revision: world.etcd.revision };
   } catch (error) {
     throw new BrokenStory(seed, world.trace.last, error);
   } finally {
@@ -93,8 +99,12 @@ export async function shrink(seed: number): Promise<readonly number[]> {
 
 /** Most worlds are small; each tenth has more of everything. */
 function sizeOf(seed: number): WorldSize {
+  if (seed % 30 === 0) return { hosts: 20, replicas: 3 };
   return seed % 10 === 0 ? { hosts: 9, replicas: 3 } : { hosts: 3 + (seed % 3), replicas: 1 + (seed % 3) };
 }
+
+/** What forgets, rests, or comes due after minutes or an hour must do so too: ms without a fault after each round. */
+const quietsMs = [0, 0, 60_000, 600_000, 3_600_000] as const;
 
 async function chaos(world: World, seed: number, round: number, without: ReadonlySet<number>): Promise<void> {
   Object.assign(world.mischief, { refused: 3, failsAtStart: 5, diesLater: 10, stubborn: 5, unhealthy: 3 });
@@ -120,6 +130,12 @@ async function calm(world: World): Promise<void> {
   await world.pass(calmMs);
   world.calm();
   await world.pass(0);
+}
+
+/** Nothing happens but what the cluster does by itself. */
+async function quiet(world: World, random: Random): Promise<void> {
+  await world.pass(quietsMs[random.int(quietsMs.length)]!);
+  world.calm();
 }
 
 async function settle(world: World): Promise<number> {
