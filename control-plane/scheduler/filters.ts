@@ -100,6 +100,12 @@ export interface Filter {
   readonly lasting: boolean;
 }
 
+/** A rule about what nodes have given away; most requests are concerned by a few of them. */
+export interface UsageFilter extends Filter {
+  /** False: it refuses no node, whatever tasks of the request are placed. */
+  concerns(request: Request, ledger: Ledger): boolean;
+}
+
 const ready: Filter = {
   rule: 'ready',
   fits: ({ singleton }, { node }) =>
@@ -150,8 +156,9 @@ const constraints: Filter = {
   lasting: true,
 };
 
-const resources: Filter = {
+const resources: UsageFilter = {
   rule: 'resources',
+  concerns: ({ reservations: { cpuMillis, memoryBytes, pids } }) => cpuMillis > 0 || memoryBytes > 0 || pids > 0,
   fits: ({ reservations }, usage) => shortOf(reservations, usage) === '',
   refusal: ({ reservations }, usage) => shortOf(reservations, usage),
   gist: ({ reservations: { cpuMillis, memoryBytes, pids } }) => {
@@ -165,16 +172,19 @@ const resources: Filter = {
   lasting: true,
 };
 
-const devices: Filter = {
+const devices: UsageFilter = {
   rule: 'devices',
-  fits: ({ reservations: { generic } }, usage) => generic.length === 0 || shortOfGeneric(generic, usage) === '',
+  concerns: ({ reservations: { generic } }) => generic.length > 0,
+  fits: ({ reservations: { generic } }, usage) => shortOfGeneric(generic, usage) === '',
   refusal: ({ reservations: { generic } }, usage) => shortOfGeneric(generic, usage),
   gist: ({ reservations: { generic } }) => `without ${generic.map(askWords).join(' and ')} free`,
   lasting: true,
 };
 
-const affinity: Filter = {
+const affinity: UsageFilter = {
   rule: 'affinity',
+  concerns: ({ affinities, name }, ledger) =>
+    affinities.some(({ preferred }) => !preferred) || ledger.avoidersOf(name).length > 0,
   fits: (request, { node }, ledger) =>
     !request.affinities.some((one) => !one.preferred && isUnmet(one, request.serviceId, node, ledger)) &&
     keptAwayBy(request.name, request.serviceId, node, ledger) === undefined,
@@ -197,8 +207,9 @@ const affinity: Filter = {
   lasting: false,
 };
 
-const ports: Filter = {
+const ports: UsageFilter = {
   rule: 'ports',
+  concerns: ({ hostPorts }) => hostPorts.length > 0,
   fits: ({ hostPorts }, usage) => hostPorts.every((port) => !usage.hostPorts.has(portKey(port))),
   refusal: ({ hostPorts }, usage) =>
     `host port ${hostPorts
@@ -209,8 +220,9 @@ const ports: Filter = {
   lasting: false,
 };
 
-const replicas: Filter = {
+const replicas: UsageFilter = {
   rule: 'replicas',
+  concerns: ({ maxReplicasPerNode: most }) => most > 0,
   fits: ({ maxReplicasPerNode: most, serviceId }, { node }, ledger) =>
     most === 0 || ledger.serviceOn(serviceId, node.id).occupying < most,
   refusal: ({ maxReplicasPerNode: most, serviceId }, { node }, ledger) =>
@@ -219,8 +231,9 @@ const replicas: Filter = {
   lasting: false,
 };
 
-const volumes: Filter = {
+const volumes: UsageFilter = {
   rule: 'volumes',
+  concerns: ({ volumes }) => volumes.length > 0,
   fits: (request, { node }, ledger) =>
     request.volumes.every((name) => {
       const home = homeOf(request, name, ledger);
@@ -240,8 +253,9 @@ const volumes: Filter = {
   lasting: true,
 };
 
-const network: Filter = {
+const network: UsageFilter = {
   rule: 'network',
+  concerns: ({ ownAddress }) => ownAddress,
   fits: ({ ownAddress }, usage) => !ownAddress || usage.tasks < usage.addresses,
   refusal: (_, { node, addresses }) =>
     node.subnet === ''
@@ -256,7 +270,11 @@ const network: Filter = {
 /** By a node's record alone: the same for every task of a request, whatever has been placed. */
 export const nodeFilters: readonly Filter[] = [ready, platform, runtime, constraints];
 /** By what the node has given away. */
-export const usageFilters: readonly Filter[] = [volumes, resources, devices, affinity, ports, replicas, network];
+export const usageFilters: readonly UsageFilter[] = [volumes, resources, devices, affinity, ports, replicas, network];
+/** Those that may refuse a node to the request. */
+export function concerning(request: Request, ledger: Ledger): readonly Filter[] {
+  return usageFilters.filter((filter) => filter.concerns(request, ledger));
+}
 /** Those that may be kept once others have left. */
 export const makesRoom: ReadonlySet<Filter> = new Set([resources, devices, ports, network]);
 /** All of them, in the order of the table's columns. */

@@ -1,6 +1,6 @@
 /** Where tasks go: filtered once for all tasks of a request, then picked one by one from a ranking. */
 import type { NodeId } from '#proto/model/ids.ts';
-import { type Filter, filters, homeOf, nodeFilters, type Request, usageFilters } from './filters.ts';
+import { concerning, type Filter, filters, homeOf, nodeFilters, type Request } from './filters.ts';
 import type { Ledger, Usage } from './ledger.ts';
 import { type Candidate, candidateOf, Ranking, shareOf } from './rank.ts';
 
@@ -22,8 +22,9 @@ export class Scheduler {
   /** Nodes that would take one more task, in no order. */
   candidates(request: Request): Candidate[] {
     const candidates: Candidate[] = [];
+    const rules = concerning(request, this.ledger);
     for (const usage of this.#nodesFor(request)) {
-      if (passes(usageFilters, request, usage, this.ledger)) candidates.push(candidateOf(request, usage, this.ledger));
+      if (passes(rules, request, usage, this.ledger)) candidates.push(candidateOf(request, usage, this.ledger));
     }
     return candidates;
   }
@@ -50,6 +51,7 @@ export class Scheduler {
 export class Places {
   readonly #ledger: Ledger;
   readonly #request: Request;
+  readonly #rules: readonly Filter[];
   readonly #ranking: Ranking;
   /** Each task that is placed may close further nodes to the next: it is to be near its own service, or apart. */
   readonly #narrows: boolean;
@@ -58,6 +60,7 @@ export class Places {
   constructor(ledger: Ledger, request: Request, candidates: readonly Candidate[]) {
     this.#ledger = ledger;
     this.#request = request;
+    this.#rules = concerning(request, ledger);
     this.#ranking = new Ranking(request, ledger, candidates);
     this.#narrows = request.affinities.some(({ service }) => service === request.name);
   }
@@ -72,7 +75,7 @@ export class Places {
 
   #narrow(): void {
     for (let { best } = this.#ranking; best; { best } = this.#ranking) {
-      if (passes(usageFilters, this.#request, best.usage, this.#ledger)) return;
+      if (passes(this.#rules, this.#request, best.usage, this.#ledger)) return;
       this.#ranking.discard();
     }
   }
@@ -82,7 +85,7 @@ export class Places {
     const given = this.#given;
     if (!given) return;
     this.#given = undefined;
-    if (!passes(usageFilters, this.#request, given.usage, this.#ledger)) {
+    if (!passes(this.#rules, this.#request, given.usage, this.#ledger)) {
       this.#ranking.drop();
       return;
     }

@@ -105,14 +105,13 @@ export class Ranking {
     this.#compare = compare;
     this.#compareBranches = (a, b) => compareBranches(a, b, compare);
     for (const candidate of candidates) {
-      const path = this.#path(candidate.usage.node, true);
-      path.at(-1)!.candidates.push(candidate);
+      this.#leafOf(candidate.usage.node).candidates.push(candidate);
     }
     for (const [id, { active }] of ledger.nodesOf(request.serviceId)) {
       const usage = ledger.usageOf(id);
       if (!usage) continue;
       const staying = request.staying ? (request.staying.get(id) ?? 0) : active;
-      for (const branch of this.#path(usage.node, false)) {
+      for (const branch of this.#path(usage.node)) {
         branch.staying += staying;
         branch.seats += active;
       }
@@ -157,20 +156,29 @@ export class Ranking {
     heapify(branch.candidates, this.#compare);
   }
 
-  /** The branches from the root to the node's; without `grow` only as far as they are there. */
-  #path(node: Node, grow: boolean): Branch[] {
+  /** The node's branch at the last level; made where it is missing. */
+  #leafOf(node: Node): Branch {
     let branch = this.#root;
-    const path = [branch];
     for (const attribute of this.#spread) {
       const value = attributeOf(attribute, node);
       let child = branch.byValue.get(value);
       if (!child) {
-        if (!grow) return path;
         child = newBranch();
         branch.byValue.set(value, child);
         branch.branches.push(child);
       }
       branch = child;
+    }
+    return branch;
+  }
+
+  /** The branches from the root to the node's, as far as they are there. */
+  #path(node: Node): Branch[] {
+    let branch: Branch | undefined = this.#root;
+    const path = [branch];
+    for (const attribute of this.#spread) {
+      branch = branch.byValue.get(attributeOf(attribute, node));
+      if (!branch) break;
       path.push(branch);
     }
     return path;
