@@ -9,9 +9,10 @@ import {
 } from '#proto/model/document.ts';
 import { type Findings, type Place, refuse, suggestion } from './diagnostic.ts';
 import type { Draft } from './draft.ts';
+import { refuseBesideExternal } from './external.ts';
 import { isMountTarget, readMode } from './mounts.ts';
 import { isNull, type KeyReader, readExternal, readKeys, readRecord, readText } from './read.ts';
-import type { MapTree, Tree } from './tree.ts';
+import type { Tree } from './tree.ts';
 
 /** A document of the file, before its content is known. */
 export interface DeclaredDocument {
@@ -130,17 +131,6 @@ function readDocument(
   else if (sources.length > 1)
     refuse(findings, sources[1]!.place, `this ${type} has two contents`, `keep one of ${words}`);
   return { type, name, project: external ? '' : project, labels, place, source: external ? undefined : sources[0] };
-}
-
-function refuseBesideExternal(findings: Findings, tree: MapTree): void {
-  for (const [key, { keyAt, value }] of tree.entries)
-    if (key !== 'external' && key !== 'name' && !key.startsWith('x-') && !isNull(value))
-      refuse(
-        findings,
-        { at: keyAt, path: `${tree.path}.${key}` },
-        `what is external is as it was made: it has no ${key}: here`,
-        'remove it, or remove external:',
-      );
 }
 
 /** `configs:` or `secrets:` of a service, both syntaxes. */

@@ -3,6 +3,7 @@ import { defaultNetworkOf, type NetworkSpec, type NetworkSubnet } from '#proto/m
 import { isNetworkName } from '#proto/model/validate.ts';
 import { type Findings, type Place, refuse } from './diagnostic.ts';
 import type { Said } from './draft.ts';
+import { refuseBesideExternal } from './external.ts';
 import { isNull, readBoolean, readExternal, readKeys, readRecord, readText } from './read.ts';
 import type { MapTree, Tree } from './tree.ts';
 
@@ -176,17 +177,6 @@ function readOptions(findings: Findings, draft: NetworkDraft, options: MapTree):
       );
     else if (text !== known.same) refuse(findings, place, `"${option}: ${text}" is not supported`, known.remedy);
   }
-}
-
-function refuseBesideExternal(findings: Findings, tree: MapTree): void {
-  for (const [key, { keyAt, value }] of tree.entries)
-    if (key !== 'external' && key !== 'name' && !key.startsWith('x-') && !isNull(value))
-      refuse(
-        findings,
-        { at: keyAt, path: `${tree.path}.${key}` },
-        `an external network is as it was made: it has no ${key}: here`,
-        'remove it, or remove external:',
-      );
 }
 
 function readIpam(findings: Findings, draft: NetworkDraft, tree: Tree): void {

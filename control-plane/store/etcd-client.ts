@@ -80,7 +80,7 @@ export function etcdFault(error: unknown): Fault {
     return new Fault('exhausted', `etcd refused the request: ${describe(error)}`, {
       cause: error,
       remedy:
-        'start etcd with --max-txn-ops 8192 --max-request-bytes 16777216; when its quota is full, compact and defragment it',
+        'start etcd with --max-txn-ops 8192 --max-request-bytes 9437184; when its quota is full, compact and defragment it',
     });
   if (error instanceof etcd3.GRPCOutOfRangeError) return new Fault('precondition', describe(error), options);
   if (

@@ -121,7 +121,7 @@ keep etcd etcd --name ${plan.name} --data-dir /var/lib/gantry/etcd --log-level w
   --listen-peer-urls https://127.0.0.1:2380 --initial-advertise-peer-urls https://127.0.0.1:2380 --initial-cluster ${plan.name}=https://127.0.0.1:2380 \\
   --client-cert-auth --client-cert-allowed-hostname control-plane.gantry --trusted-ca-file ${pki}/ca.pem --cert-file ${pki}/etcd/cert.pem --key-file ${pki}/etcd/key.pem \\
   --peer-client-cert-auth --peer-trusted-ca-file ${pki}/ca.pem --peer-cert-file ${pki}/etcd/cert.pem --peer-key-file ${pki}/etcd/key.pem \\
-  --max-txn-ops 8192 --max-request-bytes 33554432 --heartbeat-interval 50 --election-timeout 500 --pre-vote \\
+  --max-txn-ops 8192 --max-request-bytes 9437184 --heartbeat-interval 50 --election-timeout 500 --pre-vote \\
   --auto-compaction-mode periodic --auto-compaction-retention 10m --quota-backend-bytes 4294967296 &
 keep nats nats-server --config ${quote(`${plan.codeDir}/control-plane/systemd/nats.conf`)} --addr 0.0.0.0 &
 control_plane() (

@@ -1,16 +1,13 @@
 /** Makes the probes of all tasks of the node: so many at once, each within its time, and none a burden to the others. */
-import type { Clock } from '#proto/kernel/clock.ts';
 import { describe, Fault } from '#proto/kernel/errors.ts';
 import type { TaskId } from '#proto/model/ids.ts';
 import type { HealthCheck } from '#proto/model/service.ts';
 import { Limiter } from '../limiter.ts';
-import type { Runtime } from '../runtime/runtime.ts';
 import type { ProbeResult } from './health.ts';
 import { type ConnectFrom, networkProbe, type ProbeTarget } from './network-probes.ts';
+import { type InsideParts, outputLimit, runInside } from './run-inside.ts';
 
-export interface ProberParts {
-  readonly clock: Clock;
-  readonly runtime: Pick<Runtime, 'exec'>;
+export interface ProberParts extends InsideParts {
   /** Absent where there is no network to probe. */
   readonly connectFrom?: ConnectFrom | undefined;
 }
@@ -19,7 +16,6 @@ export interface ProberParts {
 const mostCommands = 16;
 /** Each is a socket. */
 const mostSockets = 256;
-const outputLimit = 4_096;
 
 export class Prober {
   readonly #parts: ProberParts;
@@ -49,34 +45,11 @@ export class Prober {
   }
 
   async #command(id: TaskId, check: HealthCheck): Promise<ProbeResult> {
+    const command = { command: commandOf(check.test), env: [], user: '', privileged: false, workingDir: '' };
     try {
-      const session = await this.#parts.runtime.exec({
-        id,
-        command: commandOf(check.test),
-        env: [],
-        user: '',
-        workingDir: '',
-        tty: false,
-        stdin: false,
-        columns: 0,
-        rows: 0,
-      });
-      let output = '';
-      const gather = (chunk: Buffer | string) => {
-        if (output.length < outputLimit) output += chunk.toString();
-      };
-      session.stdout.on('data', gather);
-      session.stderr?.on('data', gather);
-      let timedOut = false;
-      const timer = this.#parts.clock.after(check.timeoutMs, () => {
-        timedOut = true;
-        session.signal('SIGKILL');
-      });
-      const code = await session.exit;
-      timer.cancel();
-      const said = output.trim().slice(0, outputLimit);
-      if (timedOut) return { ok: false, output: said === '' ? tooLong(check) : `${tooLong(check)}\n${said}` };
-      return { ok: code === 0, output: said || `the check exited with ${code}` };
+      const { code, output, isLate } = await runInside(this.#parts, id, command, { limitMs: check.timeoutMs });
+      if (isLate) return { ok: false, output: output === '' ? tooLong(check) : `${tooLong(check)}\n${output}` };
+      return { ok: code === 0, output: output || `the check exited with ${code}` };
     } catch (error) {
       return { ok: false, output: `the check could not be run: ${describe(error)}` };
     }

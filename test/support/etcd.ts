@@ -40,7 +40,7 @@ export interface TestEtcdOptions {
 /** The flags every etcd of ours runs with, beside names, ports and files. */
 export const etcdFlags: readonly string[] = [
   '--max-txn-ops=8192',
-  '--max-request-bytes=16777216',
+  '--max-request-bytes=9437184',
   '--heartbeat-interval=50',
   '--election-timeout=500',
   '--pre-vote',

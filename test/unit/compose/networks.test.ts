@@ -104,7 +104,7 @@ describe('a network of the file', () => {
     ],
     [
       'external: true\ninternal: true',
-      '5:5 networks.n.internal: an external network is as it was made: it has no internal: here → remove it, or remove external:',
+      '5:5 networks.n.internal: what is external is as it was made: it has no internal: here → remove it, or remove external:',
     ],
     [
       'external: true\nname: host',
