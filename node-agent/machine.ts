@@ -66,6 +66,7 @@ export function describeMachine(parts: {
     joinedAtMs: 0,
     stateAtMs: 0,
     fenced: false,
+    unaccounted: false,
   };
 }
 

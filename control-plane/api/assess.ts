@@ -152,7 +152,7 @@ function fittingNodes(snapshot: Snapshot, service: Service): number {
 
 /** It does its work: running and wanted, healthy where that is checked. */
 export function isReady(task: Task): boolean {
-  return task.state === 'running' && task.wanted === 'running' && (task.health === '' || task.health === 'healthy');
+  return task.state === 'running' && isActive(task) && (task.health === '' || task.health === 'healthy');
 }
 
 function seatOf(task: Task): string {

@@ -16,7 +16,7 @@ import { isJob, latestIteration } from '#proto/model/job.ts';
 import type { Node } from '#proto/model/node.ts';
 import { add, noResources } from '#proto/model/resources.ts';
 import type { Service } from '#proto/model/service.ts';
-import { isActive, isTerminal, isWanted, occupiesNode, type Task } from '#proto/model/task.ts';
+import { isAbsent, isActive, isTerminal, isWanted, occupiesNode, type Task } from '#proto/model/task.ts';
 import { toWire } from '#proto/model/wire.ts';
 import { isReady, wantedTasks } from './assess.ts';
 import { iterationProgress } from './assess-job.ts';
@@ -165,7 +165,8 @@ function wantedOf(snapshot: Snapshot, tasks: readonly Task[]): Task[] {
     if (service.spec.preStartOf !== '' && task.state === 'complete') return false;
     return isSeat && isTerminal(task.state) && task.wanted === 'running' && last.get(seatOf(task)) === task;
   };
-  return tasks.filter((task) => isWanted(task) || isLastWord(task));
+  const isShown = (task: Task) => isWanted(task) && !(isAbsent(task) && held.has(seatOf(task)));
+  return tasks.filter((task) => isShown(task) || isLastWord(task));
 }
 
 function seatOf({ serviceId, slot, nodeName, iteration }: Task): string {

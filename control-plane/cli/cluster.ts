@@ -48,7 +48,12 @@ function printSettings(session: Session, cluster: ClusterConfig | undefined): vo
     ['domain', cluster.domain, 'DNS names of services'],
     ['encapsulation', cluster.encapsulation, 'VXLAN between nodes: auto (where they share no link), always, never'],
     ['encryption', cluster.encryption || 'off', 'of all between nodes: wireguard, off'],
-    ['trash', trashTime(cluster.trashMs), 'how long `gantry undo` brings back what was removed: 24h, 7d, off'],
+    ['trash', span(cluster.trashMs), 'how long `gantry undo` brings back what was removed: 24h, 7d, off'],
+    [
+      'orphan-after',
+      span(cluster.orphanAfterMs),
+      'how long tasks of a node that is down may come back with it: 24h, 30m, off',
+    ],
     [
       'rebalance',
       String(cluster.rebalancePerMinute || 'off'),
@@ -60,7 +65,7 @@ function printSettings(session: Session, cluster: ClusterConfig | undefined): vo
   session.print(table(['SETTING', 'VALUE', 'MEANING'], rows, session.colours.bold));
 }
 
-function trashTime(ms: number): string {
+function span(ms: number): string {
   if (ms === 0) return 'off';
   return ms % 3_600_000 === 0 ? `${ms / 3_600_000}h` : `${ms / 60_000}m`;
 }

@@ -76,7 +76,7 @@ function stateOf({ colours }: Session, task: Task): string {
       orphaned: colours.yellow,
       isolated: colours.yellow,
     }[going] ?? ((text: string) => text);
-  return colour(`${going}${health}${exit}`);
+  return colour(`${going}${task.absence ? ` (node ${task.nodeName} is down)` : health}${exit}`);
 }
 
 export function services(options: ListOptions): Promise<number> {

@@ -10,6 +10,7 @@ export function differs(a: Task, b: Task): boolean {
     a.wanted !== b.wanted ||
     a.health !== b.health ||
     a.nodeId !== b.nodeId ||
+    a.absence?.sinceMs !== b.absence?.sinceMs ||
     (a.error === '') !== (b.error === '')
   );
 }
@@ -34,6 +35,7 @@ export function waitsForSubnet(node: Node | undefined): boolean {
 export function samePlace(a: Node, b: Node): boolean {
   return (
     a.state === b.state &&
+    a.unaccounted === b.unaccounted &&
     a.availability === b.availability &&
     a.fenced === b.fenced &&
     a.subnet === b.subnet &&

@@ -11,7 +11,7 @@ import { describe, isFault } from '#proto/kernel/errors.ts';
 import { type NodeId, type ServiceId, taskName } from '#proto/model/ids.ts';
 import { isPerNode } from '#proto/model/job.ts';
 import type { Node } from '#proto/model/node.ts';
-import { isActive, isIsolated, isTerminal, isWanted, type Task } from '#proto/model/task.ts';
+import { isAbsent, isActive, isIsolated, isTerminal, isWanted, occupiesNode, type Task } from '#proto/model/task.ts';
 
 /** As `PlannedTask` of the operator's protocol. */
 export interface PlannedTask {
@@ -75,7 +75,8 @@ function summaryOf(task: Task, now: string, node: Node | undefined): string {
   }
   const waits = task.singleton && node?.state === 'down';
   const later = waits ? '; its node is down, and as a singleton it is replaced when the lease of that is over' : '';
-  return `${name} is on ${task.nodeName}, ${task.state}: ${task.why}${later}`;
+  const state = `${task.state}${isAbsent(task) ? ' when last heard' : ''}`;
+  return `${name} is on ${task.nodeName}, ${state}: ${task.why}${later}`;
 }
 
 function onlyNode(snapshot: Snapshot, task: Task): NodeId | undefined {
@@ -164,8 +165,8 @@ export class Scratch {
   /** What becomes of the task, seen from the beginning: what came and went on the way is nothing to tell. */
   #note(planned: Map<string, PlannedTask>, { key, value: task }: Extract<Change, { table: 'task' }>): void {
     const before = this.#origin.task(key as Task['id']);
-    const had = before && isWanted(before) ? before : undefined;
-    const has = task && isWanted(task) ? task : undefined;
+    const had = before && isWanted(before) && !isAbsent(before) ? before : undefined;
+    const has = task && isWanted(task) && !isAbsent(task) ? task : undefined;
     if (had && had.nodeId !== '' && !has) {
       const reason = task?.why ?? planned.get(key)?.reason ?? 'it is not needed any more';
       planned.set(key, { action: 'stop', slot: had.slot, node: had.nodeName, reason });
@@ -183,7 +184,7 @@ export class Scratch {
     const changes: Change[] = [];
     const ends = this.#isAwaitedToEnd(id);
     for (const task of this.snapshot.tasksOfService(id)) {
-      if (task.nodeId === '' || isTerminal(task.state) || (task.state === 'running' && isWanted(task))) continue;
+      if (!occupiesNode(task) || isAbsent(task) || (task.state === 'running' && isWanted(task))) continue;
       const ended = { state: 'shutdown', finishedAtMs: this.#now, stateAtMs: this.#now } as const;
       const runs = { state: 'running', health: 'healthy', startedAtMs: this.#now, stateAtMs: this.#now } as const;
       const completes = { ...ended, state: 'complete', startedAtMs: this.#now } as const;

@@ -44,7 +44,9 @@ export function whatIf(snapshot: Snapshot, supposed: Supposition, now: number): 
   const scratch = new Scratch(snapshot, now);
   const added = newNodes(snapshot, supposed.added, now);
   const edited = [
-    ...supposed.killed.map((node): Node => ({ ...node, state: 'down', fenced: true, message: 'supposed to be lost' })),
+    ...supposed.killed.map(
+      (node): Node => ({ ...node, state: 'down', unaccounted: true, fenced: true, message: 'supposed to be lost' }),
+    ),
     ...supposed.drained.map((node): Node => ({ ...node, availability: 'drain' })),
     ...added,
   ];
@@ -93,6 +95,7 @@ function newNodes(snapshot: Snapshot, added: Supposition['added'], now: number):
       foreignNetworks: [],
       availability: 'active',
       state: 'ready',
+      unaccounted: false,
       message: '',
       joinedAtMs: now,
       stateAtMs: now,
@@ -107,16 +110,19 @@ function forecasts(before: Snapshot, after: Snapshot): NodeForecast[] {
     .sort((a, b) => Number(known.has(b.id)) - Number(known.has(a.id)) || (a.name < b.name ? -1 : 1))
     .map((node) => ({
       node,
-      tasksBefore: then.usageOf(node.id)?.tasks ?? 0,
-      tasksAfter: next.usageOf(node.id)?.tasks ?? 0,
-      reservedBefore: reservedOn(then, node.id),
-      reservedAfter: reservedOn(next, node.id),
+      tasksBefore: onNode(then, node.id).tasks,
+      tasksAfter: onNode(next, node.id).tasks,
+      reservedBefore: onNode(then, node.id).reserved,
+      reservedAfter: onNode(next, node.id).reserved,
     }));
 }
 
-function reservedOn(ledger: Ledger, id: NodeId): Resources {
-  const { cpuMillis = 0, memoryBytes = 0, pids = 0 } = ledger.usageOf(id) ?? {};
-  return { ...noResources, cpuMillis, memoryBytes, pids };
+/** What a node that is down holds is no use to anybody. */
+function onNode(ledger: Ledger, id: NodeId): { readonly tasks: number; readonly reserved: Resources } {
+  const usage = ledger.usageOf(id);
+  if (!usage || usage.node.state === 'down') return { tasks: 0, reserved: noResources };
+  const { tasks, cpuMillis, memoryBytes, pids } = usage;
+  return { tasks, reserved: { ...noResources, cpuMillis, memoryBytes, pids } };
 }
 
 function taskChange(value: Task): Change {

@@ -15,7 +15,7 @@ import type { SealedContent } from '#proto/model/document.ts';
 import type { NodeId, ServiceId } from '#proto/model/ids.ts';
 import type { Node } from '#proto/model/node.ts';
 import type { Service, TaskTemplate } from '#proto/model/service.ts';
-import { isServing, occupiesNode, type Task } from '#proto/model/task.ts';
+import { isAbsent, isServing, occupiesNode, type Task } from '#proto/model/task.ts';
 import type { Delta } from '../store/records.ts';
 import type { Snapshot } from '../store/snapshot.ts';
 
@@ -242,7 +242,7 @@ export function servicesOnAny(snapshot: Snapshot, networks: ReadonlySet<string>)
 
 /** Only what runs can be reached; what is still starting, or has ended, is nobody's backend. */
 function backendOf(task: Task): Backend | undefined {
-  if (task.state !== 'running' || task.address === '' || task.nodeId === '') return undefined;
+  if (task.state !== 'running' || isAbsent(task) || task.address === '' || task.nodeId === '') return undefined;
   return {
     taskId: task.id,
     slot: task.slot,

@@ -16,7 +16,7 @@ import { occupiesNode, type Task } from '#proto/model/task.ts';
 import { assignmentToWire } from '#proto/model/wire.ts';
 import type { MessageStream } from '#proto/stream.ts';
 import { leaseMs } from '../reconcilers/fence.ts';
-import type { Delta } from '../store/records.ts';
+import type { Applied, Delta } from '../store/records.ts';
 import type { Store } from '../store/store.ts';
 import {
   type Dirty,
@@ -310,6 +310,7 @@ export class Dispatch {
       for (const node of dirty.tasks.keys()) this.#sessions.get(node)?.sendOwn({ ...dirty, credentials: new Set() });
       dirty.tasks.clear();
     }
+    for (const change of delta.changes) if (change.table === 'node' && wentDown(change)) this.#hangUp(change.after!.id);
     for (const node of dirty.records) {
       const session = this.#sessions.get(node);
       if (this.#parts.store.snapshot.node(node)) {
@@ -333,6 +334,13 @@ export class Dispatch {
       dirty.credentials.clear();
     }
     this.#broadcastSoon();
+  }
+
+  /** Its tasks are others' to replace: when it is heard again it is to say first what has become of them. */
+  #hangUp(node: NodeId): void {
+    const session = this.#sessions.get(node);
+    this.#sessions.delete(node);
+    session?.close(new Fault('unavailable', 'the node was not heard, and counts as down: it is to say hello again'));
   }
 
   /** The first change goes out at once, what follows it closely together. */
@@ -386,6 +394,10 @@ export class Dispatch {
     this.#broadcastAtMs = this.#parts.clock.monotonic();
     for (const session of this.#sessions.values()) session.sendShared(message);
   }
+}
+
+function wentDown({ before, after }: Extract<Applied, { table: 'node' }>): boolean {
+  return before?.state !== 'down' && after?.state === 'down';
 }
 
 /** Nothing of what all nodes must hear. */

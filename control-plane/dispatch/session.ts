@@ -15,7 +15,7 @@ import type { Log } from '#proto/kernel/log.ts';
 import type { AssignmentItem } from '#proto/model/assignment.ts';
 import { contentKey } from '#proto/model/document.ts';
 import { type NodeId, serviceId, type TaskId } from '#proto/model/ids.ts';
-import type { TaskStatus } from '#proto/model/task.ts';
+import { isAbsent, type TaskStatus } from '#proto/model/task.ts';
 import { assignmentToWire, nodeFromWire, taskStatusFromWire, toWire } from '#proto/model/wire.ts';
 import type { MessageStream } from '#proto/stream.ts';
 import type { Store } from '../store/store.ts';
@@ -70,6 +70,8 @@ export class NodeSession {
   #choked = false;
   /** Something changed while it was choked: the node gets a full set once it has caught up. */
   #missed = false;
+  /** Tasks that were lost with the node's silence: it is not to begin what it does not know. */
+  #lost: ReadonlySet<TaskId> = new Set();
   #registries = new Set<string>();
   #contents = new SentContents();
 
@@ -216,13 +218,31 @@ export class NodeSession {
       this.expel();
       return;
     }
-    if (hello.node) writer.describe(this.node, descriptionOf(nodeFromWire(hello.node)));
     this.#report(hello.tasks);
+    this.#reportLost(hello.tasks);
+    if (hello.node) writer.describe(this.node, descriptionOf(nodeFromWire(hello.node)), true);
     this.#live = true;
     this.#parts.greeted();
     log.info('node connected', { node: this.node, epoch, count: hello.tasks.length });
     this.welcome();
     this.sendAll();
+  }
+
+  /** What the node was silent about for too long to be given again, and knows nothing of. */
+  #reportLost(known: readonly WireStatus[]): void {
+    const { store, clock, writer } = this.#parts;
+    const named = new Set<string>(known.map(({ taskId }) => taskId));
+    const lost = [...store.snapshot.tasksOnNode(this.node)].filter((task) => isAbsent(task) && !named.has(task.id));
+    this.#lost = new Set(lost.map(({ id }) => id));
+    const now = clock.now();
+    const message = 'its node does not know it any more';
+    const end = { state: 'orphaned', message, error: '', atMs: now, finishedAtMs: now, health: '', pid: 0 } as const;
+    writer.report(
+      this.node,
+      lost.map(({ id: taskId, startedAtMs, exitCode, oomKilled, imageDigest }) => {
+        return { taskId, startedAtMs, exitCode, oomKilled, imageDigest, ...end };
+      }),
+    );
   }
 
   /** Says what the node is in this cluster; again when its record changes. */
@@ -251,7 +271,9 @@ export class NodeSession {
     const epoch = this.#parts.epoch();
     if (epoch === undefined) return;
     const sentAtMs = clock.now();
-    const items = itemsOf(snapshot, this.node, this.#parts.unseal).map((item) => this.#asToBeTold(item));
+    const items = itemsOf(snapshot, this.node, this.#parts.unseal)
+      .filter((item) => item.kind !== 'task' || !this.#lost.has(item.task.id))
+      .map((item) => this.#asToBeTold(item));
     this.#registries = registriesOf(snapshot, this.node);
     this.#contents = new SentContents();
     const contents = items.flatMap((item) => (item.kind === 'task' ? this.#contentsFor(item) : []));
@@ -295,12 +317,13 @@ export class NodeSession {
     const { snapshot } = this.#parts.store;
     const put: AssignmentItem[] = [];
     const remove: string[] = [];
+    const gone: string[] = [];
     for (const id of dirty.tasks.get(this.node) ?? []) {
       const task = snapshot.get('task', id)?.value;
       if (task && this.#parts.withheld(task.id)) continue;
       const item = task?.nodeId === this.node ? taskItem(snapshot, task) : undefined;
       if (!item) {
-        remove.push(`task/${id}`, ...this.#contents.dropped(id).map((key) => `content/${key}`));
+        gone.push(id);
         continue;
       }
       put.push(...this.#contentsFor(item));
@@ -312,6 +335,8 @@ export class NodeSession {
       }
       put.push(item);
     }
+    // After those that come: what one of them needs too is not taken away.
+    for (const id of gone) remove.push(`task/${id}`, ...this.#contents.dropped(id).map((key) => `content/${key}`));
     for (const registry of dirty.credentials) {
       if (!this.#registries.has(registry)) continue;
       const credential = credentialItem(snapshot, registry, this.#parts.unseal);

@@ -4,7 +4,7 @@ import { describe, isFault } from '#proto/kernel/errors.ts';
 import type { Log } from '#proto/kernel/log.ts';
 import type { NodeId, TaskId } from '#proto/model/ids.ts';
 import type { Node } from '#proto/model/node.ts';
-import { isTerminal, type TaskStatus, withStatus } from '#proto/model/task.ts';
+import { isTerminal, type Task, type TaskStatus, withStatus } from '#proto/model/task.ts';
 import type { Change } from '../store/records.ts';
 import type { Snapshot } from '../store/snapshot.ts';
 import { revisionKey } from '../store/snapshot.ts';
@@ -18,7 +18,7 @@ const retryMs = 20;
 export class StatusWriter {
   readonly #parts: { store: Store; clock: Clock; log: Log; epoch: () => number | undefined };
   #statuses = new Map<TaskId, { node: NodeId; status: TaskStatus }>();
-  #nodes = new Map<NodeId, NodeDescription>();
+  #nodes = new Map<NodeId, Said>();
   #scheduled = false;
   #writing = false;
   #failures = 0;
@@ -41,8 +41,9 @@ export class StatusWriter {
     if (this.#statuses.size > 0) this.#schedule(0);
   }
 
-  describe(node: NodeId, description: NodeDescription): void {
-    this.#nodes.set(node, description);
+  /** `accounts`: with its reports that are written with it, the node has said what runs on it. */
+  describe(node: NodeId, description: NodeDescription, accounts = false): void {
+    this.#nodes.set(node, { description, accounts: accounts || (this.#nodes.get(node)?.accounts ?? false) });
     this.#schedule(0);
   }
 
@@ -77,8 +78,10 @@ export class StatusWriter {
     const { store, clock, log } = this.#parts;
     // One after the other once commits keep failing, so that one contested record does not hold up the others.
     const limit = this.#failures > 2 ? 1 : commitLimit;
-    const nodes = take(this.#nodes, limit);
     const statuses = take(this.#statuses, limit);
+    // That a node has said what runs on it is not written before what it said.
+    const unwritten = new Set([...this.#statuses.values()].map(({ node }) => node));
+    const nodes = take(this.#nodes, limit, (id) => !unwritten.has(id));
     let again = 0;
     try {
       const changes = changesOf(store.snapshot, nodes, statuses, clock.now());
@@ -90,7 +93,10 @@ export class StatusWriter {
       else {
         if (!isFault(error, 'conflict')) log.warn('reports of agents not committed, trying again', { error });
         else log.debug('reports met a newer record, reading again', { why: describe(error) });
-        for (const [id, description] of nodes) if (!this.#nodes.has(id)) this.#nodes.set(id, description);
+        for (const [id, said] of nodes) {
+          const { description, accounts = false } = this.#nodes.get(id) ?? said;
+          this.#nodes.set(id, { description, accounts: accounts || said.accounts });
+        }
         for (const [id, held] of statuses) {
           const newer = this.#statuses.get(id);
           if (!newer || isTerminal(held.status.state)) this.#statuses.set(id, held);
@@ -101,6 +107,13 @@ export class StatusWriter {
     this.#writing = false;
     if (this.#statuses.size + this.#nodes.size > 0) this.#schedule(again);
   }
+}
+
+/** What a node says of itself. */
+interface Said {
+  readonly description: NodeDescription;
+  /** It has said what runs on it, too. */
+  readonly accounts: boolean;
 }
 
 /** Longest text of a report that is kept, in characters. */
@@ -119,11 +132,12 @@ function bounded(status: TaskStatus): TaskStatus {
   };
 }
 
-/** Removes up to `limit` entries, oldest first, and returns them. */
-function take<K, V>(map: Map<K, V>, limit: number): Map<K, V> {
+/** Removes up to `limit` entries that may go, oldest first, and returns them. */
+function take<K, V>(map: Map<K, V>, limit: number, mayGo: (key: K) => boolean = () => true): Map<K, V> {
   const taken = new Map<K, V>();
   for (const [key, value] of map) {
     if (taken.size >= limit) break;
+    if (!mayGo(key)) continue;
     taken.set(key, value);
     map.delete(key);
   }
@@ -133,22 +147,23 @@ function take<K, V>(map: Map<K, V>, limit: number): Map<K, V> {
 /** The edits that reports make to the records of this snapshot at `now` (wall clock ms); reports about other nodes' tasks make none. Pure. */
 export function changesOf(
   snapshot: Snapshot,
-  nodes: ReadonlyMap<NodeId, NodeDescription>,
+  nodes: ReadonlyMap<NodeId, Said>,
   statuses: ReadonlyMap<TaskId, { readonly node: NodeId; readonly status: TaskStatus }>,
   now: number,
 ): Change[] {
   const changes: Change[] = [];
-  for (const [id, description] of nodes) {
+  for (const [id, { description, accounts }] of nodes) {
     const held = snapshot.get('node', id);
     if (!held) continue;
-    const value: Node = { ...held.value, ...description };
+    const value: Node = { ...held.value, ...description, unaccounted: held.value.unaccounted && !accounts };
     if (JSON.stringify(value) === JSON.stringify(held.value)) continue;
     changes.push({ table: 'node', key: id, value, expect: held.modRevision });
   }
+  const bootOf = (id: NodeId) => nodes.get(id)?.description.bootId ?? snapshot.node(id)?.bootId;
   const pinned = new Set<string>();
   for (const [id, { node, status }] of statuses) {
     const held = snapshot.get('task', id);
-    if (!held || held.value.nodeId !== node) continue;
+    if (!held || held.value.nodeId !== node || isOfOtherBoot(held.value, bootOf(node))) continue;
     const value = withStatus(held.value, status, now);
     if (value === held.value) continue;
     changes.push({ table: 'task', key: id, value, expect: held.modRevision });
@@ -160,4 +175,9 @@ export function changesOf(
     changes.push({ table: 'revision', key, value: digested, expect: revision.modRevision });
   }
   return changes;
+}
+
+/** It was lost with the boot before, and counts as lost, not as failed. */
+function isOfOtherBoot({ absence }: Task, bootId: string | undefined): boolean {
+  return absence !== undefined && absence.bootId !== bootId;
 }

@@ -134,6 +134,8 @@ function ofTask(before: Task | undefined, after: Task | undefined): readonly Sai
   )
     events.push(event('stopping', after.why));
   if (before && before.isolatedUntilMs === 0 && after.isolatedUntilMs > 0) events.push(event('isolated', after.why));
+  if (before && !before.absence && after.absence) events.push(event('absent', after.why));
+  if (before && before.returnedAtMs < after.returnedAtMs) events.push(event('returned', after.why));
   if (before && before.health !== after.health && (after.health === 'healthy' || after.health === 'unhealthy'))
     events.push(event(after.health, after.message));
   return events;

@@ -21,6 +21,7 @@ export type ClusterValues = Pick<
   | 'rebalancePerMinute'
   | 'rebalanceAtOnce'
   | 'trashMs'
+  | 'orphanAfterMs'
 >;
 export type ClusterSetting = keyof ClusterValues;
 
@@ -34,6 +35,7 @@ export const settingNames: Readonly<Record<ClusterSetting, string>> = {
   encryption: 'encryption',
   strategy: 'strategy',
   trashMs: 'trash',
+  orphanAfterMs: 'orphan-after',
   rebalancePerMinute: 'rebalance',
   rebalanceAtOnce: 'rebalance-at-once',
 };
@@ -51,7 +53,8 @@ const readers: { readonly [K in ClusterSetting]: (text: string) => ClusterValues
   encapsulation: (text) => oneOf(text, ['auto', 'always', 'never']),
   encryption: (text) => (text === 'off' || text === '' ? '' : oneOf(text, ['wireguard'], 'wireguard or off')),
   strategy: (text) => oneOf(text, ['spread', 'binpack']),
-  trashMs: trashTime,
+  trashMs: (text) => span(text, 'a time for the trash'),
+  orphanAfterMs: (text) => span(text, 'how long to count on tasks of a node that is down'),
   rebalancePerMinute(text) {
     if (text === 'off') return 0;
     if (text === 'on') return rebalanceDefaults.rebalancePerMinute;
@@ -212,13 +215,13 @@ function network6(text: string): string {
   return `${formatAddress6(bytes)}/96`;
 }
 
-/** At most 90 days: what is in the trash takes its place in etcd and on disks. */
-function trashTime(text: string): number {
+/** At most 90 days: what is kept takes its place in etcd and on disks. */
+function span(text: string, what: string): number {
   if (text === 'off' || text === '0') return 0;
   const [, amount, unit] = /^(\d{1,6})(m|h|d)$/.exec(text) ?? [];
   const ms = Number(amount) * ({ m: 60_000, h: 3_600_000, d: 86_400_000 }[unit ?? ''] ?? Number.NaN);
   if (ms > 0 && ms <= 90 * 86_400_000) return ms;
-  throw new Fault('invalid', `"${text}" is not a time for the trash`, {
+  throw new Fault('invalid', `"${text}" is not ${what}`, {
     remedy: 'write 24h, 30m, 7d (at most 90d), or off',
   });
 }

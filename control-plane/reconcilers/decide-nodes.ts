@@ -21,7 +21,8 @@ export function decideNodes(snapshot: Snapshot, hearing: Hearing & Leases, now: 
   const changed = new Map<NodeId, Node>();
   const { verdicts, deaf, ...judged } = judge(snapshot.all('node'), hearing);
   for (const { node, state, message } of verdicts) {
-    changed.set(node.id, { ...node, state, message, stateAtMs: now });
+    const unaccounted = node.unaccounted || state === 'down';
+    changed.set(node.id, { ...node, state, message, stateAtMs: now, unaccounted });
   }
   const fencedAtMs = takeFences(snapshot, changed, hearing);
   takeAdvice(snapshot, changed, now);

@@ -6,14 +6,14 @@ import { isFault } from '#proto/kernel/errors.ts';
 import type { NodeId, ServiceId, TaskId } from '#proto/model/ids.ts';
 import { isJob, isPerNode } from '#proto/model/job.ts';
 import type { Rollout, Service } from '#proto/model/service.ts';
-import { isActive, isWanted, occupiesNode, type Task } from '#proto/model/task.ts';
+import { isAbsent, isActive, isWanted, occupiesNode, type Task } from '#proto/model/task.ts';
+import { absences, mayReplace, orphaned } from './absence.ts';
 import { mustLeave } from './drain.ts';
 import { seatOrders } from './host-ports.ts';
 import { adoptions } from './in-place.ts';
 import { isolation } from './isolation.ts';
 import { decideJob } from './job.ts';
 import { newTask } from './new-task.ts';
-import { orphaned, orphans } from './orphan.ts';
 import { perNode } from './per-node.ts';
 import { TaskPlaces } from './place-tasks.ts';
 import { forgetHistory, reapHistory, reapTasks, seatKey } from './reap.ts';
@@ -24,7 +24,7 @@ import { decideSeat } from './seat.ts';
 import { begunRevisions, isUp, never, type Opinion, type Seat, seatsOf, wasNowhere } from './seats.ts';
 import { rollbackOrPause } from './service-changes.ts';
 import { type DecisionContext, ServiceDraft } from './service-draft.ts';
-import { lostNetwork } from './shared-network.ts';
+import { awaitsOwner, lostNetwork } from './shared-network.ts';
 import { mayStart, type Standing, stopsAfter } from './start-order.ts';
 import { withOutcomeOf } from './versions.ts';
 
@@ -79,9 +79,8 @@ class ServiceDecision {
   }
 
   decide(): Decision {
-    const { snapshot, books } = this.#context;
-    this.#carryOut(orphans(this.#tasks, (task) => snapshot.node(task.nodeId as NodeId)));
-    this.#carryOut(books.claims.evictions(this.#tasks));
+    this.#absences();
+    this.#carryOut(this.#context.books.claims.evictions(this.#tasks));
     if (this.#service.removing) this.#remove();
     else if (isJob(this.#service.spec)) this.#job();
     else {
@@ -107,6 +106,22 @@ class ServiceDecision {
       evicts: this.#places.evicts,
       more: this.#starts > mostStarts,
     };
+  }
+
+  /** Tasks of nodes that went down, came back or are gone. */
+  #absences(): void {
+    const { snapshot, now } = this.#context;
+    const facts = {
+      service: this.#service,
+      now,
+      orphanAfterMs: snapshot.cluster?.orphanAfterMs,
+      nodeOf: (task: Task) => snapshot.node(task.nodeId as NodeId),
+      templateOf: (task: Task) => this.#draft.templateOf(task),
+      waits: (task: Task) => awaitsOwner(snapshot, this.#draft.templateOf(task)?.networkMode ?? '', task),
+    };
+    const { opinions, wakeAtMs } = absences(facts, [...this.#tasks]);
+    this.#draft.wake(wakeAtMs);
+    this.#carryOut(opinions);
   }
 
   /** Takes what it planned out of the books again. */
@@ -169,6 +184,7 @@ class ServiceDecision {
       perNode: (seats) => this.#perNode(request, seats),
       leave: (task) =>
         request && !isPerNode(spec) ? mustLeave(request, task, snapshot.node(task.nodeId as NodeId)) : '',
+      mayReplace: (task) => mayReplace(snapshot.node(task.nodeId as NodeId)),
     });
     if (!same(advice.job, this.#service.job)) this.#draft.service = { ...this.#service, job: advice.job };
     this.#draft.wake(advice.wakeAtMs);
@@ -201,6 +217,7 @@ class ServiceDecision {
         (request && this.#service.spec.mode === 'replicated'
           ? mustLeave(request, task, snapshot.node(task.nodeId as NodeId))
           : ''),
+      mayReplace: (task: Task) => mayReplace(snapshot.node(task.nodeId as NodeId)),
       unadopted: (task: Task) => this.#unadopted.get(task.id) ?? '',
       mayKeep: (number: number) => begun.has(number) && snapshot.revisionOf(this.#service.id, number) !== undefined,
     };
@@ -255,7 +272,11 @@ class ServiceDecision {
           this.#draft.put({ ...task, why });
         } else if (opinion.kind === 'isolate') this.#draft.put({ ...task, why, isolatedUntilMs: opinion.untilMs });
         else if (opinion.kind === 'end') this.#draft.put({ ...task, why, isolationRefused: true });
-        else if (opinion.kind === 'orphan') {
+        else if (opinion.kind === 'absent')
+          this.#draft.put({ ...task, absence: { sinceMs: now, bootId: opinion.bootId }, why });
+        else if (opinion.kind === 'return')
+          this.#draft.put({ ...task, absence: undefined, returnedAtMs: opinion.atMs, why });
+        else if (opinion.kind === 'orphan' || isAbsent(task)) {
           this.#draft.put(orphaned(task, why, now));
           if (task.singleton) this.#draft.guard(task.nodeId as NodeId);
         } else if (task.nodeId === '') this.#draft.forget(task);

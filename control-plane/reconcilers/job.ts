@@ -2,13 +2,13 @@
 import type { Calendar } from '#proto/model/calendar.ts';
 import { type Iteration, isPerNode, type Job, noJob } from '#proto/model/job.ts';
 import type { Service } from '#proto/model/service.ts';
-import { isActive, isTerminal, type Task } from '#proto/model/task.ts';
+import { isAbsent, isActive, isTerminal, type Task } from '#proto/model/task.ts';
 import { isUnderWay, remembered } from './iterations.ts';
 import { reapTasks, restMs } from './reap.ts';
 import type { Seating } from './replicated.ts';
 import { restart } from './restart.ts';
 import { scheduled } from './schedule.ts';
-import { called, endedByItself, endOf, latestOf, never, type Opinion, type Seat } from './seats.ts';
+import { absentOf, activeOf, called, endedByItself, endOf, latestOf, never, type Opinion, type Seat } from './seats.ts';
 
 export interface JobFacts {
   readonly service: Service;
@@ -23,6 +23,8 @@ export interface JobFacts {
   perNode(seats: ReadonlyMap<string, Seat>): Seating;
   /** Why a task may not stay on its node; empty when it may. */
   leave(task: Task): string;
+  /** Of one that is absent: somebody else may do its completion. */
+  mayReplace(absent: Task): boolean;
 }
 
 export interface JobAdvice {
@@ -60,13 +62,13 @@ export function decideJob(facts: JobFacts): JobAdvice {
   const surplus = tasks.filter(({ iteration, state }) => !underWay.has(iteration) && !isTerminal(state));
   for (const task of surplus) {
     const why = job.iterations.find(({ number }) => number === task.iteration)?.message || 'its iteration has ended';
-    if (isActive(task)) opinions.push({ kind: 'stop', task, why });
+    if (isActive(task) || isAbsent(task)) opinions.push({ kind: 'stop', task, why });
   }
   for (const iteration of underWay.values()) {
     const seating = seatsFor(facts, iteration, tasksOf(iteration.number));
     opinions.push(...seating.opinions);
     // What takes the place of another waits until that is gone.
-    if (surplus.length === 0) opinions.push(...fill(facts, iteration, seating.wanted));
+    if (surplus.every(isAbsent)) opinions.push(...fill(facts, iteration, seating.wanted));
   }
   for (const [number, group] of groups) {
     const advice = reap(facts, job, number, group);
@@ -87,7 +89,7 @@ function seatsFor(facts: JobFacts, iteration: Iteration, tasks: readonly Task[])
   if (isPerNode(facts.service.spec)) {
     const { wanted, away, opinions } = facts.perNode(seats);
     // What goes on where nobody hears it is not done.
-    const unheard = away.filter((seat) => seat.tasks.some(({ state }) => !isTerminal(state)));
+    const unheard = away.filter((seat) => seat.tasks.some(isGoingOn));
     return {
       wanted: [...wanted, ...unheard].map((seat) => ({ ...seat, iteration: number })),
       // What has ended there stays as it ended: should the node fit again, it is not done twice.
@@ -107,9 +109,9 @@ type Stage =
   | { readonly at: 'failed'; readonly task: Task; readonly why: string }
   | { readonly at: 'open'; readonly failures: number; readonly startAfterMs: number; readonly why: string };
 
-function stageOf({ service, now }: JobFacts, { revision }: Iteration, seat: Seat): Stage {
+function stageOf({ service, now, mayReplace }: JobFacts, { revision }: Iteration, seat: Seat): Stage {
   if (seat.tasks.some(({ state }) => state === 'complete')) return { at: 'done' };
-  if (seat.tasks.some(({ state }) => !isTerminal(state))) return { at: 'busy' };
+  if (seat.tasks.some(isGoingOn) || !absentOf(seat).every(mayReplace)) return { at: 'busy' };
   const latest = latestOf(seat);
   // Who was told to leave, or whose node was lost, has not used up an attempt.
   const failures = seat.tasks.filter(endedByItself);
@@ -123,6 +125,11 @@ function stageOf({ service, now }: JobFacts, { revision }: Iteration, seat: Seat
   if (verdict.verdict === 'leave') return { at: 'failed', task: latest, why: verdict.why };
   const next = restart(tried, revision, policy, now);
   return next.verdict === 'start' ? { ...open, startAfterMs: next.startAfterMs, why: next.why } : { at: 'busy' };
+}
+
+/** It has not ended, as far as anybody hears. */
+function isGoingOn(task: Task): boolean {
+  return !isTerminal(task.state) && !isAbsent(task);
 }
 
 /** The iteration as its seats say it stands. */
@@ -155,13 +162,13 @@ function fill(facts: JobFacts, iteration: Iteration, wanted: readonly Seat[]): O
   for (const seat of wanted) {
     const stage = stageOf(facts, iteration, seat);
     if (stage.at === 'open') open.push({ seat, stage });
-    else if (stage.at === 'busy') {
-      for (const task of seat.tasks) {
-        if (isTerminal(task.state)) continue;
-        busy++;
-        const why = isActive(task) ? facts.leave(task) : '';
-        if (why !== '') opinions.push({ kind: 'stop', task, why });
-      }
+    busy += seat.tasks.filter(isGoingOn).length;
+    // Where a node came back, two may do the same: who began first has done most of it.
+    let doer = seat.tasks.find(({ state }) => state === 'complete');
+    for (const task of activeOf(seat)) {
+      const why = facts.leave(task) || (doer ? `${called(doer)} on ${doer.nodeName} does it` : '');
+      if (why !== '') opinions.push({ kind: 'stop', task, why });
+      else doer = task;
     }
   }
   const room = maxConcurrent === 0 ? open.length : Math.max(0, maxConcurrent - busy);

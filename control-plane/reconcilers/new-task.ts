@@ -4,7 +4,7 @@ import { taskId } from '#proto/model/ids.ts';
 import { noResources } from '#proto/model/resources.ts';
 import type { Revision, Service } from '#proto/model/service.ts';
 import type { Task } from '#proto/model/task.ts';
-import { latestOf, type Opinion } from './seats.ts';
+import { latestOf, type Opinion, seatedAtMs } from './seats.ts';
 
 /** `now`: wall clock, ms. */
 export function newTask(
@@ -15,7 +15,8 @@ export function newTask(
   now: number,
 ): Task {
   // Behind its forerunner even if the clock was set back: the order of creation is the order of a seat's history.
-  const createdAtMs = Math.max(now, (latestOf(seat)?.createdAtMs ?? 0) + 1);
+  const latest = latestOf(seat);
+  const createdAtMs = Math.max(now, latest ? seatedAtMs(latest) + 1 : 0);
   return {
     id: taskId(freshId),
     serviceId: id,
@@ -50,5 +51,6 @@ export function newTask(
     isolatedUntilMs: 0,
     isolationRefused: false,
     singleton: false,
+    returnedAtMs: 0,
   };
 }

@@ -21,7 +21,7 @@ export function perNode(
     if (why !== '') whys.set(node.id, why);
     else if (node.availability === 'pause' && !(seat && activeOf(seat).length > 0)) {
       whys.set(node.id, `node ${node.name} takes no new tasks`);
-    } else if (node.state === 'ready') {
+    } else if (node.state === 'ready' && !node.unaccounted) {
       kept.add(node.id);
       wanted.push({ slot: 0, nodeId: node.id, nodeName: node.name, tasks: seat?.tasks ?? [] });
     } else {

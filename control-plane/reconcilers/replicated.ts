@@ -28,7 +28,10 @@ export function replicated(
     wanted.push(seats.get(String(slot)) ?? { slot, nodeId: '', nodeName: '', tasks: [] });
   }
   const why = whyReplicas(service);
-  const opinions = [...surplus].flatMap((seat) => leave(seat, why));
+  // Who is absent has no seat to come back to where nobody is to sit.
+  const sat = new Set(wanted);
+  const unwanted = [...seats.values()].filter((seat) => !sat.has(seat));
+  const opinions = unwanted.flatMap((seat) => leave(seat, why));
   return { wanted: wanted.sort((a, b) => a.slot - b.slot), away: [], opinions };
 }
 

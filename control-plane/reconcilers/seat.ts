@@ -6,6 +6,7 @@ import type { SeatOrder } from './host-ports.ts';
 import { restart } from './restart.ts';
 import { isUnproven } from './rollout.ts';
 import {
+  absentOf,
   activeOf,
   called,
   endedByItself,
@@ -24,6 +25,8 @@ export interface SeatFacts extends SeatOrder {
   readonly rolling: boolean;
   /** Why a task may not stay on its node; empty when it may. */
   leave(task: Task): string;
+  /** Of one that is absent: somebody else may have its seat. */
+  mayReplace(absent: Task): boolean;
   /** Tasks of that revision have begun, and may be begun again. */
   mayKeep(number: number): boolean;
   /** Why a task of another revision cannot go on under the service's, where others of it do; empty otherwise. */
@@ -52,10 +55,16 @@ export function decideSeat(facts: SeatFacts, seat: Seat, mayMove: boolean): Opin
     const gone = isUp(best) || !startFirst ? [...leaving] : overtaken(leaving);
     return [
       ...gone.map(([task, why]): Opinion => ({ kind: 'stop', task, why })),
-      ...others.map((task): Opinion => ({ kind: 'stop', task, why: `${called(best)} holds its slot` })),
+      ...others.map((task): Opinion => ({ kind: 'stop', task, why: whyNotBoth(best, task) })),
     ];
   }
   return replace(facts, seat, leaving, goesOver);
+}
+
+function whyNotBoth(kept: Task, other: Task): string {
+  return kept.returnedAtMs > other.createdAtMs
+    ? `${called(kept)} is back on ${kept.nodeName}`
+    : `${called(kept)} holds its slot`;
 }
 
 /** The task of its seat that was begun to take it over is up. */
@@ -100,6 +109,7 @@ function fill(facts: SeatFacts, seat: Seat, mayMove: boolean): Opinion[] {
   const stopping = seat.tasks.filter(isStopping);
   const stopFirst = facts.order === 'stop-first';
   if (stopFirst && stopping.length > 0) return [];
+  if (!absentOf(seat).every(facts.mayReplace)) return [];
   const latest = latestOf(seat);
   if (!latest) {
     const global = facts.service.spec.mode === 'global';

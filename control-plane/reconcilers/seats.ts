@@ -2,7 +2,7 @@
 import type { NodeId } from '#proto/model/ids.ts';
 import { isPerNode } from '#proto/model/job.ts';
 import type { ServiceSpec } from '#proto/model/service.ts';
-import { exitWords, isActive, isIsolated, isTerminal, isWanted, type Task } from '#proto/model/task.ts';
+import { exitWords, isAbsent, isActive, isIsolated, isTerminal, isWanted, type Task } from '#proto/model/task.ts';
 
 export interface Seat {
   /** From 1; 0 in global mode. */
@@ -10,7 +10,7 @@ export interface Seat {
   /** In global mode; empty otherwise. */
   readonly nodeId: NodeId | '';
   readonly nodeName: string;
-  /** All of them, oldest first. */
+  /** All of them, in the order in which they took the seat. */
   readonly tasks: readonly Task[];
   /** Of a job: the iteration that its tasks belong to. */
   readonly iteration?: number;
@@ -31,6 +31,10 @@ export type Opinion =
   | { readonly kind: 'isolate'; readonly task: Task; readonly untilMs: number; readonly why: string }
   /** It is unhealthy, and not to be isolated: its agent is to end it. */
   | { readonly kind: 'end'; readonly task: Task; readonly why: string }
+  /** Its node is down: others may have its seat until it comes back. */
+  | { readonly kind: 'absent'; readonly task: Task; readonly bootId: string; readonly why: string }
+  /** It has its seat again, from that instant on. */
+  | { readonly kind: 'return'; readonly task: Task; readonly atMs: number; readonly why: string }
   /** Its node is gone: it counts as ended, whatever became of it. */
   | { readonly kind: 'orphan'; readonly task: Task; readonly why: string }
   /** Only a word about a task. */
@@ -47,8 +51,18 @@ export interface Advice {
 export const never = Number.POSITIVE_INFINITY;
 export const noAdvice: Advice = { opinions: [], wakeAtMs: never };
 
+/** By age; who was away and came back is as old as ever. */
 export function oldestFirst(a: Task, b: Task): number {
   return a.createdAtMs - b.createdAtMs || (a.id < b.id ? -1 : a.id > b.id ? 1 : 0);
+}
+
+/** In the order in which they took their seat: who came back took it again, from whoever had it meanwhile. */
+export function inSeatOrder(a: Task, b: Task): number {
+  return seatedAtMs(a) - seatedAtMs(b) || oldestFirst(a, b);
+}
+
+export function seatedAtMs({ createdAtMs, returnedAtMs }: Task): number {
+  return Math.max(createdAtMs, returnedAtMs);
 }
 
 /** Seats that hold a task, or did; `tasks` in any order. `nodeIdOf` finds the node that a global task waits for. */
@@ -69,7 +83,7 @@ export function seatsOf(
       seats.set(key, { slot: perNode ? 0 : task.slot, nodeId, nodeName, tasks: [task] });
     }
   }
-  for (const seat of seats.values()) seat.tasks.sort(oldestFirst);
+  for (const seat of seats.values()) seat.tasks.sort(inSeatOrder);
   return seats;
 }
 
@@ -77,8 +91,14 @@ export function latestOf(seat: Seat): Task | undefined {
   return seat.tasks.at(-1);
 }
 
+/** The oldest first: of those that do the same it is the one to keep. */
 export function activeOf(seat: Seat): Task[] {
-  return seat.tasks.filter(isActive);
+  return seat.tasks.filter(isActive).sort(oldestFirst);
+}
+
+/** Those that would hold it if their nodes were heard. */
+export function absentOf(seat: Seat): Task[] {
+  return seat.tasks.filter(isAbsent);
 }
 
 /** It is taken, by tasks that no node has been given yet. */

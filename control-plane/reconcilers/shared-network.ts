@@ -2,8 +2,8 @@
 import type { Snapshot } from '#control-plane/store/snapshot.ts';
 import { type NetworkMode, sharedNetworkOf } from '#proto/model/network.ts';
 import type { ServiceSpec } from '#proto/model/service.ts';
-import { isActive, occupiesNode, type Task } from '#proto/model/task.ts';
-import { oldestFirst } from './seats.ts';
+import { isAbsent, isActive, occupiesNode, type Task } from '#proto/model/task.ts';
+import { inSeatOrder } from './seats.ts';
 
 /** The task that another one's network is, or why there is none yet; undefined: the mode names no service. */
 export function networkOwner(
@@ -20,7 +20,7 @@ export function networkOwner(
   for (const task of snapshot.tasksOfService(service.id))
     if (isActive(task) && occupiesNode(task) && sameSeat(task, seat)) owners.push(task);
   // Of an old and a new one the new one: the old one is about to go, and whoever shares its network with it.
-  const owner = owners.sort(oldestFirst).at(-1);
+  const owner = owners.sort(inSeatOrder).at(-1);
   return owner ?? `waits for task ${name}.${seat.slot || seat.nodeName}, whose network it is to have`;
 }
 
@@ -33,6 +33,16 @@ export function lostNetwork(snapshot: Snapshot, mode: NetworkMode, task: Task): 
     if (sameSeat(other, task) && isActive(other) && other.nodeId === task.nodeId && other.address === task.address)
       return '';
   return `task ${name}.${task.slot || task.nodeName}, whose network it has, is no longer there`;
+}
+
+/** The one whose network it has is absent too, on the same node. */
+export function awaitsOwner(snapshot: Snapshot, mode: NetworkMode, task: Task): boolean {
+  const name = sharedNetworkOf(mode);
+  const service = name === undefined ? undefined : snapshot.serviceNamed(task.project, name);
+  for (const other of service ? snapshot.tasksOfService(service.id) : [])
+    if (sameSeat(other, task) && isAbsent(other) && other.nodeId === task.nodeId && other.address === task.address)
+      return true;
+  return false;
 }
 
 /** `project/name` of the service whose tasks' networks its tasks have. */

@@ -185,6 +185,7 @@ export class Enrolment {
       enrolment,
       stateAtMs: now,
       fenced: false,
+      unaccounted: false,
     };
   }
 

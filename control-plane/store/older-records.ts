@@ -1,5 +1,5 @@
 /** What records that an older version wrote mean by the fields they do not have yet. */
-import { type ClusterConfig, neverRestored, rebalanceDefaults } from '#proto/model/cluster.ts';
+import { type ClusterConfig, defaultOrphanAfterMs, neverRestored, rebalanceDefaults } from '#proto/model/cluster.ts';
 import { noControls } from '#proto/model/controls.ts';
 import type { Node } from '#proto/model/node.ts';
 import type { Resources } from '#proto/model/resources.ts';
@@ -30,6 +30,7 @@ const task = {
   isolatedUntilMs: 0,
   isolationRefused: false,
   singleton: false,
+  returnedAtMs: 0,
 } satisfies Partial<Task>;
 const container = { drainMs: defaults.drainMs, links: [], ...newerContainer } satisfies Partial<
   TaskTemplate['container']
@@ -66,6 +67,7 @@ const node = {
   foreignNetworks: [],
   wireguardKey: '',
   fenced: false,
+  unaccounted: false,
 } satisfies Partial<Node>;
 const cluster = {
   network6: '',
@@ -73,6 +75,7 @@ const cluster = {
   encryption: '',
   strategy: 'spread',
   trashMs: 24 * 3_600_000,
+  orphanAfterMs: defaultOrphanAfterMs,
   ...rebalanceDefaults,
   ...neverRestored,
 } satisfies Partial<ClusterConfig>;

@@ -19,6 +19,8 @@ export interface ClusterConfig {
   /** Tasks moved to even out nodes; 0: none unless asked. */
   readonly rebalancePerMinute: number;
   readonly rebalanceAtOnce: number;
+  /** How long tasks on a node that is down are counted on to come back with it; 0: not at all. */
+  readonly orphanAfterMs: number;
   /** Where agents send logs; empty: nowhere. */
   readonly natsUrl: string;
   /** Search domain of container DNS. */
@@ -32,6 +34,9 @@ export const neverRestored = { incarnation: 0, restoredAtMs: 0 } as const;
 
 /** Gentle enough to go unnoticed, and quick enough to have evened out a few dozen tasks within a minute. */
 export const rebalanceDefaults = { rebalancePerMinute: 30, rebalanceAtOnce: 2 } as const;
+
+/** As Swarm: what has been away for a day nobody waits for. */
+export const defaultOrphanAfterMs = 24 * 3_600_000;
 
 /** A join token, without its secret. */
 export interface Token {

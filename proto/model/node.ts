@@ -47,4 +47,6 @@ export interface Node {
   readonly stateAtMs: number;
   /** Down, and its lease is surely over: no singleton runs on it. */
   readonly fenced: boolean;
+  /** It was down, and its agent has not said since what still runs there. */
+  readonly unaccounted: boolean;
 }

@@ -5,6 +5,8 @@
  *        any of the above → rejected   (its node could not prepare it)
  *        any of the above → orphaned   (its node is gone)
  *        any terminal     → remove     (its record and remains may go)
+ *
+ * While its node is down it keeps its state and is *absent*: it may run on there, nobody hears of it, and nobody counts on it.
  */
 import type { NodeId, ServiceId, TaskId } from './ids.ts';
 import type { TaskAddress } from './network.ts';
@@ -78,6 +80,17 @@ export interface Task {
   readonly isolationRefused: boolean;
   /** Since it has its node: no other task of its service begins while this one may run, and it runs under the node's lease. */
   readonly singleton: boolean;
+  /** Only while nobody knows what has become of it. */
+  readonly absence?: Absence | undefined;
+  /** It was absent, and has held its seat again since; 0: it never was. */
+  readonly returnedAtMs: number;
+}
+
+/** Its node is down. */
+export interface Absence {
+  readonly sinceMs: number;
+  /** Of its node then: one that comes back with another has none of its tasks any more. */
+  readonly bootId: string;
 }
 
 /** What an agent says of a task. */
@@ -122,14 +135,19 @@ export function isWanted(task: Pick<Task, 'state' | 'wanted'>): boolean {
   return !isTerminal(task.state) && (task.wanted === 'running' || task.wanted === 'ready');
 }
 
+/** Its node is down: it holds what it has there, and no seat. */
+export function isAbsent({ absence }: Pick<Task, 'absence'>): boolean {
+  return absence !== undefined;
+}
+
 /** It runs on for inspection, while another one has its seat. */
 export function isIsolated(task: Pick<Task, 'state' | 'wanted' | 'isolatedUntilMs'>): boolean {
   return task.isolatedUntilMs > 0 && isWanted(task);
 }
 
 /** It is wanted, and holds its seat. */
-export function isActive(task: Pick<Task, 'state' | 'wanted' | 'isolatedUntilMs'>): boolean {
-  return task.isolatedUntilMs === 0 && isWanted(task);
+export function isActive(task: Pick<Task, 'state' | 'wanted' | 'isolatedUntilMs' | 'absence'>): boolean {
+  return task.isolatedUntilMs === 0 && !isAbsent(task) && isWanted(task);
 }
 
 /** It may hold processes, an address and resources on its node. */
@@ -138,10 +156,13 @@ export function occupiesNode(task: Pick<Task, 'state' | 'nodeId'>): boolean {
 }
 
 /** Traffic may be sent to it: running, wanted, in its seat, and healthy where health is checked. */
-export function isServing(task: Pick<Task, 'state' | 'wanted' | 'health' | 'address' | 'isolatedUntilMs'>): boolean {
+export function isServing(
+  task: Pick<Task, 'state' | 'wanted' | 'health' | 'address' | 'isolatedUntilMs' | 'absence'>,
+): boolean {
   return (
     task.isolatedUntilMs === 0 &&
     task.state === 'running' &&
+    !isAbsent(task) &&
     task.wanted === 'running' &&
     task.address !== '' &&
     (task.health === '' || task.health === 'healthy')
@@ -198,6 +219,7 @@ export function withStatus(task: Task, status: TaskStatus, heardAtMs: number): T
     health: status.health,
     pid: status.pid,
     imageDigest: status.imageDigest || task.imageDigest,
+    absence: isTerminal(status.state) ? undefined : task.absence,
   };
   return sameFields(task, next) ? task : next;
 }

@@ -186,6 +186,8 @@ export function taskFromWire(task: types.Task): Task {
     isolatedUntilMs: task.isolatedUntilMs,
     isolationRefused: task.isolationRefused,
     singleton: task.singleton,
+    ...(task.absence && { absence: task.absence }),
+    returnedAtMs: task.returnedAtMs,
   };
 }
 
@@ -232,6 +234,7 @@ export function nodeFromWire(node: types.Node): Node {
     ...(node.enrolment !== undefined && { enrolment: node.enrolment }),
     stateAtMs: node.stateAtMs,
     fenced: node.fenced,
+    unaccounted: node.unaccounted,
   };
 }
 
@@ -247,6 +250,7 @@ export function clusterFromWire(cluster: agent.ClusterConfig): ClusterConfig {
     strategy: oneOf('cluster.strategy', ['spread', 'binpack'], cluster.strategy || 'spread'),
     rebalancePerMinute: cluster.rebalancePerMinute,
     rebalanceAtOnce: cluster.rebalanceAtOnce,
+    orphanAfterMs: cluster.orphanAfterMs,
     natsUrl: cluster.natsUrl,
     domain: cluster.domain,
     incarnation: cluster.incarnation,

@@ -5,7 +5,7 @@ import { containsAddress } from '#net/plan/cidr.ts';
 import { assert } from '#proto/kernel/errors.ts';
 import type { NodeId, TaskId } from '#proto/model/ids.ts';
 
-import { isServing, isTerminal, mayAdvance, mayWant, occupiesNode, type Task } from '#proto/model/task.ts';
+import { isAbsent, isServing, isTerminal, mayAdvance, mayWant, occupiesNode, type Task } from '#proto/model/task.ts';
 import { pinnedVolumes } from '#proto/model/volume.ts';
 import { contentsAreKept } from './documents.ts';
 import type { Host } from './host.ts';
@@ -49,6 +49,7 @@ export function invariants(): readonly Invariant[] {
     addressesRest(),
     vipsAreUnique,
     noTaskIsLost(),
+    absencesAreOfTheAway(),
     epochsGoForward(),
     onlyTheLeaderWrites,
     agentsObeyNoOlderEpoch(),
@@ -204,6 +205,30 @@ function noTaskIsLost(): Invariant {
         if (isTerminal(before.state) || before.nodeId === '' || truth.node(before.nodeId)?.state !== 'ready') continue;
         const sinceMs = now - (awayAt.get(before.nodeId) ?? Number.NEGATIVE_INFINITY);
         assert(sinceMs < awayMs, `${nameOf(before)} was deleted while ${before.state} on ${before.nodeName}`);
+      }
+    },
+  };
+}
+
+function absencesAreOfTheAway(): Invariant {
+  const downAt = new Map<string, number>();
+  return {
+    name: 'a task goes absent with its node, and comes back with it when its agent has said what runs',
+    step({ changes }, { truth, clock }) {
+      const now = clock.monotonic();
+      for (const change of changes) {
+        if (change.table === 'node' && [change.before, change.after].some((node) => node?.state === 'down'))
+          downAt.set(change.key, now);
+        if (change.table !== 'task' || !change.after || change.after.nodeId === '') continue;
+        const { before, after } = change;
+        const node = truth.node(after.nodeId as NodeId);
+        if (isAbsent(after) && !(before && isAbsent(before)) && node?.state !== 'down') {
+          const forMs = now - (downAt.get(after.nodeId) ?? Number.NEGATIVE_INFINITY);
+          assert(forMs < awayMs, `${nameOf(after)} is absent, and ${after.nodeName} is ${node?.state}`);
+        }
+        if (!before?.absence || isAbsent(after) || isTerminal(after.state)) continue;
+        assert(node?.bootId === before.absence.bootId, `${nameOf(after)} came back with another boot of its node`);
+        assert(node.state === 'ready' && !node.unaccounted, `${nameOf(after)} is back, and its node is not`);
       }
     },
   };

@@ -3,7 +3,7 @@ import { assert } from '#proto/kernel/errors.ts';
 import type { ServiceId, TaskId } from '#proto/model/ids.ts';
 import { isJob, latestIteration } from '#proto/model/job.ts';
 import type { Service } from '#proto/model/service.ts';
-import { isTerminal, type Task } from '#proto/model/task.ts';
+import { isAbsent, isTerminal, type Task } from '#proto/model/task.ts';
 import type { Invariant } from './invariants.ts';
 
 export function jobInvariants(): readonly Invariant[] {
@@ -57,20 +57,22 @@ function completionsAreFinal(): Invariant {
 }
 
 const noMoreAtOnce: Invariant = {
-  name: 'a job has no more tasks at once than it may, and each belongs to an iteration that is written down',
+  name: 'a job begins no more tasks at once than it may, and each belongs to an iteration that is written down',
   step({ changes }, { truth }) {
     const jobs = new Set<ServiceId>();
-    for (const change of changes) if (change.table === 'task' && change.after) jobs.add(change.after.serviceId);
+    for (const change of changes)
+      if (change.table === 'task' && !change.before && change.after) jobs.add(change.after.serviceId);
     for (const id of jobs) {
       const service = truth.service(id);
       if (!service || !isJob(service.spec)) continue;
       const atOnce = new Map<number, number>();
-      for (const { iteration, state } of truth.tasksOfService(id)) {
+      for (const task of truth.tasksOfService(id)) {
+        const { iteration, state } = task;
         assert(
           iteration > 0 && iteration <= service.job!.iteration,
           `${service.spec.name} has no iteration ${iteration}`,
         );
-        if (!isTerminal(state)) atOnce.set(iteration, (atOnce.get(iteration) ?? 0) + 1);
+        if (!isTerminal(state) && !isAbsent(task)) atOnce.set(iteration, (atOnce.get(iteration) ?? 0) + 1);
       }
       const most = service.spec.maxConcurrent || Number.POSITIVE_INFINITY;
       for (const [iteration, count] of atOnce)

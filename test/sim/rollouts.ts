@@ -8,7 +8,7 @@ import { assert } from '#proto/kernel/errors.ts';
 import type { Random } from '#proto/kernel/random.ts';
 import { type TaskId, taskName } from '#proto/model/ids.ts';
 import type { Gate, Service } from '#proto/model/service.ts';
-import { isActive, isTerminal, type Task } from '#proto/model/task.ts';
+import { isAbsent, isActive, isTerminal, type Task } from '#proto/model/task.ts';
 import type { Invariant } from './invariants.ts';
 import type { Wish } from './workload.ts';
 import type { World } from './world.ts';
@@ -130,7 +130,8 @@ function isOpen(truth: Snapshot, service: Service, seat: string, everUp: Readonl
   // A node that takes no tasks has no seat of a global service any more.
   const node = [...truth.all('node')].find(({ name }) => name === seat);
   if (service.spec.mode === 'global' && node?.availability !== 'active') return false;
-  const isStopping = tasks.some((task) => !isTerminal(task.state) && !isActive(task) && isTurn(service, task));
+  const stopping = tasks.filter((task) => !isTerminal(task.state) && !isActive(task) && !isAbsent(task));
+  const isStopping = stopping.some((task) => isTurn(service, task));
   return isStopping || current.some((task) => isActive(task) && isTurn(service, task));
 }
 

@@ -5,7 +5,7 @@ import { isRolling } from '#control-plane/reconcilers/rollout.ts';
 import type { Snapshot } from '#control-plane/store/snapshot.ts';
 import { replicasOf } from '#proto/model/autoscale.ts';
 import { isJob } from '#proto/model/job.ts';
-import { isTerminal, occupiesNode } from '#proto/model/task.ts';
+import { isAbsent, isActive, occupiesNode } from '#proto/model/task.ts';
 import { nameOf } from './invariants.ts';
 import { isUnderWay } from './job-invariants.ts';
 import { waitsInVain } from './start-order.ts';
@@ -53,9 +53,10 @@ function servicesUnlikeWanted(truth: Snapshot): string {
       continue;
     }
     if (waitsInVain(truth, service)) continue;
-    const active = [...truth.tasksOfService(service.id)].filter(
-      (task) => !isTerminal(task.state) && (task.wanted === 'running' || task.wanted === 'ready'),
-    );
+    const tasks = [...truth.tasksOfService(service.id)];
+    const absent = tasks.find(isAbsent);
+    if (absent) return `${nameOf(absent)} is absent: ${absent.why}`;
+    const active = tasks.filter(isActive);
     // Start-first needs room for two, a global service on its one node: without it they wait, as they say.
     const full = active.some((task) => task.state === 'pending' && task.message.includes('without room'));
     if (full && (spec.mode === 'global' || spec.update.order === 'start-first')) continue;

@@ -58,6 +58,7 @@ export function aNode(name: string, fields: Partial<Node> = {}): Node {
     joinedAtMs: 0,
     stateAtMs: 0,
     fenced: false,
+    unaccounted: false,
     ...fields,
   };
 }
@@ -174,6 +175,7 @@ export function aTask(name: string, fields: Partial<Task> = {}): Task {
     isolatedUntilMs: 0,
     isolationRefused: false,
     singleton: false,
+    returnedAtMs: 0,
     ...fields,
   };
 }
@@ -190,6 +192,7 @@ export function aCluster(fields: Partial<ClusterConfig> = {}): ClusterConfig {
     trashMs: 86_400_000,
     ...rebalanceDefaults,
     ...neverRestored,
+    orphanAfterMs: 86_400_000,
     natsUrl: '',
     domain: 'gantry.internal',
     ...fields,

@@ -34,6 +34,8 @@ export interface TaskRow {
   readonly why: string;
   readonly exitCode: number;
   readonly revision: number;
+  /** Its node is down. */
+  readonly absence?: object;
 }
 
 /** A node as `gantry nodes --json` prints it. */
@@ -113,13 +115,13 @@ export async function startCluster(
     },
     tasks: (service, ...args) => cluster.json('ps', ...(service ? [service] : []), ...args),
     async running(service) {
-      return (await cluster.tasks(service)).filter((task) => task.state === 'running' && task.wanted === 'running');
+      return (await cluster.tasks(service)).filter(runs);
     },
     settled: (service, count, timeoutMs = 30_000) =>
       eventually(
         async () => {
-          const tasks = await cluster.tasks(service);
-          const running = tasks.filter((task) => task.state === 'running' && task.wanted === 'running');
+          const tasks = (await cluster.tasks(service)).filter(({ absence }) => !absence);
+          const running = tasks.filter(runs);
           if (running.length !== count || tasks.length !== count) {
             throw new Error(`${running.length} of ${count} run: ${JSON.stringify(tasks.map(brief))}`);
           }
@@ -154,6 +156,8 @@ export async function startCluster(
   }
   return cluster;
 }
+
+const runs = ({ state, wanted, absence }: TaskRow) => state === 'running' && wanted === 'running' && !absence;
 
 const brief = ({ name, state, wanted, node, error, message }: TaskRow) => ({
   name,

@@ -7,7 +7,7 @@ import { keyOf, LiveSnapshot } from '#control-plane/store/snapshot.ts';
 import { newId, seededRandom } from '#proto/kernel/random.ts';
 import type { Node } from '#proto/model/node.ts';
 import type { Service } from '#proto/model/service.ts';
-import { isActive, isTerminal, isWanted, type Task } from '#proto/model/task.ts';
+import { isAbsent, isActive, isWanted, occupiesNode, type Task } from '#proto/model/task.ts';
 import { aRevision } from './builders.ts';
 
 export class DecidedCluster {
@@ -72,7 +72,7 @@ export class DecidedCluster {
   obey(service: Service): number {
     let count = 0;
     for (const task of [...this.snapshot.tasksOfService(service.id)]) {
-      if (task.nodeId === '' || isTerminal(task.state)) continue;
+      if (!occupiesNode(task) || isAbsent(task)) continue;
       if (!isWanted(task)) this.report(task, { state: 'shutdown', finishedAtMs: this.now });
       else if (task.state !== 'running') this.report(task, { state: 'running', startedAtMs: this.now });
       else continue;

@@ -38,10 +38,12 @@ async function running(
     etcd.commit([{ table, key, value, expect } as never], undefined);
   };
   const beating = new Set<Node>();
+  const liveness = new BeatLiveness(clock);
   const join = (...names: string[]) => {
     for (const name of names) {
       const node = aNode(name, { stateAtMs: clock.now() });
       beating.add(node);
+      liveness.beat(node.id);
       put('node', node);
     }
   };
@@ -49,7 +51,6 @@ async function running(
   join('h1', 'h2');
   void store.takeLeadership(undefined, { epoch: 1, replica: 'm1', address: '' });
   await clock.pass(10);
-  const liveness = new BeatLiveness(clock);
   const beat = () => {
     for (const { id } of beating) liveness.beat(id);
     clock.after(200, beat);

@@ -87,7 +87,7 @@ describe('a replicated service', () => {
     cluster.decide(web);
     const slot = cluster.tasks(web).filter((task) => task.slot === 3);
     expect(slot.map(({ state, wanted }) => [state, wanted])).toEqual([
-      ['orphaned', 'shutdown'],
+      ['running', 'running'],
       ['assigned', 'running'],
     ]);
     expect(slot[1]!.nodeName).not.toBe('h3');

@@ -41,7 +41,7 @@ describe('a record of before networks', () => {
 
   it('of a node or the cluster knows of no tunnels', () => {
     const node = aNode('h1');
-    const fields = ['pinnedSubnet', 'link', 'address6', 'foreignNetworks', 'wireguardKey'];
+    const fields = ['pinnedSubnet', 'link', 'address6', 'foreignNetworks', 'wireguardKey', 'unaccounted'];
     expect(aged('node', node, fields)).toEqual({ ...node, link: '' });
     const cluster = {
       id: 'c',
@@ -54,6 +54,7 @@ describe('a record of before networks', () => {
       trashMs: 86_400_000,
       ...rebalanceDefaults,
       ...neverRestored,
+      orphanAfterMs: 86_400_000,
       natsUrl: '',
       domain: 'gantry.internal',
     } as const;
@@ -63,6 +64,7 @@ describe('a record of before networks', () => {
         'encapsulation',
         'encryption',
         'strategy',
+        'orphanAfterMs',
         ...Object.keys({ ...rebalanceDefaults, ...neverRestored }),
       ]),
     ).toEqual(cluster);

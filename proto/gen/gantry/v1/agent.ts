@@ -216,6 +216,8 @@ export interface ClusterConfig {
   incarnation: number;
   /** the last time; 0: never */
   restoredAtMs: number;
+  /** how long what may run on a node that is down keeps its right to return; 0: none */
+  orphanAfterMs: number;
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
@@ -2378,6 +2380,7 @@ function createBaseClusterConfig(): ClusterConfig {
     rebalanceAtOnce: 0,
     incarnation: 0,
     restoredAtMs: 0,
+    orphanAfterMs: 0,
     _unknownFields: {},
   };
 }
@@ -2425,6 +2428,9 @@ export const ClusterConfig: MessageFns<ClusterConfig> = {
     }
     if (message.restoredAtMs !== 0) {
       writer.uint32(328).int64(message.restoredAtMs);
+    }
+    if (message.orphanAfterMs !== 0) {
+      writer.uint32(480).int64(message.orphanAfterMs);
     }
     if (message._unknownFields !== undefined) {
       for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
@@ -2562,6 +2568,14 @@ export const ClusterConfig: MessageFns<ClusterConfig> = {
             message.restoredAtMs = longToNumber(reader.int64());
             continue;
           }
+          case 60: {
+            if (tag !== 480) {
+              break;
+            }
+
+            message.orphanAfterMs = longToNumber(reader.int64());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -2601,6 +2615,7 @@ export const ClusterConfig: MessageFns<ClusterConfig> = {
     message.rebalanceAtOnce = object.rebalanceAtOnce ?? 0;
     message.incarnation = object.incarnation ?? 0;
     message.restoredAtMs = object.restoredAtMs ?? 0;
+    message.orphanAfterMs = object.orphanAfterMs ?? 0;
     return message;
   },
 };

@@ -850,6 +850,19 @@ export interface Task {
   isolationRefused: boolean;
   /** no other of its service runs while it may */
   singleton: boolean;
+  /** its node is down: it may run on there, and nobody hears of it */
+  absence?:
+    | Absence
+    | undefined;
+  /** its node came back with it; 0: it never was away */
+  returnedAtMs: number;
+  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
+}
+
+export interface Absence {
+  sinceMs: number;
+  /** of its node: one that comes back with another has none of its tasks any more */
+  bootId: string;
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
@@ -902,6 +915,8 @@ export interface Node {
   wireguardKey: string;
   /** down, and its lease is over: no singleton runs on it */
   fenced: boolean;
+  /** it was down, and its agent has not said since what still runs there */
+  unaccounted: boolean;
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
@@ -8630,6 +8645,8 @@ function createBaseTask(): Task {
     isolatedUntilMs: 0,
     isolationRefused: false,
     singleton: false,
+    absence: undefined,
+    returnedAtMs: 0,
     _unknownFields: {},
   };
 }
@@ -8734,6 +8751,12 @@ export const Task: MessageFns<Task> = {
     }
     if (message.singleton !== false) {
       writer.uint32(480).bool(message.singleton);
+    }
+    if (message.absence !== undefined) {
+      Absence.encode(message.absence, writer.uint32(522).fork()).join();
+    }
+    if (message.returnedAtMs !== 0) {
+      writer.uint32(528).int64(message.returnedAtMs);
     }
     if (message._unknownFields !== undefined) {
       for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
@@ -9023,6 +9046,22 @@ export const Task: MessageFns<Task> = {
             message.singleton = reader.bool();
             continue;
           }
+          case 65: {
+            if (tag !== 522) {
+              break;
+            }
+
+            message.absence = Absence.decode(reader, reader.uint32());
+            continue;
+          }
+          case 66: {
+            if (tag !== 528) {
+              break;
+            }
+
+            message.returnedAtMs = longToNumber(reader.int64());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -9083,6 +9122,93 @@ export const Task: MessageFns<Task> = {
     message.isolatedUntilMs = object.isolatedUntilMs ?? 0;
     message.isolationRefused = object.isolationRefused ?? false;
     message.singleton = object.singleton ?? false;
+    message.absence = (object.absence !== undefined && object.absence !== null)
+      ? Absence.fromPartial(object.absence)
+      : undefined;
+    message.returnedAtMs = object.returnedAtMs ?? 0;
+    return message;
+  },
+};
+
+function createBaseAbsence(): Absence {
+  return { sinceMs: 0, bootId: "", _unknownFields: {} };
+}
+
+export const Absence: MessageFns<Absence> = {
+  encode(message: Absence, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.sinceMs !== 0) {
+      writer.uint32(8).int64(message.sinceMs);
+    }
+    if (message.bootId !== "") {
+      writer.uint32(18).string(message.bootId);
+    }
+    if (message._unknownFields !== undefined) {
+      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
+        const tag = parseInt(key, 10);
+        for (const value of values) {
+          writer.uint32(tag).raw(value);
+        }
+      }
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Absence {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseAbsence();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.sinceMs = longToNumber(reader.int64());
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.bootId = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        const buf = reader.skip(tag & 7);
+
+        const list = message._unknownFields![tag];
+
+        if (list === undefined) {
+          message._unknownFields![tag] = [buf];
+        } else {
+          list.push(buf);
+        }
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<Absence>, I>>(base?: I): Absence {
+    return Absence.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<Absence>, I>>(object: I): Absence {
+    const message = createBaseAbsence();
+    message.sinceMs = object.sinceMs ?? 0;
+    message.bootId = object.bootId ?? "";
     return message;
   },
 };
@@ -9208,6 +9334,7 @@ function createBaseNode(): Node {
     foreignNetworks: [],
     wireguardKey: "",
     fenced: false,
+    unaccounted: false,
     _unknownFields: {},
   };
 }
@@ -9285,6 +9412,9 @@ export const Node: MessageFns<Node> = {
     }
     if (message.fenced !== false) {
       writer.uint32(360).bool(message.fenced);
+    }
+    if (message.unaccounted !== false) {
+      writer.uint32(440).bool(message.unaccounted);
     }
     if (message._unknownFields !== undefined) {
       for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
@@ -9508,6 +9638,14 @@ export const Node: MessageFns<Node> = {
             message.fenced = reader.bool();
             continue;
           }
+          case 55: {
+            if (tag !== 440) {
+              break;
+            }
+
+            message.unaccounted = reader.bool();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -9577,6 +9715,7 @@ export const Node: MessageFns<Node> = {
     message.foreignNetworks = object.foreignNetworks?.map((e) => e) || [];
     message.wireguardKey = object.wireguardKey ?? "";
     message.fenced = object.fenced ?? false;
+    message.unaccounted = object.unaccounted ?? false;
     return message;
   },
 };
