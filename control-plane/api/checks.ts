@@ -17,7 +17,12 @@ export async function inspectWithChecks(parts: OperatorParts, request: InspectRe
   return { ...response, checks: await checksOf(parts, task.nodeId as NodeId, task.id) };
 }
 
-async function checksOf({ relays, clock, log }: OperatorParts, node: NodeId, taskId: string): Promise<CheckResult[]> {
+/** The last results of a task's health check, oldest first; none where its node does not tell. */
+export async function checksOf(
+  { relays, clock, log }: OperatorParts,
+  node: NodeId,
+  taskId: string,
+): Promise<CheckResult[]> {
   const checks: CheckResult[] = [];
   try {
     const channel = await relays.open(node, { $case: 'checks', value: { taskId } });

@@ -5,16 +5,22 @@ import type { Snapshot } from '#control-plane/store/snapshot.ts';
 import type { ExplainRequest, ExplainResponse } from '#proto/gen/gantry/v1/operator.ts';
 import { taskName } from '#proto/model/ids.ts';
 import type { Node } from '#proto/model/node.ts';
-import { exitWords, isWanted, type Task } from '#proto/model/task.ts';
+import { exitWords, isIsolated, isWanted, type Task } from '#proto/model/task.ts';
+import { checksOf } from './checks.ts';
 import { findAny, findTask } from './names.ts';
 import type { OperatorParts } from './parts.ts';
 
 /** Faults: `not-found`, `invalid` (ambiguous). */
-export function explain({ store, clock }: OperatorParts, request: ExplainRequest): ExplainResponse {
+export async function explain(parts: OperatorParts, request: ExplainRequest): Promise<ExplainResponse> {
+  const { store, clock } = parts;
   const { snapshot } = store;
   const found = findAny(snapshot, request.name);
   if ('node' in found) return explainNode(snapshot, found.node);
-  return explained(snapshot, 'task' in found ? found.task : findTask(snapshot, request.name), clock.now());
+  const task = 'task' in found ? found.task : findTask(snapshot, request.name);
+  const response = explained(snapshot, task, clock.now());
+  const isWell = task.health === '' || task.health === 'healthy';
+  if (task.state !== 'running' || task.nodeId === '' || (isWell && !isIsolated(task))) return response;
+  return { ...response, checks: await checksOf(parts, task.nodeId, task.id) };
 }
 
 function explained(snapshot: Snapshot, task: Task, now: number): ExplainResponse {
@@ -24,6 +30,7 @@ function explained(snapshot: Snapshot, task: Task, now: number): ExplainResponse
     rules: [...rules],
     nodes: rows.map(({ node, verdicts, chosen, rank }) => ({ node, verdicts: [...verdicts], chosen, rank })),
     history: historyOf(snapshot, task),
+    checks: [],
   };
 }
 
@@ -41,6 +48,7 @@ function explainNode(snapshot: Snapshot, node: Node): ExplainResponse {
     summary: `Node ${node.name} is ${node.state}${node.message ? `: ${node.message}` : ''}; availability ${node.availability}. It has ${tasks.length} tasks.`,
     rules: [],
     nodes: [],
+    checks: [],
     history: tasks
       .sort((a, b) => a.createdAtMs - b.createdAtMs)
       .map((task) => `${stamp(task.createdAtMs)} ${taskName(task)}: ${task.why || 'placed here'}`),

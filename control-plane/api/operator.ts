@@ -50,7 +50,7 @@ export function operatorService(parts: OperatorParts): OperatorServer {
     remove: unary((request) => remove(parts, request)),
     releaseTask: unary((request, call) => releaseTask(parts, request, operatorOf(call))),
     rebalance: unary((request) => rebalance(parts, request)),
-    explain: unary(async (request) => explain(parts, request)),
+    explain: unary((request) => explain(parts, request)),
     whatIf: unary(async (request) => supposed(parts, request)),
     updateNode: unary((request) => updateNode(parts, request)),
     removeNode: unary((request) => removeNode(parts, request)),

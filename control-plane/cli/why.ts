@@ -1,6 +1,6 @@
 /** `gantry why`: the scheduler's table, node by rule. */
 import { type CommonOptions, methods, withSession } from './session.ts';
-import { table } from './words.ts';
+import { clockTime, table } from './words.ts';
 
 export function why(options: CommonOptions, name: string): Promise<number> {
   return withSession(options, async (session) => {
@@ -19,6 +19,11 @@ export function why(options: CommonOptions, name: string): Promise<number> {
         session.print(
           table(['  NODE', ...explanation.rules.map((rule) => rule.toUpperCase()), 'LOAD'], rows, colours.bold),
         );
+      }
+      if (explanation.checks.length > 0) {
+        session.print(`\n${colours.bold('CHECKS')} (the last ones, by the clock of its node)`);
+        for (const { ok, atMs, tookMs, output } of explanation.checks)
+          session.print(`  ${clockTime(atMs)} ${ok ? colours.green('✓') : colours.red('✗')} ${output} (${tookMs} ms)`);
       }
       if (explanation.history.length > 0) {
         session.print(`\n${colours.bold('HISTORY')} (UTC)`);

@@ -112,6 +112,8 @@ export function refuseIsolation(draft: Draft, mode: ServiceSpec['mode'], network
       'isolated tasks are replaced, and its restart policy begins none again',
       'write on-failure',
     );
+  if (draft.failover === 'singleton')
+    refuse(findings, place, 'a singleton has one task, and an isolated one would be a second', 'write replace');
   if (networkMode.startsWith('service:'))
     refuse(
       findings,

@@ -1,10 +1,11 @@
 /** What would happen: the same deciders on a copy of the snapshot, with agents that do at once what they are told. Pure. */
 import { Books } from '#control-plane/reconcilers/books.ts';
 import { decideService } from '#control-plane/reconcilers/decide-service.ts';
-import { stayingOf } from '#control-plane/reconcilers/seats.ts';
-import { type Explanation, explain } from '#control-plane/scheduler/explain.ts';
-import { requestOf } from '#control-plane/scheduler/filters.ts';
+import { called, stayingOf } from '#control-plane/reconcilers/seats.ts';
+import { type ExplainedNode, type Explanation, explain } from '#control-plane/scheduler/explain.ts';
+import { type Request, requestOf } from '#control-plane/scheduler/filters.ts';
 import { Ledger } from '#control-plane/scheduler/ledger.ts';
+import { leaversOf } from '#control-plane/scheduler/preempt.ts';
 import type { Applied, Change, Table } from '#control-plane/store/records.ts';
 import { keyOf, LiveSnapshot, type Snapshot } from '#control-plane/store/snapshot.ts';
 import { describe, isFault } from '#proto/kernel/errors.ts';
@@ -55,13 +56,34 @@ export function explainTask(snapshot: Snapshot, task: Task): Explanation {
     const others = [...snapshot.tasksOfService(service.id)].filter((other) => other.id !== task.id);
     const staying = stayingOf(others, task.revision);
     const request = requestOf(service.id, service.spec, revision.template, { only, staying });
+    const { priority } = service.spec;
     const table = explain(ledger, request, task.nodeId);
     const node = task.nodeId === '' ? undefined : snapshot.node(task.nodeId);
-    return { ...table, summary: summaryOf(task, table.summary, node) };
+    const { rules, rows } = priority > 0 ? withPriority(table, ledger, request, priority, snapshot) : table;
+    return { rules, rows, summary: summaryOf(task, table.summary, node) };
   } catch (error) {
     if (!isFault(error)) throw error;
     return { rules: [], rows: [], summary: `${taskName(task)}: ${describe(error)}` };
   }
+}
+
+/** With a column more, of a service that others leave for: whether that would make room, and who they would be. */
+function withPriority(
+  { rules, rows, ...table }: Explanation,
+  ledger: Ledger,
+  request: Request,
+  priority: number,
+  snapshot: Snapshot,
+): Explanation {
+  const withLeavers = (row: ExplainedNode): ExplainedNode => {
+    const id = row.nodeId as NodeId;
+    const leavers = leaversOf(ledger, request, ledger.usageOf(id)!, priority, [...snapshot.tasksOnNode(id)]);
+    const verdict = leavers ? '' : `nothing below ${priority} leaves it room`;
+    const names = (leavers ?? []).map(called);
+    const rank = names.length > 0 ? `${row.rank}; ${names.join(', ')} would leave` : row.rank;
+    return { ...row, verdicts: [...row.verdicts, verdict], rank };
+  };
+  return { ...table, rules: [...rules, 'priority'], rows: rows.map(withLeavers) };
 }
 
 function summaryOf(task: Task, now: string, node: Node | undefined): string {

@@ -42,6 +42,18 @@ export function preempt(
   return best;
 }
 
+/** Who would have to leave this node, as `preempt` sees it; undefined: nobody's leaving helps. */
+export function leaversOf(
+  ledger: Ledger,
+  request: Request,
+  usage: Usage,
+  priority: number,
+  tasks: readonly Task[],
+): readonly Task[] | undefined {
+  const stays = filters.some((filter) => !makesRoom.has(filter) && !filter.fits(request, usage, ledger));
+  return stays ? undefined : victimsOn(ledger, request, usage, priority, tasks);
+}
+
 /** The lowest priority up to which tasks must leave for the sums to fit; -1: none need; undefined: not even all that may. */
 function leastPriority(request: Request, usage: Usage, priority: number): number | undefined {
   const { capacity } = usage.node;

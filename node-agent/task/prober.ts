@@ -49,7 +49,9 @@ export class Prober {
     try {
       const { code, output, isLate } = await runInside(this.#parts, id, command, { limitMs: check.timeoutMs });
       if (isLate) return { ok: false, output: output === '' ? tooLong(check) : `${tooLong(check)}\n${output}` };
-      return { ok: code === 0, output: output || `the check exited with ${code}` };
+      const exited = `the check exited with ${code}`;
+      if (code === 0) return { ok: true, output: output || exited };
+      return { ok: false, output: output === '' ? exited : `${exited}: ${output}` };
     } catch (error) {
       return { ok: false, output: `the check could not be run: ${describe(error)}` };
     }

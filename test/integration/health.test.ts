@@ -167,6 +167,7 @@ services:
   expect(listed.stdout).toMatch(/sick\.1 +isolated \(unhealthy\)/);
   const why = await cluster.gantry('why', isolated.id);
   expect(why.stdout).toMatch(/isolated until .* UTC: isolated: unhealthy: GET \/: 503 Sick/);
+  expect(why.stdout).toMatch(/CHECKS.*\n.* ✗ GET \/: 503 Sick \(\d+ ms\)/);
 
   const look = (name: string) => cluster.gantry('exec', 'sick.2', 'busybox', 'nslookup', name);
   expect((await look('tasks.sick')).stdout).toContain(next!.address);

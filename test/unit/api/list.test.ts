@@ -55,5 +55,5 @@ it('ps shows for each node the task of a global service', async () => {
 
 it('why says once why a task is pending', async () => {
   const { lab } = await labOf(task('web', { state: 'pending', message: 'there is no node' }));
-  expect(explain(lab.parts, { name: 'web.1' }).summary).toBe('web.1 is pending: there is no node');
+  expect((await explain(lab.parts, { name: 'web.1' })).summary).toBe('web.1 is pending: there is no node');
 });

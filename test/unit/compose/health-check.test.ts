@@ -81,6 +81,10 @@ describe('a health check', () => {
     ],
     ['x-on-unhealthy: { for: 1h }', 'it says how much is isolated, and nothing is → write action: isolate'],
     ['x-on-unhealthy: isolate\nrestart: "no"', 'isolated tasks are replaced, and its restart policy begins none again'],
+    [
+      'x-on-unhealthy: isolate\nx-failover: singleton',
+      'a singleton has one task, and an isolated one would be a second',
+    ],
     ['x-on-unhealthy: isolate\nx-schedule: "@daily"', 'tasks of a job are not isolated'],
     ['test: ls\n  interval: 0s', 'interval and timeout must be longer than 0'],
   ])('refuses %s', (lines, message) => {

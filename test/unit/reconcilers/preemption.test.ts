@@ -1,5 +1,6 @@
 /** Tasks of higher priority, and those that leave for them and come back. */
 import { describe, expect, it } from 'vitest';
+import { explainTask } from '#control-plane/controllers/plan.ts';
 import { scaleService } from '#control-plane/reconcilers/service-changes.ts';
 import { defaults, type Service, type ServiceSpec } from '#proto/model/service.ts';
 import { aNode, aService, aTemplate } from '#test/support/builders.ts';
@@ -77,6 +78,22 @@ describe('a task of higher priority', () => {
     settle(made, of);
     expect(made.tasks(of[0]!).some(({ why }) => why === 'preempted by demo/api (priority 3)')).toBe(true);
     expect(states(made, of[1]!)).toEqual(['running', 'running']);
+  });
+
+  it('is explained with who would leave on each node, and where nobody would', () => {
+    const { made, of } = cluster(
+      ['web', { replicas: 2, placement: { ...defaults.placement, constraints: ['node.hostname == h1'] } }],
+      ['top', { replicas: 2, priority: 9, placement: { ...defaults.placement, constraints: ['node.hostname == h2'] } }],
+      ['api', { replicas: 1, priority: 9 }],
+    );
+    const [web, top, api] = of as [Service, Service, Service];
+    settle(made, [web, top]);
+    made.decide(api);
+    const { rules, rows } = explainTask(made.snapshot, made.active(api)[0]!);
+    expect(rules.at(-1)).toBe('priority');
+    expect(rows.map(({ verdicts }) => verdicts.at(-1))).toEqual(['', 'nothing below 9 leaves it room']);
+    expect(rows[0]!.rank).toMatch(/; web\.\d \(.{5}\) would leave$/);
+    expect(explainTask(made.snapshot, made.active(web)[0]!).rules).not.toContain('priority');
   });
 
   it('that is not wanted any more gives up its place, and nobody leaves for it', () => {

@@ -538,6 +538,8 @@ export interface ExplainResponse {
   nodes: NodeExplanation[];
   /** what happened to it, oldest first */
   history: string[];
+  /** of a running task that is not healthy: what its check said last, oldest first */
+  checks: CheckResult[];
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
@@ -6004,7 +6006,7 @@ export const ExplainRequest: MessageFns<ExplainRequest> = {
 };
 
 function createBaseExplainResponse(): ExplainResponse {
-  return { summary: "", rules: [], nodes: [], history: [], _unknownFields: {} };
+  return { summary: "", rules: [], nodes: [], history: [], checks: [], _unknownFields: {} };
 }
 
 export const ExplainResponse: MessageFns<ExplainResponse> = {
@@ -6020,6 +6022,9 @@ export const ExplainResponse: MessageFns<ExplainResponse> = {
     }
     for (const v of message.history) {
       writer.uint32(34).string(v!);
+    }
+    for (const v of message.checks) {
+      CheckResult.encode(v!, writer.uint32(42).fork()).join();
     }
     if (message._unknownFields !== undefined) {
       for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
@@ -6077,6 +6082,14 @@ export const ExplainResponse: MessageFns<ExplainResponse> = {
             message.history.push(reader.string());
             continue;
           }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.checks.push(CheckResult.decode(reader, reader.uint32()));
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -6106,6 +6119,7 @@ export const ExplainResponse: MessageFns<ExplainResponse> = {
     message.rules = object.rules?.map((e) => e) || [];
     message.nodes = object.nodes?.map((e) => NodeExplanation.fromPartial(e)) || [];
     message.history = object.history?.map((e) => e) || [];
+    message.checks = object.checks?.map((e) => CheckResult.fromPartial(e)) || [];
     return message;
   },
 };
