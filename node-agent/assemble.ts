@@ -12,6 +12,7 @@ import type { Random } from '#proto/kernel/random.ts';
 import { retry } from '#proto/kernel/retry.ts';
 import { Scope } from '#proto/kernel/scope.ts';
 import { serveMetrics } from '#proto/metrics-server.ts';
+import { leaseComponent } from '#proto/model/node.ts';
 import { openNats } from '#proto/nats.ts';
 import { type Agent, startAgent } from './agent.ts';
 import type { AgentConfig, ImportConfig, ResetConfig } from './config.ts';
@@ -29,12 +30,16 @@ import { agentVersion, describeMachine, machinePlatform, readBootId } from './ma
 import { agentMetrics } from './metrics.ts';
 import { resetNode } from './reset.ts';
 import { holdRunDirectory } from './run-lock.ts';
+import { findCgroups } from './runtime/cgroup.ts';
 import { conmonRuntime } from './runtime/conmon-runtime.ts';
+import { cgroupOf } from './runtime/container-host.ts';
 import { listensOn } from './task/listening.ts';
 import { taskLogs } from './task-logs.ts';
 import { taskDocuments } from './volumes/task-documents.ts';
 import { taskMounts } from './volumes/task-mounts.ts';
 import { hostVolumes } from './volumes/volumes.ts';
+import { hostFence, shell } from './watchdog/host-fence.ts';
+import { openLease } from './watchdog/lease-file.ts';
 
 export interface Kernel {
   readonly clock: Clock;
@@ -142,7 +147,24 @@ async function assemble(config: AgentConfig, kernel: Kernel, signal: AbortSignal
     },
   });
   scope.defer(() => logs.close());
-  const heartbeat = heartbeatThread({ clock, log: log.with('heartbeat'), identity: () => identity });
+  const leases = join(config.run, 'fence');
+  const fence = hostFence({
+    clock,
+    log: log.with('fence'),
+    cgroups: findCgroups(),
+    groupOf: (task) => cgroupOf(task),
+    lease: openLease(leases, bootId),
+    bootId,
+    directory: leases,
+  });
+  scope.defer(() => fence.close());
+  const heartbeat = heartbeatThread({
+    clock,
+    log: log.with('heartbeat'),
+    identity: () => identity,
+    directory: leases,
+    bootId,
+  });
   scope.defer(() => heartbeat.close());
 
   const metrics = agentMetrics({
@@ -157,7 +179,11 @@ async function assemble(config: AgentConfig, kernel: Kernel, signal: AbortSignal
     log.warn('network repaired', { why: message });
   });
   let agent: Agent | undefined;
-  const components = { ...(await runtime.versions()), containerd: await images.version() };
+  const components = {
+    ...(await runtime.versions()),
+    containerd: await images.version(),
+    ...(existsSync(shell) && { [leaseComponent]: agentVersion }),
+  };
   const { name, advertise: address, subnet: pinnedSubnet, resources } = config;
   const machine = describeMachine({
     name,
@@ -179,6 +205,7 @@ async function assemble(config: AgentConfig, kernel: Kernel, signal: AbortSignal
     network,
     mounts,
     logs,
+    fence,
     bootId,
     registryOf: (image) => parseReference(image).registry,
     stepDone: metrics.stepDone,

@@ -4,11 +4,13 @@ import type { Clock, Timer } from '#proto/kernel/clock.ts';
 import type { Log } from '#proto/kernel/log.ts';
 import type { TlsIdentity } from './grpc-transport.ts';
 import { type Heartbeat, type HeartbeatTarget, loopPeriodMs } from './heartbeat.ts';
-import type { HeartbeatOrder } from './heartbeat-worker.ts';
+import type { HeartbeatData, HeartbeatOrder } from './heartbeat-worker.ts';
 
 /** `identity` is asked at each aim. */
-export function heartbeatThread(parts: { clock: Clock; log: Log; identity: () => TlsIdentity }): Heartbeat {
-  const { clock, log } = parts;
+export function heartbeatThread(
+  parts: { clock: Clock; log: Log; identity: () => TlsIdentity } & Omit<HeartbeatData, 'loop'>,
+): Heartbeat {
+  const { clock, log, directory, bootId } = parts;
   const loop = new SharedArrayBuffer(4);
   const turns = new Int32Array(loop);
   const url = new URL('./heartbeat-worker.ts', import.meta.url);
@@ -24,7 +26,7 @@ export function heartbeatThread(parts: { clock: Clock; log: Log; identity: () =>
   const start = (): Worker => {
     // Little memory, and none of the main thread's flags, such as an inspector.
     const thread = new Worker(url, {
-      workerData: { loop },
+      workerData: { loop, directory, bootId } satisfies HeartbeatData,
       execArgv: [],
       resourceLimits: { maxOldGenerationSizeMb: 32, maxYoungGenerationSizeMb: 4 },
     });

@@ -6,16 +6,31 @@ import { systemClock, type Timer } from '#proto/kernel/clock.ts';
 import { assert } from '#proto/kernel/errors.ts';
 import { ownConnection, type TlsIdentity } from './grpc-transport.ts';
 import { type HeartbeatTarget, loopPeriodMs, silenceMs } from './heartbeat.ts';
+import { SentBeats } from './watchdog/lease.ts';
+import { openLease } from './watchdog/lease-file.ts';
 
 /** What the main thread says. */
 export type HeartbeatOrder =
   | { readonly aim: HeartbeatTarget; readonly identity: TlsIdentity }
   | { readonly aim: undefined };
 
+/** What the main thread gives it when it begins. */
+export interface HeartbeatData {
+  readonly loop: SharedArrayBuffer;
+  /** Where the lease is kept, and of which boot of the machine. */
+  readonly directory: string;
+  readonly bootId: string;
+}
+
 assert(parentPort, 'this file is a worker thread');
 const port = parentPort;
+const { loop, directory, bootId } = workerData as HeartbeatData;
+const lease = openLease(directory, bootId);
+/** Of all sessions: a lease outlives the connection it came by. */
+const beats = new SentBeats();
+let sequence = 0;
 /** One number that the main loop counts up each time it turns. */
-const loopTurns = new Int32Array((workerData as { loop: SharedArrayBuffer }).loop);
+const loopTurns = new Int32Array(loop);
 const clock = systemClock;
 
 // As in main.ts: grpc-js names the server by its IP address in TLS.
@@ -36,7 +51,6 @@ function beat(target: HeartbeatTarget, identity: TlsIdentity): () => void {
   );
   const client = new AgentClient(target.address, credentials, ownConnection);
   let call: grpc.ClientDuplexStream<Beat, BeatAck> | undefined;
-  let sequence = 0;
   let ackedAt = clock.monotonic();
   let turns = -1;
   let turnedAt = clock.monotonic();
@@ -44,8 +58,9 @@ function beat(target: HeartbeatTarget, identity: TlsIdentity): () => void {
   const open = () => {
     const next = client.heartbeat();
     call = next;
-    next.on('data', () => {
+    next.on('data', (ack: BeatAck) => {
       ackedAt = clock.monotonic();
+      lease.renew(beats.granted(ack.sequence, ack.leaseMs));
     });
     // The next beat opens another one.
     const lost = () => {
@@ -62,7 +77,8 @@ function beat(target: HeartbeatTarget, identity: TlsIdentity): () => void {
     if (counted !== turns) turnedAt = now;
     turns = counted;
     const loopLagMs = Math.max(0, Math.round(now - turnedAt - loopPeriodMs));
-    (call ?? open()).write({ sequence: ++sequence, session: target.session, loopLagMs });
+    beats.sent(++sequence, clock.boottime());
+    (call ?? open()).write({ sequence, session: target.session, loopLagMs });
     if (now - ackedAt > silenceMs && !told) {
       told = true;
       port.postMessage({ silent: target.session });

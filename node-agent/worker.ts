@@ -35,6 +35,7 @@ import {
 } from './task/task-network.ts';
 import { type Measured, measuredOf } from './usage.ts';
 import { unlessAborted, Waiting } from './waiting.ts';
+import type { Fence } from './watchdog/fence.ts';
 
 /** Where the logs of tasks go. */
 export interface TaskLogs {
@@ -56,6 +57,7 @@ export interface WorkerParts {
   readonly network: Network;
   readonly mounts: Mounts;
   readonly logs: TaskLogs;
+  readonly fence: Fence;
   /** Of this boot of the machine. */
   readonly bootId: string;
   /** The registry that an image reference means, as credentials name it. */
@@ -113,6 +115,7 @@ export class Worker {
       runtime: parts.runtime,
       network: parts.network,
       mounts: parts.mounts,
+      fence: parts.fence,
       credential: (image) => this.#credential(image),
       contents: (asked) =>
         awaitContents({ content: (ref) => this.#inventory.content(ref), waiting: this.#waiting }, asked),
@@ -197,6 +200,7 @@ export class Worker {
         log,
         steps: this.#steps,
         prober: this.#prober,
+        fence: this.#parts.fence,
         report: (status) => this.#report(status),
         running: (wanted) => {
           if (this.#membership) this.#parts.logs.follow(wanted, this.#membership);

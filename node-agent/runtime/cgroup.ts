@@ -29,6 +29,8 @@ export interface Cgroups {
   /** Why this kernel cannot give these controls, and what to do; undefined: it can. */
   lacking(controls: Controls): Lacking | undefined;
   processes(path: string): readonly number[];
+  /** The directory in which the group can be frozen, or else is counted. */
+  freezer(path: string): string;
   /** Kills every process in it. */
   kill(path: string): void;
   /** Removes the group where it is empty; true when nothing is left. */
@@ -96,6 +98,7 @@ function version1(controllers: ReadonlyMap<string, string>, unified: string | un
     lacking: (controls) =>
       lacking1((controller) => (controllers.has(controller) ? at(controller, '/') : undefined), controls),
     processes: (path) => processesIn(at('pids', path)),
+    freezer: (path) => at(controllers.has('freezer') ? 'freezer' : 'pids', path),
     kill(path) {
       for (const pid of processesIn(at('pids', path))) killQuietly(pid);
     },
@@ -141,6 +144,7 @@ function version2(root: string, groupsOf: GroupsOf): Cgroups {
     setLimits: (path, settings, numberOf) => setLimits2((file) => at(path, file), settings, numberOf),
     lacking: lacking2,
     processes: (path) => processesIn(at(path)),
+    freezer: (path) => at(path),
     kill(path) {
       if (existsSync(at(path, 'cgroup.kill'))) write(at(path, 'cgroup.kill'), 1);
       else for (const pid of processesIn(at(path))) killQuietly(pid);

@@ -40,12 +40,19 @@ export interface ConmonRuntimeParts {
   readonly parallel?: number;
 }
 
+/** The control group of a task, in every hierarchy. */
+export function cgroupOf(id: TaskId, parent = cgroupParent): string {
+  return `${parent}/${id}`;
+}
+
+const cgroupParent = '/gantry';
+
 const debian = {
   conmonPath: '/usr/bin/conmon',
   runtimePaths: { runc: '/usr/sbin/runc', crun: '/usr/bin/crun' } as Readonly<Record<string, string>>,
   initPath: '/usr/bin/tini-static',
   seccompPath: '/usr/share/containers/seccomp.json',
-  cgroupParent: '/gantry',
+  cgroupParent,
 };
 
 const killPatienceMs = 10_000;
@@ -89,7 +96,7 @@ export class ContainerHost {
   }
 
   cgroup(id: TaskId): string {
-    return `${this.settings.cgroupParent}/${id}`;
+    return cgroupOf(id, this.settings.cgroupParent);
   }
 
   stateRoot(runtime: string): string {

@@ -27,6 +27,7 @@ export const effects = [
   'pre-stop',
   'signal',
   'kill',
+  'empty',
   'cleanup',
 ] as const;
 export type Effect = (typeof effects)[number];
@@ -44,6 +45,12 @@ export interface TaskSeen {
   /** Limits that were refused are not set again before this (monotonic ms). */
   readonly limitAgainAtMs: number;
   readonly exit: ContainerExit | undefined;
+  /** Of a singleton: its node holds a lease that it may begin under. */
+  readonly leased: boolean;
+  /** Why the end of its node's lease ended it. */
+  readonly fenced: string | undefined;
+  /** No process of it is left. */
+  readonly emptied: boolean;
   /** Effects under way. */
   readonly busy: ReadonlySet<Effect>;
   /** A failed effect is not tried again before this (monotonic ms). */
@@ -95,9 +102,25 @@ export const cleanupDelayMs = 250;
 /** A task that must wait is prepared so long before its start, and no sooner: where preparing itself fails, the wait must hold it back. */
 const prepareAheadMs = 1_000;
 
+/** How often a singleton that waits for a lease looks for it. */
+const leaseLookMs = 50;
+
 const nothing: Decision = { steps: [] };
 
 export function decide(wanted: TaskWanted, seen: TaskSeen, now: Now): Decision {
+  const decision = next(wanted, seen, now);
+  return wanted.task.singleton && !isTerminal(seen.state) ? surely(decision, seen) : decision;
+}
+
+/** Another one begins when the end of a singleton is told: not before nothing of it is left. Where its exit is known, nothing is. */
+function surely(decision: Decision, seen: TaskSeen): Decision {
+  const ends = decision.steps.some((step) => step.do === 'report' && isTerminal(step.state));
+  if (!ends || seen.emptied || (seen.exit && !seen.exit.lost)) return decision;
+  if (seen.busy.size > 0) return nothing;
+  return { steps: [{ do: 'effect', effect: 'empty', why: 'another one begins when its end is told' }] };
+}
+
+function next(wanted: TaskWanted, seen: TaskSeen, now: Now): Decision {
   if (isTerminal(seen.state)) return remains(wanted, seen, now);
   if (seen.exit) return report(ending(seen.exit, seen), 'its process has ended');
   if (seen.verdict) return giveUp(wanted, seen, now, seen.verdict);
@@ -152,6 +175,14 @@ function starting(wanted: TaskWanted, seen: TaskSeen, now: Now): Decision {
       steps.push({ do: 'report', state: 'ready', message, error: '', why: 'it is prepared' });
     }
     return { steps, againInMs: task.wanted === 'ready' ? undefined : waitMs };
+  }
+  if (task.singleton && !seen.leased) {
+    const message = 'waits for a lease of its node';
+    const steps: Step[] =
+      compareStates(seen.state, 'ready') < 0
+        ? [{ do: 'report', state: 'ready', message, error: '', why: 'a singleton runs under a lease' }]
+        : [];
+    return { steps, againInMs: leaseLookMs };
   }
   if (seen.busy.has('start')) return nothing;
   const steps: Step[] = [{ do: 'effect', effect: 'start', why: 'it is wanted running' }];
@@ -242,6 +273,7 @@ function ending(exit: ContainerExit, seen: TaskSeen): { state: TaskState; messag
     const message = seen.killed ? 'killed: it had not ended within its grace period' : 'stopped';
     return { state: 'shutdown', message, error: seen.preStop?.failure ?? '' };
   }
+  if (seen.fenced !== undefined) return { state: 'orphaned', message: 'killed', error: seen.fenced };
   if (exit.lost) {
     const error = 'its monitor (conmon) died, so its exit code is not known';
     return { state: 'failed', message: 'lost', error };

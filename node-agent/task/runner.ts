@@ -8,6 +8,7 @@ import type { TaskId } from '#proto/model/ids.ts';
 import type { HealthCheck } from '#proto/model/service.ts';
 import { type Health, isTerminal, mayWant, type TaskState, type TaskStatus } from '#proto/model/task.ts';
 import type { ContainerExit, ContainerState, LiveSettings } from '../runtime/runtime.ts';
+import type { Fence } from '../watchdog/fence.ts';
 import { decide, type Effect, type Step, stopReason, type TaskSeen, type TaskWanted } from './decide.ts';
 import { goesOn, healthCheckOf, monitorHealth, type ProbeRecord } from './health.ts';
 import { awaitListening } from './listening.ts';
@@ -20,6 +21,7 @@ export interface RunnerParts {
   readonly log: Log;
   readonly steps: Steps;
   readonly prober: Prober;
+  readonly fence: Pick<Fence, 'mayBegin' | 'killed'>;
   /** Each new word about the task; journalled and sent by the receiver before anything follows from it. */
   readonly report: (status: TaskStatus) => void;
   /** It runs now, and its log can be followed; also at adoption. */
@@ -54,6 +56,7 @@ export class TaskRunner {
   #signalledAtMs: number | undefined;
   #killed = false;
   #endedAtMs: number | undefined;
+  #emptied = false;
   #cleaned = false;
   #timer: Timer | undefined;
   #health: { readonly records?: readonly ProbeRecord[]; stop(): void } | undefined;
@@ -167,6 +170,8 @@ export class TaskRunner {
   }
 
   #seen(): TaskSeen {
+    const { fence } = this.#parts;
+    const { id, singleton } = this.#wanted.task;
     return {
       state: this.#status.state,
       image: this.#progress.image !== undefined,
@@ -177,6 +182,9 @@ export class TaskRunner {
       limited: sameSettings(this.#progress.settings, settingsOf(this.#wanted)),
       limitAgainAtMs: this.#limitAgainAtMs,
       exit: this.#exit,
+      leased: !singleton || fence.mayBegin(),
+      fenced: singleton && this.#exit ? fence.killed(id) : undefined,
+      emptied: this.#emptied,
       busy: this.#busy,
       retryAtMs: this.#retryAtMs,
       verdict: this.#verdict,
@@ -346,6 +354,7 @@ export class TaskRunner {
     else if (effect === 'post-start') this.#tell({ hooksRun: (this.#status.hooksRun ?? 0) + 1 });
     else if (effect === 'signal') this.#signalledAtMs = this.#parts.clock.monotonic();
     else if (effect === 'kill') this.#killed = true;
+    else if (effect === 'empty') this.#emptied = true;
     else if (effect === 'cleanup') this.#cleaned = true;
   }
 
@@ -367,7 +376,7 @@ export class TaskRunner {
     const attempt = (this.#failures.get(effect)?.attempts ?? 0) + 1;
     const reason = `${words[effect]}: ${describe(error)}`;
     this.#failures.set(effect, { attempts: attempt, error: reason });
-    const ending = effect === 'cleanup' || effect === 'signal' || effect === 'kill';
+    const ending = effect === 'cleanup' || effect === 'signal' || effect === 'kill' || effect === 'empty';
     const policy = ending || effect === 'limit' ? cleanupBackoff : backoff;
     log.warn('step failed', { task, step: effect, attempt, error });
     // What is gone cannot be signalled: its exit is on its way, or has been told.
@@ -401,6 +410,7 @@ const words: Record<Effect, string> = {
   'pre-stop': 'pre_stop not run',
   signal: 'stop signal not sent',
   kill: 'not killed',
+  empty: 'processes of it are left',
   cleanup: 'remains not removed',
 };
 

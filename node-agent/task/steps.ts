@@ -9,6 +9,7 @@ import type { Image, ImageRequest, Images } from '../images/images.ts';
 import { resourceDevices, resourceEnv } from '../resources.ts';
 import type { EtcSettings } from '../runtime/etc-files.ts';
 import type { ContainerNetwork, LiveSettings, PreparedMount, RootfsMount, Runtime } from '../runtime/runtime.ts';
+import type { Fence } from '../watchdog/fence.ts';
 import type { Effect, TaskWanted } from './decide.ts';
 import type { Drain } from './drain.ts';
 import { runHook, runPreStop } from './hooks.ts';
@@ -79,6 +80,7 @@ export interface StepParts extends TaskNetworkParts {
   /** Resolves when this node sends to no task that the newest set no longer names as serving. */
   readonly withdrawn: () => Promise<void>;
   readonly drain: Drain;
+  readonly fence: Fence;
   readonly clock: Clock;
 }
 
@@ -140,7 +142,9 @@ export function stepTable(parts: StepParts): Steps {
       });
       return { container: 'created', pid, settings: settingsOf(wanted) };
     },
-    start: async ({ wanted }) => {
+    start: async ({ wanted, got }) => {
+      const signal = stopSignalOf(wanted, got);
+      if (wanted.task.singleton) await parts.fence.arm(wanted.task.id, { pid: got.pid!, signal });
       await runtime.start(wanted.task.id);
       return { container: 'running' };
     },
@@ -173,16 +177,20 @@ export function stepTable(parts: StepParts): Steps {
       return {};
     },
     signal: async ({ wanted, got }) => {
-      const signal = wanted.template.container.stopSignal || got.image?.config.stopSignal || 'SIGTERM';
-      await runtime.kill(wanted.task.id, signal);
+      await runtime.kill(wanted.task.id, stopSignalOf(wanted, got));
       return {};
     },
     kill: async ({ wanted }) => {
       await runtime.kill(wanted.task.id, 'SIGKILL');
       return {};
     },
+    empty: async ({ wanted }) => {
+      await parts.fence.empty(wanted.task.id);
+      return {};
+    },
     cleanup: async ({ wanted }) => {
       await removeRemains(parts, wanted.task.id);
+      parts.fence.forget(wanted.task.id);
       return {};
     },
   });
@@ -217,6 +225,10 @@ export async function removeRemains(
     parts.mounts.release(task),
   ]);
   for (const result of results) if (result.status === 'rejected') throw result.reason;
+}
+
+function stopSignalOf({ template }: TaskWanted, { image }: Progress): string {
+  return template.container.stopSignal || image?.config.stopSignal || 'SIGTERM';
 }
 
 /** What may change while it runs. */

@@ -7,6 +7,7 @@ import { Fault } from '#proto/kernel/errors.ts';
 import { type Random, seededRandom } from '#proto/kernel/random.ts';
 import type { NodeId, TaskId } from '#proto/model/ids.ts';
 import type { Node } from '#proto/model/node.ts';
+import { FakeFence } from '#test/support/fake-fence.ts';
 import { FakeImages } from '#test/support/fake-images.ts';
 import { FakeNetwork } from '#test/support/fake-network.ts';
 import { type FakeBehaviour, FakeContainerHost, FakeRuntime } from '#test/support/fake-runtime.ts';
@@ -29,6 +30,8 @@ interface Boot {
   /** Monotonic, by the world's clock. */
   readonly atMs: number;
   readonly machine: Process;
+  /** Guards and the lease on disk. */
+  readonly fence: FakeFence;
   readonly containers: FakeContainerHost;
   readonly network: FakeNetwork;
 }
@@ -121,7 +124,8 @@ export class Host {
     })(machine);
     for (const [id, lost] of this.#lost) containers.containers.set(id, lost);
     const id = `${this.name}-boot-${++this.#boots}`;
-    this.boot = { id, atMs: clock.monotonic(), machine, containers, network: new FakeNetwork() };
+    const fence = new FakeFence(machine, containers);
+    this.boot = { id, atMs: clock.monotonic(), machine, containers, fence, network: new FakeNetwork() };
     network.reset(this.name);
     this.startAgent();
   }
@@ -180,7 +184,8 @@ export class Host {
       bootId: boot.id,
       registryOf,
       transport: network.transport(party, node.id),
-      heartbeat: network.heartbeat(party, node.id),
+      fence: process.hold(boot.fence),
+      heartbeat: network.heartbeat(party, node.id, (untilMs) => boot.fence.renew(untilMs)),
       addresses: this.#world.addresses,
       describe: () => ({ ...node, bootId: boot.id }),
       removeVolume: async () => {},

@@ -54,6 +54,7 @@ export function invariants(): readonly Invariant[] {
     onlyTheLeaderWrites,
     agentsObeyNoOlderEpoch(),
     oneTaskOneHost,
+    singletonsAreNeverTwice,
     endedTasksStayEnded,
     processesHaveTheirAddress,
     onlyWhatIsAssignedRuns(),
@@ -199,7 +200,7 @@ function noTaskIsLost(): Invariant {
     step({ changes }, { truth, clock }) {
       const now = clock.monotonic();
       for (const change of changes) {
-        if (change.table === 'node' && change.before && change.before.state !== 'ready') awayAt.set(change.key, now);
+        if (change.table === 'node' && (change.before?.state !== 'ready' || change.after?.fenced)) awayAt.set(change.key, now);
         if (change.table !== 'task' || !change.before || change.after) continue;
         const { before } = change;
         if (isTerminal(before.state) || before.nodeId === '' || truth.node(before.nodeId)?.state !== 'ready') continue;
@@ -280,6 +281,21 @@ const oneTaskOneHost: Invariant = {
   started(host, id, { etcd }) {
     const task = etcd.get('task', id)?.value;
     assert(!task || task.nodeId === host.id, `${task && nameOf(task)} was started on ${host.name}`);
+  },
+};
+
+const singletonsAreNeverTwice: Invariant = {
+  name: 'of a singleton no two tasks run at once',
+  started(host, id, world) {
+    const { etcd, hosts } = world;
+    const task = etcd.get('task', id)?.value;
+    if (!task?.singleton) return;
+    for (const other of hosts)
+      for (const live of other.live()) {
+        const known = etcd.get('task', live.id)?.value;
+        const twice = live.id !== id && known?.serviceId === task.serviceId;
+        assert(!twice, `${nameOf(task)} was started on ${host.name} while ${live.id} runs on ${other.name}`);
+      }
   },
 };
 

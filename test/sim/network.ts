@@ -119,10 +119,10 @@ export class SimNetwork {
     };
   }
 
-  heartbeat(party: Party, node: NodeId): Heartbeat {
-    return new MemoryHeartbeat(party.process, ({ address }) =>
-      this.#dial<Beat, BeatAck>(party, address, same, same, (to, server) => to.dispatch.beats(node, server)),
-    );
+  heartbeat(party: Party, node: NodeId, leased: (untilMs: number) => void): Heartbeat {
+    const dial = (address: string) =>
+      this.#dial<Beat, BeatAck>(party, address, same, same, (to, server) => to.dispatch.beats(node, server));
+    return new MemoryHeartbeat(party.process, ({ address }) => dial(address), leased);
   }
 
   #dial<Up, Down>(

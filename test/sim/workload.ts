@@ -131,6 +131,8 @@ export function begin(world: World): void {
     const spec = randomSpec(world, `s${index}`);
     world.wish(`apply ${spec.name}`, (context) => withSecrets(context, spec, createService(context, spec)));
   }
+  const only = aSpec('only', { replicas: 1, failover: 'singleton' });
+  world.wish('apply only, a singleton', (context) => createService(context, only));
 }
 
 /** Puts the nodes back into service, so that everything wanted has a place. */

@@ -31,8 +31,10 @@ import type { Node } from '#proto/model/node.ts';
 import type { Service, TaskTemplate } from '#proto/model/service.ts';
 import type { Task } from '#proto/model/task.ts';
 import { aCluster, aNode, aRevision, aService, aTask, aTemplate } from './builders.ts';
+import { FakeFence } from './fake-fence.ts';
 import { FakeImages, type FakeRegistry, fakeRegistry } from './fake-images.ts';
 import { FakeNetwork } from './fake-network.ts';
+import { FakeContainerHost } from './fake-runtime.ts';
 import { MemoryNetwork } from './memory-transport.ts';
 import { testSeal } from './test-seal.ts';
 
@@ -209,6 +211,8 @@ export class LabHost {
       network: this.network,
       mounts: this.mounts,
       logs: { path: (task) => `/logs/${task}/current.log`, follow() {}, drop: async () => {} },
+      // Who leads in the lab says what it likes: leases are not its subject.
+      fence: new FakeFence(clock, new FakeContainerHost(clock), Number.POSITIVE_INFINITY),
       bootId: this.bootId,
       registryOf: (image) => parseReference(image).registry,
       removeVolume: async (name) => {

@@ -2,6 +2,7 @@
 import type { Dispatch } from '#control-plane/dispatch/dispatch.ts';
 import { type Heartbeat, type HeartbeatTarget, silenceMs } from '#node-agent/heartbeat.ts';
 import type { Connection, Transport } from '#node-agent/transport.ts';
+import { SentBeats } from '#node-agent/watchdog/lease.ts';
 import {
   AgentMessage,
   type Beat,
@@ -225,9 +226,17 @@ export class MemoryHeartbeat implements Heartbeat {
   #stream: MessageStream<BeatAck, Beat> | undefined;
   #ackedAt = 0;
   #sequence = 0;
+  readonly #beats = new SentBeats();
+  readonly #leased: (untilMs: number) => void;
 
-  constructor(clock: Clock, dial: (target: HeartbeatTarget) => MessageStream<BeatAck, Beat>) {
+  /** `leased`: hears of the end of each lease that is granted. */
+  constructor(
+    clock: Clock,
+    dial: (target: HeartbeatTarget) => MessageStream<BeatAck, Beat>,
+    leased: (untilMs: number) => void = () => {},
+  ) {
     this.#clock = clock;
+    this.#leased = leased;
     this.#dial = dial;
   }
 
@@ -245,15 +254,17 @@ export class MemoryHeartbeat implements Heartbeat {
       const stream = this.#dial(target);
       this.#stream = stream;
       stream.listen({
-        message: () => {
+        message: ({ sequence, leaseMs }) => {
           this.#ackedAt = this.#clock.monotonic();
+          this.#leased(this.#beats.granted(sequence, leaseMs));
         },
         closed: () => {
           if (this.#stream === stream) this.#stream = undefined;
         },
       });
     }
-    this.#stream.send({ sequence: ++this.#sequence, session: target.session, loopLagMs: 0 });
+    this.#beats.sent(++this.#sequence, this.#clock.boottime());
+    this.#stream.send({ sequence: this.#sequence, session: target.session, loopLagMs: 0 });
     if (this.#clock.monotonic() - this.#ackedAt > silenceMs) {
       this.#silent();
       return;

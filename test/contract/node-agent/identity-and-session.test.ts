@@ -77,7 +77,7 @@ async function hostOf(identity: NodeIdentity): Promise<LabHost> {
   lab.hosts.push(host);
   await host.start({
     transport: grpcTransport(() => identity),
-    heartbeat: heartbeatThread({ ...parts, identity: () => identity }),
+    heartbeat: heartbeatThread({ ...parts, identity: () => identity, directory, bootId: 'boot' }),
     addresses: [agentAddress],
   });
   return host;
@@ -261,7 +261,7 @@ describe('a session over gRPC', () => {
     const { connection } = second.agent!.session;
     await first.start({
       transport: grpcTransport(() => identity),
-      heartbeat: heartbeatThread({ ...parts, identity: () => identity }),
+      heartbeat: heartbeatThread({ ...parts, identity: () => identity, directory, bootId: 'boot' }),
       addresses: [agentAddress],
     });
     await eventually(() => first.runtime.containers.size === 0);

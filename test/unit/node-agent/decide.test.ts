@@ -36,6 +36,9 @@ function seen(fields: Partial<TaskSeen> = {}): TaskSeen {
     limited: true,
     limitAgainAtMs: 0,
     exit: undefined,
+    leased: true,
+    fenced: undefined,
+    emptied: false,
     busy: new Set(),
     retryAtMs: 0,
     verdict: undefined,
@@ -204,6 +207,31 @@ describe('the remains of a task', () => {
   });
 });
 
+describe('a singleton', () => {
+  const created = { ...prepared, state: 'ready', container: 'created' } as const;
+  it('waits for a lease, and begins under it', () => {
+    const single = wanted({ singleton: true });
+    expect(decide(single, seen({ ...created, leased: false }), now)).toEqual({ steps: [], againInMs: 50 });
+    expect(short(decide(single, seen(created), now))).toEqual(['→starting', 'start']);
+  });
+
+  it('that the lease ended is told so, whatever its policy', () => {
+    const ended = seen({ ...created, container: 'running', state: 'running', exit, fenced: 'its lease ended' });
+    expect(short(decide(wanted({ singleton: true }), ended, now))).toEqual(['→orphaned']);
+  });
+
+  it('is told to have ended only when nothing of it is left', () => {
+    const single = wanted({ singleton: true });
+    const lost = { ...created, container: 'running', state: 'running', exit: { ...exit, lost: true } } as const;
+    expect(short(decide(single, seen(lost), now))).toEqual(['empty']);
+    expect(short(decide(single, seen({ ...lost, busy: new Set(['empty']) }), now))).toEqual([]);
+    expect(short(decide(single, seen({ ...lost, emptied: true }), now))).toEqual(['→failed']);
+    const unstarted = { ...created, verdict: { state: 'failed', error: 'x' } } as const;
+    expect(short(decide(single, seen(unstarted), now))).toEqual(['empty']);
+    expect(short(decide(wanted(), seen(lost), now))).toEqual(['→failed']);
+  });
+});
+
 describe('whatever is seen', () => {
   const anySeen = fc.record({
     state: fc.constantFrom(...taskStates),
@@ -214,7 +242,10 @@ describe('whatever is seen', () => {
     container: fc.constantFrom('none', 'created', 'running'),
     limited: fc.boolean(),
     limitAgainAtMs: fc.constantFrom(0, now.monotonicMs + 10),
-    exit: fc.constantFrom(undefined, exit),
+    exit: fc.constantFrom(undefined, exit, { ...exit, lost: true }),
+    leased: fc.boolean(),
+    fenced: fc.constantFrom(undefined, 'its lease ended'),
+    emptied: fc.boolean(),
     busy: fc.subarray([...effects]).map((some) => new Set(some)),
     retryAtMs: fc.constantFrom(0, now.monotonicMs + 10),
     verdict: fc.constantFrom(undefined, { state: 'rejected', error: 'x' }),
@@ -228,8 +259,13 @@ describe('whatever is seen', () => {
     cleaned: fc.boolean(),
   }) as fc.Arbitrary<TaskSeen>;
   const anyWanted = fc
-    .record({ wanted: fc.constantFrom(...wantedStates), removed: fc.boolean(), hooks: fc.constantFrom({}, hooks) })
-    .map((one) => wanted({ wanted: one.wanted }, one.removed, one.hooks));
+    .record({
+      wanted: fc.constantFrom(...wantedStates),
+      singleton: fc.boolean(),
+      removed: fc.boolean(),
+      hooks: fc.constantFrom({}, hooks),
+    })
+    .map(({ removed, hooks, ...task }) => wanted(task, removed, hooks));
 
   it('states go forward, nothing is begun twice, and what has ended never starts again', () => {
     fc.assert(
@@ -243,7 +279,8 @@ describe('whatever is seen', () => {
           }
           if (step.do === 'effect') {
             expect(what.busy.has(step.effect)).toBe(false);
-            if (isTerminal(what.state) || what.exit) expect(step.effect).toBe('cleanup');
+            if (isTerminal(what.state)) expect(step.effect).toBe('cleanup');
+            else if (what.exit) expect(step.effect).toBe('empty');
           }
           expect(step.why).not.toBe('');
         }
