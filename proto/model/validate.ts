@@ -243,7 +243,13 @@ function singletonProblems(spec: ServiceSpec, refuse: Refuse): void {
       'a singleton is never started before the one before has ended',
       'use order: stop-first, or x-failover: prompt',
     );
-  const { pid, healthCheck } = spec.template.container;
+  const { pid, cgroup, privileged, healthCheck } = spec.template.container;
+  if (privileged || cgroup === 'host')
+    refuse(
+      privileged ? 'privileged' : 'cgroup',
+      'its processes could leave the control group by which a singleton is ended',
+      'remove it, or use x-failover: prompt',
+    );
   if (healthCheck?.onUnhealthy === 'isolate')
     refuse(
       'healthcheck',

@@ -200,7 +200,8 @@ function noTaskIsLost(): Invariant {
     step({ changes }, { truth, clock }) {
       const now = clock.monotonic();
       for (const change of changes) {
-        if (change.table === 'node' && (change.before?.state !== 'ready' || change.after?.fenced)) awayAt.set(change.key, now);
+        if (change.table === 'node' && (change.before?.state !== 'ready' || change.after?.fenced))
+          awayAt.set(change.key, now);
         if (change.table !== 'task' || !change.before || change.after) continue;
         const { before } = change;
         if (isTerminal(before.state) || before.nodeId === '' || truth.node(before.nodeId)?.state !== 'ready') continue;
