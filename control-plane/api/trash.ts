@@ -9,9 +9,10 @@ import { commitWish, type OperatorParts } from './parts.ts';
 /** Faults: `not-found`, `invalid` (ambiguous), `exists`, `conflict`, `precondition`. */
 export async function undo(parts: OperatorParts, { name }: UndoRequest): Promise<ChangeResponse> {
   let items: readonly Trashed[] = [];
+  let lost: readonly string[] = [];
   const revision = await commitWish(parts, (context) => {
     const undone = undoing(context, name);
-    items = undone.items;
+    ({ items, lost } = undone);
     return undone.changes;
   });
   const { snapshot } = parts.store;
@@ -23,7 +24,13 @@ export async function undo(parts: OperatorParts, { name }: UndoRequest): Promise
     serviceIds.push(service.id);
     names.push(qualifiedName(service.spec.project, service.spec.name));
   }
-  return { revision, serviceIds, names, message: `brought back ${listed(items)}` };
+  const message = `brought back ${listed(items)}${lost.length > 0 ? `; ${emptyNow(lost)}` : ''}`;
+  return { revision, serviceIds, names, message };
+}
+
+function emptyNow(volumes: readonly string[]): string {
+  const [what, was] = volumes.length === 1 ? ['volume', 'was'] : ['volumes', 'were'];
+  return `the data of ${what} ${[...volumes].sort().join(', ')} ${was} deleted meanwhile: it begins with an empty one`;
 }
 
 /** It goes within a second; the leader sees to it. Faults: `not-found`. */

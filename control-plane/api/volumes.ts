@@ -4,7 +4,8 @@ import { volumeUsers } from '#control-plane/reconcilers/volume-changes.ts';
 import type { Snapshot } from '#control-plane/store/snapshot.ts';
 import type { ChangeResponse, RemoveVolumeRequest, VolumeSummary } from '#proto/gen/gantry/v1/operator.ts';
 import { Fault } from '#proto/kernel/errors.ts';
-import type { Volume } from '#proto/model/volume.ts';
+import { isPerNode } from '#proto/model/job.ts';
+import { namedVolumes, type Volume } from '#proto/model/volume.ts';
 import { toWire } from '#proto/model/wire.ts';
 import { nameOfService } from './names.ts';
 import { commitWish, type OperatorParts } from './parts.ts';
@@ -20,15 +21,44 @@ export async function removeVolume(parts: OperatorParts, request: RemoveVolumeRe
 /** By name. */
 export function volumeSummaries(snapshot: Snapshot, project: string): VolumeSummary[] {
   const users = volumeUsers(snapshot);
-  return [...snapshot.all('volume')]
-    .filter(({ name }) => project === '' || name.startsWith(`${project}_`))
-    .sort((a, b) => (a.name < b.name ? -1 : 1))
-    .map((volume) => summary(snapshot, volume, users));
+  return [...[...snapshot.all('volume')].map((volume) => summary(snapshot, volume, users)), ...perNodeVolumes(snapshot)]
+    .filter(({ volume }) => project === '' || volume!.name.startsWith(`${project}_`))
+    .sort((a, b) => compare(a.volume!.name, b.volume!.name) || compare(a.volume!.nodeName, b.volume!.nodeName));
+}
+
+/** Global services have one on each node: of those no records are kept, but whoever has a task there, or had, has made it. */
+function perNodeVolumes(snapshot: Snapshot): VolumeSummary[] {
+  const found = new Map<string, VolumeSummary>();
+  for (const service of snapshot.all('service')) {
+    if (!isPerNode(service.spec)) continue;
+    for (const task of snapshot.tasksOfService(service.id)) {
+      if (task.nodeId === '' || task.startedAtMs === 0) continue;
+      const template = snapshot.revisionOf(service.id, task.revision)?.template;
+      for (const name of template ? namedVolumes(template) : []) {
+        const key = `${name} ${task.nodeId}`;
+        const known = found.get(key);
+        const createdAtMs = Math.min(task.createdAtMs, known?.volume?.createdAtMs ?? task.createdAtMs);
+        const volume = { name, nodeId: task.nodeId, nodeName: task.nodeName, createdAtMs };
+        const services = [...new Set([...(known?.services ?? []), nameOfService(service)])].sort();
+        found.set(key, { volume, services, trashedUntilMs: 0 });
+      }
+    }
+  }
+  return [...found.values()];
+}
+
+function compare(a: string, b: string): number {
+  return a < b ? -1 : a > b ? 1 : 0;
 }
 
 /** Faults: `not-found`. */
 export function findVolume(snapshot: Snapshot, name: string): VolumeSummary {
   const volume = snapshot.get('volume', name)?.value;
+  const own = volume ? undefined : perNodeVolumes(snapshot).find((one) => one.volume?.name === name);
+  if (own)
+    throw new Fault('invalid', `volume ${name} is one on each node of ${own.services.join(', ')}`, {
+      remedy: 'see gantry volume ls',
+    });
   if (!volume) throw new Fault('not-found', `there is no volume ${name}`, { remedy: 'see gantry volume ls' });
   return summary(snapshot, volume, volumeUsers(snapshot));
 }

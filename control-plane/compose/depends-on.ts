@@ -47,17 +47,18 @@ function say(draft: Draft, value: Dependency, place: Place): void {
 }
 
 /**
- * What the service says, and what follows from its other keys, as in Compose: who is linked to, or whose network or volumes are
- * had, comes first. Nobody is restarted for it: links lead to virtual addresses, and who has another's network goes with it anyway.
+ * What the service says, and what follows from its other keys, as in Compose: who is linked to, or whose network, processes or volumes
+ * are had, comes first; and but for volumes, an operation that renews it renews this one too.
  */
 export function dependenciesOf(draft: Draft): readonly Said<Dependency>[] {
   const all = new Map(draft.dependsOn.map((said) => [said.value.service, said]));
   const shared = draft.networkMode && sharedNetworkOf(draft.networkMode.value);
+  const linked = shared === undefined ? draft.links : [{ value: shared, place: draft.networkMode!.place }];
   const implied = [
-    ...(shared === undefined ? draft.links : [{ value: shared, place: draft.networkMode!.place }]),
-    ...draft.volumesFrom.map(({ value, place }) => ({ value: value.service, place })),
+    ...linked.map(({ value, place }) => ({ value: { ...started(value), restart: true }, place })),
+    ...draft.volumesFrom.map(({ value, place }) => ({ value: started(value.service), place })),
   ];
-  for (const { value, place } of implied) if (!all.has(value)) all.set(value, { value: started(value), place });
+  for (const said of implied) if (!all.has(said.value.service)) all.set(said.value.service, said);
   return [...all.values()];
 }
 

@@ -89,7 +89,22 @@ function whole(
   }
   const extended = done.get(link) ?? whole(files, from, service.value, base, [...chain, link], done);
   done.set(link, extended);
+  refuseDisabling(findings, extended, plain);
   return mergeService(name, extended, plain);
+}
+
+/** The specification has it so: a check that the other service has is not switched off by who extends it. */
+function refuseDisabling(findings: Findings, extended: Tree, own: Tree): void {
+  const disable = (service: Tree) => child(service, 'healthcheck', 'disable');
+  const isSaid = (tree: Tree | undefined) => tree?.kind === 'scalar' && tree.value === true;
+  const said = disable(own);
+  if (!said || !isSaid(said) || !child(extended, 'healthcheck') || isSaid(disable(extended))) return;
+  refuse(
+    findings,
+    said,
+    'the service that this one extends has a health check, which cannot be switched off here',
+    'write test: ["NONE"], or extend another one',
+  );
 }
 
 /** The services of another file; undefined: it is not there, or not told yet. */

@@ -7,7 +7,7 @@ import type { Dependency, DependencyCondition } from '#proto/model/order.ts';
 import type { Service } from '#proto/model/service.ts';
 import { occupiesNode, type Task } from '#proto/model/task.ts';
 import { restart } from './restart.ts';
-import { called, endedByItself, endOf, isSeated, isUp, type Seat, seatsOf } from './seats.ts';
+import { activeOf, called, endedByItself, endOf, isSeated, isUp, type Seat, seatsOf } from './seats.ts';
 
 /** Where something that is waited for stands: `why` says what is missing, or why it will not come. */
 export type Standing =
@@ -16,6 +16,7 @@ export type Standing =
   | { readonly at: 'failed'; readonly why: string };
 
 const holds: Standing = { at: 'holds' };
+const waitsFor = 'waits for ';
 
 /**
  * Whether the service's current revision may begin. Asked until its first task has been given to a node, and then no more:
@@ -31,7 +32,7 @@ export function mayStart(snapshot: Snapshot, service: Service, tasks: Iterable<T
     if (standing.at === 'failed' && dependency.required) return standing;
     if (standing.at === 'waits') waits.push(standing.why);
   }
-  return waits.length === 0 ? holds : { at: 'waits', why: `waits for ${waits.join(', and for ')}` };
+  return waits.length === 0 ? holds : { at: 'waits', why: `${waitsFor}${waits.join(', and for ')}` };
 }
 
 const aims: Readonly<Record<DependencyCondition, string>> = {
@@ -63,12 +64,22 @@ function standingOf(
     return inVain('it is restarted whenever it ends');
   const seats = [...seatsOf(snapshot.tasksOfService(service.id), mode, () => '').values()].filter(isSeated);
   let missing = mode === 'global' ? (seats.length === 0 ? 1 : 0) : replicasOf(service) - seats.length;
+  let nowhere = '';
   for (const seat of seats) {
     const standing = seatStanding(service, seat, condition, now);
     if (typeof standing === 'string') return inVain(standing);
-    if (!standing) missing++;
+    if (standing) continue;
+    missing++;
+    nowhere ||= nowhereOf(seat);
   }
-  return missing > 0 ? { at: 'waits', why: `${name} ${aims[condition]}` } : holds;
+  return missing > 0 ? { at: 'waits', why: `${name} ${aims[condition]}${nowhere}` } : holds;
+}
+
+/** What keeps the seat's task from any node, in brackets; of one that waits for others itself, they say it. Empty: it has one. */
+function nowhereOf(seat: Seat): string {
+  const pending = activeOf(seat).find(({ nodeId, message }) => nodeId === '' && message !== '');
+  if (!pending || pending.message.startsWith(waitsFor)) return '';
+  return ` (${called(pending)}: ${pending.message})`;
 }
 
 /** As `seatStanding`, of the newest iteration of a job. */

@@ -46,6 +46,7 @@ export function discardServices(
       const held = snapshot.get('network', network)?.value.spec;
       return held && held.project !== '' ? [held] : [];
     }),
+    volumes: pinnedVolumes(spec.mode, spec.template).filter((name) => snapshot.get('volume', name) !== undefined),
   }));
   if (volumes) items.push(...volumesOf(context, standing));
   return [...standing.flatMap(({ id }) => removeService(context, id)), ...trashed(context, items)];
@@ -115,6 +116,8 @@ function trashMsOf(snapshot: Snapshot): number {
 export interface Undone {
   readonly changes: readonly Change[];
   readonly items: readonly Trashed[];
+  /** Volumes that services had and whose data is gone: they begin with empty ones. */
+  readonly lost: readonly string[];
 }
 
 /**
@@ -127,13 +130,15 @@ export function undo(context: WishContext, name: string): Undone {
   const networks = new NetworkWish(context);
   const documents = new DocumentWish(context);
   const changes: Change[] = [];
+  const had = items.flatMap(({ item }) => (item.kind === 'service' ? (item.volumes ?? []) : []));
+  const lost = [...new Set(had)].filter((name) => context.snapshot.get('volume', name) === undefined);
   for (const trashed of items) {
     const { item } = trashed;
     if (item.kind === 'document') documents.restore(item.document);
     if (item.kind === 'service') changes.push(...restoredService(context, item, networks, documents));
     changes.push(emptied(context.snapshot, trashed));
   }
-  return { changes: [...changes, ...networks.changes, ...documents.changes], items };
+  return { changes: [...changes, ...networks.changes, ...documents.changes], items, lost };
 }
 
 /** What services come back to mounts what is in the trash: it comes back with them. */
@@ -227,7 +232,7 @@ function namesOf(item: TrashedItem): readonly string[] {
 }
 
 /** What is in the trash by these names, all of it where none is said, is due now. Faults: `not-found`. */
-export function emptyTrash({ snapshot, now }: WishContext, names: readonly string[]): Undone {
+export function emptyTrash({ snapshot, now }: WishContext, names: readonly string[]): Omit<Undone, 'lost'> {
   const all = [...snapshot.all('trash')];
   for (const name of names)
     if (!all.some(({ item }) => namesOf(item).includes(name)))

@@ -12,6 +12,8 @@ export type TrashedItem =
       readonly previous: ServiceSpec | undefined;
       /** Of its project: they go with the last service that is on them. */
       readonly networks: readonly NetworkSpec[];
+      /** Named ones that were there; absent in older records. */
+      readonly volumes?: readonly string[];
     }
   | { readonly kind: 'document'; readonly document: Document }
   /** Its data is on its node still, and nobody may mount it. */

@@ -16,7 +16,11 @@ export interface Volume {
  * every node. Anonymous ones belong to their task.
  */
 export function pinnedVolumes(mode: ServiceSpec['mode'], template: TaskTemplate): readonly string[] {
-  if (isPerNode({ mode })) return [];
+  return isPerNode({ mode }) ? [] : namedVolumes(template);
+}
+
+/** Each once. */
+export function namedVolumes(template: TaskTemplate): readonly string[] {
   const names = template.container.mounts.flatMap(({ type, source }) =>
     type === 'volume' && source !== '' ? [source] : [],
   );

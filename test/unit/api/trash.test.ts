@@ -14,7 +14,7 @@ import {
   SourceFile,
 } from '#proto/gen/gantry/v1/operator.ts';
 import type { Service } from '#proto/model/service.ts';
-import { aCluster, aNode } from '#test/support/builders.ts';
+import { aCluster, aNode, aTask } from '#test/support/builders.ts';
 import { type OperatorLab, operatorLab } from '#test/support/operator.ts';
 
 const of = (lab: OperatorLab, text: string, more: Partial<ApplyRequest> = {}) =>
@@ -224,6 +224,34 @@ describe('a named volume', () => {
     expect(listed(lab)).toEqual(['shop_data: shop/db', 'shop_idle: trash']);
     await undo(lab.parts, { name: 'shop_idle' });
     expect(inTrash(lab)).toEqual([]);
+  });
+
+  it('that was deleted is missed when its service comes back, and that is said', async () => {
+    const lab = operatorLab();
+    await prepared(lab);
+    await rm(lab, 'db');
+    await gone(lab, named(lab, 'db')!);
+    const { modRevision } = lab.store.snapshot.get('volume', 'shop_data')!;
+    await lab.store.seen(
+      await lab.store.commit([{ table: 'volume', key: 'shop_data', value: undefined, expect: modRevision }]),
+    );
+    expect((await undo(lab.parts, { name: 'db' })).message).toBe(
+      'brought back service shop/db; the data of volume shop_data was deleted meanwhile: it begins with an empty one',
+    );
+  });
+
+  it('of a global service is listed for each node that it has run on', async () => {
+    const lab = operatorLab();
+    await of(lab, `${mounting.replace('image: db:1', 'image: db:1, deploy: { mode: global }')}`);
+    const { id } = named(lab, 'db')!;
+    const on = (name: string, startedAtMs: number) =>
+      aTask(name, { serviceId: id, slot: 0, nodeId: aNode(name).id, nodeName: name, startedAtMs });
+    await lab.put('task', on('h2', 1), on('h1', 1), on('h3', 0));
+    const { volumes } = list(lab.parts, ListRequest.create({ kind: 'volume' }));
+    expect(volumes.map(({ volume, services }) => `${volume?.name} ${volume?.nodeName} ${services}`)).toEqual([
+      'shop_data h1 shop/db',
+      'shop_data h2 shop/db',
+    ]);
   });
 
   it('goes with its service where that is asked for, unless another one mounts it, and comes back with it', async () => {

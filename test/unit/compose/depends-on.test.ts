@@ -1,6 +1,8 @@
 /** `depends_on` in both forms, what implies it, and what it asks of the services it names. */
+
 import { describe, expect, it } from 'vitest';
 import { resolve } from '#control-plane/compose/resolve.ts';
+import type { Dependency } from '#proto/model/order.ts';
 import type { ServiceSpec } from '#proto/model/service.ts';
 import { errorsOf, resolveInput, specsOf } from '#test/support/compose.ts';
 
@@ -29,15 +31,14 @@ describe('depends_on', () => {
   it('follows from links and from whose network is had, and what is said goes before', () => {
     const [web, side] = services(
       'web: { image: a, links: ["db:d", cache], depends_on: { cache: { condition: service_healthy } } }',
-      'side: { image: a, network_mode: "service:web" }',
+      'side: { image: a, network_mode: "service:web", volumes_from: [db] }',
       'db: { image: b }',
       'cache: { image: c }',
     );
-    expect(web!.dependsOn.map(({ service, condition }) => `${service} ${condition}`)).toEqual([
-      'cache service_healthy',
-      'db service_started',
-    ]);
-    expect(side!.dependsOn.map(({ service }) => service)).toEqual(['web']);
+    const words = ({ service, condition, restart }: Dependency) =>
+      `${service} ${condition}${restart ? ' restart' : ''}`;
+    expect(web!.dependsOn.map(words)).toEqual(['cache service_healthy', 'db service_started restart']);
+    expect(side!.dependsOn.map(words)).toEqual(['web service_started restart', 'db service_started']);
   });
 
   it('lets who is awaited to end, and says nothing of restarts, end', () => {

@@ -1,6 +1,8 @@
 /** Files that are made of others: include, extends, profiles, and what the client is asked for meanwhile. */
+
 import { describe, expect, it } from 'vitest';
-import { errorLines, errorsOf, resolveFiles, specsOf } from '#test/support/compose.ts';
+import { resolve } from '#control-plane/compose/resolve.ts';
+import { errorLines, errorsOf, resolveFiles, resolveInput, specsOf } from '#test/support/compose.ts';
 
 describe('include', () => {
   const main = (include: string) => `include:\n  - ${include}\nservices:\n  web:\n    image: web\n`;
@@ -102,6 +104,19 @@ describe('include', () => {
 });
 
 describe('extends', () => {
+  it('switches no health check off that the other service has', () => {
+    const file = (base: string, own: string) =>
+      `services: { base: { image: a, healthcheck: ${base} }, web: { extends: base, healthcheck: ${own} } }`;
+    expect(errorsOf(file('{ test: ls }', '{ disable: true }'))).toEqual([
+      expect.stringMatching(
+        /services\.web\.healthcheck\.disable: the service that this one extends has a health check/,
+      ),
+    ]);
+    const test = (text: string) => specsOf(resolve(resolveInput(text)))[1]!.template.container.healthCheck?.test;
+    expect(test(file('{ disable: true }', '{ disable: true }'))).toEqual(['NONE']);
+    expect(test(file('{ test: ls }', '{ test: NONE }'))).toEqual(['NONE']);
+  });
+
   it('lays the own keys over those of another service, over several steps', () => {
     const text = `
 services:

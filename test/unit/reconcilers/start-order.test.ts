@@ -52,6 +52,19 @@ describe('a service that depends on another one', () => {
     expect(placed(cluster, second)).toBe(2);
   });
 
+  it('says why a task of that one is on no node, but not what that one waits for itself', () => {
+    const nowhere = { placement: { ...defaults.placement, constraints: ['node.labels.zone == z'] } };
+    const [first, second] = [db({ replicas: 1, ...nowhere }), web(on('db'))];
+    const third = aService('third', { replicas: 1, dependsOn: [on('web')] });
+    const cluster = new DecidedCluster(nodes(), [first, second, third]);
+    for (const service of [first, second, third]) cluster.decide(service);
+    cluster.decide(third);
+    expect(messages(cluster, second)[0]).toMatch(
+      /^waits for db to start \(db\.1 \(.{5}\): no node fits \(2 in all\): 2 .*node\.labels\.zone == z\)$/,
+    );
+    expect(messages(cluster, third)).toEqual(['waits for web to start']);
+  });
+
   it('waits until it is healthy, and no more once it has begun', () => {
     const [first, second] = [db(), web(on('db', healthy))];
     const cluster = new DecidedCluster(nodes(), [first, second]);
