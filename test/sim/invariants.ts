@@ -224,13 +224,13 @@ function absencesAreOfTheAway(): Invariant {
         if (change.table !== 'task' || !change.after || change.after.nodeId === '') continue;
         const { before, after } = change;
         const node = truth.node(after.nodeId as NodeId);
-        if (isAbsent(after) && !(before && isAbsent(before)) && node?.state !== 'down') {
-          const forMs = now - (downAt.get(after.nodeId) ?? Number.NEGATIVE_INFINITY);
-          assert(forMs < awayMs, `${nameOf(after)} is absent, and ${after.nodeName} is ${node?.state}`);
-        }
+        const isFresh = now - (downAt.get(after.nodeId) ?? Number.NEGATIVE_INFINITY) < awayMs;
+        if (isAbsent(after) && !(before && isAbsent(before)) && node?.state !== 'down')
+          assert(isFresh, `${nameOf(after)} is absent, and ${after.nodeName} is ${node?.state}`);
         if (!before?.absence || isAbsent(after) || isTerminal(after.state)) continue;
         assert(node?.bootId === before.absence.bootId, `${nameOf(after)} came back with another boot of its node`);
-        assert(node.state === 'ready' && !node.unaccounted, `${nameOf(after)} is back, and its node is not`);
+        if (node.state === 'ready' && !node.unaccounted) continue;
+        assert(isFresh, `${nameOf(after)} is back, and its node is not`);
       }
     },
   };
