@@ -3,6 +3,7 @@ import * as grpc from '@grpc/grpc-js';
 import { AgentClient, AgentService, type RelayFrame } from '#proto/gen/gantry/v1/agent.ts';
 import { call, channelOptions } from '#proto/rpc.ts';
 import { callerStream } from '#proto/rpc-stream.ts';
+import { knock } from './knock.ts';
 import type { Connection, Transport } from './transport.ts';
 
 /** What a TLS client shows and trusts, PEM. */
@@ -27,6 +28,11 @@ export function grpcTransport(identity: () => TlsIdentity): Transport {
       );
       const client = new AgentClient(address, credentials, ownConnection);
       const calls = new Set<{ cancel(): void }>();
+      const cancel = () => {
+        for (const active of calls) active.cancel();
+      };
+      const isOpen = () => client.getChannel().getConnectivityState(false) === grpc.connectivityState.READY;
+      const endKnocking = knock({ address, isOpen, opened: cancel });
       const tracked = <C extends grpc.ClientDuplexStream<never, unknown>>(active: C): C => {
         calls.add(active);
         active.on('end', () => calls.delete(active));
@@ -38,8 +44,9 @@ export function grpcTransport(identity: () => TlsIdentity): Transport {
         relay: () => callerStream<RelayFrame, RelayFrame>(tracked(client.relay() as never)),
         renew: (csrPem) => call(client, AgentService.renew, { csrPem }),
         close() {
+          endKnocking();
           // Closing a channel lets its calls go on.
-          for (const active of calls) active.cancel();
+          cancel();
           client.close();
         },
       };
