@@ -2,26 +2,25 @@
  * The fence of a real machine, in lines that do not need each other: a guard for each singleton (guard.sh), which lives on when all
  * of ours dies, and this process, which replaces guards that have died and kills by itself what they should have.
  */
-import { closeSync, mkdirSync, openSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { closeSync, mkdirSync, openSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { Socket } from 'node:net';
 import { join } from 'node:path';
 import type { Clock, Timer } from '#proto/kernel/clock.ts';
 import { Fault } from '#proto/kernel/errors.ts';
 import type { Log } from '#proto/kernel/log.ts';
-import { isId, type TaskId, taskId } from '#proto/model/ids.ts';
+import type { TaskId } from '#proto/model/ids.ts';
 import type { Cgroups } from '../runtime/cgroup.ts';
 import { waitFor } from '../runtime/children.ts';
 import { pipe, spawn } from '../runtime/libc.ts';
 import { startTicksOf } from '../runtime/processes.ts';
 import { signalNumber } from '../runtime/signals.ts';
 import type { Fence, FencedProcess } from './fence.ts';
-import { askMs, dueAt, guardMs, mayBegin } from './lease.ts';
-import type { LeaseFile } from './lease-file.ts';
+import { askMs, guardMs, mayBegin } from './lease.ts';
+import { armedIn, killedPath, killOverdue, lookEveryMs, type OverdueParts } from './overdue.ts';
 
 /** Runs the guards; of Debian's essential packages. */
 export const shell = '/bin/bash';
 const script = join(import.meta.dirname, 'guard.sh');
-const lookEveryMs = 100;
 const readyWithinMs = 2_000;
 
 /** On disk, so that a later agent knows who is armed. */
@@ -30,16 +29,12 @@ interface Armed extends FencedProcess {
   readonly guardTicks: number;
 }
 
-export interface HostFenceParts {
+/** The directory is made where it is missing. */
+export interface HostFenceParts extends OverdueParts {
   readonly clock: Clock;
   readonly log: Log;
   readonly cgroups: Cgroups;
-  /** The control group of a task, in every hierarchy. */
-  readonly groupOf: (task: TaskId) => string;
-  readonly lease: LeaseFile;
   readonly bootId: string;
-  /** Of this boot of the machine, for root alone; made where it is missing. */
-  readonly directory: string;
 }
 
 /** Takes up what an earlier agent has armed. `close`: guards go on. */
@@ -56,9 +51,7 @@ class HostFence implements Fence {
   constructor(parts: HostFenceParts) {
     this.#parts = parts;
     mkdirSync(parts.directory, { recursive: true, mode: 0o700 });
-    for (const name of readdirSync(parts.directory)) {
-      if (!isId(name)) continue;
-      const id = taskId(name);
+    for (const id of armedIn(parts.directory)) {
       if (this.#processes(id).length === 0) this.forget(id);
       else this.#armed.set(id, JSON.parse(readFileSync(this.#path(id), 'utf8')) as Armed);
     }
@@ -82,7 +75,7 @@ class HostFence implements Fence {
 
   killed(task: TaskId): string | undefined {
     try {
-      return readFileSync(this.#killedPath(task), 'utf8').trim();
+      return readFileSync(killedPath(this.#parts.directory, task), 'utf8').trim();
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
       throw error;
@@ -99,7 +92,7 @@ class HostFence implements Fence {
 
   forget(task: TaskId): void {
     this.#armed.delete(task);
-    for (const path of [this.#path(task), this.#killedPath(task)]) rmSync(path, { force: true });
+    for (const path of [this.#path(task), killedPath(this.#parts.directory, task)]) rmSync(path, { force: true });
   }
 
   close(): void {
@@ -108,18 +101,13 @@ class HostFence implements Fence {
 
   /** The second line: kills what the guards should have killed, and replaces those that are gone. */
   #look(): void {
-    const { clock, lease, cgroups, groupOf, log } = this.#parts;
+    const { clock, log } = this.#parts;
     this.#timer = clock.after(lookEveryMs, () => this.#look());
     if (this.#armed.size === 0) return;
-    const isOver = dueAt(lease.untilMs(), clock.boottime()) === 'kill';
-    for (const [task, armed] of this.#armed) {
-      if (this.#processes(task).length === 0) continue;
-      if (isOver) {
-        if (this.killed(task) === undefined) log.warn('the lease is over: a singleton is killed', { task });
-        writeFileSync(this.#killedPath(task), 'its node was not heard by the control plane, and its lease ended\n');
-        cgroups.kill(groupOf(task));
-      } else if (startTicksOf(armed.guardPid) !== armed.guardTicks) void this.#replace(task, armed);
-    }
+    for (const task of killOverdue(this.#parts)) log.warn('the lease is over: a singleton is killed', { task });
+    for (const [task, armed] of this.#armed)
+      if (startTicksOf(armed.guardPid) !== armed.guardTicks && this.#processes(task).length > 0)
+        void this.#replace(task, armed);
   }
 
   async #replace(task: TaskId, { pid, signal }: Armed): Promise<void> {
@@ -146,7 +134,7 @@ class HostFence implements Fence {
       guard = spawn({
         path: shell,
         args: [
-          ...[script, lease.path, bootId, this.#killedPath(task), cgroups.freezer(group), String(pid)],
+          ...[script, lease.path, bootId, killedPath(this.#parts.directory, task), cgroups.freezer(group), String(pid)],
           ...[String(signalNumber(signal)), String(guardMs), String(askMs)],
         ],
         env: ['LC_ALL=C'],
@@ -173,10 +161,6 @@ class HostFence implements Fence {
 
   #path(task: TaskId): string {
     return join(this.#parts.directory, task);
-  }
-
-  #killedPath(task: TaskId): string {
-    return join(this.#parts.directory, `${task}.killed`);
   }
 }
 
