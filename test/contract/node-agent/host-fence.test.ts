@@ -24,12 +24,16 @@ let cgroups: Cgroups;
 let lease: LeaseFile;
 let fence: ReturnType<typeof open>;
 
-beforeEach(() => {
+const mounts = readFileSync('/proc/self/mountinfo', 'utf8');
+/** As this machine has them, and version 2 alone where that is mounted too. */
+const versions = [mounts, mounts.replace(/.* - cgroup .*\n/g, '')].filter((text) => text.includes(' - cgroup'));
+
+function prepare(mountinfo: string): void {
   directory = mkdtempSync(join(tmpdir(), 'fence-'));
-  cgroups = findCgroups();
+  cgroups = findCgroups(mountinfo);
   lease = openLease(directory, bootId);
   fence = open();
-});
+}
 
 afterEach(() => {
   fence.close();
@@ -60,71 +64,77 @@ const members = () => cgroups.processes(groupOf(id));
 const guard = () => JSON.parse(readFileSync(join(directory, id), 'utf8')).guardPid as number;
 const in_ = (ms: number) => systemClock.boottime() + ms;
 
-describe('a singleton', () => {
-  it('is not armed without a lease', async () => {
-    const pid = await container(false);
-    await expect(fence.arm(id, { pid, signal: 'SIGTERM' })).rejects.toThrow('this node holds no lease');
-    expect(fence.mayBegin()).toBe(false);
-  });
+describe.each([...new Set(versions)].map((mountinfo) => ({ mountinfo, version: findCgroups(mountinfo).version })))(
+  'a singleton, with control groups of version $version',
+  ({ mountinfo }) => {
+    beforeEach(() => prepare(mountinfo));
 
-  it('lives while the lease is renewed, is asked to stop, and is killed before the lease ends', async () => {
-    const pid = await container(true);
-    lease.renew(in_(2_500));
-    await fence.arm(id, { pid, signal: 'SIGTERM' });
-    const untilMs = in_(2_500);
-    lease.renew(untilMs);
-    await eventually(() => fence.killed(id) !== undefined);
-    expect(systemClock.boottime()).toBeGreaterThan(untilMs - 1_050);
-    expect(members().length).toBeGreaterThan(0);
-    await eventually(() => members().length === 0);
-    expect(systemClock.boottime()).toBeLessThan(untilMs - 200);
-    expect(startTicksOf(pid)).toBeUndefined();
-  });
+    it('is not armed without a lease', async () => {
+      const pid = await container(false);
+      await expect(fence.arm(id, { pid, signal: 'SIGTERM' })).rejects.toThrow('this node holds no lease');
+      expect(fence.mayBegin()).toBe(false);
+    });
 
-  it('is killed by its guard though everybody else is dead', async () => {
-    const pid = await container(true);
-    lease.renew(in_(2_500));
-    await fence.arm(id, { pid, signal: 'SIGTERM' });
-    fence.close();
-    const untilMs = lease.untilMs();
-    await eventually(() => members().length === 0);
-    expect(systemClock.boottime()).toBeLessThan(untilMs);
-  });
+    it('lives while the lease is renewed, is asked to stop, and is killed before the lease ends', async () => {
+      const pid = await container(true);
+      lease.renew(in_(2_500));
+      await fence.arm(id, { pid, signal: 'SIGTERM' });
+      const untilMs = in_(2_500);
+      lease.renew(untilMs);
+      await eventually(() => fence.killed(id) !== undefined);
+      expect(systemClock.boottime()).toBeGreaterThan(untilMs - 1_050);
+      expect(members().length).toBeGreaterThan(0);
+      await eventually(() => members().length === 0);
+      expect(systemClock.boottime()).toBeLessThan(untilMs - 200);
+      expect(startTicksOf(pid)).toBeUndefined();
+    });
 
-  it('is killed without its guard', async () => {
-    const pid = await container(true);
-    lease.renew(in_(2_500));
-    await fence.arm(id, { pid, signal: 'SIGTERM' });
-    process.kill(guard(), 'SIGSTOP');
-    const stopped = guard();
-    const untilMs = lease.untilMs();
-    await eventually(() => members().length === 0);
-    expect(systemClock.boottime()).toBeLessThan(untilMs);
-    process.kill(stopped, 'SIGKILL');
-  });
+    it('is killed by its guard though everybody else is dead', async () => {
+      const pid = await container(true);
+      lease.renew(in_(2_500));
+      await fence.arm(id, { pid, signal: 'SIGTERM' });
+      fence.close();
+      const untilMs = lease.untilMs();
+      await eventually(() => members().length === 0);
+      expect(systemClock.boottime()).toBeLessThan(untilMs);
+    });
 
-  it('gets another guard when its own dies, also from an agent that comes after', async () => {
-    const pid = await container(false);
-    lease.renew(in_(60_000));
-    await fence.arm(id, { pid, signal: 'SIGTERM' });
-    const first = guard();
-    process.kill(first, 'SIGKILL');
-    await eventually(() => guard() !== first);
-    const second = guard();
-    fence.close();
-    process.kill(second, 'SIGKILL');
-    await eventually(() => startTicksOf(second) === undefined);
-    fence = open();
-    await eventually(() => guard() !== second && startTicksOf(guard()) !== undefined);
-    expect(members().length).toBeGreaterThan(0);
-    await fence.empty(id);
-    expect(members()).toEqual([]);
-    const third = guard();
-    await eventually(() => startTicksOf(third) === undefined);
-  });
-});
+    it('is killed without its guard', async () => {
+      const pid = await container(true);
+      lease.renew(in_(2_500));
+      await fence.arm(id, { pid, signal: 'SIGTERM' });
+      process.kill(guard(), 'SIGSTOP');
+      const stopped = guard();
+      const untilMs = lease.untilMs();
+      await eventually(() => members().length === 0);
+      expect(systemClock.boottime()).toBeLessThan(untilMs);
+      process.kill(stopped, 'SIGKILL');
+    });
+
+    it('gets another guard when its own dies, also from an agent that comes after', async () => {
+      const pid = await container(false);
+      lease.renew(in_(60_000));
+      await fence.arm(id, { pid, signal: 'SIGTERM' });
+      const first = guard();
+      process.kill(first, 'SIGKILL');
+      await eventually(() => guard() !== first);
+      const second = guard();
+      fence.close();
+      process.kill(second, 'SIGKILL');
+      await eventually(() => startTicksOf(second) === undefined);
+      fence = open();
+      await eventually(() => guard() !== second && startTicksOf(guard()) !== undefined);
+      expect(members().length).toBeGreaterThan(0);
+      await fence.empty(id);
+      expect(members()).toEqual([]);
+      const third = guard();
+      await eventually(() => startTicksOf(third) === undefined);
+    });
+  },
+);
 
 it('a lease of another boot of the machine is none', () => {
+  prepare(mounts);
   openLease(directory, 'boot-0').renew(in_(60_000));
   expect(lease.untilMs()).toBe(0);
   lease.renew(in_(5_000));
