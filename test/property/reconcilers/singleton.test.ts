@@ -347,8 +347,8 @@ it('never has two of its tasks run at once, whatever happens in whatever order',
     fc.property(fc.array(event, { minLength: 60, maxLength: 250, size: 'max' }), (events) => {
       starts += play(events).starts;
     }),
-    { numRuns: 2_000 },
+    { numRuns: 150 },
   );
   // Histories in which nothing runs would prove nothing.
-  expect(starts).toBeGreaterThan(3_000);
+  expect(starts).toBeGreaterThan(200);
 });
