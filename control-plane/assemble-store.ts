@@ -6,7 +6,7 @@ import type { Random } from '#proto/kernel/random.ts';
 import { retry } from '#proto/kernel/retry.ts';
 import type { ControlPlaneConfig } from './config.ts';
 import { pendingRecords, pendingRestore, restored } from './restore.ts';
-import type { Pki } from './security/pki.ts';
+import type { LiveIdentity } from './security/live-identity.ts';
 import { sealer } from './security/seal.ts';
 import { type EtcdAddress, openEtcd } from './store/etcd-client.ts';
 import { restoreRecords } from './store/etcd-restore.ts';
@@ -15,7 +15,7 @@ import type { Store } from './store/store.ts';
 
 export interface StoreOpening {
   readonly config: ControlPlaneConfig;
-  readonly pki: Pki;
+  readonly identity: LiveIdentity;
   readonly kernel: { readonly clock: Clock; readonly random: Random; readonly log: Log };
   /** etcd has lost what we know: this process must be started again. */
   readonly fail: (fault: Fault) => void;
@@ -28,9 +28,9 @@ const etcdPatienceMs = 60_000;
 
 /** etcd may come up after us: waits for it, and says so. */
 export async function openStore(opening: StoreOpening): Promise<Store> {
-  const { config, pki, kernel, fail } = opening;
+  const { config, identity, kernel, fail } = opening;
   const { clock, random, log } = kernel;
-  const address = addressOf(config, pki);
+  const address = addressOf(config, identity);
   const deadline = clock.monotonic() + etcdPatienceMs;
   const open = async (attempt: number) => {
     try {
@@ -40,7 +40,7 @@ export async function openStore(opening: StoreOpening): Promise<Store> {
         clock,
         random,
         log: log.with('store'),
-        sealer: sealer([pki.sealKey], random),
+        sealer: sealer([identity.pki.sealKey], random),
         onRewound: fail,
       });
     } catch (error) {
@@ -82,13 +82,22 @@ async function restoreFirst({ config, kernel, leads }: StoreOpening, address: Et
   }
 }
 
-function addressOf(config: ControlPlaneConfig, pki: Pki): EtcdAddress {
-  const client = pki.pair('client');
-  const secure = config.etcd[0]!.startsWith('https:');
-  const tls = {
-    ca: Buffer.from(pki.authority.certificate),
-    cert: Buffer.from(client.certificate),
-    key: Buffer.from(client.key),
+function addressOf(config: ControlPlaneConfig, identity: LiveIdentity): EtcdAddress {
+  if (!config.etcd[0]!.startsWith('https:')) return { hosts: config.etcd };
+  let { pki } = identity;
+  const tls = () => {
+    const { certificate, key } = pki.pair('client');
+    return { ca: Buffer.from(pki.authority.trust), cert: Buffer.from(certificate), key: Buffer.from(key) };
   };
-  return { hosts: config.etcd, ...(secure && { tls }) };
+  let held = tls();
+  return {
+    hosts: config.etcd,
+    tls() {
+      if (identity.pki !== pki) {
+        pki = identity.pki;
+        held = tls();
+      }
+      return held;
+    },
+  };
 }

@@ -1,5 +1,4 @@
 /** The only place where the control plane's real parts are made and joined: etcd, certificates, servers, leadership. */
-import * as grpc from '@grpc/grpc-js';
 import { EnrolmentService } from '#proto/gen/gantry/v1/agent.ts';
 import { ClusterService, type PingResponse } from '#proto/gen/gantry/v1/cluster.ts';
 import { OperatorService } from '#proto/gen/gantry/v1/operator.ts';
@@ -10,11 +9,12 @@ import type { Random } from '#proto/kernel/random.ts';
 import { Scope } from '#proto/kernel/scope.ts';
 import { serveMetrics } from '#proto/metrics-server.ts';
 import { openNats } from '#proto/nats.ts';
-import { call, channelOptions, unary } from '#proto/rpc.ts';
+import { unary } from '#proto/rpc.ts';
 import packageJson from '../package.json' with { type: 'json' };
 import { leaderDoors } from './api/leader-door.ts';
 import { operatorService } from './api/operator.ts';
 import { Turns } from './api/turns.ts';
+import { keepIdentity, openIdentity, replicaCredentials, replicaProbe } from './assemble-identity.ts';
 import { openStore } from './assemble-store.ts';
 import type { ControlPlaneConfig } from './config.ts';
 import { foundCluster } from './controllers/found-cluster.ts';
@@ -38,10 +38,10 @@ import {
   onlyOperators,
   onlyReplicas,
 } from './security/access.ts';
-import { dayMs } from './security/certificates.ts';
+import { rootAfter } from './security/authority-files.ts';
 import { Enrolment } from './security/enrol.ts';
-import { LiveCertificate } from './security/live-certificate.ts';
-import { assertInitialised, identityFiles, initPki, type Pki, pkiPaths } from './security/pki.ts';
+import type { LiveIdentity } from './security/live-identity.ts';
+import { assertInitialised, identityFiles, pkiPaths } from './security/pki.ts';
 import { type ContentSeal, contentSeal } from './security/seal.ts';
 import { serveSocket, serveTcp } from './servers.ts';
 import type { Store } from './store/store.ts';
@@ -83,14 +83,15 @@ export async function assembleControlPlane(config: ControlPlaneConfig, kernel: K
 async function assemble(config: ControlPlaneConfig, kernel: Kernel, scope: Scope): Promise<ControlPlane> {
   const { clock, random, log } = kernel;
   await assertInitialised(config.data);
-  const pki = await initPki({ dataDir: config.data, name: config.name, advertise: config.advertise });
+  const identity = await openIdentity(config);
+  const { pki } = identity;
   const { promise: failed, reject: fail } = Promise.withResolvers<never>();
   failed.catch(() => {});
   let metrics: ControlPlaneMetrics | undefined;
-  const probe = replicaProbe(scope, pki);
+  const probe = replicaProbe(scope, identity);
   const opened = await openStore({
     config,
-    pki,
+    identity,
     kernel,
     fail,
     leads: async (address) => (await probe(address)) !== undefined,
@@ -124,7 +125,7 @@ async function assemble(config: ControlPlaneConfig, kernel: Kernel, scope: Scope
   metrics = measured;
   scope.defer(() => measured.close());
   const doors = await openDoors(config, kernel, scope, {
-    ...{ pki, store, dispatch, epoch, events, logs, contents },
+    ...{ identity, store, dispatch, epoch, events, logs, contents },
     registry: measured.registry,
   });
 
@@ -149,6 +150,7 @@ async function assemble(config: ControlPlaneConfig, kernel: Kernel, scope: Scope
         term,
       ),
   });
+  keepIdentity(scope, config, kernel, { identity, store, epoch });
   const contender = leader;
   scope.defer(() => contender.close());
   await leader.start();
@@ -160,7 +162,7 @@ async function assemble(config: ControlPlaneConfig, kernel: Kernel, scope: Scope
 }
 
 interface Inside {
-  readonly pki: Pki;
+  readonly identity: LiveIdentity;
   readonly store: Store;
   readonly dispatch: Dispatch;
   readonly events: EventLog;
@@ -176,16 +178,16 @@ async function openDoors(
   config: ControlPlaneConfig,
   kernel: Kernel,
   scope: Scope,
-  { pki, store, dispatch, events, logs, contents, epoch, registry }: Inside,
+  { identity, store, dispatch, events, logs, contents, epoch, registry }: Inside,
 ): Promise<Doors> {
   const { clock, random, log } = kernel;
-  const { authority } = pki;
-  const certificate = new LiveCertificate(authority.certificate, pki.pair('server'));
-  keepFresh(scope, config, certificate, kernel);
-  const enrolment = new Enrolment({ store, authority, clock, random, log: log.with('enrolment') });
+  const { authority } = identity;
+  const lifetimeMs = config.certificateLife;
+  const enrolment = new Enrolment({ store, authority, lifetimeMs, clock, random, log: log.with('enrolment') });
   scope.defer(store.subscribe((delta) => events.record(delta)));
   const addresses: string[] = [];
-  const doors = leaderDoors(replicaCredentials(pki));
+  const doors = leaderDoors(() => replicaCredentials(identity));
+  scope.defer(identity.onChange(() => doors.close()));
   scope.defer(() => doors.close());
   const operator = operatorService({
     ...{ store, clock, random, events, logs, authority, enrolment, addresses },
@@ -198,6 +200,7 @@ async function openDoors(
     },
     contents,
     identity: () => identityFiles(config.data),
+    newRoot: (by) => rootAfter(by, random),
     plan: planTasks,
     wishes: new Turns(),
     version,
@@ -212,7 +215,7 @@ async function openDoors(
   const agentPort = await serveTcp(
     scope,
     { address: config.listen, port: config.agentPort, flag: '--agent-port' },
-    certificate.credentials({ clients: true }),
+    identity.door.credentials({ clients: true }),
     [
       {
         definition: agentServiceDefinition,
@@ -233,7 +236,7 @@ async function openDoors(
   const enrolPort = await serveTcp(
     scope,
     { address: config.listen, port: config.enrolPort, flag: '--enrol-port', messageBytes: enrolmentBytes },
-    certificate.credentials({ clients: false }),
+    identity.enrolDoor.credentials({ clients: false }),
     [{ definition: EnrolmentService, handlers: { enrol: unary((request) => enrolment.enrol(request)) } }],
   );
   // Whoever can open a socket of mode 0600 is root on a manager, and an operator.
@@ -274,59 +277,6 @@ const noLogs: LogStore = {
     throw new Fault('unavailable', 'this cluster keeps no logs', { remedy: 'run the control plane with --nats' });
   },
 };
-
-/** Renews the server's certificate long before it ends, without a restart. */
-function keepFresh(
-  scope: Scope,
-  config: ControlPlaneConfig,
-  certificate: LiveCertificate,
-  { clock, log }: Kernel,
-): void {
-  const look = async () => {
-    const pki = await initPki({ dataDir: config.data, name: config.name, advertise: config.advertise });
-    const pair = pki.pair('server');
-    if (pair.certificate === certificate.pair.certificate) return;
-    certificate.replace(pair);
-    log.info('server certificate renewed');
-  };
-  const schedule = () => {
-    const timer = clock.after(dayMs, () => {
-      look()
-        .catch((error) => log.error('cannot renew the server certificate', { error }))
-        .finally(schedule);
-    });
-    scope.defer(() => timer.cancel());
-  };
-  schedule();
-}
-
-/** As what a replica talks to others. */
-function replicaCredentials(pki: Pki): grpc.ChannelCredentials {
-  const pair = pki.pair('client');
-  return grpc.credentials.createSsl(
-    Buffer.from(pki.authority.certificate),
-    Buffer.from(pair.key),
-    Buffer.from(pair.certificate),
-  );
-}
-
-/** Asks another replica for a sign of life, over a connection that is kept for each. */
-function replicaProbe(scope: Scope, pki: Pki): (address: string, signal?: AbortSignal) => Promise<number | undefined> {
-  const credentials = replicaCredentials(pki);
-  const clients = new Map<string, grpc.Client>();
-  scope.defer(() => {
-    for (const client of clients.values()) client.close();
-  });
-  return async (address, signal) => {
-    let client = clients.get(address);
-    if (!client) {
-      client = new grpc.Client(address, credentials, channelOptions);
-      clients.set(address, client);
-    }
-    const answer = await call(client, ClusterService.ping, {}, { timeoutMs: 1_000, ...(signal && { signal }) });
-    return answer.leading ? answer.epoch : undefined;
-  };
-}
 
 function hostPort(host: string, port: number): string {
   return host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`;

@@ -35,6 +35,11 @@ export interface ControlPlaneConfig {
   readonly network6: string;
   readonly encapsulation: '' | ClusterConfig['encapsulation'];
   readonly encryption: ClusterConfig['encryption'];
+  /** Of the certificates of managers and nodes, ms; operators' live four times as long. */
+  readonly certificateLife: number;
+  /** A line of the shell that has NATS, or etcd, of this machine read its certificates and what it trusts again; empty: none. */
+  readonly natsReload: string;
+  readonly etcdRestart: string;
   readonly logLevel: 'debug' | 'info' | 'warn' | 'error';
 }
 
@@ -78,9 +83,23 @@ export const settings: readonly Setting[] = [
     help: 'between nodes: wireguard or off (default: off)',
     fallback: '',
   },
+  {
+    key: 'certificateLife',
+    flag: '--certificate-life <duration>',
+    help: 'of certificates of managers and nodes, which renew theirs after half of it',
+    fallback: '90d',
+  },
+  {
+    key: 'natsReload',
+    flag: '--nats-reload <command>',
+    help: 'has NATS of this machine read its certificates',
+    fallback: '',
+  },
+  { key: 'etcdRestart', flag: '--etcd-restart <command>', help: 'starts etcd of this machine again', fallback: '' },
   { key: 'logLevel', flag: '--log-level <level>', help: 'debug, info, warn or error', fallback: 'info' },
 ];
 
+const unitsMs = { s: 1_000, m: 60_000, h: 3_600_000, d: 86_400_000 };
 const text = (what: string) => z.string({ error: `must be given: ${what}` }).min(1, `must be given: ${what}`);
 const port = z
   .string()
@@ -124,6 +143,13 @@ const schema = z.strictObject({
   network6: unsaidOr('network6'),
   encapsulation: unsaidOr('encapsulation'),
   encryption: ofCluster('encryption'),
+  certificateLife: z
+    .string()
+    .regex(/^[1-9]\d{0,4}[smhd]$/, 'must be a duration such as 90d')
+    .transform((text) => Number(text.slice(0, -1)) * unitsMs[text.slice(-1) as keyof typeof unitsMs])
+    .refine((ms) => ms >= 10_000, 'must be at least 10s'),
+  natsReload: z.string(),
+  etcdRestart: z.string(),
   logLevel: z.enum(['debug', 'info', 'warn', 'error']),
 });
 

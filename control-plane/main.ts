@@ -7,7 +7,7 @@ import { systemRandom } from '#proto/kernel/random.ts';
 import { type ControlPlaneConfig, readConfig, settings } from './config.ts';
 
 /** What `init` asks for: the rest has no part in it. */
-const identitySettings: ReadonlySet<string> = new Set(['data', 'name', 'advertise']);
+const identitySettings: ReadonlySet<string> = new Set(['data', 'name', 'advertise', 'certificateLife']);
 
 function withSettings(command: Command, keys?: ReadonlySet<string>): Command {
   for (const { key, flag, help, fallback } of settings) {
@@ -23,9 +23,9 @@ function configOf(options: Record<string, string | undefined>): ControlPlaneConf
 }
 
 async function init(options: Record<string, string | undefined>): Promise<void> {
-  const { data, name, advertise } = configOf(options);
+  const { data, name, advertise, certificateLife: lifetimeMs } = configOf(options);
   const { initPki } = await import('./security/pki.ts');
-  const { authority } = await initPki({ dataDir: data, name, advertise });
+  const { authority } = await initPki({ dataDir: data, name, advertise, lifetimeMs });
   process.stdout.write(`${data}/pki is ready; CA ${authority.hash}\n`);
 }
 
@@ -34,7 +34,7 @@ async function restore(file: string, options: Record<string, string | boolean | 
     string,
     string
   >;
-  const { data, name, advertise } = configOf(rest);
+  const { data, name, advertise, certificateLife: lifetimeMs } = configOf(rest);
   const { prepareRestore } = await import('./restore.ts');
   const { initPki } = await import('./security/pki.ts');
   const { readPassphrase } = await import('#proto/passphrase.ts');
@@ -42,7 +42,7 @@ async function restore(file: string, options: Record<string, string | boolean | 
   const now = systemClock.now();
   const request = { file, passphrase, data, force: force === true, now, random: systemRandom };
   const { info, records } = await prepareRestore(request);
-  await initPki({ dataDir: data, name, advertise });
+  await initPki({ dataDir: data, name, advertise, lifetimeMs });
   process.stdout.write(
     `the cluster of ${new Date(info.createdAtMs).toISOString()}, ${records} records, is in ${data}\nstart etcd, NATS and the control plane of ${name}: it comes up with it\n`,
   );

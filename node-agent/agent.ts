@@ -17,6 +17,8 @@ export interface AgentParts extends WorkerParts, Pick<RelayParts, 'readLog' | 'r
   readonly addresses: readonly string[];
   /** What the agent knows of its machine; id, name, labels and the like are the control plane's to say. */
   readonly describe: () => Node;
+  /** Told the roots to trust, PEM, of which the first issues. */
+  readonly trust?: (caPem: string) => void;
 }
 
 export interface Agent {
@@ -52,6 +54,7 @@ export async function startAgent(parts: AgentParts): Promise<Agent> {
     statuses: () => journal.statuses(),
     epoch: { get: () => journal.epoch, set: (epoch) => journal.setEpoch(epoch) },
     welcomed: (welcome) => {
+      parts.trust?.(welcome.caPem);
       worker.welcome(welcome);
       notices.flush();
     },

@@ -5,8 +5,9 @@ import { type HostFacts, readHostFacts } from '#net/host/host-facts.ts';
 import { resetNetwork } from '#net/host/reset.ts';
 import { connectFrom } from '#net/host/task-socket.ts';
 import { hostNetwork } from '#net/host-network.ts';
+import { issuerOf, whyRefused } from '#proto/certificates.ts';
 import type { Clock } from '#proto/kernel/clock.ts';
-import { describe, isFault } from '#proto/kernel/errors.ts';
+import { describe, Fault, isFault } from '#proto/kernel/errors.ts';
 import type { Log } from '#proto/kernel/log.ts';
 import type { Random } from '#proto/kernel/random.ts';
 import { retry } from '#proto/kernel/retry.ts';
@@ -18,7 +19,8 @@ import { type Agent, startAgent } from './agent.ts';
 import type { AgentConfig, ImportConfig, ResetConfig } from './config.ts';
 import { grpcTransport } from './grpc-transport.ts';
 import { heartbeatThread } from './heartbeat-thread.ts';
-import { enrol, identityPaths, keepRenewed, loadIdentity, type NodeIdentity } from './identity.ts';
+import { enrol, identityPaths, loadIdentity, type NodeIdentity } from './identity.ts';
+import { IdentityKeeper } from './identity-keeper.ts';
 import { containerdImages } from './images/containerd-images.ts';
 import { collectImages, diskUsage } from './images/gc.ts';
 import type { ImageRecords } from './images/images.ts';
@@ -102,7 +104,9 @@ async function assemble(config: AgentConfig, kernel: Kernel, signal: AbortSignal
   for (const path of [config.data, config.run]) mkdirSync(path, { recursive: true, mode: 0o700 });
   scope.defer(holdRunDirectory(config.run));
   const bootId = readBootId(config.bootIdFile);
-  let identity = await ownIdentity(config, kernel, signal);
+  let agent: Agent | undefined;
+  const keeper = keepIdentity(config, kernel, await ownIdentity(config, kernel, signal), () => agent);
+  scope.defer(() => keeper.close());
   const file = journalFile(join(config.data, 'journal'));
   scope.defer(() => file.close());
   const journal = new Journal(file, (health) =>
@@ -161,7 +165,7 @@ async function assemble(config: AgentConfig, kernel: Kernel, signal: AbortSignal
   const heartbeat = heartbeatThread({
     clock,
     log: log.with('heartbeat'),
-    identity: () => identity,
+    identity: () => keeper.identity,
     directory: leases,
     bootId,
   });
@@ -178,7 +182,6 @@ async function assemble(config: AgentConfig, kernel: Kernel, signal: AbortSignal
     metrics.networkRepaired();
     log.warn('network repaired', { why: message });
   });
-  let agent: Agent | undefined;
   const components = {
     ...(await runtime.versions()),
     containerd: await images.version(),
@@ -213,24 +216,22 @@ async function assemble(config: AgentConfig, kernel: Kernel, signal: AbortSignal
     connectFrom,
     readLog: (task, sinceMs) => logs.read(task, sinceMs),
     removeVolume: (name) => volumes.remove(name),
-    transport: grpcTransport(() => identity),
+    transport: grpcTransport(() => keeper.identity),
     heartbeat,
     addresses: config.controlPlane,
-    describe: () => ({ ...machine, ...facts() }),
+    describe: () => ({ ...machine, ...facts(), authority: issuerOf(keeper.identity) }),
+    trust: (caPem) => keeper.trust(caPem),
   });
   agent = running;
   scope.defer(() => running.close());
-  const swap = (next: NodeIdentity) => {
-    identity = next;
-  };
-  scope.defer(renewing(config, kernel, identity, running, swap));
+  scope.defer(explaining(config, kernel, running, () => keeper.identity));
   scope.defer(collecting(kernel, images.records, config.data));
   if (config.metricsPort > 0) {
     const ailment = () => (running.session.connected ? undefined : 'no session with the control plane');
     const server = await serveMetrics({ registry: metrics.registry, ailment, port: config.metricsPort });
     scope.defer(() => server.close());
   }
-  log.info('agent is up', { node: identity.nodeId, address, count: running.worker.running().length });
+  log.info('agent is up', { node: keeper.identity.nodeId, address, count: running.worker.running().length });
   return { agent: running, close: () => scope.close() };
 }
 
@@ -262,23 +263,54 @@ async function ownIdentity(config: AgentConfig, kernel: Kernel, signal: AbortSig
   return identity;
 }
 
-/** The next session and the heartbeat that goes with it use the new certificate; the running ones live on with the old. */
-function renewing(
+/** The next session and the heartbeat that goes with it use what it holds then; the running ones live on with what they have. */
+function keepIdentity(
   config: AgentConfig,
   kernel: Kernel,
   first: NodeIdentity,
-  agent: Agent,
-  swapped: (identity: NodeIdentity) => void,
-): () => void {
-  const stop = new AbortController();
+  agent: () => Agent | undefined,
+): IdentityKeeper {
   const renew = async (csrPem: string) => {
-    const { connection } = agent.session;
+    const connection = agent()?.session.connection;
     if (connection) return connection.renew(csrPem);
-    throw new Error('there is no session with the control plane');
+    throw new Fault('unavailable', 'there is no session with the control plane');
   };
-  const parts = { ...kernel, data: config.data };
-  void keepRenewed(parts, first, renew, swapped, stop.signal);
-  return () => stop.abort();
+  const parts = { ...kernel, data: config.data, renew, swapped: () => agent()?.session.described() };
+  return new IdentityKeeper(parts, first);
+}
+
+const explainEveryMs = 10_000;
+
+/** Says why the control plane does not take this node, where its certificate is the reason: who refuses one does not say so. */
+function explaining(
+  { controlPlane }: AgentConfig,
+  { clock, log }: Kernel,
+  { session }: Agent,
+  identity: () => NodeIdentity,
+): () => void {
+  let said = '';
+  let wasAway = false;
+  const look = async () => {
+    const isAway = !session.connected;
+    // Once is a redial.
+    const why = isAway && wasAway ? await whyRefused(identity(), controlPlane[0]!, clock.now()) : undefined;
+    wasAway = isAway;
+    if (why !== undefined && why !== said)
+      log.error(
+        `the control plane refuses this node: ${why}: remove the node (gantry node rm), delete \`identity\` in its data directory, and join it again with a new token`,
+      );
+    said = why ?? '';
+  };
+  let closed = false;
+  let timer = clock.after(explainEveryMs, function again() {
+    void look().finally(() => {
+      if (!closed) timer = clock.after(explainEveryMs, again);
+    });
+  });
+  return () => {
+    closed = true;
+    timer.cancel();
+  };
 }
 
 /** containerd's own, where it is the usual one. */

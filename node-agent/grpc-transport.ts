@@ -1,17 +1,11 @@
 /** The control plane over gRPC with the node's certificate: a connection of its own for each dial, so that a dead one can be dropped. */
 import * as grpc from '@grpc/grpc-js';
+import type { TlsIdentity } from '#proto/certificates.ts';
 import { AgentClient, AgentService, type RelayFrame } from '#proto/gen/gantry/v1/agent.ts';
 import { call, channelOptions } from '#proto/rpc.ts';
 import { callerStream } from '#proto/rpc-stream.ts';
 import { knock } from './knock.ts';
 import type { Connection, Transport } from './transport.ts';
-
-/** What a TLS client shows and trusts, PEM. */
-export interface TlsIdentity {
-  readonly keyPem: string;
-  readonly certificatePem: string;
-  readonly caPem: string;
-}
 
 /** Options of a channel that never shares its TCP connection: the default pool would hand a new dial the dead one. */
 export const ownConnection: grpc.ChannelOptions = { ...channelOptions, 'grpc.use_local_subchannel_pool': 1 };

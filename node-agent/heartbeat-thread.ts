@@ -1,8 +1,9 @@
 /** The heartbeat as the main thread holds it: starts the worker thread, aims it, and keeps telling it that the main loop turns. */
+
 import { Worker } from 'node:worker_threads';
+import type { TlsIdentity } from '#proto/certificates.ts';
 import type { Clock, Timer } from '#proto/kernel/clock.ts';
 import type { Log } from '#proto/kernel/log.ts';
-import type { TlsIdentity } from './grpc-transport.ts';
 import { type Heartbeat, type HeartbeatTarget, loopPeriodMs } from './heartbeat.ts';
 import type { HeartbeatData, HeartbeatOrder } from './heartbeat-worker.ts';
 

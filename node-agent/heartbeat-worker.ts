@@ -1,10 +1,12 @@
 /** The thread that does nothing but beat: neither bulk data nor a busy event loop of the agent can hold it up. */
+
 import { parentPort, workerData } from 'node:worker_threads';
 import * as grpc from '@grpc/grpc-js';
+import type { TlsIdentity } from '#proto/certificates.ts';
 import { AgentClient, type Beat, type BeatAck } from '#proto/gen/gantry/v1/agent.ts';
 import { systemClock, type Timer } from '#proto/kernel/clock.ts';
 import { assert } from '#proto/kernel/errors.ts';
-import { ownConnection, type TlsIdentity } from './grpc-transport.ts';
+import { ownConnection } from './grpc-transport.ts';
 import { type HeartbeatTarget, loopPeriodMs, silenceMs } from './heartbeat.ts';
 import { SentBeats } from './watchdog/lease.ts';
 import { openLease } from './watchdog/lease-file.ts';

@@ -1,21 +1,22 @@
 /** Who this machine is: its key and certificate, won with a join token, kept under the data directory, renewed in time. */
+
 import { createHash, X509Certificate } from 'node:crypto';
 import { mkdir, readFile, rename, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { connect, type DetailedPeerCertificate } from 'node:tls';
 import * as grpc from '@grpc/grpc-js';
+import type { TlsIdentity } from '#proto/certificates.ts';
 import { enrolmentProof, tokenSecretHash } from '#proto/enrolment-proof.ts';
 import { EnrolmentClient, EnrolmentService, type EnrolResponse } from '#proto/gen/gantry/v1/agent.ts';
 import type { Clock } from '#proto/kernel/clock.ts';
 import { describe, Fault, isFault } from '#proto/kernel/errors.ts';
 import type { Log } from '#proto/kernel/log.ts';
 import type { Random } from '#proto/kernel/random.ts';
-import { type BackoffPolicy, backoffMs, retry } from '#proto/kernel/retry.ts';
+import { type BackoffPolicy, retry } from '#proto/kernel/retry.ts';
 import { type NodeId, nodeId } from '#proto/model/ids.ts';
 import { type JoinToken, parseToken } from '#proto/model/token.ts';
 import { call, channelOptions } from '#proto/rpc.ts';
 import { certificateRequest } from './certificate-request.ts';
-import type { TlsIdentity } from './grpc-transport.ts';
 
 export interface NodeIdentity extends TlsIdentity {
   readonly nodeId: NodeId;
@@ -53,7 +54,8 @@ export async function loadIdentity(data: string): Promise<NodeIdentity | undefin
   }
 }
 
-async function storeIdentity(data: string, identity: NodeIdentity): Promise<void> {
+/** All of it; what is read back is whole. */
+export async function storeIdentity(data: string, identity: NodeIdentity): Promise<void> {
   const paths = identityPaths(data);
   await mkdir(join(data, 'identity'), { recursive: true, mode: 0o700 });
   const write = async (path: string, text: string) => {
@@ -143,9 +145,13 @@ function assertPinned(caPem: string, token: JoinToken, address: string): void {
 }
 
 function otherAuthority(address: string): Fault {
-  return new Fault('forbidden', `${address} is not of the cluster that this join token is for: its CA is another one`, {
-    remedy: 'check --enrol and the token; make a token on a manager of that cluster: gantry token create',
-  });
+  return new Fault(
+    'forbidden',
+    `${address} is not of the cluster that this join token is for: its CA is another one, or was rotated since`,
+    {
+      remedy: 'check --enrol and the token; make a new one on a manager of that cluster: gantry token create',
+    },
+  );
 }
 
 /** The CA that the server's chain ends in, if it is the token's; everything after this handshake is verified against it. */
@@ -178,51 +184,4 @@ function authorityIn(leaf: DetailedPeerCertificate, hash: string): string | unde
     if (hashOf(one.raw) === hash) return new X509Certificate(one.raw).toString();
   }
   return undefined;
-}
-
-/** When a certificate is to be renewed (ms since the epoch): at a random moment from half to four fifths of its life. */
-export function renewalAt(certificatePem: string, random: Random): number {
-  const { validFrom, validTo } = new X509Certificate(certificatePem);
-  const from = Date.parse(validFrom);
-  const life = Date.parse(validTo) - from;
-  return from + life / 2 + random.int(Math.max(1, Math.floor(life * 0.3)));
-}
-
-/** A timer holds 24 days at most, and wall clocks jump: look again at least this often. */
-const longestWaitMs = 6 * 3_600_000;
-const renewBackoff: BackoffPolicy = { initialMs: 5_000, maxMs: 600_000 };
-
-/** Renews until the signal aborts. `renew` asks the control plane; `swapped` gets what is valid from then on. */
-export async function keepRenewed(
-  parts: { readonly clock: Clock; readonly random: Random; readonly log: Log; readonly data: string },
-  first: NodeIdentity,
-  renew: (csrPem: string) => Promise<EnrolResponse>,
-  swapped: (identity: NodeIdentity) => void,
-  signal: AbortSignal,
-): Promise<void> {
-  const { clock, random, log } = parts;
-  let identity = first;
-  let due = renewalAt(identity.certificatePem, random);
-  for (let failures = 0; !signal.aborted; ) {
-    const waitMs = failures > 0 ? backoffMs(renewBackoff, failures, random) : due - clock.now();
-    try {
-      if (waitMs > 0) await clock.sleep(Math.min(waitMs, longestWaitMs), signal);
-    } catch {
-      return;
-    }
-    if (clock.now() < due) continue;
-    try {
-      const request = await certificateRequest(identity.nodeId);
-      const { certificatePem, caPem } = await renew(request.csrPem);
-      identity = { nodeId: identity.nodeId, keyPem: request.keyPem, certificatePem, caPem };
-      await storeIdentity(parts.data, identity);
-      swapped(identity);
-      due = renewalAt(certificatePem, random);
-      failures = 0;
-      log.info('certificate renewed', { node: identity.nodeId });
-    } catch (error) {
-      failures++;
-      log.warn('certificate not renewed, trying again', { error, attempt: failures });
-    }
-  }
 }

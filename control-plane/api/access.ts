@@ -70,5 +70,5 @@ export async function issueCertificate(
   request: IssueCertificateRequest,
 ): Promise<IssueCertificateResponse> {
   const certificatePem = await parts.enrolment.issueOperator(request.name, request.csrPem);
-  return { certificatePem, caPem: parts.authority.certificate, addresses: [...parts.addresses] };
+  return { certificatePem, caPem: parts.authority.trust, addresses: [...parts.addresses] };
 }

@@ -26,15 +26,15 @@ export interface LeaderDoor {
 
 const statsTimeoutMs = 10_000;
 
-/** Doors to leaders, one connection for each address; `close` ends them all. */
-export function leaderDoors(credentials: grpc.ChannelCredentials): {
+/** Doors to leaders, one connection for each address; `close` forgets them all: what is open goes on. */
+export function leaderDoors(credentials: () => grpc.ChannelCredentials): {
   at(address: string): LeaderDoor;
   close(): void;
 } {
   const clients = new Map<string, OperatorClient>();
   return {
     at(address) {
-      const client = clients.get(address) ?? new OperatorClient(address, credentials, channelOptions);
+      const client = clients.get(address) ?? new OperatorClient(address, credentials(), channelOptions);
       clients.set(address, client);
       return {
         exec: () => callerStream(client.exec()),

@@ -8,6 +8,7 @@ import { serverStream, unary } from '#proto/rpc.ts';
 import { serverSideStream } from '#proto/rpc-stream.ts';
 import { createToken, issueCertificate, putCredential, removeCredential, revokeToken } from './access.ts';
 import { apply } from './apply.ts';
+import { authority, rotateAuthority } from './authority.ts';
 import { backup } from './backup.ts';
 import { inspectWithChecks } from './checks.ts';
 import { setCluster } from './cluster.ts';
@@ -66,6 +67,8 @@ export function operatorService(parts: OperatorParts): OperatorServer {
     scaling: unary(async (request) => scaling(parts, request)),
     info: unary(async () => info(parts)),
     setCluster: unary((request) => setCluster(parts, request)),
+    rotateAuthority: unary((request) => rotateAuthority(parts, request)),
+    authority: unary(async () => authority(parts)),
     backup: serverStream(() => backup(parts)),
     createNetwork: unary((request) => createNetwork(parts, request)),
     removeNetwork: unary((request) => removeNetwork(parts, request)),
@@ -79,7 +82,7 @@ export function operatorService(parts: OperatorParts): OperatorServer {
   };
 }
 
-function info({ store, authority, addresses, version }: OperatorParts): InfoResponse {
+function info({ store, authority: { hash }, addresses, version }: OperatorParts): InfoResponse {
   const { cluster } = store.snapshot;
   return {
     clusterId: cluster?.id ?? '',
@@ -88,7 +91,7 @@ function info({ store, authority, addresses, version }: OperatorParts): InfoResp
     epoch: store.leadership?.epoch ?? 0,
     revision: store.snapshot.revision,
     cluster: cluster && toWire(cluster),
-    caFingerprint: authority.hash,
+    caFingerprint: hash,
     addresses: [...addresses],
   };
 }

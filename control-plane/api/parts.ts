@@ -5,7 +5,7 @@ import type { Relays } from '#control-plane/dispatch/relay.ts';
 import type { EventLog } from '#control-plane/events/event-log.ts';
 import type { LogStore } from '#control-plane/logs/log-store.ts';
 import type { WishContext } from '#control-plane/reconcilers/service-changes.ts';
-import type { Authority } from '#control-plane/security/certificates.ts';
+import type { Authority, KeyPair } from '#control-plane/security/certificates.ts';
 import type { Enrolment } from '#control-plane/security/enrol.ts';
 import type { ContentSeal } from '#control-plane/security/seal.ts';
 import type { Change } from '#control-plane/store/records.ts';
@@ -16,6 +16,7 @@ import type { Clock } from '#proto/kernel/clock.ts';
 import { isFault } from '#proto/kernel/errors.ts';
 import type { Log } from '#proto/kernel/log.ts';
 import { newId, type Random } from '#proto/kernel/random.ts';
+import type { Root } from '#proto/model/authority.ts';
 import type { LeaderDoor } from './leader-door.ts';
 import type { Turns } from './turns.ts';
 
@@ -38,7 +39,9 @@ export interface OperatorParts {
   /** Of this replica. */
   readonly relays: Relays;
   readonly usage: Usage;
-  readonly authority: Pick<Authority, 'certificate' | 'hash'>;
+  readonly authority: Pick<Authority, 'trust' | 'hash'>;
+  /** A root to come after this one. Faults: `unsupported`. */
+  readonly newRoot: (by: KeyPair) => Promise<{ readonly root: Root; readonly key: string; readonly cross: string }>;
   readonly enrolment: Pick<Enrolment, 'createToken' | 'revokeToken' | 'issueOperator'>;
   /** Seals and opens what configs and secrets hold. */
   readonly contents: ContentSeal;

@@ -38,4 +38,22 @@ export function addClusterCommands(program: Command, add: AddCommand): void {
         .option('--config <path>', 'file of these settings, as for the control plane')
         .option('--force', 'put aside the identity that lies there, and have all that etcd holds replaced'),
   );
+
+  const ca = program.command('ca').description("the cluster's certificate authority").exitOverride();
+  add(ca, 'status', 'who has certificates of it, and how far a rotation is', async (options) =>
+    (await import('./authority.ts')).status(options),
+  );
+  add(
+    ca,
+    'rotate',
+    'a new CA in its place: all members get certificates of it while everything goes on, then the old one is trusted no more',
+    async (options) => (await import('./authority.ts')).rotate(options),
+    (command) =>
+      command
+        .option(
+          '--finish',
+          'of a rotation under way: who has no new certificate yet is waited for no longer, and must join again',
+        )
+        .option('-d, --detach', 'do not wait until it is over'),
+  );
 }

@@ -1,5 +1,5 @@
 /** Contexts: control planes on other machines, one file each, with the key to them; hence mode 0600. */
-import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { Fault } from '#proto/kernel/errors.ts';
@@ -78,7 +78,10 @@ export function parseContext(text: string, path: string): Context {
 }
 
 export function writeContext(path: string, context: Context): void {
-  writeFileSync(path, `${JSON.stringify(context, undefined, 2)}\n`, { mode: 0o600 });
+  // Another command may read it, or write it, at the same moment.
+  const next = `${path}.${process.pid}`;
+  writeFileSync(next, `${JSON.stringify(context, undefined, 2)}\n`, { mode: 0o600 });
+  renameSync(next, path);
 }
 
 export function saveContext(name: string, context: Context): string {

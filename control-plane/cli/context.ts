@@ -1,7 +1,7 @@
 /** `gantry context`: control planes on other machines, by client certificate. */
-import type { webcrypto } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { Fault } from '#proto/kernel/errors.ts';
+import { createRequest } from './certificate-request.ts';
 import {
   contextNames,
   currentContext,
@@ -57,21 +57,6 @@ export function create(options: CommonOptions & { readonly out?: string }, name:
       );
     return 0;
   });
-}
-
-async function createRequest(name: string): Promise<{ readonly csrPem: string; readonly key: string }> {
-  await import('reflect-metadata');
-  const { Pkcs10CertificateRequestGenerator } = await import('@peculiar/x509');
-  const algorithm = { name: 'ECDSA', namedCurve: 'P-256', hash: 'SHA-256' };
-  const keys = (await crypto.subtle.generateKey(algorithm, true, ['sign', 'verify'])) as webcrypto.CryptoKeyPair;
-  const request = await Pkcs10CertificateRequestGenerator.create({
-    name: `CN=${name}`,
-    keys,
-    signingAlgorithm: algorithm,
-  });
-  const der = Buffer.from(await crypto.subtle.exportKey('pkcs8', keys.privateKey)).toString('base64');
-  const key = `-----BEGIN PRIVATE KEY-----\n${der.replace(/.{64}/g, '$&\n').trimEnd()}\n-----END PRIVATE KEY-----\n`;
-  return { csrPem: `${request.toString('pem')}\n`, key };
 }
 
 export async function add(options: AddOptions, name: string): Promise<number> {

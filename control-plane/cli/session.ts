@@ -2,10 +2,12 @@
 import { existsSync } from 'node:fs';
 import * as grpc from '@grpc/grpc-js';
 import { createColors } from 'picocolors';
+import { whyRefused } from '#proto/certificates.ts';
 import { OperatorClient, OperatorService } from '#proto/gen/gantry/v1/operator.ts';
-import { Fault } from '#proto/kernel/errors.ts';
+import { systemClock } from '#proto/kernel/clock.ts';
+import { Fault, isFault } from '#proto/kernel/errors.ts';
 import { call, channelOptions, faultOf, type UnaryMethod } from '#proto/rpc.ts';
-import { currentContext, readContext } from './context-file.ts';
+import { type Context, currentContext, readContext } from './context-file.ts';
 
 export interface CommonOptions {
   readonly json?: true;
@@ -42,16 +44,29 @@ function sandboxSocket(name: string): string {
 
 /** Runs a command with a session, and closes it after. */
 export async function withSession<T>(options: CommonOptions, action: (session: Session) => Promise<T>): Promise<T> {
-  const session = openSession(options);
+  const { client, target, used } = connect(options);
+  const renewed = used && import('./context-renewal.ts').then((it) => it.renewContext(used.name, used.context, client));
   try {
-    return await action(session);
+    return await action(openSession(options, client, target));
+  } catch (error) {
+    throw (used && isFault(error, 'unavailable') && (await refusal(used))) || error;
   } finally {
-    session.client.close();
+    await renewed;
+    client.close();
   }
 }
 
-export function openSession(options: CommonOptions): Session {
-  const { client, target } = connect(options);
+/** Who refuses a certificate only hangs up. */
+async function refusal({ name, context }: UsedContext): Promise<Fault | undefined> {
+  const { ca: caPem, certificate: certificatePem, key: keyPem, addresses } = context;
+  const why = await whyRefused({ caPem, certificatePem, keyPem }, addresses[0]!, systemClock.now());
+  if (why === undefined) return undefined;
+  return new Fault('unauthenticated', `context ${name} is no longer good: ${why}`, {
+    remedy: `make another on a manager: gantry context create ${name}`,
+  });
+}
+
+function openSession(options: CommonOptions, client: OperatorClient, target: string): Session {
   const print = (text: string) => void process.stdout.write(`${text}\n`);
   return {
     json: options.json === true,
@@ -89,15 +104,26 @@ export function coloured(stream: { readonly isTTY?: boolean }): boolean {
   return Boolean(FORCE_COLOR) || (stream.isTTY === true && TERM !== 'dumb');
 }
 
-function connect(options: CommonOptions): { readonly client: OperatorClient; readonly target: string } {
-  const context = chosenContext(options);
-  if (context !== undefined) {
-    const { addresses, ca, certificate, key } = readContext(context);
+interface UsedContext {
+  readonly name: string;
+  readonly context: Context;
+}
+
+function connect(options: CommonOptions): {
+  readonly client: OperatorClient;
+  readonly target: string;
+  readonly used?: UsedContext;
+} {
+  const name = chosenContext(options);
+  if (name !== undefined) {
+    const context = readContext(name);
+    const { addresses, ca, certificate, key } = context;
     const credentials = grpc.credentials.createSsl(Buffer.from(ca), Buffer.from(key), Buffer.from(certificate));
     const [address = ''] = addresses;
     return {
       client: new OperatorClient(address, credentials, channelOptions),
-      target: `${address} (context ${context})`,
+      target: `${address} (context ${name})`,
+      used: { name, context },
     };
   }
   const socket = chosenSocket(options);

@@ -104,6 +104,9 @@ export function mark(dirty: Dirty, delta: Delta): void {
       case 'cluster':
         dirty.cluster ||= !same(change.before, change.after);
         break;
+      case 'authority':
+        dirty.cluster ||= !same(change.before?.roots, change.after?.roots);
+        break;
       case 'credential':
         dirty.credentials.add(change.key);
         break;

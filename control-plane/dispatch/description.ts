@@ -21,6 +21,7 @@ const said = [
   'kernel',
   'components',
   'runtimes',
+  'authority',
 ] as const satisfies readonly (keyof Node)[];
 
 export type NodeDescription = Pick<Node, (typeof said)[number]>;
@@ -46,6 +47,8 @@ export function descriptionOf(node: Node): NodeDescription {
   for (const network of foreignNetworks) if (!isRange(network, true)) refuse(network, 'is not an IPv4 range');
   if (wireguardKey !== '' && !/^[A-Za-z0-9+/]{43}=$/.test(wireguardKey))
     refuse(wireguardKey, 'is not a public key of WireGuard');
+  if (description.authority !== undefined && !/^[A-Za-z0-9_-]{0,43}$/.test(description.authority))
+    refuse(description.authority, 'is not the hash of a certificate');
   for (const { kind, count, names } of description.capacity.generic) {
     if (!isResourceKind(kind)) refuse(kind, 'is not a kind of resources');
     if (names.length > 0 && (names.length !== count || !names.every(isResourceName)))

@@ -13,6 +13,7 @@ import type { Clock } from '#proto/kernel/clock.ts';
 import { describe, Fault, isFault } from '#proto/kernel/errors.ts';
 import type { Log } from '#proto/kernel/log.ts';
 import type { AssignmentItem } from '#proto/model/assignment.ts';
+import { trustOf } from '#proto/model/authority.ts';
 import { contentKey } from '#proto/model/document.ts';
 import { type NodeId, serviceId, type TaskId } from '#proto/model/ids.ts';
 import { isAbsent, type TaskStatus } from '#proto/model/task.ts';
@@ -260,6 +261,7 @@ export class NodeSession {
         node: toWire(node),
         cluster: toWire(cluster),
         heartbeatPeriodMs: this.#parts.heartbeatPeriodMs,
+        caPem: snapshot.authority ? trustOf(snapshot.authority) : '',
       },
     });
   }

@@ -1,5 +1,6 @@
 /** Pure: what a step of the snapshot means to people, as events in their words. */
 
+import type { AuthorityState } from '#proto/model/authority.ts';
 import { replicasOf } from '#proto/model/autoscale.ts';
 import type { ClusterConfig, Event } from '#proto/model/cluster.ts';
 import type { Document } from '#proto/model/document.ts';
@@ -47,6 +48,8 @@ function said(change: Applied): readonly Said[] {
       return [clusterEvent(change.after ? 'login' : 'logout', change.key, `login for ${change.key}`)];
     case 'cluster':
       return ofCluster(change.before, change.after);
+    case 'authority':
+      return ofAuthority(change.before, change.after);
     case 'document':
       return ofDocument(change.before, change.after);
     case 'content':
@@ -65,6 +68,17 @@ function ofCluster(before: ClusterConfig | undefined, after: ClusterConfig | und
   if (changed.length === 0) return [];
   const words = changed.map((key) => `${key} ${after[key] || 'off'}, was ${before[key] || 'off'}`);
   return [clusterEvent('updated', 'config', words.join('; '))];
+}
+
+const phaseWords: Record<AuthorityState['phase'], string> = {
+  settled: 'the CA was rotated: only the new one is trusted',
+  renewing: 'the CA is being rotated: all members get certificates of a new one',
+  dropping: 'all members have certificates of the new CA: the old one is no longer trusted',
+};
+
+function ofAuthority(before: AuthorityState | undefined, after: AuthorityState | undefined): readonly Said[] {
+  if (!before || !after || before.phase === after.phase) return [];
+  return [clusterEvent('ca-rotated', 'ca', phaseWords[after.phase])];
 }
 
 function clusterEvent(action: string, id: string, message: string): Said {

@@ -1,6 +1,7 @@
 /** The cluster's own certificate authority: one P-256 root, and certificates whose subject says who somebody is and in which role. */
+import { certificateHash } from '#proto/certificates.ts';
 import 'reflect-metadata';
-import { createHash, createPrivateKey, type KeyObject, webcrypto, X509Certificate } from 'node:crypto';
+import { createPrivateKey, type KeyObject, webcrypto } from 'node:crypto';
 import * as x509 from '@peculiar/x509';
 import { Fault } from '#proto/kernel/errors.ts';
 import type { Random } from '#proto/kernel/random.ts';
@@ -20,6 +21,9 @@ export interface Authority {
   readonly certificate: string;
   /** base64url SHA-256 of the certificate's DER: what join tokens pin. */
   readonly hash: string;
+  /** All roots that are trusted, this one first, PEM. */
+  readonly trust: string;
+  /** A certificate, and what whoever trusts only an older root needs beside it. */
   issue(request: IssueRequest): Promise<string>;
 }
 
@@ -57,7 +61,8 @@ export async function createAuthority(name: string, nowMs: number, random: Rando
     signingAlgorithm: algorithm,
     keys,
     extensions: [
-      new x509.BasicConstraintsExtension(true, 0, true),
+      // One below it: the root that takes its place.
+      new x509.BasicConstraintsExtension(true, 1, true),
       new x509.KeyUsagesExtension(x509.KeyUsageFlags.keyCertSign | x509.KeyUsageFlags.cRLSign, true),
       await x509.SubjectKeyIdentifierExtension.create(keys.publicKey),
     ],
@@ -65,13 +70,50 @@ export async function createAuthority(name: string, nowMs: number, random: Rando
   return { certificate: pem(certificate), key: await exportKey(keys.privateKey) };
 }
 
-/** The authority of a root's texts. */
-export async function openAuthority(root: KeyPair, now: () => number, random: Random): Promise<Authority> {
+/**
+ * The certificate of the root `next`, signed by the root `by`: shown with what `next` issues, it is believed by whoever
+ * trusts only `by`. Faults: `unsupported` where `by` may sign no other root.
+ */
+export async function crossSign(next: string, by: KeyPair, random: Random): Promise<string> {
+  const root = new x509.X509Certificate(next);
+  const signer = new x509.X509Certificate(by.certificate);
+  const { pathLength } = signer.getExtension(x509.BasicConstraintsExtension) ?? {};
+  if (pathLength !== undefined && pathLength < 1)
+    throw new Fault('unsupported', 'the CA of this cluster was made to sign no other, by an older version of Gantry', {
+      remedy: 'set up a new cluster, and apply your files there',
+    });
+  const cross = await x509.X509CertificateGenerator.create({
+    serialNumber: serial(random),
+    subject: root.subject,
+    issuer: signer.subject,
+    notBefore: root.notBefore,
+    notAfter: new Date(Math.min(signer.notAfter.getTime(), root.notAfter.getTime())),
+    signingAlgorithm: algorithm,
+    publicKey: await root.publicKey.export(),
+    signingKey: await importKey(createPrivateKey(by.key)),
+    extensions: [
+      new x509.BasicConstraintsExtension(true, 0, true),
+      new x509.KeyUsagesExtension(x509.KeyUsageFlags.keyCertSign | x509.KeyUsageFlags.cRLSign, true),
+      await x509.SubjectKeyIdentifierExtension.create(await root.publicKey.export()),
+      await x509.AuthorityKeyIdentifierExtension.create(signer),
+    ],
+  });
+  return pem(cross);
+}
+
+/** The authority of a root's texts. `cross`, PEM, goes with every certificate that it issues; `older` roots are trusted beside it. */
+export async function openAuthority(
+  root: KeyPair,
+  now: () => number,
+  random: Random,
+  { cross = '', older = '' }: { readonly cross?: string; readonly older?: string } = {},
+): Promise<Authority> {
   const certificate = new x509.X509Certificate(root.certificate);
   const signingKey = await importKey(createPrivateKey(root.key));
   return {
     certificate: root.certificate,
-    hash: authorityHash(root.certificate),
+    hash: certificateHash(root.certificate),
+    trust: root.certificate + older,
     async issue(request) {
       const csr = await parseRequest(request.csrPem);
       const nowMs = now();
@@ -83,7 +125,7 @@ export async function openAuthority(root: KeyPair, now: () => number, random: Ra
           { CN: [request.commonName] },
         ]).toString(),
         issuer: certificate.subject,
-        notBefore: new Date(nowMs - skewMs),
+        notBefore: new Date(nowMs - Math.min(skewMs, request.lifetimeMs / 10)),
         notAfter: new Date(nowMs + request.lifetimeMs),
         signingAlgorithm: algorithm,
         publicKey: await csr.publicKey.export(),
@@ -105,7 +147,7 @@ export async function openAuthority(root: KeyPair, now: () => number, random: Ra
           await x509.AuthorityKeyIdentifierExtension.create(certificate),
         ],
       });
-      return pem(issued);
+      return pem(issued) + cross;
     },
   };
 }
@@ -130,23 +172,6 @@ export async function issuePair(authority: Authority, request: Omit<IssueRequest
 /** The DER of a request, for the proof over it. Faults: `invalid`. */
 export function requestDer(csrPem: string): Uint8Array {
   return new Uint8Array(readRequest(csrPem).rawData);
-}
-
-/** base64url SHA-256 of a certificate's DER. */
-export function authorityHash(certificatePem: string): string {
-  return createHash('sha256').update(new X509Certificate(certificatePem).raw).digest('base64url');
-}
-
-/** How much of its life a certificate has behind it at `nowMs`: 0 fresh, 1 expired. */
-export function lifeSpent(certificatePem: string, nowMs: number): number {
-  const { validFrom, validTo } = new X509Certificate(certificatePem);
-  const from = Date.parse(validFrom);
-  return (nowMs - from) / (Date.parse(validTo) - from);
-}
-
-/** True where `certificatePem` is signed by `authorityPem`. */
-export function isIssuedBy(certificatePem: string, authorityPem: string): boolean {
-  return new X509Certificate(certificatePem).verify(new X509Certificate(authorityPem).publicKey);
 }
 
 async function parseRequest(csrPem: string): Promise<x509.Pkcs10CertificateRequest> {

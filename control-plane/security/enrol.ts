@@ -9,6 +9,7 @@ import type { Clock } from '#proto/kernel/clock.ts';
 import { Fault, isFault } from '#proto/kernel/errors.ts';
 import type { Log } from '#proto/kernel/log.ts';
 import { newId, type Random } from '#proto/kernel/random.ts';
+import type { OperatorTrust } from '#proto/model/authority.ts';
 import type { Token } from '#proto/model/cluster.ts';
 import { type NodeId, namePattern, nodeId } from '#proto/model/ids.ts';
 import type { Node } from '#proto/model/node.ts';
@@ -16,18 +17,20 @@ import { noResources } from '#proto/model/resources.ts';
 import { occupiesNode } from '#proto/model/task.ts';
 import { formatToken } from '#proto/model/token.ts';
 import { type Authority, dayMs, requestDer } from './certificates.ts';
+import { certificateLifeMs } from './pki.ts';
 
 export interface EnrolmentParts {
   readonly store: Store;
   readonly authority: Authority;
+  /** Of the certificates of nodes; 90 days unless told. */
+  readonly lifetimeMs?: number;
   readonly clock: Clock;
   readonly random: Random;
   readonly log: Log;
 }
 
-/** Agents renew when half of this has passed. */
-const nodeLifetimeMs = 90 * dayMs;
-const operatorLifetimeMs = 365 * dayMs;
+/** Operators may be away for longer than nodes. */
+const operatorLives = 4;
 /** Longest life of a join token. */
 const maxTokenMs = 365 * dayMs;
 const attempts = 8;
@@ -110,14 +113,38 @@ export class Enrolment {
   /** A client certificate for an operator on another machine. Faults: `invalid`. */
   async issueOperator(name: string, csrPem: string): Promise<string> {
     if (!namePattern.test(name)) throw new Fault('invalid', `"${name}" cannot be the name of an operator`);
-    return this.#parts.authority.issue({
+    const { authority, clock } = this.#parts;
+    const lifetimeMs = operatorLives * this.#lifetimeMs;
+    // Before it is issued: a rotation of the CA must know whom to wait for.
+    await this.#noteOperator(name, { issuer: authority.hash, expiresAtMs: clock.now() + lifetimeMs });
+    return authority.issue({
       csrPem,
       commonName: name,
       role: 'operator',
       hosts: [],
       server: false,
-      lifetimeMs: operatorLifetimeMs,
+      lifetimeMs,
     });
+  }
+
+  get #lifetimeMs(): number {
+    return this.#parts.lifetimeMs ?? certificateLifeMs;
+  }
+
+  async #noteOperator(name: string, trust: OperatorTrust): Promise<void> {
+    const { store, clock, random } = this.#parts;
+    for (let attempt = 1; ; attempt++) {
+      const held = store.snapshot.get('authority', 'ca');
+      if (!held) return;
+      const value = { ...held.value, operators: { ...held.value.operators, [name]: trust } };
+      try {
+        await store.seen(await store.commit([{ table: 'authority', key: 'ca', value, expect: held.modRevision }]));
+        return;
+      } catch (error) {
+        if (attempt >= attempts || !isFault(error, 'conflict')) throw error;
+        await clock.sleep(random.int(20 * attempt));
+      }
+    }
   }
 
   /** The token, where the request proves its secret. All that can be wrong looks alike to who does not have it. */
@@ -232,7 +259,7 @@ export class Enrolment {
       // Its name is the machine's choice, which may be ours: a node must not be able to stand in for a server.
       hosts: [],
       server: false,
-      lifetimeMs: nodeLifetimeMs,
+      lifetimeMs: this.#lifetimeMs,
     });
   }
 
@@ -240,7 +267,7 @@ export class Enrolment {
     return {
       nodeId: id,
       certificatePem,
-      caPem: this.#parts.authority.certificate,
+      caPem: this.#parts.authority.trust,
       clusterId: this.#parts.store.snapshot.cluster?.id ?? '',
     };
   }

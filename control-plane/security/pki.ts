@@ -1,18 +1,18 @@
 /** The files of the cluster's identity, made at first start and kept: DIR/pki. Running it again only renews what ages. */
+
+import { createPrivateKey, X509Certificate } from 'node:crypto';
 import { mkdir, open, readFile, rename } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
+import { certificateHash, certificatesIn, isIssuedBy, lifeSpent } from '#proto/certificates.ts';
 import { systemClock } from '#proto/kernel/clock.ts';
 import { Fault } from '#proto/kernel/errors.ts';
 import { type Random, systemRandom } from '#proto/kernel/random.ts';
 import {
   type Authority,
-  authorityHash,
   createAuthority,
   dayMs,
-  isIssuedBy,
   issuePair,
   type KeyPair,
-  lifeSpent,
   openAuthority,
   type Role,
   roleUri,
@@ -25,6 +25,8 @@ export interface PkiParts {
   readonly name: string;
   /** Address that agents and other replicas reach it at. */
   readonly advertise: string;
+  /** 90 days unless told. */
+  readonly lifetimeMs?: number;
   readonly now?: () => number;
   readonly random?: Random;
 }
@@ -39,7 +41,8 @@ export interface Pki {
   pair(holder: PkiHolder): KeyPair;
 }
 
-const lifetimeMs = 365 * dayMs;
+/** Of certificates of managers and nodes; all renew theirs when half of it has passed. */
+export const certificateLifeMs = 90 * dayMs;
 /**
  * A name in the certificates of the control plane and of etcd itself, and in nobody else's: nodes' and operators' names have
  * no dots. etcd takes clients of our CA with this name alone (`--client-cert-allowed-hostname`).
@@ -67,9 +70,11 @@ export function pkiPaths(
  */
 export async function initPki(parts: PkiParts): Promise<Pki> {
   const { dataDir, name, advertise, now = systemClock.now, random = systemRandom } = parts;
+  const { lifetimeMs = certificateLifeMs } = parts;
   const dir = join(dataDir, 'pki');
   await mkdir(dir, { recursive: true, mode: 0o700 });
-  const authority = await openAuthority(await rootOf(dir, now(), random), now, random);
+  const { root, ...others } = await rootOf(dir, now(), random);
+  const authority = await openAuthority(root, now, random, others);
   const pairs = new Map<PkiHolder, KeyPair>();
   const reached = [...new Set(['127.0.0.1', 'localhost', advertise, name])];
   for (const holder of Object.keys(holders) as PkiHolder[]) {
@@ -103,7 +108,7 @@ export async function assertInitialised(dataDir: string): Promise<void> {
 }
 
 /** What makes this cluster this cluster: whoever has these can be it. */
-const identityNames = ['ca.pem', 'ca.key', 'seal.key'] as const;
+const identityNames = ['seal.key', 'cross.pem', 'ca.key', 'ca.pem'] as const;
 
 export function isIdentityFile(name: string): boolean {
   return (identityNames as readonly string[]).includes(name);
@@ -140,23 +145,68 @@ export async function placeIdentity(
   }
   await mkdir(dir, { recursive: true, mode: 0o700 });
   // The certificate last: without it the rest is not looked at.
-  for (const name of ['seal.key', 'ca.key', 'ca.pem'])
-    await writeFileWhole(join(dir, name), files[name]!, name === 'ca.pem' ? 0o644 : 0o600);
+  for (const name of identityNames)
+    if (files[name] !== undefined) await writeFileWhole(join(dir, name), files[name], modeOf(name));
 }
 
-async function rootOf(dir: string, nowMs: number, random: Random): Promise<KeyPair> {
+/**
+ * Lays down what another replica has made of the CA; false where it is there already. The next `initPki` issues by it.
+ * Interrupted, it goes on issuing by the root of before, and trusts both.
+ */
+export async function adoptAuthority(
+  dataDir: string,
+  { trust, cross, key }: { readonly trust: string; readonly cross: string; readonly key: string },
+): Promise<boolean> {
+  const dir = join(dataDir, 'pki');
+  const wanted = { 'ca.pem': trust, 'cross.pem': cross, 'ca.key': key };
+  let changed = false;
+  for (const [name, text] of Object.entries(wanted)) {
+    if (((await readText(join(dir, name))) ?? '') === text) continue;
+    await writeFileWhole(join(dir, name), text, modeOf(name));
+    changed = true;
+  }
+  return changed;
+}
+
+function modeOf(name: string): number {
+  return name.endsWith('.pem') ? 0o644 : 0o600;
+}
+
+interface Roots {
+  /** The one that issues. */
+  readonly root: KeyPair;
+  readonly cross: string;
+  readonly older: string;
+}
+
+async function rootOf(dir: string, nowMs: number, random: Random): Promise<Roots> {
   const certificate = join(dir, 'ca.pem');
   const key = join(dir, 'ca.key');
-  const root = await readPair(certificate, key);
-  if (root) return root;
-  if (await readText(certificate))
-    throw new Fault('corrupt', `${certificate} is there, but its key ${key} is not`, {
-      remedy: 'restore the key from a backup; without it no node can join',
-    });
+  const trusted = certificatesIn((await readText(certificate)) ?? '');
+  const keyText = await readText(key);
+  if (trusted.length > 0) {
+    const issuing =
+      keyText && trusted.find((one) => new X509Certificate(one).checkPrivateKey(createPrivateKey(keyText)));
+    if (!issuing)
+      throw new Fault('corrupt', `${certificate} is there, but its key ${key} is not`, {
+        remedy: 'restore the key from a backup; without it no node can join',
+      });
+    const cross = (await readText(join(dir, 'cross.pem'))) ?? '';
+    return {
+      root: { certificate: issuing, key: keyText },
+      cross: cross !== '' && isOfSameKey(cross, issuing) ? cross : '',
+      older: trusted.filter((one) => one !== issuing).join(''),
+    };
+  }
   const made = await createAuthority(`gantry-ca-${Buffer.from(random.bytes(4)).toString('hex')}`, nowMs, random);
-  authorityHash(made.certificate);
+  certificateHash(made.certificate);
   await writePair(certificate, key, made);
-  return made;
+  return { root: made, cross: '', older: '' };
+}
+
+function isOfSameKey(a: string, b: string): boolean {
+  const [keyOfA, keyOfB] = [a, b].map((one) => new X509Certificate(one).publicKey);
+  return keyOfA!.equals(keyOfB!);
 }
 
 async function sealKeyOf(path: string, random: Random): Promise<Buffer> {

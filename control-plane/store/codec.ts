@@ -32,6 +32,7 @@ const tables: ReadonlySet<string> = new Set<Table>([
   'document',
   'content',
   'trash',
+  'authority',
 ]);
 
 /** `/gantry/<table>/<key>`. */
@@ -58,6 +59,10 @@ export function encodeRecord<T extends Table>(table: T, value: Tables[T], sealer
     const token = value as Tables['token'];
     return Buffer.from(JSON.stringify({ ...token, secretHash: sealer.seal(token.secretHash) }));
   }
+  if (table === 'authority') {
+    const authority = value as Tables['authority'];
+    return Buffer.from(JSON.stringify({ ...authority, key: sealer.seal(authority.key) }));
+  }
   return Buffer.from(JSON.stringify(value));
 }
 
@@ -71,6 +76,10 @@ export function decodeRecord(table: Table, bytes: Buffer, sealer: Sealer): Table
   if (table === 'token') {
     const token = value as Tables['token'];
     return { ...token, secretHash: sealer.open(token.secretHash) };
+  }
+  if (table === 'authority') {
+    const authority = value as Tables['authority'];
+    return { ...authority, key: sealer.open(authority.key) };
   }
   return value;
 }

@@ -5,11 +5,18 @@ import { isBrokenCircuitError } from 'cockatiel';
 import * as etcd3 from 'etcd3';
 import { describe, Fault } from '#proto/kernel/errors.ts';
 
+/** PEM. */
+export interface EtcdTls {
+  readonly ca: Buffer;
+  readonly cert: Buffer;
+  readonly key: Buffer;
+}
+
 export interface EtcdAddress {
   /** `http://HOST:PORT` or, with `tls`, `https://HOST:PORT`; one for each member. */
   readonly hosts: readonly string[];
-  /** PEM. */
-  readonly tls?: { readonly ca: Buffer; readonly cert: Buffer; readonly key: Buffer };
+  /** Asked at each call: who gives another object has it used from then on. */
+  readonly tls?: () => EtcdTls;
   /** Longest wait for the answer to one unary call; 3,000 unless told. */
   readonly callTimeoutMs?: number;
 }
@@ -26,14 +33,14 @@ export interface EtcdClient {
  * `now`: wall clock ms, which is what gRPC counts deadlines in.
  */
 export function openEtcd(address: EtcdAddress, now: () => number): EtcdClient {
-  const build = () =>
+  const build = (tls: EtcdTls | undefined) =>
     new etcd3.Etcd3({
       hosts: [...address.hosts],
-      ...(address.tls && {
+      ...(tls && {
         credentials: {
-          rootCertificate: address.tls.ca,
-          certChain: address.tls.cert,
-          privateKey: address.tls.key,
+          rootCertificate: tls.ca,
+          certChain: tls.cert,
+          privateKey: tls.key,
         },
       }),
       grpcOptions: {
@@ -59,15 +66,29 @@ export function openEtcd(address: EtcdAddress, now: () => number): EtcdClient {
               ),
       },
     });
-  const unary = build();
-  const streams = build();
+  const pair = (tls: EtcdTls | undefined) => ({ tls, unary: build(tls), streams: build(tls) });
+  const close = ({ unary, streams }: ReturnType<typeof pair>) => {
+    unary.close();
+    streams.close();
+  };
+  let held = pair(address.tls?.());
+  const current = () => {
+    const tls = address.tls?.();
+    if (tls !== held.tls) {
+      // Calls and streams that are open go on to their end.
+      close(held);
+      held = pair(tls);
+    }
+    return held;
+  };
   return {
-    kv: unary.kv,
-    watch: streams.watchClient,
-    close() {
-      unary.close();
-      streams.close();
+    get kv() {
+      return current().unary.kv;
     },
+    get watch() {
+      return current().streams.watchClient;
+    },
+    close: () => close(held),
   };
 }
 

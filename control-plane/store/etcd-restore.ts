@@ -48,7 +48,7 @@ export async function restoreRecords(restore: EtcdRestore): Promise<number> {
       cluster = value as ClusterConfig;
       continue;
     }
-    const put = putOf(`${prefix}${path}`, path.startsWith('node/') ? notHeard(value as Node, atMs) : value);
+    const put = putOf(`${prefix}${path}`, asRestored(path, value, atMs));
     puts.push(put);
     bytes += put.request_put!.value!.length;
     if (puts.length >= batch.records || bytes >= batch.bytes) await flush();
@@ -95,6 +95,12 @@ async function makeWay({ client, id, force, leads }: EtcdRestore, interrupted: b
     await transact(client, [{ request_delete_range: { key: Buffer.from(prefix), range_end: endOf(prefix) } }]);
   }
   await transact(client, [{ request_put: { key: Buffer.from(markKey), value: Buffer.from(id) } }]);
+}
+
+/** Nodes are yet to be heard, and which managers there are is yet to be seen. */
+function asRestored(path: string, value: unknown, atMs: number): unknown {
+  if (path.startsWith('node/')) return notHeard(value as Node, atMs);
+  return path === recordKey('authority', 'ca').slice(prefix.length) ? { ...(value as object), replicas: {} } : value;
 }
 
 /** Whether it is still there is yet to be seen. */

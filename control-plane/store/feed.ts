@@ -140,4 +140,5 @@ const tables: readonly Table[] = [
   'document',
   'content',
   'trash',
+  'authority',
 ];

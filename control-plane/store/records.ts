@@ -1,4 +1,5 @@
 /** What the store keeps and how it changes: the tables, their records, and edits of them. */
+import type { AuthorityState } from '#proto/model/authority.ts';
 import type { ClusterConfig, Credential, Token } from '#proto/model/cluster.ts';
 import type { Document, SealedContent } from '#proto/model/document.ts';
 import type { ClusterNetwork } from '#proto/model/network.ts';
@@ -21,7 +22,7 @@ export interface Guard {
 
 /**
  * What each table holds. Keys: ids; `SERVICE-ID/NUMBER` for revisions and versions; the name for volumes and networks; the registry for credentials;
- * `config` for the cluster; the name for guards; `TYPE/NAME` for documents, `TYPE/NAME/VERSION` for their contents; `REMOVAL/KIND/NAME` for the trash.
+ * `config` for the cluster; the name for guards; `TYPE/NAME` for documents, `TYPE/NAME/VERSION` for their contents; `REMOVAL/KIND/NAME` for the trash; `ca` for the authority.
  */
 export interface Tables {
   readonly service: Service;
@@ -38,6 +39,7 @@ export interface Tables {
   readonly document: Document;
   readonly content: SealedContent;
   readonly trash: Trashed;
+  readonly authority: AuthorityState;
 }
 export type Table = keyof Tables;
 

@@ -1,4 +1,5 @@
 /** The cluster at one revision, with the indexes that deciders need. Reading is O(1) or proportional to the answer. */
+import type { AuthorityState } from '#proto/model/authority.ts';
 import type { ClusterConfig } from '#proto/model/cluster.ts';
 import { contentKey, documentKey, type SealedContent } from '#proto/model/document.ts';
 import { type NodeId, qualifiedName, type ServiceId, type TaskId } from '#proto/model/ids.ts';
@@ -31,6 +32,7 @@ export interface Snapshot {
   versionOf(id: ServiceId, number: number): Version | undefined;
   versionsOfService(id: ServiceId): Iterable<Version>;
   readonly cluster: ClusterConfig | undefined;
+  readonly authority: AuthorityState | undefined;
 }
 
 const none: readonly never[] = [];
@@ -53,6 +55,7 @@ export class LiveSnapshot implements Snapshot {
     document: new Map(),
     content: new Map(),
     trash: new Map(),
+    authority: new Map(),
   };
   readonly #tasksOfService = new Map<string, Map<string, Task>>();
   readonly #tasksOnNode = new Map<string, Map<string, Task>>();
@@ -115,6 +118,9 @@ export class LiveSnapshot implements Snapshot {
   }
   versionsOfService(id: ServiceId): Iterable<Version> {
     return this.#versionsOfService.get(id)?.values() ?? none;
+  }
+  get authority(): AuthorityState | undefined {
+    return this.#tables.authority.get('ca')?.value;
   }
   get cluster(): ClusterConfig | undefined {
     return this.#tables.cluster.get('config')?.value;
@@ -214,6 +220,8 @@ export function keyOf<T extends Table>(table: T, value: Tables[T]): string {
       return trashKey(value as Tables['trash']);
     case 'cluster':
       return 'config';
+    case 'authority':
+      return 'ca';
     default:
       return (value as { id: string }).id;
   }

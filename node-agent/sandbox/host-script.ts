@@ -115,7 +115,7 @@ function managerServices(plan: HostPlan): string {
   const pki = '/var/lib/gantry/control-plane/pki';
   return `${registry}
 mkdir -p -m 0700 /run/gantry /var/lib/gantry/control-plane /var/lib/gantry/etcd /var/lib/gantry/nats
-until ${main} init ${place} >> /var/log/control-plane.log 2>&1; do sleep 0.5; done
+until (. /run/sandbox/settings.env && ${main} init ${place}) >> /var/log/control-plane.log 2>&1; do sleep 0.5; done
 keep etcd etcd --name ${plan.name} --data-dir /var/lib/gantry/etcd --log-level warn --logger zap \\
   --listen-client-urls https://127.0.0.1:2379 --advertise-client-urls https://127.0.0.1:2379 \\
   --listen-peer-urls https://127.0.0.1:2380 --initial-advertise-peer-urls https://127.0.0.1:2380 --initial-cluster ${plan.name}=https://127.0.0.1:2380 \\
@@ -126,7 +126,8 @@ keep etcd etcd --name ${plan.name} --data-dir /var/lib/gantry/etcd --log-level w
 keep nats nats-server --config ${quote(`${plan.codeDir}/control-plane/systemd/nats.conf`)} --addr 0.0.0.0 &
 control_plane() (
   . /run/sandbox/settings.env
-  exec env ${main} run ${place} --etcd https://127.0.0.1:2379 --nats tls://${addressOfPlan(plan)}:4222 --socket /run/gantry/control-plane.sock
+  exec env ${main} run ${place} --etcd https://127.0.0.1:2379 --nats tls://${addressOfPlan(plan)}:4222 --socket /run/gantry/control-plane.sock \\
+    --nats-reload 'pkill -HUP -x nats-server' --etcd-restart 'pkill -TERM -x etcd'
 )
 keep control-plane control_plane &`;
 }

@@ -45,6 +45,8 @@ export interface Node {
   /** Which joining its certificates stem from: those of an earlier one are refused. Absent where it joined before this was kept. */
   readonly enrolment?: string;
   readonly stateAtMs: number;
+  /** Hash of the root that its certificate is of, as it says. */
+  readonly authority?: string;
   /** Down, and its lease is surely over: no singleton runs on it. */
   readonly fenced: boolean;
   /** It was down, and its agent has not said since what still runs there. */

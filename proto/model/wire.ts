@@ -232,6 +232,7 @@ export function nodeFromWire(node: types.Node): Node {
     runtimes: node.runtimes,
     joinedAtMs: node.joinedAtMs,
     ...(node.enrolment !== undefined && { enrolment: node.enrolment }),
+    ...(node.authority !== undefined && { authority: node.authority }),
     stateAtMs: node.stateAtMs,
     fenced: node.fenced,
     unaccounted: node.unaccounted,

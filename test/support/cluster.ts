@@ -185,6 +185,7 @@ function withSandbox(args: readonly string[], name: string): string[] {
     'volume',
     'rollout',
     'job',
+    'ca',
   ].includes(command)
     ? 2
     : 1;

@@ -6,6 +6,7 @@ import { Turns } from '#control-plane/api/turns.ts';
 import type { RelayChannel, RelayRequest } from '#control-plane/dispatch/relay.ts';
 import { UsageDesk } from '#control-plane/dispatch/usage.ts';
 import type { LogEntry } from '#control-plane/logs/log-store.ts';
+import { rootAfter } from '#control-plane/security/authority-files.ts';
 import type { Authority } from '#control-plane/security/certificates.ts';
 import { Enrolment } from '#control-plane/security/enrol.ts';
 import { MemoryEtcd, type MemoryStore } from '#control-plane/store/memory-store.ts';
@@ -44,6 +45,7 @@ export function operatorLab(more: Partial<OperatorParts> = {}): OperatorLab {
   const authority: Authority = {
     certificate: 'CA',
     hash: 'A'.repeat(43),
+    trust: 'CA',
     issue: async ({ commonName }) => `certificate of ${commonName}`,
   };
   const parts: OperatorParts = {
@@ -93,6 +95,7 @@ export function operatorLab(more: Partial<OperatorParts> = {}): OperatorLab {
           .map(({ key }) => [key, [{ action: 'start', slot: 1, node: 'h1', reason: 'least loaded' }]]),
       ),
     contents: testSeal,
+    newRoot: (by) => rootAfter(by, systemRandom),
     identity: async () => ({ 'ca.pem': 'CA', 'ca.key': 'KEY', 'seal.key': 'SEAL' }),
     wishes: new Turns(),
     version: '0.0.0-test',

@@ -1,4 +1,5 @@
 /** A whole control plane on a real etcd over mTLS: who gets in by which door, and as what. */
+
 import { mkdtempSync, rmSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -6,8 +7,9 @@ import * as grpc from '@grpc/grpc-js';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { assembleControlPlane, type ControlPlane } from '#control-plane/assemble.ts';
 import { readConfig } from '#control-plane/config.ts';
-import { authorityHash, createRequest, type KeyPair, requestDer } from '#control-plane/security/certificates.ts';
+import { createRequest, type KeyPair, requestDer } from '#control-plane/security/certificates.ts';
 import { initPki, type Pki, pkiPaths } from '#control-plane/security/pki.ts';
+import { certificateHash } from '#proto/certificates.ts';
 import { enrolmentProof, tokenSecretHash } from '#proto/enrolment-proof.ts';
 import { AgentService, EnrolmentService, type EnrolResponse } from '#proto/gen/gantry/v1/agent.ts';
 import { ClusterService } from '#proto/gen/gantry/v1/cluster.ts';
@@ -105,7 +107,7 @@ describe('the doors of a control plane', () => {
   test('the operator socket is for its owner alone, and leads', async () => {
     expect(statSync(socket).mode & 0o777).toBe(0o600);
     const info = await call(operator, OperatorService.info, {});
-    expect(info).toMatchObject({ leader: 'm1', epoch: 1, caFingerprint: authorityHash(pki.authority.certificate) });
+    expect(info).toMatchObject({ leader: 'm1', epoch: 1, caFingerprint: certificateHash(pki.authority.certificate) });
     expect(info.cluster?.network).toBe('10.192.0.0/11');
   });
 

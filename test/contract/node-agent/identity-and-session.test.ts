@@ -12,7 +12,8 @@ import { initPki, type Pki } from '#control-plane/security/pki.ts';
 import { serveTcp } from '#control-plane/servers.ts';
 import { grpcTransport } from '#node-agent/grpc-transport.ts';
 import { heartbeatThread } from '#node-agent/heartbeat-thread.ts';
-import { enrol, keepRenewed, loadIdentity, type NodeIdentity, renewalAt } from '#node-agent/identity.ts';
+import { enrol, loadIdentity, type NodeIdentity } from '#node-agent/identity.ts';
+import { IdentityKeeper, renewalAt } from '#node-agent/identity-keeper.ts';
 import { EnrolmentService } from '#proto/gen/gantry/v1/agent.ts';
 import { systemClock } from '#proto/kernel/clock.ts';
 import { silentLog } from '#proto/kernel/log.ts';
@@ -144,14 +145,18 @@ describe('a certificate', () => {
     const identity = await joined('h1', data);
     const host = await hostOf(identity);
     await eventually(() => host.agent!.session.connected);
-    const stop = new AbortController();
     // 89 of 90 days later, by its own clock.
     const clock = { ...systemClock, now: () => Date.now() + 89 * 86_400_000 };
+    let stop = () => {};
     const swapped = await new Promise<NodeIdentity>((resolve) => {
       const renew = (csrPem: string) => host.agent!.session.connection!.renew(csrPem);
-      void keepRenewed({ ...parts, clock, data }, identity, renew, resolve, stop.signal);
+      const keeper = new IdentityKeeper(
+        { ...parts, clock, data, renew, swapped: () => resolve(keeper.identity) },
+        identity,
+      );
+      stop = () => keeper.close();
     });
-    stop.abort();
+    stop();
     expect(swapped.nodeId).toBe(identity.nodeId);
     expect(swapped.certificatePem).not.toBe(identity.certificatePem);
     expect(await loadIdentity(data)).toMatchObject({ nodeId: identity.nodeId });

@@ -196,11 +196,12 @@ describe('the store on etcd', () => {
     const [server, client] = [pkiPaths(dataDir, 'etcd'), pkiPaths(dataDir, 'client')];
     const secure = await startEtcd({ tls: { ...server, clientCert: client.cert, clientKey: client.key } });
     const pair = pki.pair('client');
-    const tls = {
+    const files = {
       ca: Buffer.from(pki.authority.certificate),
       cert: Buffer.from(pair.certificate),
       key: Buffer.from(pair.key),
     };
+    const tls = () => files;
     const line = await holdableLine(new URL(secure.url).port);
     const [ahead, behind] = [await open({ hosts: [secure.url], tls }), await open({ hosts: [line.url], tls })];
     // The first connection is for calls, the second for the watch.

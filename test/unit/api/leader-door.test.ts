@@ -26,7 +26,7 @@ beforeEach(async () => {
   await serveSocket(scope, join(directory, 'leader.sock'), [
     { definition: OperatorService, handlers: leading.service },
   ]);
-  const doors = leaderDoors(insecure);
+  const doors = leaderDoors(() => insecure);
   scope.defer(() => doors.close());
   const following = operatorLab({ leader: () => doors.at(`unix:${join(directory, 'leader.sock')}`) });
   await serveSocket(scope, join(directory, 'f.sock'), [{ definition: OperatorService, handlers: following.service }]);

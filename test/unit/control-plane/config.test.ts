@@ -26,6 +26,9 @@ describe('the configuration', () => {
       network6: '',
       encapsulation: '',
       encryption: '',
+      certificateLife: 90 * 86_400_000,
+      natsReload: '',
+      etcdRestart: '',
       logLevel: 'info',
     });
   });

@@ -1,19 +1,14 @@
 /** The files of a cluster's identity: made once, kept, renewed, and never readable by others. */
+
 import { X509Certificate } from 'node:crypto';
 import { mkdtempSync, readFileSync, rmSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import {
-  authorityHash,
-  createAuthority,
-  createRequest,
-  dayMs,
-  isIssuedBy,
-  lifeSpent,
-  openAuthority,
-} from '#control-plane/security/certificates.ts';
-import { assertInitialised, initPki, pkiPaths } from '#control-plane/security/pki.ts';
+import { rootAfter } from '#control-plane/security/authority-files.ts';
+import { createAuthority, createRequest, dayMs, openAuthority } from '#control-plane/security/certificates.ts';
+import { adoptAuthority, assertInitialised, initPki, pkiPaths } from '#control-plane/security/pki.ts';
+import { certificateHash, certificatesIn, isIssuedBy, lifeSpent } from '#proto/certificates.ts';
 import { systemRandom } from '#proto/kernel/random.ts';
 
 const faultOf = (code: string) => expect.objectContaining({ name: 'Fault', code });
@@ -61,6 +56,35 @@ describe('the identity of a cluster', () => {
     expect(new X509Certificate(moved.pair('server').certificate).checkIP('10.0.0.2')).toBe('10.0.0.2');
   });
 
+  test('takes a CA that another replica has made, also where that was interrupted at any file', async () => {
+    const first = await init();
+    const old = { certificate: first.authority.certificate, key: readFileSync(join(dataDir, 'pki/ca.key'), 'utf8') };
+    const made = await rootAfter(old, systemRandom);
+    const both = made.root.certificate + old.certificate;
+    const asWritten = [
+      { trust: both, cross: '', key: old.key },
+      { trust: both, cross: made.cross, key: old.key },
+    ];
+    for (const files of asWritten) {
+      await adoptAuthority(dataDir, files);
+      const between = await init();
+      expect(between.authority.hash).toBe(first.authority.hash);
+      expect(between.pair('server').certificate).toBe(first.pair('server').certificate);
+      expect(certificatesIn(between.authority.trust)).toHaveLength(2);
+    }
+    expect(await adoptAuthority(dataDir, { trust: both, cross: made.cross, key: made.key })).toBe(true);
+    expect(await adoptAuthority(dataDir, { trust: both, cross: made.cross, key: made.key })).toBe(false);
+    const after = await init();
+    expect(after.authority.hash).toBe(made.root.hash);
+    for (const holder of ['etcd', 'nats', 'server', 'client'] as const) {
+      const [leaf, cross] = certificatesIn(after.pair(holder).certificate);
+      expect(isIssuedBy(leaf!, made.root.certificate)).toBe(true);
+      // Who knows only the old root believes it by this one.
+      expect(isIssuedBy(cross!, old.certificate)).toBe(true);
+    }
+    expect(after.sealKey).toEqual(first.sealKey);
+  });
+
   test('is not made anew where the key of its CA was lost', async () => {
     await init();
     rmSync(join(dataDir, 'pki/ca.key'));
@@ -94,7 +118,7 @@ describe('an authority', () => {
 
   test('is known by the hash of its certificate', async () => {
     const issuer = await authority();
-    expect(issuer.hash).toBe(authorityHash(issuer.certificate));
+    expect(issuer.hash).toBe(certificateHash(issuer.certificate));
     expect(issuer.hash).toMatch(/^[A-Za-z0-9_-]{43}$/);
   });
 

@@ -179,6 +179,8 @@ export interface Welcome {
   node: Node | undefined;
   cluster: ClusterConfig | undefined;
   heartbeatPeriodMs: number;
+  /** roots to trust, of which the first issues: who has no certificate of it renews */
+  caPem: string;
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
@@ -2161,7 +2163,15 @@ export const ControlMessage: MessageFns<ControlMessage> = {
 };
 
 function createBaseWelcome(): Welcome {
-  return { session: 0, epoch: 0, node: undefined, cluster: undefined, heartbeatPeriodMs: 0, _unknownFields: {} };
+  return {
+    session: 0,
+    epoch: 0,
+    node: undefined,
+    cluster: undefined,
+    heartbeatPeriodMs: 0,
+    caPem: "",
+    _unknownFields: {},
+  };
 }
 
 export const Welcome: MessageFns<Welcome> = {
@@ -2180,6 +2190,9 @@ export const Welcome: MessageFns<Welcome> = {
     }
     if (message.heartbeatPeriodMs !== 0) {
       writer.uint32(40).int64(message.heartbeatPeriodMs);
+    }
+    if (message.caPem !== "") {
+      writer.uint32(322).string(message.caPem);
     }
     if (message._unknownFields !== undefined) {
       for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
@@ -2245,6 +2258,14 @@ export const Welcome: MessageFns<Welcome> = {
             message.heartbeatPeriodMs = longToNumber(reader.int64());
             continue;
           }
+          case 40: {
+            if (tag !== 322) {
+              break;
+            }
+
+            message.caPem = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -2277,6 +2298,7 @@ export const Welcome: MessageFns<Welcome> = {
       ? ClusterConfig.fromPartial(object.cluster)
       : undefined;
     message.heartbeatPeriodMs = object.heartbeatPeriodMs ?? 0;
+    message.caPem = object.caPem ?? "";
     return message;
   },
 };

@@ -881,6 +881,40 @@ export interface BackupPart {
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
+export interface RotateAuthorityRequest {
+  /** of a rotation under way: members that have no new certificate yet are waited for no longer */
+  finish: boolean;
+  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
+}
+
+export interface AuthorityRequest {
+  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
+}
+
+export interface AuthorityStatus {
+  /** settled | renewing | dropping */
+  phase: string;
+  /** hashes of what is trusted, the newest first */
+  roots: string[];
+  /** 0: never */
+  rotatedAtMs: number;
+  /** of the newest root */
+  expiresAtMs: number;
+  members: AuthorityMember[];
+  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
+}
+
+export interface AuthorityMember {
+  /** manager | node | operator */
+  kind: string;
+  name: string;
+  /** nothing of a rotation is left to do for it */
+  done: boolean;
+  /** what is waited for, or what somebody has to do */
+  message: string;
+  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
+}
+
 function createBaseSourceFile(): SourceFile {
   return {
     path: "",
@@ -10323,6 +10357,362 @@ export const BackupPart: MessageFns<BackupPart> = {
   },
 };
 
+function createBaseRotateAuthorityRequest(): RotateAuthorityRequest {
+  return { finish: false, _unknownFields: {} };
+}
+
+export const RotateAuthorityRequest: MessageFns<RotateAuthorityRequest> = {
+  encode(message: RotateAuthorityRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.finish !== false) {
+      writer.uint32(8).bool(message.finish);
+    }
+    if (message._unknownFields !== undefined) {
+      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
+        const tag = parseInt(key, 10);
+        for (const value of values) {
+          writer.uint32(tag).raw(value);
+        }
+      }
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): RotateAuthorityRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseRotateAuthorityRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.finish = reader.bool();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        const buf = reader.skip(tag & 7);
+
+        const list = message._unknownFields![tag];
+
+        if (list === undefined) {
+          message._unknownFields![tag] = [buf];
+        } else {
+          list.push(buf);
+        }
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<RotateAuthorityRequest>, I>>(base?: I): RotateAuthorityRequest {
+    return RotateAuthorityRequest.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<RotateAuthorityRequest>, I>>(object: I): RotateAuthorityRequest {
+    const message = createBaseRotateAuthorityRequest();
+    message.finish = object.finish ?? false;
+    return message;
+  },
+};
+
+function createBaseAuthorityRequest(): AuthorityRequest {
+  return { _unknownFields: {} };
+}
+
+export const AuthorityRequest: MessageFns<AuthorityRequest> = {
+  encode(message: AuthorityRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message._unknownFields !== undefined) {
+      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
+        const tag = parseInt(key, 10);
+        for (const value of values) {
+          writer.uint32(tag).raw(value);
+        }
+      }
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): AuthorityRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseAuthorityRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        const buf = reader.skip(tag & 7);
+
+        const list = message._unknownFields![tag];
+
+        if (list === undefined) {
+          message._unknownFields![tag] = [buf];
+        } else {
+          list.push(buf);
+        }
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<AuthorityRequest>, I>>(base?: I): AuthorityRequest {
+    return AuthorityRequest.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<AuthorityRequest>, I>>(_: I): AuthorityRequest {
+    const message = createBaseAuthorityRequest();
+    return message;
+  },
+};
+
+function createBaseAuthorityStatus(): AuthorityStatus {
+  return { phase: "", roots: [], rotatedAtMs: 0, expiresAtMs: 0, members: [], _unknownFields: {} };
+}
+
+export const AuthorityStatus: MessageFns<AuthorityStatus> = {
+  encode(message: AuthorityStatus, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.phase !== "") {
+      writer.uint32(10).string(message.phase);
+    }
+    for (const v of message.roots) {
+      writer.uint32(18).string(v!);
+    }
+    if (message.rotatedAtMs !== 0) {
+      writer.uint32(24).int64(message.rotatedAtMs);
+    }
+    if (message.expiresAtMs !== 0) {
+      writer.uint32(32).int64(message.expiresAtMs);
+    }
+    for (const v of message.members) {
+      AuthorityMember.encode(v!, writer.uint32(42).fork()).join();
+    }
+    if (message._unknownFields !== undefined) {
+      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
+        const tag = parseInt(key, 10);
+        for (const value of values) {
+          writer.uint32(tag).raw(value);
+        }
+      }
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): AuthorityStatus {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseAuthorityStatus();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.phase = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.roots.push(reader.string());
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.rotatedAtMs = longToNumber(reader.int64());
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.expiresAtMs = longToNumber(reader.int64());
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.members.push(AuthorityMember.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        const buf = reader.skip(tag & 7);
+
+        const list = message._unknownFields![tag];
+
+        if (list === undefined) {
+          message._unknownFields![tag] = [buf];
+        } else {
+          list.push(buf);
+        }
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<AuthorityStatus>, I>>(base?: I): AuthorityStatus {
+    return AuthorityStatus.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<AuthorityStatus>, I>>(object: I): AuthorityStatus {
+    const message = createBaseAuthorityStatus();
+    message.phase = object.phase ?? "";
+    message.roots = object.roots?.map((e) => e) || [];
+    message.rotatedAtMs = object.rotatedAtMs ?? 0;
+    message.expiresAtMs = object.expiresAtMs ?? 0;
+    message.members = object.members?.map((e) => AuthorityMember.fromPartial(e)) || [];
+    return message;
+  },
+};
+
+function createBaseAuthorityMember(): AuthorityMember {
+  return { kind: "", name: "", done: false, message: "", _unknownFields: {} };
+}
+
+export const AuthorityMember: MessageFns<AuthorityMember> = {
+  encode(message: AuthorityMember, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.kind !== "") {
+      writer.uint32(10).string(message.kind);
+    }
+    if (message.name !== "") {
+      writer.uint32(18).string(message.name);
+    }
+    if (message.done !== false) {
+      writer.uint32(24).bool(message.done);
+    }
+    if (message.message !== "") {
+      writer.uint32(34).string(message.message);
+    }
+    if (message._unknownFields !== undefined) {
+      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
+        const tag = parseInt(key, 10);
+        for (const value of values) {
+          writer.uint32(tag).raw(value);
+        }
+      }
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): AuthorityMember {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseAuthorityMember();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.kind = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.name = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.done = reader.bool();
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.message = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        const buf = reader.skip(tag & 7);
+
+        const list = message._unknownFields![tag];
+
+        if (list === undefined) {
+          message._unknownFields![tag] = [buf];
+        } else {
+          list.push(buf);
+        }
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<AuthorityMember>, I>>(base?: I): AuthorityMember {
+    return AuthorityMember.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<AuthorityMember>, I>>(object: I): AuthorityMember {
+    const message = createBaseAuthorityMember();
+    message.kind = object.kind ?? "";
+    message.name = object.name ?? "";
+    message.done = object.done ?? false;
+    message.message = object.message ?? "";
+    return message;
+  },
+};
+
 export type OperatorService = typeof OperatorService;
 export const OperatorService = {
   /** Resolves Compose files; commits all of it in one transaction, or nothing. */
@@ -10710,6 +11100,26 @@ export const OperatorService = {
     responseSerialize: (value: ClusterSettings): Buffer => Buffer.from(ClusterSettings.encode(value).finish()),
     responseDeserialize: (value: Buffer): ClusterSettings => ClusterSettings.decode(value),
   },
+  /** Makes a new root, which all members then get certificates of; the old one is trusted until they have, or until `finish`. */
+  rotateAuthority: {
+    path: "/gantry.v1.Operator/RotateAuthority" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: RotateAuthorityRequest): Buffer =>
+      Buffer.from(RotateAuthorityRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): RotateAuthorityRequest => RotateAuthorityRequest.decode(value),
+    responseSerialize: (value: AuthorityStatus): Buffer => Buffer.from(AuthorityStatus.encode(value).finish()),
+    responseDeserialize: (value: Buffer): AuthorityStatus => AuthorityStatus.decode(value),
+  },
+  authority: {
+    path: "/gantry.v1.Operator/Authority" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: AuthorityRequest): Buffer => Buffer.from(AuthorityRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): AuthorityRequest => AuthorityRequest.decode(value),
+    responseSerialize: (value: AuthorityStatus): Buffer => Buffer.from(AuthorityStatus.encode(value).finish()),
+    responseDeserialize: (value: Buffer): AuthorityStatus => AuthorityStatus.decode(value),
+  },
   /**
    * Everything the cluster needs, at one revision: the lines of a backup file (proto/backup-file.ts), keys in the clear. On a
    * manager's socket alone.
@@ -10794,6 +11204,9 @@ export interface OperatorServer extends UntypedServiceImplementation {
   scaling: handleUnaryCall<ScalingRequest, ScalingResponse>;
   info: handleUnaryCall<InfoRequest, InfoResponse>;
   setCluster: handleUnaryCall<SetClusterRequest, ClusterSettings>;
+  /** Makes a new root, which all members then get certificates of; the old one is trusted until they have, or until `finish`. */
+  rotateAuthority: handleUnaryCall<RotateAuthorityRequest, AuthorityStatus>;
+  authority: handleUnaryCall<AuthorityRequest, AuthorityStatus>;
   /**
    * Everything the cluster needs, at one revision: the lines of a backup file (proto/backup-file.ts), keys in the clear. On a
    * manager's socket alone.
@@ -11365,6 +11778,37 @@ export interface OperatorClient extends Client {
     metadata: Metadata,
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: ClusterSettings) => void,
+  ): ClientUnaryCall;
+  /** Makes a new root, which all members then get certificates of; the old one is trusted until they have, or until `finish`. */
+  rotateAuthority(
+    request: RotateAuthorityRequest,
+    callback: (error: ServiceError | null, response: AuthorityStatus) => void,
+  ): ClientUnaryCall;
+  rotateAuthority(
+    request: RotateAuthorityRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: AuthorityStatus) => void,
+  ): ClientUnaryCall;
+  rotateAuthority(
+    request: RotateAuthorityRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: AuthorityStatus) => void,
+  ): ClientUnaryCall;
+  authority(
+    request: AuthorityRequest,
+    callback: (error: ServiceError | null, response: AuthorityStatus) => void,
+  ): ClientUnaryCall;
+  authority(
+    request: AuthorityRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: AuthorityStatus) => void,
+  ): ClientUnaryCall;
+  authority(
+    request: AuthorityRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: AuthorityStatus) => void,
   ): ClientUnaryCall;
   /**
    * Everything the cluster needs, at one revision: the lines of a backup file (proto/backup-file.ts), keys in the clear. On a

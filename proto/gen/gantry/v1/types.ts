@@ -913,6 +913,10 @@ export interface Node {
   foreignNetworks: string[];
   /** public, base64; empty: no WireGuard */
   wireguardKey: string;
+  /** hash of the root that its certificate is of */
+  authority?:
+    | string
+    | undefined;
   /** down, and its lease is over: no singleton runs on it */
   fenced: boolean;
   /** it was down, and its agent has not said since what still runs there */
@@ -9333,6 +9337,7 @@ function createBaseNode(): Node {
     address6: "",
     foreignNetworks: [],
     wireguardKey: "",
+    authority: undefined,
     fenced: false,
     unaccounted: false,
     _unknownFields: {},
@@ -9409,6 +9414,9 @@ export const Node: MessageFns<Node> = {
     }
     if (message.wireguardKey !== "") {
       writer.uint32(186).string(message.wireguardKey);
+    }
+    if (message.authority !== undefined) {
+      writer.uint32(402).string(message.authority);
     }
     if (message.fenced !== false) {
       writer.uint32(360).bool(message.fenced);
@@ -9630,6 +9638,14 @@ export const Node: MessageFns<Node> = {
             message.wireguardKey = reader.string();
             continue;
           }
+          case 50: {
+            if (tag !== 402) {
+              break;
+            }
+
+            message.authority = reader.string();
+            continue;
+          }
           case 45: {
             if (tag !== 360) {
               break;
@@ -9714,6 +9730,7 @@ export const Node: MessageFns<Node> = {
     message.address6 = object.address6 ?? "";
     message.foreignNetworks = object.foreignNetworks?.map((e) => e) || [];
     message.wireguardKey = object.wireguardKey ?? "";
+    message.authority = object.authority ?? undefined;
     message.fenced = object.fenced ?? false;
     message.unaccounted = object.unaccounted ?? false;
     return message;

@@ -1,0 +1,111 @@
+/** This replica's identity joined to what uses it: files, doors, connections to other replicas, NATS and etcd beside it. */
+import * as grpc from '@grpc/grpc-js';
+import { ClusterService } from '#proto/gen/gantry/v1/cluster.ts';
+import type { Clock } from '#proto/kernel/clock.ts';
+import type { Log } from '#proto/kernel/log.ts';
+import type { Random } from '#proto/kernel/random.ts';
+import { retry } from '#proto/kernel/retry.ts';
+import type { Scope } from '#proto/kernel/scope.ts';
+import type { AuthorityState } from '#proto/model/authority.ts';
+import { call, channelOptions } from '#proto/rpc.ts';
+import type { ControlPlaneConfig } from './config.ts';
+import { AuthorityKeeper } from './controllers/authority-keeper.ts';
+import { runPartCommand } from './part-command.ts';
+import { authorityOf, refresh } from './security/authority-files.ts';
+import { dayMs } from './security/certificates.ts';
+import { LiveIdentity } from './security/live-identity.ts';
+import { initPki, type PkiParts } from './security/pki.ts';
+import type { Store } from './store/store.ts';
+
+interface Kernel {
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly log: Log;
+}
+
+/** How its certificates are made. */
+function pkiOf({ data, name, advertise, certificateLife }: ControlPlaneConfig): PkiParts {
+  return { dataDir: data, name, advertise, lifetimeMs: certificateLife };
+}
+
+export async function openIdentity(config: ControlPlaneConfig): Promise<LiveIdentity> {
+  return new LiveIdentity(await initPki(pkiOf(config)));
+}
+
+/** As what a replica talks to others. */
+export function replicaCredentials({ pki }: LiveIdentity): grpc.ChannelCredentials {
+  const { certificate, key } = pki.pair('client');
+  return grpc.credentials.createSsl(Buffer.from(pki.authority.trust), Buffer.from(key), Buffer.from(certificate));
+}
+
+/** Asks another replica for a sign of life, over a connection that is kept for each: the epoch it leads with. */
+export function replicaProbe(
+  scope: Scope,
+  identity: LiveIdentity,
+): (address: string, signal?: AbortSignal) => Promise<number | undefined> {
+  const clients = new Map<string, grpc.Client>();
+  const forget = () => {
+    for (const client of clients.values()) client.close();
+    clients.clear();
+  };
+  scope.defer(forget);
+  scope.defer(identity.onChange(forget));
+  return async (address, signal) => {
+    let client = clients.get(address);
+    if (!client) {
+      client = new grpc.Client(address, replicaCredentials(identity), channelOptions);
+      clients.set(address, client);
+    }
+    const answer = await call(client, ClusterService.ping, {}, { timeoutMs: 1_000, ...(signal && { signal }) });
+    return answer.leading ? answer.epoch : undefined;
+  };
+}
+
+/** Renews certificates long before they end and follows the CA of the store, without a restart. */
+export function keepIdentity(
+  scope: Scope,
+  config: ControlPlaneConfig,
+  { clock, random, log }: Kernel,
+  parts: { readonly identity: LiveIdentity; readonly store: Store; readonly epoch: () => number | undefined },
+): void {
+  const { identity, store, epoch } = parts;
+  const { natsReload, etcdRestart } = config;
+  const reload = async () => {
+    log.info('certificates renewed', { why: `issued by the CA ${identity.authority.hash}` });
+    if (natsReload === '') return;
+    await runPartCommand(natsReload).catch((error) => log.error('NATS was not told of its new certificate', { error }));
+  };
+  let turn: Promise<unknown> = Promise.resolve();
+  /** One after the other: both write the same files. */
+  const refreshed = (state: AuthorityState | undefined) => {
+    const next = turn.then(() => refresh(pkiOf(config), identity, state, reload));
+    turn = next.catch(() => {});
+    return next;
+  };
+  const restartEtcd = async () => {
+    await runPartCommand(etcdRestart);
+    await retry({ clock, random, signal: scope.signal }, { initialMs: 200, maxMs: 1_000 }, () =>
+      store.readLeadership(),
+    );
+  };
+  const keeper = new AuthorityKeeper({
+    store,
+    clock,
+    log: log.with('authority'),
+    replica: config.name,
+    epoch,
+    own: () => authorityOf(config.data, identity),
+    adopt: refreshed,
+    restartEtcd: etcdRestart === '' ? undefined : restartEtcd,
+  });
+  scope.defer(() => keeper.close());
+  const everyMs = Math.min(dayMs, config.certificateLife / 10);
+  let timer = clock.after(everyMs, function renew() {
+    refreshed(store.snapshot.authority)
+      .catch((error) => log.error('certificates of this manager are not renewed', { error }))
+      .finally(() => {
+        if (!scope.closing) timer = clock.after(everyMs, renew);
+      });
+  });
+  scope.defer(() => timer.cancel());
+}
