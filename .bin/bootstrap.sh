@@ -1,5 +1,6 @@
 #!/bin/sh
 # Makes a fresh Debian 12 machine with Node and npm able to run Gantry, then runs its arguments under the pinned Node.
+# GANTRY_ALSO="PROGRAM PACKAGE" is one more that this run needs.
 # Installs only what is missing; a second run costs a few milliseconds.
 set -eu
 cd "$(dirname "$0")/.."
@@ -12,7 +13,7 @@ while read -r needed package; do
     /*) [ -e "$needed" ] ;;
     *) PATH="$PATH:/usr/sbin:/sbin" command -v "$needed" > /dev/null ;;
   esac || missing="$missing $package"
-done << 'END'
+done << END
 containerd containerd
 runc runc
 crun crun
@@ -38,6 +39,7 @@ iperf3 iperf3
 tcpdump tcpdump
 htpasswd apache2-utils
 flock util-linux
+${GANTRY_ALSO:-sh dash}
 END
 
 if [ -n "$missing" ]; then
@@ -66,9 +68,11 @@ if [ -n "$missing" ]; then
         containerd) unit=containerd ;;
         etcd-server) unit=etcd ;;
         nats-server | docker-registry) unit=$package ;;
+        docker.io) unit='docker.service docker.socket' ;;
         *) continue ;;
       esac
-      systemctl disable --quiet "$unit" 2> /dev/null || true
+      # shellcheck disable=SC2086 # a list of units
+      systemctl disable --quiet $unit 2> /dev/null || true
     done
   fi
 fi

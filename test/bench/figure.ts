@@ -8,7 +8,7 @@ export interface Figure {
   readonly value: number;
   readonly unit: string;
   /** The same by hand, or by a peer, in the same run. `what` is a column's worth of words. */
-  readonly beside?: { readonly what: string; readonly value: number };
+  readonly beside?: { readonly what: string; readonly value: number; readonly samples?: readonly number[] };
   readonly target?: { readonly bound: 'at most' | 'at least'; readonly value: number };
   /** Each sample or round, for the JSON. */
   readonly samples?: readonly number[];
