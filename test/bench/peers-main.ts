@@ -6,7 +6,7 @@ import { parseArgs } from 'node:util';
 import { type Contender, gantry } from './contender.ts';
 import { type Figure, ratio, table } from './figure.ts';
 import { median } from './measure.ts';
-import { type Samples, sections, units } from './peers.ts';
+import { type Samples, sections, units, warm } from './peers.ts';
 import { defaults, Swarm, tuned } from './swarm.ts';
 
 const { values, positionals } = parseArgs({ allowPositionals: true, options: { rounds: { type: 'string' } } });
@@ -54,7 +54,7 @@ try {
   for (const contender of [ours, swarm.as(defaults)]) {
     process.stderr.write(`bench:peers: ${contender.name} brings the image to every host …\n`);
     await contender.ready();
-    await sections.start!(contender, -1);
+    await warm(contender);
   }
   for (let round = 0; round < rounds; round++) {
     for (const section of chosen) {
