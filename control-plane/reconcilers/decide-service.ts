@@ -310,8 +310,8 @@ class ServiceDecision {
 
   /** Tasks whose processes go on under the service's revision are tasks of it from here on, all at once: none of them stops. */
   #adopt(): void {
-    const { snapshot, books } = this.#context;
-    for (const [id, adopted] of adoptions(this.#service, this.#tasks, snapshot, books.ledger))
+    const { snapshot, books, now } = this.#context;
+    for (const [id, adopted] of adoptions(this.#service, this.#tasks, snapshot, books.ledger, now))
       if (typeof adopted === 'string') this.#unadopted.set(id, adopted);
       else this.#draft.put(adopted);
   }

@@ -29,13 +29,14 @@ export function* adoptions(
   tasks: Iterable<Task>,
   snapshot: Snapshot,
   ledger: Ledger,
+  now: number,
 ): Iterable<readonly [TaskId, Task | string]> {
   const to = rollout.state === 'paused' ? undefined : snapshot.revisionOf(id, revision);
   if (!to) return;
   for (const task of tasks) {
     if (task.revision === revision) continue;
     const from = snapshot.revisionOf(id, task.revision);
-    const adopted = adopt(task, from, to, ledger.usageOf(task.nodeId as NodeId));
+    const adopted = adopt(task, from, to, ledger.usageOf(task.nodeId as NodeId), now);
     if (adopted !== undefined) yield [task.id, adopted];
   }
 }
@@ -46,12 +47,13 @@ function adopt(
   from: Revision | undefined,
   to: Revision,
   usage: Usage | undefined,
+  now: number,
 ): Task | string | undefined {
   if (!isWanted(task) || from?.origin !== to.origin) return undefined;
   const { reservations } = to.template;
   const short = usage && shortOf(moreOf(task, to.template), usage);
   if (short) return `node ${task.nodeName} has no room for it any more: it ${short}`;
-  return { ...task, revision: to.number, reservations };
+  return { ...task, revision: to.number, reservations, adoptedAtMs: now };
 }
 
 /** What its new reservations take beyond those it has. */

@@ -50,6 +50,7 @@ export function newTask(
     successorOf: '',
     isolatedUntilMs: 0,
     isolationRefused: false,
+    adoptedAtMs: 0,
     singleton: false,
     returnedAtMs: 0,
   };

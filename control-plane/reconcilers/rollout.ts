@@ -118,7 +118,11 @@ export function stageOf(service: Service, seat: Seat, now: number): Stage {
   const active = activeOf(seat);
   const current = active.filter((task) => task.revision === service.revision);
   const up = current.find(isUp);
-  if (up) return { at: 'new', settledAtMs: up.stateAtMs + policyOf(service).monitorMs };
+  if (up) {
+    const sinceMs = Math.max(up.stateAtMs, up.adoptedAtMs);
+    const troubledMs = troubledSinceMs(service, up);
+    return { at: 'new', settledAtMs: troubledMs < never ? troubledMs : sinceMs + policyOf(service).monitorMs };
+  }
   const latest = latestOf(seat);
   if (current.length === 0 && latest && latest.revision === service.revision && isTerminal(latest.state)) {
     // A successor that has ended well does not hold the seat that its forerunner still holds.
@@ -156,17 +160,22 @@ function failureOf(service: Service, seat: Seat, now: number): Task | undefined 
   const { startedAtMs, failuresSinceMs } = service.rollout;
   const { monitorMs } = policyOf(service);
   return seat.tasks.find((task) => {
-    if (task.revision !== service.revision || task.createdAtMs < Math.max(startedAtMs, failuresSinceMs)) return false;
+    const begunAtMs = Math.max(task.createdAtMs, task.adoptedAtMs);
+    if (task.revision !== service.revision || begunAtMs < Math.max(startedAtMs, failuresSinceMs)) return false;
     if (task.state === 'running' && (task.health === 'unhealthy' || task.isolatedUntilMs > 0)) return true;
-    if (hasFailed(task)) return ranForMs(task) <= monitorMs || task.health === 'unhealthy';
+    const ranMs = task.adoptedAtMs > 0 ? task.stateAtMs - task.adoptedAtMs : ranForMs(task);
+    if (hasFailed(task)) return ranMs <= monitorMs || task.health === 'unhealthy';
     return isActive(task) && troubledSinceMs(service, task) <= now;
   });
 }
 
 /** When a task that does not come up is given up, as it is now: its node says what is in the way, or no node takes it. */
 function troubledSinceMs(service: Service, task: Task): number {
-  if (compareStates(task.state, 'running') >= 0) return never;
   const { monitorMs } = policyOf(service);
+  // Its node cannot give it the limits that it goes on under.
+  if (task.state === 'running' && task.adoptedAtMs > 0 && task.error !== '')
+    return task.adoptedAtMs + Math.max(monitorMs, troubleMs);
+  if (compareStates(task.state, 'running') >= 0) return never;
   const sinceMs = Math.max(task.createdAtMs, task.startAfterMs);
   if (task.nodeId !== '') return task.error === '' ? never : sinceMs + Math.max(monitorMs, troubleMs);
   // It may wait for what it depends on; and going back, what was there before found a place.

@@ -29,6 +29,7 @@ const task = {
   successorOf: '',
   isolatedUntilMs: 0,
   isolationRefused: false,
+  adoptedAtMs: 0,
   singleton: false,
   returnedAtMs: 0,
 } satisfies Partial<Task>;

@@ -78,6 +78,8 @@ export interface Task {
   readonly isolatedUntilMs: number;
   /** Unhealthy, and not to be isolated: its agent ends it. */
   readonly isolationRefused: boolean;
+  /** When its process went on under its revision, with other limits; 0: it was begun with it. */
+  readonly adoptedAtMs: number;
   /** Since it has its node: no other task of its service begins while this one may run, and it runs under the node's lease. */
   readonly singleton: boolean;
   /** Only while nobody knows what has become of it. */

@@ -185,6 +185,7 @@ export function taskFromWire(task: types.Task): Task {
     successorOf: task.successorOf === '' ? '' : taskId(task.successorOf),
     isolatedUntilMs: task.isolatedUntilMs,
     isolationRefused: task.isolationRefused,
+    adoptedAtMs: task.adoptedAtMs,
     singleton: task.singleton,
     ...(task.absence && { absence: task.absence }),
     returnedAtMs: task.returnedAtMs,

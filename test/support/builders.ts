@@ -174,6 +174,7 @@ export function aTask(name: string, fields: Partial<Task> = {}): Task {
     successorOf: '',
     isolatedUntilMs: 0,
     isolationRefused: false,
+    adoptedAtMs: 0,
     singleton: false,
     returnedAtMs: 0,
     ...fields,

@@ -45,6 +45,7 @@ export function aTask(fields: Partial<Task> = {}): Task {
     successorOf: '',
     isolatedUntilMs: 0,
     isolationRefused: false,
+    adoptedAtMs: 0,
     singleton: false,
     returnedAtMs: 0,
     ...fields,

@@ -33,6 +33,11 @@ const apply = (cluster: DecidedCluster, web: Service, template: Partial<TaskTemp
   cluster.commit(change(cluster, web, template));
   cluster.settle(web);
 };
+/** Until the update's monitor has watched it for long enough. */
+const watched = (cluster: DecidedCluster, web: Service) => {
+  cluster.now += defaults.update.monitorMs;
+  cluster.settle(web);
+};
 const ids = (cluster: DecidedCluster, web: Service) => cluster.active(web).map(({ id }) => id);
 
 describe('a change of limits alone', () => {
@@ -52,6 +57,8 @@ describe('a change of limits alone', () => {
       [2, 0],
       [2, 0],
     ]);
+    expect(cluster.service(web).rollout.state).toBe('updating');
+    watched(cluster, web);
     expect(cluster.service(web)).toMatchObject({
       revision: 2,
       previousRevision: 1,
@@ -117,11 +124,61 @@ describe('a change of limits alone', () => {
     const { cluster, web } = running();
     const before = ids(cluster, web);
     apply(cluster, web, { limits: amounts({ cpuMillis: 500 }) });
+    watched(cluster, web);
     cluster.commit(rollbackService(cluster.wish, web.id));
     cluster.settle(web);
+    watched(cluster, web);
     expect(ids(cluster, web)).toEqual(before);
     expect(cluster.service(web)).toMatchObject({ revision: 1, rollout: { state: 'rolled-back' } });
     expect(cluster.active(web).every(({ revision }) => revision === 1)).toBe(true);
+  });
+
+  it('is watched as any update: a task that ends soon after it pauses it, or takes it back in place', () => {
+    for (const failureAction of ['pause', 'rollback'] as const) {
+      const { cluster, web } = running({}, { update: { ...defaults.update, failureAction } });
+      apply(cluster, web, { limits: amounts({ memoryBytes: 2 ** 20 }) });
+      const [first, ...others] = cluster.active(web);
+      cluster.now += 3_000;
+      const end = { state: 'failed', oomKilled: true, finishedAtMs: cluster.now } as const;
+      cluster.report(first!, { ...end, startedAtMs: 1, error: 'killed: it needed more than its memory limit' });
+      cluster.settle(web);
+      const { rollout, revision } = cluster.service(web);
+      const goesBack = failureAction === 'rollback';
+      expect([rollout.state, revision]).toEqual(goesBack ? ['rolling-back', 1] : ['paused', 2]);
+      expect(rollout.message).toMatch(/web\.1 \(.{5}\) of revision 2 on h\d: killed: it needed more/);
+      expect(ids(cluster, web)).toEqual(expect.arrayContaining(others.map(({ id }) => id)));
+      if (!goesBack) continue;
+      expect(cluster.active(web).every((task) => task.revision === 1)).toBe(true);
+      watched(cluster, web);
+      expect(cluster.service(web).rollout.state).toBe('rolled-back');
+    }
+  });
+
+  it('has failed where a node cannot set them for so long, and not where it can after all', () => {
+    for (const gives of [true, false]) {
+      const { cluster, web } = running();
+      apply(cluster, web, { limits: amounts({ memoryBytes: 2 ** 20 }) });
+      const error = 'limits not changed: 9 bytes of memory are in use';
+      cluster.put('task', { ...cluster.active(web)[0]!, error });
+      cluster.settle(web);
+      cluster.now += 4_000;
+      if (gives) cluster.put('task', { ...cluster.active(web)[0]!, error: '' });
+      cluster.settle(web);
+      cluster.now += 1_000;
+      cluster.settle(web);
+      expect(cluster.service(web).rollout.state).toBe(gives ? 'completed' : 'paused');
+      if (!gives) expect(cluster.service(web).rollout.message).toContain(error);
+    }
+  });
+
+  it('does not hold against it what ends later', () => {
+    const { cluster, web } = running({}, { update: { ...defaults.update, failureAction: 'rollback' } });
+    apply(cluster, web, { limits: amounts({ memoryBytes: 2 ** 20 }) });
+    watched(cluster, web);
+    cluster.now += 1;
+    cluster.report(cluster.active(web)[0]!, { state: 'failed', startedAtMs: 1, finishedAtMs: cluster.now });
+    cluster.settle(web);
+    expect(cluster.service(web)).toMatchObject({ revision: 2, rollout: { state: 'completed' } });
   });
 
   it('reaches tasks that wait for a node', () => {

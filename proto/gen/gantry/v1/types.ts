@@ -848,6 +848,8 @@ export interface Task {
   isolatedUntilMs: number;
   /** unhealthy, and not to be isolated: its agent ends it */
   isolationRefused: boolean;
+  /** when its process went on under its revision, with other limits; 0: it was begun with it */
+  adoptedAtMs: number;
   /** no other of its service runs while it may */
   singleton: boolean;
   /** its node is down: it may run on there, and nobody hears of it */
@@ -8648,6 +8650,7 @@ function createBaseTask(): Task {
     successorOf: "",
     isolatedUntilMs: 0,
     isolationRefused: false,
+    adoptedAtMs: 0,
     singleton: false,
     absence: undefined,
     returnedAtMs: 0,
@@ -8752,6 +8755,9 @@ export const Task: MessageFns<Task> = {
     }
     if (message.isolationRefused !== false) {
       writer.uint32(568).bool(message.isolationRefused);
+    }
+    if (message.adoptedAtMs !== 0) {
+      writer.uint32(576).int64(message.adoptedAtMs);
     }
     if (message.singleton !== false) {
       writer.uint32(480).bool(message.singleton);
@@ -9042,6 +9048,14 @@ export const Task: MessageFns<Task> = {
             message.isolationRefused = reader.bool();
             continue;
           }
+          case 72: {
+            if (tag !== 576) {
+              break;
+            }
+
+            message.adoptedAtMs = longToNumber(reader.int64());
+            continue;
+          }
           case 60: {
             if (tag !== 480) {
               break;
@@ -9125,6 +9139,7 @@ export const Task: MessageFns<Task> = {
     message.successorOf = object.successorOf ?? "";
     message.isolatedUntilMs = object.isolatedUntilMs ?? 0;
     message.isolationRefused = object.isolationRefused ?? false;
+    message.adoptedAtMs = object.adoptedAtMs ?? 0;
     message.singleton = object.singleton ?? false;
     message.absence = (object.absence !== undefined && object.absence !== null)
       ? Absence.fromPartial(object.absence)
