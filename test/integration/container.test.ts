@@ -144,9 +144,14 @@ test('bandwidth changes while connections go on', async () => {
   expect(await theTask()).toMatchObject({ id: before.id, pid: before.pid });
 });
 
-test('less memory than is in use is no end: the task says so, and goes on', async () => {
+test('less memory than is in use is no end: the task says so, and goes on, and the update stops', async () => {
   const before = await theTask();
-  await cluster.apply(burner('{ limits: { cpus: "0.5", memory: 20M } }'));
+  const path = cluster.compose('burner.yaml', burner('{ limits: { cpus: "0.5", memory: 20M } }'));
+  const applied = await cluster.gantry('apply', '-f', path);
+  expect([applied.code, applied.stdout + applied.stderr]).toEqual([
+    1,
+    expect.stringMatching(/the rollout stopped: .*limits not changed/),
+  ]);
   await eventually(async () =>
     (await theTask()).error.match(
       /^limits not changed: \d+ bytes of memory are in use, more than the new limit of 20971520/,
