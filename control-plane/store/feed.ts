@@ -125,7 +125,7 @@ export class Feed {
   }
 }
 
-const tables: readonly Table[] = [
+export const tables: readonly Table[] = [
   'service',
   'revision',
   'version',

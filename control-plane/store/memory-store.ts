@@ -28,6 +28,8 @@ export class MemoryEtcd {
   readonly parts: MemoryEtcdParts;
   commitMs: number;
   deliverMs: number;
+  /** What every write is refused with, as by an etcd that is full; undefined: none is. */
+  refusal: Fault | undefined;
   revision = 1;
   leadership: LeadershipRecord | undefined;
   readonly #records = new Map<string, RecordEvent>();
@@ -64,6 +66,7 @@ export class MemoryEtcd {
 
   /** Commits at once or throws the Fault that a store's `commit` rejects with. */
   commit(changes: readonly Change[], epoch: number | undefined): number {
+    if (this.refusal) throw this.refusal;
     const { maxChanges = 8_191 } = this.parts;
     if (changes.length > maxChanges)
       throw new Fault('exhausted', `one commit may change ${maxChanges} records, not ${changes.length}`);
@@ -85,6 +88,7 @@ export class MemoryEtcd {
   }
 
   takeLeadership(expectedRevision: number, next: Leadership): number | undefined {
+    if (this.refusal) throw this.refusal;
     if ((this.leadership?.modRevision ?? 0) !== expectedRevision) return undefined;
     this.leadership = { value: next, modRevision: this.revision + 1 };
     return this.#append({ revision: this.revision + 1, events: [], leadership: this.leadership });

@@ -14,6 +14,7 @@ export interface Snapshot {
   get<T extends Table>(table: T, key: string): Versioned<Tables[T]> | undefined;
   /** Records of a table, in no promised order. */
   all<T extends Table>(table: T): Iterable<Tables[T]>;
+  keys(table: Table): Iterable<string>;
   count(table: Table): number;
   service(id: ServiceId): Service | undefined;
   serviceNamed(project: string, name: string): Service | undefined;

@@ -25,6 +25,45 @@ export const faults: readonly SimFault[] = [
     },
   },
   {
+    name: 'power off, and the disk is another',
+    strike(world) {
+      const host = aHost(world);
+      if (!host?.boot) return undefined;
+      const by = world.random.int(2) === 0 ? 'nothing' : 'backup';
+      host.powerOff();
+      host.replaceDisk(by);
+      world.during(200 + world.random.int(10_000), () => host.powerOn());
+      return `${host.name}, by ${by}`;
+    },
+  },
+  {
+    name: 'machine suspended',
+    strike(world) {
+      const host = aHost(world);
+      if (!host?.boot) return undefined;
+      world.during(100 + world.random.int(8_000), host.suspend());
+      return host.name;
+    },
+  },
+  {
+    name: 'agent killed behind a cut cable',
+    strike(world) {
+      const host = aHost(world);
+      if (!host?.process) return undefined;
+      // Nobody hears that it ended: its old session stays, beside the one it comes back with.
+      const mends = world.replicas.flatMap(({ name }) => [
+        world.network.cut(host.name, name),
+        world.network.cut(name, host.name),
+      ]);
+      host.crashAgent();
+      world.during(100 + world.random.int(2_000), () => {
+        for (const mend of mends) mend();
+        host.startAgent();
+      });
+      return host.name;
+    },
+  },
+  {
     name: 'agent killed',
     strike(world) {
       const host = aHost(world);
@@ -90,6 +129,52 @@ export const faults: readonly SimFault[] = [
     },
   },
   {
+    name: 'two halves',
+    strike(world) {
+      const machines = [...world.replicas, ...world.hosts].map(({ name }) => ({
+        name,
+        left: world.random.int(2) === 0,
+      }));
+      const mends = machines.flatMap((one) =>
+        machines.filter(({ left }) => left !== one.left).map((other) => world.network.cut(one.name, other.name)),
+      );
+      world.during(100 + world.random.int(8_000), () => {
+        for (const mend of mends) mend();
+      });
+      return machines.map(({ name, left }) => `${left ? '' : '-'}${name}`).join(' ');
+    },
+  },
+  {
+    name: 'cable that loses packets',
+    strike(world) {
+      const { name } = world.random.int(3) === 0 ? aReplica(world) : aHost(world)!;
+      const percent = 5 + world.random.int(40);
+      world.network.lose(name, percent);
+      world.during(500 + world.random.int(6_000), () => world.network.lose(name, 0));
+      return `${name}, ${percent} %`;
+    },
+  },
+  {
+    name: 'link flaps',
+    strike(world) {
+      const host = aHost(world)!;
+      const ends = world.replicas.flatMap(({ name }) => [
+        [host.name, name],
+        [name, host.name],
+      ]);
+      let flaps = 0;
+      const flap = () => {
+        const mends = ends.map(([from, to]) => world.network.cut(from!, to!));
+        world.during(500, () => {
+          for (const mend of mends) mend();
+          if (++flaps < 6) world.clock.after(500, flap);
+        });
+      };
+      flap();
+      return host.name;
+    },
+  },
+  {
     name: 'slow line',
     strike(world) {
       const { name } = world.random.int(3) === 0 ? aReplica(world) : aHost(world)!;
@@ -138,17 +223,18 @@ export const faults: readonly SimFault[] = [
     },
   },
   {
-    name: 'leader dies with its next commit',
+    name: 'leader dies between two writes',
     strike(world) {
       const replica = world.leader;
-      const run = replica?.run;
-      if (!replica || !run) return undefined;
-      run.doomed = true;
+      if (!replica?.run) return undefined;
+      const when = world.random.int(2) === 0 ? 'before' : 'after';
+      const commits = world.random.int(3);
+      const spare = replica.doom(commits, when);
       world.during(1_000 + world.random.int(5_000), () => {
-        run.doomed = false;
+        spare();
         replica.start();
       });
-      return replica.name;
+      return `${replica.name}, ${when} its commit ${commits + 1}`;
     },
   },
   {
@@ -180,13 +266,18 @@ export const faults: readonly SimFault[] = [
     },
   },
   {
-    name: 'watch stalls',
+    name: 'view is stale',
+    strike: (world) => obscure(world, false),
+  },
+  {
+    name: 'view misses what happens',
+    strike: (world) => obscure(world, true),
+  },
+  {
+    name: 'history is compacted',
     strike(world) {
-      const { name, run } = aReplica(world);
-      if (!run) return undefined;
-      run.store.setWatching(false);
-      world.during(100 + world.random.int(3_000), () => run.store.setWatching(true));
-      return name;
+      world.etcd.compact();
+      return `up to revision ${world.etcd.revision}`;
     },
   },
   {
@@ -212,6 +303,14 @@ export const faults: readonly SimFault[] = [
       });
       return `${etcd.commitMs} ms`;
     },
+  },
+  {
+    name: 'etcd is full',
+    strike: (world) => refuse(world, new Fault('exhausted', 'etcdserver: mvcc: database space exceeded')),
+  },
+  {
+    name: 'etcd has no leader',
+    strike: (world) => refuse(world, new Fault('unavailable', 'etcdserver: no leader')),
   },
   {
     name: 'registry fails',
@@ -270,6 +369,24 @@ function aHost({ hosts, random }: World): Host | undefined {
 
 function aReplica({ replicas, random }: World): Replica {
   return replicas[random.int(replicas.length)]!;
+}
+
+function obscure(world: World, blind: boolean): string | undefined {
+  const { name, run } = aReplica(world);
+  if (!run) return undefined;
+  run.view.obscure(blind);
+  world.during(100 + world.random.int(3_000), () => run.view.clear());
+  return name;
+}
+
+function refuse(world: World, fault: Fault): string | undefined {
+  const { etcd } = world;
+  if (etcd.refusal) return undefined;
+  etcd.refusal = fault;
+  world.during(300 + world.random.int(5_000), () => {
+    etcd.refusal = undefined;
+  });
+  return fault.message;
 }
 
 function cut(

@@ -55,6 +55,9 @@ export class Host {
   readonly #world: World;
   readonly #random: Random;
   #disk = '';
+  /** As it was when the agent before this one began. */
+  #oldDisk = '';
+  #startDisk = '';
   #boots = 0;
   /** Of its agent. */
   starts = 0;
@@ -159,6 +162,8 @@ export class Host {
     if (!this.boot || this.process) return;
     const { clock, network, trace } = this.#world;
     const boot = this.boot;
+    this.#oldDisk = this.#startDisk;
+    this.#startDisk = this.#disk;
     const process = new Process(clock);
     process.skewMs = this.skewMs;
     this.process = process;
@@ -227,6 +232,23 @@ export class Host {
   tearDisk(bytes: number): void {
     this.torn = true;
     this.#disk = this.#disk.slice(0, Math.max(0, this.#disk.length - bytes));
+  }
+
+  /** Its disk is empty, or what it was some starts ago: a backup, or a snapshot of the machine. */
+  replaceDisk(by: 'nothing' | 'backup'): void {
+    this.torn = true;
+    this.#disk = by === 'nothing' ? '' : this.#oldDisk;
+  }
+
+  /** The whole machine stands still, as a virtual one does while it is moved; the result lets it go on. */
+  suspend(): () => void {
+    const { process, boot } = this;
+    process?.pause();
+    boot?.machine.pause();
+    return () => {
+      boot?.machine.resume();
+      process?.resume();
+    };
   }
 
   #behaviour(request: ContainerRequest): FakeBehaviour {

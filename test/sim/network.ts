@@ -34,6 +34,8 @@ export class SimNetwork {
   readonly #listeners = new Map<string, Listener>();
   readonly #cuts = new Map<string, number>();
   readonly #slow = new Map<string, number>();
+  /** Percent of what a machine sends or is sent that is lost. */
+  readonly #lossy = new Map<string, number>();
   readonly #streams = new Set<Stream>();
 
   constructor(clock: Clock, random: Random) {
@@ -62,17 +64,33 @@ export class SimNetwork {
   slow(machine: string, ms: number): void {
     this.#slow.set(machine, ms);
   }
+  /** Of every packet to and from the machine, so many percent are lost: TCP sends again, later; a datagram is gone. */
+  lose(machine: string, percent: number): void {
+    if (percent > 0) this.#lossy.set(machine, percent);
+    else this.#lossy.delete(machine);
+  }
+  #isLost(from: string, to: string): boolean {
+    if (this.#lossy.size === 0) return false;
+    const percent = (this.#lossy.get(from) ?? 0) + (this.#lossy.get(to) ?? 0);
+    return this.#random.int(100) < percent;
+  }
   latencyMs(from: string, to: string): number {
     const slowMs = (this.#slow.get(from) ?? 0) + (this.#slow.get(to) ?? 0);
     return 0.2 + this.#random.int(20) / 10 + (slowMs > 0 ? this.#random.int(slowMs) : 0);
+  }
+  /** Of one message in a stream. */
+  transitMs(from: string, to: string): number {
+    const againMs = this.#isLost(from, to) ? 200 + this.#random.int(retransmitMs) : 0;
+    return this.latencyMs(from, to) + againMs;
   }
   retransmitMs(): number {
     return this.#random.int(retransmitMs);
   }
 
-  /** One datagram's way; it never resolves where the line is cut. */
+  /** One datagram's way; it never resolves where it is lost, or the line is cut. */
   hop(from: string, to: string): Promise<void> {
     return new Promise((resolve) => {
+      if (this.#isLost(from, to)) return;
       this.clock.after(this.latencyMs(from, to), () => {
         if (!this.isCut(from, to)) resolve();
       });
@@ -269,7 +287,7 @@ class End implements MessageStream<unknown, unknown> {
 
   transmit(item: Item<unknown>): void {
     this.#way.push(item);
-    this.#network.clock.after(this.#network.latencyMs(this.machine, this.#to), () => this.#arrive());
+    this.#network.clock.after(this.#network.transitMs(this.machine, this.#to), () => this.#arrive());
   }
   retransmit(): void {
     for (; this.#stalled > 0; this.#stalled--) {

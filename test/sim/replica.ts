@@ -5,11 +5,12 @@ import { Dispatch } from '#control-plane/dispatch/dispatch.ts';
 import { Leader } from '#control-plane/leader.ts';
 import { confirmedMs } from '#control-plane/reconcilers/fence.ts';
 import type { MemoryStore } from '#control-plane/store/memory-store.ts';
-import type { Store } from '#control-plane/store/store.ts';
+import type { Change } from '#control-plane/store/records.ts';
 import { Fault } from '#proto/kernel/errors.ts';
 import { type Random, seededRandom } from '#proto/kernel/random.ts';
 import { testSeal } from '#test/support/test-seal.ts';
 import { Process } from './process.ts';
+import { ViewedStore } from './viewed-store.ts';
 import type { World } from './world.ts';
 
 const foundation = { network: '10.192.0.0/11', vipNetwork: '10.224.0.0/14', domain: 'gantry.internal', nats: '' };
@@ -19,9 +20,9 @@ interface Run {
   readonly process: Process;
   /** Without the process around it: for what the world does to its line. */
   readonly store: MemoryStore;
+  /** What it sees of that, and the store it commits to. */
+  readonly view: ViewedStore;
   leader: Leader | undefined;
-  /** Its next commit is the last thing it does. */
-  doomed: boolean;
 }
 
 export class Replica {
@@ -47,7 +48,16 @@ export class Replica {
   start(): void {
     if (this.run) return;
     const { clock, etcd } = this.#world;
-    const run: Run = { process: new Process(clock), store: etcd.open(), leader: undefined, doomed: false };
+    const store = etcd.open();
+    const committed = (changes: readonly Change[], epoch: number | undefined, revision: number) => {
+      this.#world.committed(this.name, epoch, changes, revision);
+    };
+    const run: Run = {
+      process: new Process(clock),
+      store,
+      view: new ViewedStore({ inner: store, committed }),
+      leader: undefined,
+    };
     this.run = run;
     this.#assemble(run).catch((error) => {
       // etcd was not to be reached: as a supervisor would, try again.
@@ -59,6 +69,16 @@ export class Replica {
     });
   }
 
+  /** It dies with a commit to come, before or after that has landed; the result spares it. */
+  doom(commits: number, when: 'before' | 'after'): () => void {
+    const { run } = this;
+    if (!run) return () => {};
+    run.view.doom = { commits, when, end: () => this.run === run && this.crash() };
+    return () => {
+      run.view.doom = undefined;
+    };
+  }
+
   /** Its process is killed. */
   crash(): void {
     const { run } = this;
@@ -66,7 +86,7 @@ export class Replica {
     this.#world.network.ended(run.process);
     run.process.kill();
     this.run = undefined;
-    void run.store.close();
+    void run.view.close();
   }
 
   async #assemble(run: Run): Promise<void> {
@@ -74,7 +94,7 @@ export class Replica {
     const { process } = run;
     const random = seededRandom(this.#random.int(2 ** 31));
     const log = trace.log(`${this.name}.${++this.#starts}`);
-    const store = process.hold(this.#checked(run));
+    const store = process.hold(run.view);
     await foundCluster(store, foundation, { random, log });
     const dispatch = new Dispatch({
       store,
@@ -103,23 +123,6 @@ export class Replica {
     });
     run.leader = leader;
     await leader.start();
-  }
-
-  /** Tells the world of every commit that succeeded, and on whose word it was made. */
-  #checked(run: Run): Store {
-    return new Proxy<Store>(run.store, {
-      get: (target, name) => {
-        const value = Reflect.get(target, name, target);
-        if (name !== 'commit') return typeof value === 'function' ? value.bind(target) : value;
-        const commit: Store['commit'] = async (changes, options) => {
-          const revision = await target.commit(changes, options);
-          if (changes.length > 0) this.#world.committed(this.name, options?.epoch, changes, revision);
-          if (run.doomed && this.run === run) this.crash();
-          return revision;
-        };
-        return commit;
-      },
-    });
   }
 
   #probe(process: Process, address: string): Promise<number | undefined> {

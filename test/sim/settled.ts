@@ -31,7 +31,7 @@ function ledBadly({ replicas }: World): string {
 function viewsApart({ replicas, etcd }: World): string {
   for (const { name, run } of replicas) {
     for (const { table, key, modRevision } of etcd.records) {
-      const seen = run?.store.snapshot.get(table, key)?.modRevision;
+      const seen = run?.view.snapshot.get(table, key)?.modRevision;
       if (seen !== modRevision) return `${name} has ${table}/${key} of revision ${seen}, not ${modRevision}`;
     }
   }

@@ -97,7 +97,11 @@ export class World {
   member(name: string): Node {
     const id = nodeId(newId(this.#ids));
     const node = aNode(name, { id, state: 'unknown', subnet: '' });
+    const { refusal } = this.etcd;
+    // Who joins asks again until etcd takes it.
+    this.etcd.refusal = undefined;
     this.etcd.commit([{ table: 'node', key: id, value: node, expect: 0 }], undefined);
+    this.etcd.refusal = refusal;
     return node;
   }
 
