@@ -47,6 +47,7 @@ export function invariants(): readonly Invariant[] {
     volumesDrawTheirTasks,
     addressesAreUnique,
     addressesRest(),
+    restartsWait(),
     vipsAreUnique,
     noTaskIsLost(),
     absencesAreOfTheAway(),
@@ -178,6 +179,30 @@ function addressesRest(): Invariant {
 /** A minute, less what the leader's clock may have jumped. */
 const restMs = 56_000;
 
+/** A wait of up to a second begins before the task is prepared: what cannot be prepared is begun a few times at once, and again once it was lost. */
+const mostRestarts = 20;
+const restartsWithinMs = 2_000;
+
+function restartsWait(): Invariant {
+  const begun = new Map<string, number[]>();
+  return {
+    name: 'what ends again and again is not begun again without a wait',
+    step({ changes }, { clock }) {
+      const now = clock.monotonic();
+      for (const { table, before, after } of changes) {
+        if (table !== 'task' || before || !after?.why.startsWith('restarts ')) continue;
+        const seat = `${after.serviceId}/${after.iteration}/${after.slot || after.nodeName}`;
+        const recent = [...(begun.get(seat) ?? []), now].filter((atMs) => atMs > now - restartsWithinMs);
+        begun.set(seat, recent);
+        assert(
+          recent.length <= mostRestarts,
+          `${nameOf(after)} is the ${recent.length}th within ${restartsWithinMs} ms`,
+        );
+      }
+    },
+  };
+}
+
 const vipsAreUnique: Invariant = {
   name: 'no VIP means two services',
   step({ changes }, { truth }) {
@@ -291,12 +316,15 @@ const singletonsAreNeverTwice: Invariant = {
     const { etcd, hosts } = world;
     const task = etcd.get('task', id)?.value;
     if (!task?.singleton) return;
-    for (const other of hosts)
+    for (const other of hosts) {
+      // What is on a machine that stands still runs nowhere; when that goes on, its guard's time is up.
+      if (!other.boot?.machine.running) continue;
       for (const live of other.live()) {
         const known = etcd.get('task', live.id)?.value;
         const twice = live.id !== id && known?.serviceId === task.serviceId;
         assert(!twice, `${nameOf(task)} was started on ${host.name} while ${live.id} runs on ${other.name}`);
       }
+    }
   },
 };
 

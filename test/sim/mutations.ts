@@ -33,7 +33,7 @@ export const mutations: readonly Mutation[] = [
     edits: [
       {
         file: 'proto/model/task.ts',
-        find: 'if (status.state !== task.state && !mayAdvance(task.state, status.state)) return task;',
+        find: 'if (isTerminal(task.state)) return task;\n  if (status.state !== task.state && !mayAdvance(task.state, status.state)) return task;',
         replace: '',
       },
     ],
@@ -45,17 +45,6 @@ export const mutations: readonly Mutation[] = [
       { file: 'control-plane/reconcilers/addresses.ts', find: 'addressRestMs = 60_000', replace: 'addressRestMs = 1' },
     ],
     seeds: 20,
-  },
-  {
-    name: "a removed node's subnet and addresses are taken over while they rest (moby#33795)",
-    edits: [
-      {
-        file: 'control-plane/reconcilers/addresses.ts',
-        find: 'if (endedAtMs + addressRestMs > now) rest',
-        replace: 'if (endedAtMs > now) rest',
-      },
-    ],
-    seeds: 40,
   },
   {
     name: 'after a compaction what was deleted meanwhile stays (etcd#18089)',
@@ -80,85 +69,6 @@ export const mutations: readonly Mutation[] = [
     seeds: 10,
   },
   {
-    name: 'an agent goes back to a leader that was deposed (kubernetes#59848)',
-    edits: [
-      {
-        file: 'node-agent/session.ts',
-        find: 'if (epoch >= newest) {\n      if (epoch > newest)',
-        replace: 'if (epoch >= 0) {\n      if (epoch !== newest)',
-      },
-    ],
-    seeds: 40,
-  },
-  {
-    name: 'a task that cannot be prepared is replaced forty times a second',
-    edits: [
-      {
-        file: 'node-agent/task/decide.ts',
-        find: "if (earlyMs > 0 && seen.container === 'none')",
-        replace: 'if (earlyMs > now.wallMs)',
-      },
-    ],
-    seeds: 20,
-  },
-  {
-    name: 'successors that never came up stay while newer revisions overtake them',
-    edits: [
-      { file: 'control-plane/reconcilers/seat.ts', find: '? [...leaving] : overtaken(leaving)', replace: '? [...leaving] : []' },
-      {
-        file: 'control-plane/reconcilers/seat.ts',
-        find: 'new Map([...nowhere, ...overtaken(leaving)])',
-        replace: 'new Map(nowhere)',
-      },
-    ],
-    seeds: 200,
-  },
-  {
-    name: 'a seat that has gone over gets a successor of the older revision',
-    edits: [
-      {
-        file: 'control-plane/reconcilers/seat.ts',
-        find: 'return replace(facts, seat, leaving, goesOver);',
-        replace: 'return replace(facts, seat, leaving, mayMove);',
-      },
-    ],
-    seeds: 200,
-  },
-  {
-    name: 'a successor that has completed leaves its forerunner in its seat for good',
-    edits: [
-      {
-        file: 'control-plane/reconcilers/rollout.ts',
-        find: "active.length > 0 ? { at: 'failed' } : { at: 'new', settledAtMs: 0 }",
-        replace: "{ at: 'new', settledAtMs: 0 }",
-      },
-    ],
-    seeds: 200,
-  },
-  {
-    name: 'a node that is removed takes a volume with it that an older revision has',
-    edits: [
-      {
-        file: 'control-plane/reconcilers/service-changes.ts',
-        find: 'const mounted = usersBy(context.snapshot, (template, mode) => pinnedVolumes(mode, template));',
-        replace:
-          "const mounted = new Set([...context.snapshot.all('service')].flatMap(({ spec }) => pinnedVolumes(spec.mode, spec.template)));",
-      },
-    ],
-    seeds: 200,
-  },
-  {
-    name: 'nobody takes the seats of a node that is down',
-    edits: [
-      {
-        file: 'control-plane/reconcilers/orphan.ts',
-        find: "if (node && node.state !== 'down') continue;",
-        replace: 'if (node) continue;',
-      },
-    ],
-    seeds: 40,
-  },
-  {
     name: 'a container that nobody wants any more stays (containerd#13784)',
     edits: [
       {
@@ -181,28 +91,23 @@ export const mutations: readonly Mutation[] = [
     seeds: 10,
   },
   {
-    name: 'the text of a secret goes while a rollback still needs it',
-    edits: [
-      {
-        file: 'control-plane/reconcilers/document-usage.ts',
-        find: 'return previous ? [spec.template, previous.template] : [spec.template];',
-        replace: 'return previous ? [spec.template] : [spec.template];',
-      },
-      {
-        file: 'control-plane/reconcilers/document-usage.ts',
-        find: "if (table === 'version') return [(value as Tables['version']).spec.template];",
-        replace: "if (table === 'version') return [];",
-      },
-    ],
-    seeds: 40,
-  },
-  {
     name: 'a rollout begins one seat more than it may',
     edits: [
       {
         file: 'control-plane/reconcilers/rollout.ts',
         find: 'Math.max(0, policy.parallelism - inFlight)',
         replace: 'Math.max(0, policy.parallelism + 1 - inFlight)',
+      },
+    ],
+    seeds: 20,
+  },
+  {
+    name: 'a singleton begins elsewhere before the lease of its node is over',
+    edits: [
+      {
+        file: 'control-plane/reconcilers/absence.ts',
+        find: "return node.fenced ? { kind: 'orphan', task, why } : undefined;",
+        replace: "return node.fenced || node.state === 'down' ? { kind: 'orphan', task, why } : undefined;",
       },
     ],
     seeds: 20,

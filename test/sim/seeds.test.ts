@@ -20,6 +20,7 @@ const fresh = Array.from({ length: 10 }, () => 10_000 + systemRandom.int(1_000_0
 describe('a cluster in which everything goes wrong', () => {
   it.each([...fixed, ...fresh])(
     'keeps its invariants, comes to rest, and does the same again with seed %i',
+    { timeout: 120_000 },
     async (seed) => {
       const first = await tell(seed);
       const second = await tell(seed);

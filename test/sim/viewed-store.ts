@@ -74,7 +74,8 @@ export class ViewedStore implements Store {
     }
     const revision = await this.#inner.commit(changes, options);
     this.#committed(changes, options?.epoch, revision);
-    doom?.end();
+    // Spared meanwhile, it lives.
+    if (doom && doom === this.doom) doom.end();
     return revision;
   }
 
