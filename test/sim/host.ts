@@ -167,6 +167,8 @@ export class Host {
     const process = new Process(clock);
     process.skewMs = this.skewMs;
     this.process = process;
+    // On a machine that stands still nothing begins either.
+    if (!boot.machine.running) process.pause();
     const party = { machine: this.name, process };
     const runtime = new FakeRuntime({
       clock: boot.machine,
@@ -242,12 +244,12 @@ export class Host {
 
   /** The whole machine stands still, as a virtual one does while it is moved; the result lets it go on. */
   suspend(): () => void {
-    const { process, boot } = this;
-    process?.pause();
+    const { boot } = this;
+    this.process?.pause();
     boot?.machine.pause();
     return () => {
       boot?.machine.resume();
-      process?.resume();
+      this.process?.resume();
     };
   }
 

@@ -12,6 +12,8 @@ const found = [
   690175, // successors that never came up stayed while newer revisions overtook them
   129, // a seat that had gone over and was drained began its successor of the older revision, again and again
   101, // a node that was removed took the volume of an older revision with it, whose next task began with an empty one
+  2000333, // of the simulator: a leader that was spared died all the same, and nobody started it again
+  4000038, // of the simulator: an agent was started on a machine that stood still
   482, // a successor that completed left its forerunner in its seat for good
 ];
 const fixed = [...new Set([...found, ...Array.from({ length: 27 }, (_, index) => index + 1)])];
