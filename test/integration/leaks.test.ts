@@ -2,6 +2,7 @@
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { type Cluster, startCluster } from '#test/support/cluster.ts';
 import { eventually } from '#test/support/eventually.ts';
+import { leakLooks, remains } from '#test/support/leaks.ts';
 
 const hosts = ['h1', 'h2'] as const;
 
@@ -11,33 +12,9 @@ beforeAll(async () => {
 });
 afterAll(() => cluster?.close());
 
-/** Each word is what a kind of remains looks like on a host; lines that only name a place all tasks share are left out. */
-const looks = {
-  containers:
-    'ls /var/lib/gantry/agent/containers /var/lib/gantry/agent/exits /run/gantry/netns /run/gantry/oci/* 2>/dev/null | grep -x "[a-z0-9]\\{25\\}"',
-  files:
-    'find /var/lib/gantry/agent/task-files /var/lib/gantry/agent/volumes-of-tasks /var/lib/gantry/agent/logs -mindepth 1 2>/dev/null; find /var/lib/gantry/agent /run/gantry -regextype posix-extended -regex ".*/[a-z0-9]{25}(/.*)?" 2>/dev/null',
-  links: 'ip -o link | grep -o ": gt[^:@]*"',
-  mounts:
-    'grep -E "overlay|netns|subpaths|/containers/" /proc/self/mountinfo | grep -E " /(run|var/lib)/(gantry|containerd)" | cut -d" " -f5',
-  cgroups: 'find /sys/fs/cgroup -type d -regextype posix-extended -regex ".*/gantry/.*[a-z0-9]{25}.*"',
-  layers:
-    'ctr -n gantry snapshots ls | grep -E "^[a-z0-9]{25} "; ctr -n gantry snapshots ls | grep Active; ctr -n gantry leases ls | tail -n +2',
-  processes: 'ps -eo comm | grep -E "conmon|runc|^entry|^nc$|^init$"',
-  connections: 'grep -o "10\\.19[2-9]\\.[0-9.]*" /proc/net/nf_conntrack | grep -v "\\.1$"',
-  rules: 'nft list table ip gantry | grep -E "10\\.224\\.|18600" | grep -v "/14"',
-} as const;
-
-async function remains(): Promise<Record<string, string[]>> {
-  const found: Record<string, string[]> = {};
-  for (const host of hosts) {
-    for (const [kind, line] of Object.entries(looks)) {
-      const lines = (await cluster.sandbox.run(host, ['sh', '-c', `{ ${line}; } || true`])).split('\n').filter(Boolean);
-      if (lines.length > 0) found[`${kind} of ${host}`] = lines;
-    }
-  }
-  return found;
-}
+/** The rules of its published port and its VIP. */
+const looks = { rules: 'nft list table ip gantry | grep -E "10\\.224\\.|18600" | grep -v "/14"' };
+const left = () => remains(cluster, hosts, looks);
 
 const file = (image: string) => `
 name: much
@@ -59,12 +36,12 @@ volumes: { kept: {} }
 `;
 
 test('nothing is left of tasks that are gone', { timeout: 90_000 }, async () => {
-  expect(await remains()).toEqual({});
+  expect(await left()).toEqual({});
   await cluster.apply(file('1'));
   for (let index = 0; index < 10; index++) await cluster.http('http://10.90.0.1:18600/');
-  const before = await remains();
+  const before = await left();
   // The looks see what they are for.
-  for (const kind of Object.keys(looks)) expect(Object.keys(before)).toContain(`${kind} of h1`);
+  for (const kind of Object.keys({ ...leakLooks, ...looks })) expect(Object.keys(before)).toContain(`${kind} of h1`);
   const running = await cluster.running('web');
   for (const task of running.slice(0, 4)) await cluster.sandbox.run(task.node, ['kill', '-9', String(task.pid)]);
   await cluster.settled('web', 16);
@@ -75,7 +52,7 @@ test('nothing is left of tasks that are gone', { timeout: 90_000 }, async () => 
   expect((await cluster.gantry('rm', 'web', 'own')).code).toBe(0);
   await eventually(
     async () => {
-      expect(await remains()).toEqual({});
+      expect(await left()).toEqual({});
       return true;
     },
     { timeoutMs: 15_000, everyMs: 500 },

@@ -1,0 +1,216 @@
+/** The faults of `npm run chaos`: each by its name, what it takes from whom, and how it ends. */
+import { systemClock } from '#proto/kernel/clock.ts';
+import type { Random } from '#proto/kernel/random.ts';
+import type { Cluster } from './cluster.ts';
+
+/** Where a fault happens, and with which die. */
+export interface Scene {
+  readonly cluster: Cluster;
+  readonly random: Random;
+  /** A worker, drawn for this round. */
+  readonly host: string;
+}
+
+export interface ChaosFault {
+  /** As `--only` takes it. */
+  readonly name: string;
+  /** Of ../shared/FAULTS.md, where it is of that list: `F12`. */
+  readonly number?: string;
+  /** Tasks of the scene's host may be others afterwards; of all other hosts never. */
+  readonly losesTasks?: true;
+  /** Happens, lasts and ends; resolves when it has ended, as far as it is ours to end it. */
+  readonly happen: (scene: Scene) => Promise<void>;
+}
+
+/** pgrep's words for each part. */
+const parts = {
+  agent: "-f '[n]ode-agent/main.ts'",
+  watchdog: "-f '[w]atchdog/main.ts'",
+  'control plane': "-f '[c]ontrol-plane/main.ts run'",
+  containerd: '-x containerd',
+  etcd: '-x etcd',
+  NATS: '-x nats-server',
+  registry: '-x docker-registry',
+} as const;
+type Part = keyof typeof parts;
+const isOfManager = (part: Part) => ['control plane', 'etcd', 'NATS', 'registry'].includes(part);
+
+const shell = ({ cluster }: Scene, host: string, script: string) => cluster.sandbox.run(host, ['sh', '-c', script]);
+const lasts = ({ random }: Scene, fromMs: number, toMs: number) =>
+  systemClock.sleep(fromMs + random.int(toMs - fromMs));
+
+const killed = (part: Part, number?: string): ChaosFault => ({
+  name: `kill ${part}`,
+  ...(number && { number }),
+  happen: async (scene) => {
+    await shell(scene, isOfManager(part) ? 'm1' : scene.host, `kill -9 $(pgrep ${parts[part]}) || true`);
+  },
+});
+
+/** Stopped for a while, then let go on: it finds a world that has gone on without it. */
+const stopped = (part: Part, longestMs: number): ChaosFault => ({
+  name: `stop ${part}`,
+  number: 'F12',
+  happen: async (scene) => {
+    const where = isOfManager(part) ? 'm1' : scene.host;
+    const pids = (await shell(scene, where, `pgrep ${parts[part]} || true`)).split('\n').filter(Boolean);
+    for (const pid of pids) await shell(scene, where, `kill -STOP ${pid} || true`);
+    await lasts(scene, 500, longestMs);
+    for (const pid of pids) await shell(scene, where, `kill -CONT ${pid} || true`);
+  },
+});
+
+/** A chain in the switch that sees what comes in from, or goes out to, one host. */
+const onCable = (name: string, number: string, match: (host: string) => string, verdict: string): ChaosFault => ({
+  name,
+  number,
+  losesTasks: true,
+  happen: async (scene) => {
+    const chain = `nft add table bridge chaos; nft 'add chain bridge chaos c { type filter hook forward priority 0; }'`;
+    await shell(scene, 'switch', `${chain}; nft add rule bridge chaos c ${match(scene.host)} ${verdict}`);
+    await lasts(scene, 1_000, 6_000);
+    await shell(scene, 'switch', 'nft delete table bridge chaos');
+  },
+});
+
+export const chaosFaults: readonly ChaosFault[] = [
+  killed('agent', 'F2'),
+  killed('watchdog'),
+  killed('control plane', 'F1'),
+  killed('containerd', 'F17'),
+  killed('etcd', 'F6'),
+  killed('NATS', 'F32'),
+  killed('registry', 'F23'),
+  {
+    name: 'kill a task',
+    number: 'F19',
+    losesTasks: true,
+    happen: async (scene) => {
+      const tasks = (await scene.cluster.tasks()).filter(({ node, pid }) => node === scene.host && pid > 0);
+      const task = tasks[scene.random.int(Math.max(1, tasks.length))];
+      if (task) await shell(scene, scene.host, `kill -9 ${task.pid} || true`);
+    },
+  },
+  {
+    name: 'kill a conmon',
+    number: 'F18',
+    losesTasks: true,
+    happen: async (scene) => {
+      await shell(scene, scene.host, 'kill -9 $(pgrep -x conmon | head -1) || true');
+    },
+  },
+  stopped('agent', 5_000),
+  stopped('watchdog', 5_000),
+  stopped('control plane', 5_000),
+  stopped('etcd', 4_000),
+  stopped('NATS', 5_000),
+  stopped('containerd', 5_000),
+  {
+    name: 'power off',
+    number: 'F25',
+    losesTasks: true,
+    happen: async (scene) => {
+      await scene.cluster.sandbox.act('kill', scene.host);
+      await lasts(scene, 500, 5_000);
+      await scene.cluster.sandbox.act('start', scene.host);
+    },
+  },
+  {
+    name: 'crash',
+    losesTasks: true,
+    happen: async (scene) => {
+      await scene.cluster.sandbox.act('crash', scene.host);
+      await lasts(scene, 500, 3_000);
+      await scene.cluster.sandbox.act('start', scene.host);
+    },
+  },
+  {
+    name: 'cut',
+    number: 'F14',
+    losesTasks: true,
+    happen: async (scene) => {
+      await scene.cluster.sandbox.act('cut', scene.host);
+      await lasts(scene, 500, 8_000);
+      await scene.cluster.sandbox.act('join', scene.host);
+    },
+  },
+  {
+    name: 'cut the manager',
+    number: 'F30',
+    happen: async (scene) => {
+      await scene.cluster.sandbox.act('cut', 'm1');
+      await lasts(scene, 500, 8_000);
+      await scene.cluster.sandbox.act('join', 'm1');
+    },
+  },
+  {
+    name: 'flap',
+    number: 'F30',
+    losesTasks: true,
+    happen: async (scene) => {
+      for (let time = 0; time < 4; time++) {
+        await scene.cluster.sandbox.act('cut', scene.host);
+        await systemClock.sleep(500);
+        await scene.cluster.sandbox.act('join', scene.host);
+        await systemClock.sleep(500);
+      }
+    },
+  },
+  onCable('deaf', 'F30', (host) => `oifname ${host}`, 'drop'),
+  onCable('mute', 'F30', (host) => `iifname ${host}`, 'drop'),
+  onCable('lossy', 'F30', (host) => `iifname ${host} numgen random mod 100 '<' 30`, 'drop'),
+  onCable('partial cut', 'F30', (host) => `iifname ${host} oifname ${host === 'h1' ? 'h2' : 'h1'}`, 'drop'),
+  {
+    name: 'flush rules',
+    number: 'F28',
+    happen: async (scene) => {
+      await shell(scene, scene.host, 'nft flush ruleset');
+    },
+  },
+  {
+    name: 'slow disk',
+    number: 'F11',
+    happen: async (scene) => {
+      const inject = 'fsync,fdatasync:delay_exit=400000';
+      await shell(
+        scene,
+        'm1',
+        `timeout 4 strace -f -qq -o /dev/null -e trace=fsync,fdatasync -e inject=${inject} -p $(pgrep -x etcd) || true`,
+      );
+    },
+  },
+  {
+    name: 'full disk',
+    number: 'F22',
+    happen: async (scene) => {
+      // Only where the agent's directory is a small disk of its own.
+      const dir = '/var/lib/gantry/agent';
+      await shell(scene, smallDiskHost, `mountpoint -q ${dir} && cat /dev/zero > ${dir}/filler || true`);
+      await lasts(scene, 1_000, 4_000);
+      await shell(scene, smallDiskHost, `rm -f ${dir}/filler`);
+    },
+  },
+  {
+    name: 'upgrade an agent',
+    number: 'F36',
+    happen: async (scene) => {
+      await shell(scene, scene.host, `kill -TERM $(pgrep ${parts.agent}) || true`);
+    },
+  },
+  {
+    name: 'flood of logs',
+    number: 'F34',
+    happen: async (scene) => {
+      await scene.cluster.gantry(
+        'exec',
+        'one.1',
+        'sh',
+        '-c',
+        'timeout 3 yes 0123456789012345678901234567890123456789 > /proc/1/fd/1',
+      );
+    },
+  },
+];
+
+/** The host whose agent has a small disk of its own. */
+export const smallDiskHost = 'h3';
