@@ -31,7 +31,8 @@ do {
     process.once(signal, () => void cluster.close().then(() => process.exit(130)));
   try {
     const lab = await ChaosLab.start(cluster);
-    const { failures, convergedMs, counts, writes } = await lab.run({ rounds, seed, only, log: print });
+    const { failures: unwell, convergedMs, counts, writes } = await lab.run({ rounds, seed, only, log: print });
+    const failures = [...unwell, ...(await lab.nothingLeft())];
     lab.close();
     const longest = Math.max(...convergedMs);
     print(

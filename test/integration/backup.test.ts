@@ -101,7 +101,7 @@ describe('a backup', () => {
   });
 });
 
-test('the disk of a node as it was yesterday: nothing of yesterday runs, and what is wanted today does', async () => {
+test('F36: the disk of a node as it was yesterday: nothing of yesterday runs, and what is wanted today does', async () => {
   await cluster.apply('name: old\nservices: { old: { image: "registry:5000/hello:1", deploy: { mode: global } } }\n');
   await cluster.settled('old', 3);
   const { gantry: disk } = hostLayout(cluster.sandbox.layout, 'h1');

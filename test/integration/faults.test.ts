@@ -84,7 +84,7 @@ describe('parts that die', () => {
 });
 
 describe('what a hand deletes', () => {
-  test('a route, a rule, a link address come back', async () => {
+  test('F28: a route, a rule, a link address come back', async () => {
     const peer = (await cluster.nodes()).find((node) => node.name === 'h2')!;
     const routes = () => cluster.sandbox.run('h1', ['ip', 'route']);
     expect(await routes()).toContain(peer.subnet);
@@ -131,7 +131,7 @@ describe('a host', () => {
     await cluster.settled('app', 6);
   });
 
-  test('that is cut off: replaced, and its duplicates end when the cable is back', async () => {
+  test('F14: that is cut off: replaced, and its duplicates end when the cable is back', async () => {
     await cluster.settled('app', 6);
     await cluster.sandbox.act('cut', 'h2');
     await cluster.nodeIs('h2', 'down');

@@ -43,7 +43,7 @@ describe('a full disk', () => {
     ['agent', '/var/lib/gantry/agent', 'hello:1'],
     ['containerd', '/var/lib/containerd', 'hello:2'],
   ] as const)(
-    'of the %s is named, and the task runs when there is space',
+    'F22: of the %s is named, and the task runs when there is space',
     { timeout: 60_000 },
     async ([name, directory, image]) => {
       await cluster.apply(service(`before-${name}`, 'hello:1'));

@@ -99,7 +99,7 @@ describe('a world that does not have it', () => {
     expect((await cluster.gantry('rm', 'late')).code).toBe(0);
   });
 
-  test('the registry is not asked for an image that is here', async () => {
+  test('F23: the registry is not asked for an image that is here', async () => {
     await cluster.apply('name: first\nservices: { first: { image: "registry:5000/hello:1" } }\n');
     const registry = await holdDown(cluster.sandbox, 'm1', '-x docker-registry');
     await cluster.apply('name: again\nservices: { again: { image: "registry:5000/hello:1", command: ["x"] } }\n');

@@ -22,7 +22,7 @@ const reaches = (id: TaskId, state: string) =>
   });
 
 describe('an agent whose journal is lost', () => {
-  it('takes over what runs, as it runs', async () => {
+  it('F16: takes over what runs, as it runs', async () => {
     const host = await oneHost();
     const id = await lab.assign(host, 't1');
     await reaches(id, 'running');

@@ -75,7 +75,7 @@ describe('a task on a node', () => {
     await eventually(() => host.agent!.worker.statuses().length === 0);
   });
 
-  it('is killed when it outlives its grace period', async () => {
+  it('F15: is killed when it outlives its grace period', async () => {
     const host = await oneHost({ container: containerSpec('web:1', { stopGracePeriodMs: 50 }) });
     const id = await lab.assign(host, 't1');
     host.runtime.stubborn.add(id);
@@ -246,7 +246,7 @@ describe('an agent that restarts', () => {
     expect(host.agent!.session.connected).toBe(false);
   });
 
-  it('never starts a task again that had ended', async () => {
+  it('F2: never starts a task again that had ended', async () => {
     const host = await oneHost();
     const id = await lab.assign(host, 't1');
     await reaches(id, 'running');

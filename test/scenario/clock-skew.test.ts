@@ -33,7 +33,7 @@ it.for([
   expect(lab.task(id).startAfterMs).toBe(startAfterMs);
 });
 
-it('a delay that is over when the node hears of the task holds nothing up', async () => {
+it('F12: a delay that is over when the node hears of the task holds nothing up', async () => {
   const host = await hostAhead(-hourMs);
   const begin = lab.clock.monotonic();
   await runs(await lab.assign(host, 't1', { startAfterMs: lab.clock.now() - 10 }));

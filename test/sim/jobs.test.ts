@@ -79,7 +79,7 @@ describe('a schedule of every two seconds', () => {
     expect(new Set(known).size).toBe(known.length);
   });
 
-  it.each(seeds)('has no instant twice whatever goes wrong, and none is lost, with seed %i', async (seed) => {
+  it.each(seeds)('F10: has no instant twice whatever goes wrong, and none is lost, with seed %i', async (seed) => {
     await begin(seed);
     world.wish('apply batch', (context) =>
       createService(

@@ -99,8 +99,8 @@ export class ChaosLab {
     await this.#well(startMs, new Map());
     for (let round = 0; round < rounds; round++) {
       // Each once before any comes again.
-      const fault =
-        faults.length >= rounds ? faults[(round + seed) % faults.length] : faults[random.int(faults.length)];
+      if (deck.length === 0) deck.push(...faults);
+      const [fault] = deck.splice(random.int(deck.length), 1);
       const host = hosts[random.int(hosts.length)] as string;
       const { name, losesTasks } = fault as ChaosFault;
       counts[name] = (counts[name] ?? 0) + 1;
@@ -119,7 +119,6 @@ export class ChaosLab {
       failures.push(...problems.map((line) => `round ${round + 1}, ${what}: ${line}`));
       if (problems.length > 0) await this.#well(30_000, new Map());
     }
-    failures.push(...(await this.#nothingLeft()));
     return { failures, convergedMs, counts, writes: { acknowledged: this.#acknowledged, refused: this.#refused } };
   }
 
@@ -212,8 +211,8 @@ export class ChaosLab {
     return problems;
   }
 
-  /** Takes everything away; what is left of it on the hosts. */
-  async #nothingLeft(): Promise<readonly string[]> {
+  /** Takes everything away; what is left of it on the hosts, in words. */
+  async nothingLeft(): Promise<readonly string[]> {
     const { code, stderr } = await this.#cluster.gantry('rm', 'web', 'calm', 'one', 'each');
     if (code !== 0) return [`rm ended with ${code}: ${stderr}`];
     const deadline = systemClock.monotonic() + 20_000;

@@ -11,6 +11,8 @@ export interface TestNats {
   readonly url: string;
   /** SIGKILL; its data stays. */
   kill(): Promise<void>;
+  /** As its disk were lost: to be called while it is dead. */
+  loseData(): Promise<void>;
   start(): Promise<void>;
   stop(): Promise<void>;
 }
@@ -50,6 +52,7 @@ export async function startNats(args: readonly string[] = []): Promise<TestNats>
       running?.kill('SIGKILL');
       await running?.stop();
     },
+    loseData: () => rm(join(directory, 'jetstream'), { recursive: true, force: true }),
     async stop() {
       await running?.stop();
       await rm(directory, { recursive: true, force: true });

@@ -187,7 +187,7 @@ it('archives that are cut short or are none are refused', async () => {
   await expect(store.importArchive(path)).rejects.toMatchObject({ code: 'invalid' });
 });
 
-it('what was pulled and what tasks write survives the death of containerd', async () => {
+it('F17: what was pulled and what tasks write survives the death of containerd', async () => {
   const image = await sampleImage({ files: { survives: 'yes' } });
   await pushImage(image, registry.host, 'survives', '1');
   const task = newTask();
@@ -219,7 +219,7 @@ it("containerd's own collector leaves a named image and a task's layer, and take
   fresh.close();
 });
 
-it('above the high watermark, images that no task uses go, oldest first; those asked for just now and imported ones stay', async () => {
+it('F21: above the high watermark, images that no task uses go, oldest first; those asked for just now and imported ones stay', async () => {
   for (const name of ['idle-1', 'idle-2']) {
     await pushImage(await sampleImage({ files: { name } }), registry.host, name, '1');
     await ensure(`${registry.host}/${name}:1`);

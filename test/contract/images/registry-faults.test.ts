@@ -90,7 +90,7 @@ describe('a registry that breaks', () => {
     expect((await store.ensure(request(reference))).digest).toBe(image.root.digest);
   });
 
-  it('a blob of other bytes is corrupt, and a later honest pull succeeds', async () => {
+  it('F23: a blob of other bytes is corrupt, and a later honest pull succeeds', async () => {
     let lies = true;
     const { image, reference, store } = await spoiled((image) => (request, response) => {
       if (!isLayer(request, image) || !lies) return false;
@@ -139,7 +139,7 @@ describe('a registry that breaks', () => {
     expect((await store.ensure(request(reference))).digest).toBe(image.root.digest);
   });
 
-  it('a registry that drips is given up', async () => {
+  it('F23: a registry that drips is given up', async () => {
     const { reference, store } = await spoiled((image) => (request, response) => {
       if (!isLayer(request, image)) return false;
       response.writeHead(200, { 'content-length': image.layers[0]!.bytes.length });

@@ -200,7 +200,7 @@ it('an agent killed between renaming a log and its reopening goes on with both f
   expect(texts(await read())).toEqual(numbered(300));
 });
 
-it('while NATS is down lines wait in their file, and go out when it is back', async () => {
+it('F32: while NATS is down lines wait in their file, and go out when it is back', async () => {
   const of = source();
   const writer = write(of);
   const shipper = await ship();
@@ -216,6 +216,22 @@ it('while NATS is down lines wait in their file, and go out when it is back', as
   await server.start();
   await ended;
   expect(texts(await eventually(() => read()))).toEqual(numbered(400));
+});
+
+it('F33: when NATS has lost its disk, lines go into a stream made anew, from where they had been acknowledged', async () => {
+  const of = source();
+  const writer = write(of);
+  const shipper = await ship();
+  shipper.follow(of);
+  writer.lines(100);
+  await eventually(() => shipper.counts.lines === 100);
+  await server.kill();
+  await server.loseData();
+  writer.lines(100);
+  await eventually(() => shipper.counts.retries > 0);
+  await server.start();
+  await shipper.ended(of.taskId);
+  expect(texts(await eventually(() => read()))).toEqual(numbered(200).slice(100));
 });
 
 it('a follower goes on when NATS comes back', async () => {

@@ -112,7 +112,7 @@ describe.each([
 });
 
 describe('a flow of datagrams', () => {
-  it('follows its service to another backend, from the same port and at once', async () => {
+  it('F27: follows its service to another backend, from the same port and at once', async () => {
     await lab.serveUdp(a.netns, 5300, 'a');
     await lab.serveUdp(b.netns, 5300, 'b');
     await serviceOf([a.address]);
@@ -257,7 +257,7 @@ describe('a host that drops what it forwards', () => {
 });
 
 describe('a task that leaves', () => {
-  it('leaves no link, namespace or connection behind', async () => {
+  it('F27: leaves no link, namespace or connection behind', async () => {
     const d = await h1.attach(9, { networks: ['shop'] });
     await serviceOf([d.address]);
     const stop = await lab.serve(d.netns, 80, 'd');
@@ -273,6 +273,39 @@ describe('a task that leaves', () => {
     expect(await entries()).not.toContain(d.address);
     await h1.call('detach', d.taskId);
   });
+});
+
+describe('an address that another task has now', () => {
+  it('F26: leads to that one at once, from its own host and from another that knew the first', async () => {
+    const first = await h1.attach(20, { networks: ['shop'] });
+    await serviceOf([first.address]);
+    await lab.serve(first.netns, 80, 'first');
+    for (const from of [a, c]) expect(await lab.get(from.netns, first.address, 80)).toMatch(/^first /);
+    await h1.call('detach', first.taskId);
+    const next = await h1.attach(20, { networks: ['shop'] });
+    expect(next.address).toBe(first.address);
+    await serviceOf([next.address]);
+    await lab.serve(next.netns, 80, 'next');
+    for (const from of [a, c]) {
+      expect(await lab.get(from.netns, next.address, 80)).toMatch(/^next /);
+      expect(await lab.get(from.netns, vip, 80)).toMatch(/^next /);
+    }
+    await h1.call('detach', next.taskId);
+  });
+});
+
+describe('hundreds of tasks', () => {
+  it('F31: come and go, and leave no namespace, link, connection or descriptor', async () => {
+    const marks = () => h1.run('sh', '-c', `ls ${h1.runDir}/netns | wc -l; ip -o link | wc -l`);
+    const before = await marks();
+    const bytes = Array.from({ length: 200 }, (_, index) => 30 + index);
+    const tasks = await Promise.all(bytes.map((byte) => h1.attach(byte, { networks: ['shop'] })));
+    expect(new Set(tasks.map(({ address }) => address)).size).toBe(200);
+    expect(await marks()).not.toBe(before);
+    for (const { taskId } of tasks) await h1.call('detach', taskId);
+    await eventually(async () => (await marks()) === before, { timeoutMs: 10_000 });
+    expect(await h1.call('attached')).toHaveLength(2);
+  }, 60_000);
 });
 
 describe('a change of one backend', () => {

@@ -38,7 +38,7 @@ const sink = `require('net').createServer((s) => { let got = 0, gap = 0, last = 
   s.on('close', () => { console.log('got ' + got + ' gap ' + Math.round(gap)); process.exit(); });
   s.on('error', (e) => console.log('failed ' + e.code)); }).listen(7000, () => console.log('listening'));`;
 
-it('no echo and no byte is lost while the agents of both hosts are killed and started, three times', async () => {
+it('F29: no echo and no byte is lost while the agents of both hosts are killed and started, three times', async () => {
   const sinking = startProgram(far.netns, sink);
   await eventually(() => sinking.output().includes('listening'));
   const sending = startProgram(near.netns, source);

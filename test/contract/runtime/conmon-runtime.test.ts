@@ -300,7 +300,7 @@ describe('a container of conmon with runc', () => {
     await runtime.delete(request.id);
   });
 
-  it('is told lost, and ended, when its conmon is killed', async () => {
+  it('F18: is told lost, and ended, when its conmon is killed', async () => {
     const exits = exitsOf(runtime);
     const request = await run('sleep 1000');
     const bundle = join(lab.directory, 'agent/containers', request.id);
@@ -359,7 +359,7 @@ describe('a container of conmon with runc', () => {
     await runtime.delete(request.id);
   });
 
-  it('is told lost after a reboot, whoever has its process number now', async () => {
+  it('F19: is told lost after a reboot, whoever has its process number now', async () => {
     const request = await run('sleep 1000');
     const sleeper = (await stateOf(runtime, request.id))!.pid;
     await runtime.close();

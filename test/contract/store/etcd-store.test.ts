@@ -130,7 +130,7 @@ describe('the store on etcd', () => {
     expect(store.snapshot.task(after.id)).toEqual(after);
   });
 
-  test('a commit made while etcd is down goes through once it is back, exactly once', async () => {
+  test('F6: a commit made while etcd is down goes through once it is back, exactly once', async () => {
     await etcd.kill('SIGKILL');
     const task = aTask();
     const committing = store.commit([put(task, 0)]);
@@ -177,7 +177,7 @@ describe('the store on etcd', () => {
     await impatient.close();
   });
 
-  test('the watch notices a frozen etcd and catches up after it thaws', async () => {
+  test('F5: the watch notices a frozen etcd and catches up after it thaws', async () => {
     const warnings: string[] = [];
     const log: Log = { ...silentLog, warn: (message) => warnings.push(message), with: () => log };
     const watcher = await open({ log });
@@ -190,7 +190,7 @@ describe('the store on etcd', () => {
     await watcher.close();
   });
 
-  test('who takes the lead while its watch hangs does not lead before it has caught up', async () => {
+  test('F1: who takes the lead while its watch hangs does not lead before it has caught up', async () => {
     const dataDir = await mkdtemp(join(tmpdir(), 'gantry-pki-'));
     const pki = await initPki({ dataDir, name: 'm1', advertise: '127.0.0.1' });
     const [server, client] = [pkiPaths(dataDir, 'etcd'), pkiPaths(dataDir, 'client')];
@@ -223,7 +223,7 @@ describe('the store on etcd', () => {
     await rm(dataDir, { recursive: true });
   });
 
-  test('a watch from a revision that was compacted away begins anew with a list', async () => {
+  test('F3: a watch from a revision that was compacted away begins anew with a list', async () => {
     await store.close();
     const record = (message: string) => JSON.stringify({ ...aTask({ message }), id: 'x' });
     const first = await withClient((client) => client.put('/gantry/task/x').value(record('first')));

@@ -130,7 +130,7 @@ export function storeContract(name: string, setUp: () => Promise<StoreHarness>):
       ]);
     });
 
-    test('deltas come in the order of their revisions, and the snapshot is at each while it is told', async () => {
+    test('F4: deltas come in the order of their revisions, and the snapshot is at each while it is told', async () => {
       const told: [number, number][] = [];
       store.subscribe((delta) => told.push([delta.revision, store.snapshot.revision]));
       const revisions = await Promise.all(
@@ -158,7 +158,7 @@ export function storeContract(name: string, setUp: () => Promise<StoreHarness>):
         if (result.status === 'rejected') expect(result.reason).toEqual(faultOf('conflict'));
     });
 
-    test('of many commits that want one record at one revision, one wins', async () => {
+    test('F7: of many commits that want one record at one revision, one wins', async () => {
       const task = aTask();
       const first = await commit(put(task, 0));
       const results = await Promise.allSettled(

@@ -22,7 +22,7 @@ const step = fc.oneof(
 );
 
 describe('addresses of a node', () => {
-  it('are held once, and rest for a minute while others are free', () => {
+  it('F24: are held once, and rest for a minute while others are free', () => {
     fc.assert(
       fc.property(fc.array(step, { maxLength: 60 }), (steps) => {
         const node = aNode('h1', { subnet: '10.192.7.0/26' });
@@ -59,7 +59,7 @@ describe('addresses of a node', () => {
     );
   });
 
-  it('are given out before their rest is over only when no other is left, the longest rested first', () => {
+  it('F25: are given out before their rest is over only when no other is left, the longest rested first', () => {
     const node = aNode('h1', { subnet: '10.192.7.0/29' });
     const addresses = new Addresses();
     addresses.setNode(node.id, node, 0);

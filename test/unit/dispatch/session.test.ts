@@ -8,7 +8,7 @@ import { eventually } from '#test/support/eventually.ts';
 let lab: AgentLab;
 afterEach(() => lab.close());
 
-it('sends a node that reads too slowly nothing, and one full set when it has caught up', async () => {
+it('F9: sends a node that reads too slowly nothing, and one full set when it has caught up', async () => {
   lab = await AgentLab.start(['h1']);
   const host = lab.hosts[0]!;
   const sent: ControlMessage[] = [];

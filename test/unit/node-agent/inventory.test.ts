@@ -37,7 +37,7 @@ describe('the inventory', () => {
     expect(names(inventory)).toEqual([idOf('stays'), idOf('new')]);
   });
 
-  it('passes over what a newer control plane words in a way it cannot read, and keeps what it had of it', () => {
+  it('F36: passes over what a newer control plane words in a way it cannot read, and keeps what it had of it', () => {
     const inventory = new Inventory();
     inventory.take(set({ full: true, put: [task('known')] }));
     const foreign = (name: string) => {

@@ -178,7 +178,7 @@ describe('restarts', () => {
     expect(next.why).toMatch(/^restarts web\.1 \(.{5}\): exit code 3$/);
   });
 
-  it('wait longer with every quick failure, up to 30 s, and not at all after a stable run', () => {
+  it('F20: wait longer with every quick failure, up to 30 s, and not at all after a stable run', () => {
     const { cluster, web } = running({ replicas: 1 });
     const waits: number[] = [];
     const fail = (ranMs: number) => {

@@ -45,7 +45,7 @@ describe('the verdict over nodes', () => {
     expect(verdicts(20_000, { h2: 19_000 }).wakeAtMs).toBe(19_000 + silenceMs);
   });
 
-  it('gives every node its full grace after a change of leader', () => {
+  it('F13: gives every node its full grace after a change of leader', () => {
     const nobody = { h1: undefined };
     expect(verdicts(graceMs - 1, nobody).said).toEqual([]);
     expect(verdicts(graceMs, nobody).said).toEqual(['h1: down']);
@@ -55,7 +55,7 @@ describe('the verdict over nodes', () => {
     expect(verdicts(graceMs - 1, { h1: -60_000 }).said).toEqual([]);
   });
 
-  it('doubts itself after its own event loop stood still', () => {
+  it('F35: doubts itself after its own event loop stood still', () => {
     expect(verdicts(20_000, { h2: 17_000 }, { lagged: 19_900 }).said).toEqual([]);
     expect(verdicts(19_900 + silenceMs, { h2: 17_000 }, { lagged: 19_900 }).said).toEqual(['h2: down']);
   });

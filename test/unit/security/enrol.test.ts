@@ -105,7 +105,7 @@ describe('a join token', () => {
     await expect(enrolment.revokeToken(parseToken(text).id)).rejects.toEqual(faultOf('not-found'));
   });
 
-  test('of two uses lets in two of five that come at once, on two replicas', async () => {
+  test('F36: of two uses lets in two of five that come at once, on two replicas', async () => {
     const text = await token(2);
     const other = another();
     const requests = await Promise.all(['a', 'b', 'c', 'd', 'e'].map((name) => request(name, text)));

@@ -71,7 +71,7 @@ describe('a record of before networks', () => {
   });
 });
 
-it('a record of today is read as it was written', () => {
+it('F36: a record of today is read as it was written', () => {
   const task = aTask('web1', { addresses: [{ network: 'shop_front', address: '172.28.0.2' }] });
   expect(decodeRecord('task', encodeRecord('task', task, noSealer), noSealer)).toEqual(task);
 });
