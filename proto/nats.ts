@@ -19,6 +19,8 @@ export interface Nats {
   readonly connected: boolean;
   /** Resolves when it stands for the first time, or rejects with the signal's reason. */
   ready(signal?: AbortSignal): Promise<void>;
+  /** Calls `listener` each time it stands, now where it does: NATS may have lost all it had in between. */
+  onConnect(listener: (connection: NatsConnection) => void): void;
   close(): Promise<void>;
 }
 
@@ -30,6 +32,11 @@ export function openNats(parts: NatsParts): Nats {
   let current: NatsConnection | undefined;
   let connected = false;
   let closed = false;
+  const listeners = new Set<(connection: NatsConnection) => void>();
+  const stands = (connection: NatsConnection) => {
+    connected = true;
+    for (const listener of listeners) listener(connection);
+  };
   const dialled = connect({
     servers,
     name: parts.name,
@@ -47,11 +54,11 @@ export function openNats(parts: NatsParts): Nats {
   }).then(async (connection) => {
     if (closed) return void (await connection.close());
     current = connection;
-    connected = true;
+    stands(connection);
     void (async () => {
       for await (const { type } of connection.status()) {
         if (type === Events.Disconnect) connected = false;
-        if (type === Events.Reconnect) connected = true;
+        if (type === Events.Reconnect) stands(connection);
       }
       connected = false;
     })();
@@ -74,6 +81,10 @@ export function openNats(parts: NatsParts): Nats {
         signal.addEventListener('abort', () => reject(signal.reason), { once: true });
         dialled.then(resolve, reject);
       });
+    },
+    onConnect(listener) {
+      listeners.add(listener);
+      if (current && connected) listener(current);
     },
     async close() {
       closed = true;

@@ -149,7 +149,12 @@ class RingEventLog implements EventLog {
         await retry(
           { ...this.#parts, signal },
           { initialMs: 100, maxMs: 2_000 },
-          () => publish(part),
+          () =>
+            publish(part).catch((error) => {
+              // NATS may have lost its disk.
+              made = false;
+              throw error;
+            }),
           () => !signal.aborted,
         ).catch((error) => {
           if (!signal.aborted) throw error;

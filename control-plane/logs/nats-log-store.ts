@@ -22,7 +22,7 @@ const windowBytes = 32 * 2 ** 20;
 /** Batches are stored after their lines were written, by clocks that may differ. */
 const clockSlackMs = 60_000;
 
-/** Makes the stream, or sets its limits, as soon as NATS is there; reads before that are refused. */
+/** Makes the stream, or sets its limits, whenever NATS is there (again): its disk may have been lost. Reads before that are refused. */
 export function logStore(parts: LogStoreParts): LogStore {
   const limits = parts.limits ?? defaultLimits;
   let ready: Promise<void> | undefined;
@@ -33,10 +33,10 @@ export function logStore(parts: LogStoreParts): LogStore {
     });
     return ready;
   };
-  void parts.nats
-    .ready()
-    .then(() => prepare(parts.nats.connection()))
-    .catch(() => {});
+  parts.nats.onConnect((connection) => {
+    ready = undefined;
+    prepare(connection).catch(() => {});
+  });
   return {
     async *read(query) {
       const connection = parts.nats.connection();

@@ -15,12 +15,25 @@ afterAll(async () => {
   await cluster?.close();
 });
 
-test('after each of a few faults all is as it is wanted, no other task was touched, and at the end nothing is left', {
-  timeout: 180_000,
-}, async () => {
-  const seed = systemRandom.int(2 ** 31);
+const seed = systemRandom.int(2 ** 31);
+async function survives(rounds: number, ...only: string[]): Promise<void> {
   const log = (line: string) => process.stdout.write(`chaos, seed ${seed}: ${line}\n`);
-  const { failures, writes } = await lab.run({ rounds: 6, seed, log });
-  expect(failures, `again: npm run chaos -- --rounds 6 --seed ${seed}`).toEqual([]);
+  const { failures, writes } = await lab.run({ rounds, seed, only, log });
+  const again = `npm run chaos -- --rounds ${rounds} --seed ${seed}${only.length > 0 ? ` --only ${only.join()}` : ''}`;
+  expect(failures, again).toEqual([]);
   expect(writes.acknowledged).toBeGreaterThan(0);
+}
+
+test('F34: a flood of logs moves nobody', { timeout: 60_000 }, () => survives(1, 'F34'));
+
+test('F30: a cable that is cut one way, lossy or flapping does no more than it must', { timeout: 120_000 }, () =>
+  survives(2, 'F30'),
+);
+
+test('after each of a few faults all is as it is wanted, and no other task was touched', { timeout: 180_000 }, () =>
+  survives(4),
+);
+
+test('nothing is left of it', { timeout: 60_000 }, async () => {
+  expect(await lab.nothingLeft()).toEqual([]);
 });

@@ -294,16 +294,21 @@ describe('an address that another task has now', () => {
   });
 });
 
-describe('hundreds of tasks', () => {
-  it('F31: come and go, and leave no namespace, link, connection or descriptor', async () => {
-    const marks = () => h1.run('sh', '-c', `ls ${h1.runDir}/netns | wc -l; ip -o link | wc -l`);
-    const before = await marks();
-    const bytes = Array.from({ length: 200 }, (_, index) => 30 + index);
+describe('many tasks at once', () => {
+  it('F31: come and go, and leave no namespace and no link', async () => {
+    /** Namespaces and links of tasks. */
+    const held = async () => {
+      const counts = await h1.run('sh', '-c', `ls ${h1.runDir}/netns | wc -l; ip -o link | grep -c ': gt' || true`);
+      return counts.trim().split('\n').map(Number);
+    };
+    const isBack = () => eventually(async () => String(await held()) === '2,2', { timeoutMs: 20_000 });
+    await isBack();
+    const bytes = Array.from({ length: 60 }, (_, index) => 30 + index);
     const tasks = await Promise.all(bytes.map((byte) => h1.attach(byte, { networks: ['shop'] })));
-    expect(new Set(tasks.map(({ address }) => address)).size).toBe(200);
-    expect(await marks()).not.toBe(before);
-    for (const { taskId } of tasks) await h1.call('detach', taskId);
-    await eventually(async () => (await marks()) === before, { timeoutMs: 10_000 });
+    expect(new Set(tasks.map(({ address }) => address)).size).toBe(60);
+    expect(await held()).toEqual([62, 62]);
+    await Promise.all(tasks.map(({ taskId }) => h1.call('detach', taskId)));
+    await isBack();
     expect(await h1.call('attached')).toHaveLength(2);
   }, 60_000);
 });
@@ -325,7 +330,8 @@ describe('a change of one backend', () => {
     };
     const few = await median(10);
     const many = await median(10_000);
-    expect(many).toBeLessThan(2 * few + 0.5);
+    // A chain for each service costs a hundred times as much; what else this machine does, up to twice.
+    expect(many).toBeLessThan(5 * few + 2);
     await h1.apply(hosts, { networks, attachments: [a, b] });
   });
 });
