@@ -47,17 +47,6 @@ export const mutations: readonly Mutation[] = [
     seeds: 20,
   },
   {
-    name: 'after a compaction what was deleted meanwhile stays (etcd#18089)',
-    edits: [
-      {
-        file: 'control-plane/store/feed.ts',
-        find: 'for (const key of this.snapshot.keys(table))\n        if (!seen',
-        replace: 'for (const key of this.snapshot.keys(table))\n        if (false && !seen',
-      },
-    ],
-    seeds: 20,
-  },
-  {
     name: 'tasks are stopped while others still send to them',
     edits: [
       {
