@@ -18,7 +18,6 @@ import { openNats } from '#proto/nats.ts';
 import { type Agent, startAgent } from './agent.ts';
 import type { AgentConfig, ImportConfig, ResetConfig } from './config.ts';
 import { grpcTransport } from './grpc-transport.ts';
-import { heartbeatThread } from './heartbeat-thread.ts';
 import { enrol, identityPaths, loadIdentity, type NodeIdentity } from './identity.ts';
 import { IdentityKeeper } from './identity-keeper.ts';
 import { containerdImages } from './images/containerd-images.ts';
@@ -40,6 +39,8 @@ import { taskLogs } from './task-logs.ts';
 import { taskDocuments } from './volumes/task-documents.ts';
 import { taskMounts } from './volumes/task-mounts.ts';
 import { hostVolumes } from './volumes/volumes.ts';
+import { dismissWatchdog } from './watchdog/dismiss.ts';
+import { watchdogHeartbeat } from './watchdog/heartbeat-watchdog.ts';
 import { hostFence, shell } from './watchdog/host-fence.ts';
 import { openLease } from './watchdog/lease-file.ts';
 
@@ -83,6 +84,7 @@ export async function resetMachine({ data, run, containerd, purge }: ResetConfig
   const scope = new Scope();
   try {
     scope.defer(holdRunDirectory(run));
+    dismissWatchdog(run);
     const runtime = await conmonRuntime({ ...kernel, root: data, run });
     scope.defer(() => runtime.close());
     const images = await containerdImages({ socket: containerd, platform: machinePlatform(), ...kernel }).catch(
@@ -162,12 +164,14 @@ async function assemble(config: AgentConfig, kernel: Kernel, signal: AbortSignal
     directory: leases,
   });
   scope.defer(() => fence.close());
-  const heartbeat = heartbeatThread({
+  const heartbeat = watchdogHeartbeat({
     clock,
-    log: log.with('heartbeat'),
-    identity: () => keeper.identity,
-    directory: leases,
+    log: log.with('watchdog'),
+    run: config.run,
     bootId,
+    version: agentVersion,
+    addresses: config.controlPlane,
+    identity: () => keeper.identity,
   });
   scope.defer(() => heartbeat.close());
 

@@ -7,9 +7,9 @@ export interface HeartbeatTarget {
   readonly periodMs: number;
 }
 
-/** Implementations: heartbeat-thread (a worker thread with a connection of its own), and one in memory for the simulator. */
+/** Implementations: watchdog/heartbeat-watchdog (a process with a connection of its own), and one in memory for the simulator. */
 export interface Heartbeat {
-  /** Beats there from now on; undefined: nowhere. */
+  /** Beats there from now on; undefined: the agent has no session, and that is what beats say. */
   aim(target: HeartbeatTarget | undefined): void;
   /** Acknowledgements have stopped coming: called once for each aim. */
   onSilence(listener: () => void): void;
@@ -18,6 +18,3 @@ export interface Heartbeat {
 
 /** Without an acknowledgement for this long, the connection is taken for dead. */
 export const silenceMs = 1_000;
-
-/** How often the agent's main loop says that it turns; what it is later than this is its lag. */
-export const loopPeriodMs = 100;

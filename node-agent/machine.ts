@@ -65,6 +65,7 @@ export function describeMachine(parts: {
     runtimes: Object.keys(parts.components).filter((name) => name === 'runc' || name === 'crun'),
     joinedAtMs: 0,
     stateAtMs: 0,
+    away: '',
     fenced: false,
     unaccounted: false,
   };

@@ -37,6 +37,7 @@ export function samePlace(a: Node, b: Node): boolean {
     a.state === b.state &&
     a.unaccounted === b.unaccounted &&
     a.availability === b.availability &&
+    a.away === b.away &&
     a.fenced === b.fenced &&
     a.subnet === b.subnet &&
     same(a.labels, b.labels) &&

@@ -1,11 +1,20 @@
 /** Who was heard when: the leader's memory of heartbeats, as the controllers see it. */
 import type { NodeId } from '#proto/model/ids.ts';
 
+/** How the agent of a node is, as its watchdog says; `unconnected`: it runs, and has no session. */
+export interface AgentReport {
+  readonly condition: 'running' | 'stalled' | 'stopped' | 'gone' | 'unconnected';
+  /** `clock.monotonic()` ms since which it does not run as it should, or, where it does, since which it does. */
+  readonly sinceMs: number;
+}
+
 export interface Liveness {
   /** `clock.monotonic()` ms of the node's last beat; undefined: never since this leader began. */
   lastBeatAt(node: NodeId): number | undefined;
   /** When its beats were hung up after the last of them, in the same ms; undefined: they were not. Its machine lives: a dead one says nothing. */
   hungUpAt(node: NodeId): number | undefined;
+  /** As the node's last beat said; undefined: none since this leader began. */
+  agentOf(node: NodeId): AgentReport | undefined;
   /** The revision that the node's agent has said, in its session now, to hold; undefined: it has no session. */
   appliedRevision(node: NodeId): number | undefined;
   /** No lease is granted to the node from here on, until its record is newer than `modRevision` and not fenced. */

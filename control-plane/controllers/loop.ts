@@ -394,6 +394,7 @@ class Controllers {
       deafUntilMs: this.#deafUntilMs,
       lastBeatAt: (node: Node) => liveness.lastBeatAt(node.id),
       hungUpAt: (node: Node) => liveness.hungUpAt(node.id),
+      agentOf: (node: Node) => liveness.agentOf(node.id),
       appliedRevision: (node: Node) => liveness.appliedRevision(node.id),
       withheld: (node: Node) => liveness.withheld(node.id, revisionOf(node)),
     };

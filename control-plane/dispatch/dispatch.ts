@@ -15,6 +15,7 @@ import type { Node } from '#proto/model/node.ts';
 import { occupiesNode, type Task } from '#proto/model/task.ts';
 import { assignmentToWire } from '#proto/model/wire.ts';
 import type { MessageStream } from '#proto/stream.ts';
+import type { AgentReport } from '../controllers/liveness.ts';
 import { leaseMs } from '../reconcilers/fence.ts';
 import type { Applied, Delta } from '../store/records.ts';
 import type { Store } from '../store/store.ts';
@@ -52,6 +53,7 @@ export interface DispatchParts {
   readonly notice?: (notice: Notice) => void;
 }
 
+const agentConditions = ['running', 'stalled', 'stopped', 'gone'] as const;
 /** How often agents beat. */
 const heartbeatPeriodMs = 200;
 /** Endpoint changes within this long of the last go out together: a burst of starts is a few messages, not one for each. */
@@ -65,6 +67,8 @@ export class Dispatch {
   readonly #writer: StatusWriter;
   readonly #notices: NoticeDesk;
   readonly #sessions = new Map<NodeId, NodeSession>();
+  /** The newest of each node. */
+  readonly #beatStreams = new Map<NodeId, MessageStream<Beat, BeatAck>>();
   readonly #unsubscribe: (() => void)[] = [];
   #lastSession = 0;
   #servedEpoch: number | undefined;
@@ -180,10 +184,16 @@ export class Dispatch {
           stream.close(notMember(node));
           return;
         }
-        this.liveness.beat(node);
+        this.#beatStreams.set(node, stream);
+        this.liveness.beat(node, conditionIn(beat));
         stream.send({ sequence: beat.sequence, epoch, leaseMs: this.#leaseOf(record.value, record.modRevision) });
       },
-      closed: () => this.liveness.hungUp(node),
+      closed: () => {
+        // Where another watchdog has taken over, the end of the first one says nothing.
+        if (this.#beatStreams.get(node) !== stream) return;
+        this.#beatStreams.delete(node);
+        this.liveness.hungUp(node);
+      },
     });
   }
 
@@ -398,6 +408,12 @@ export class Dispatch {
 
 function wentDown({ before, after }: Extract<Applied, { table: 'node' }>): boolean {
   return before?.state !== 'down' && after?.state === 'down';
+}
+
+/** How the agent is, as the beat says; undefined: it was sent by who keeps no watchdog. */
+function conditionIn({ condition, session }: Beat): AgentReport['condition'] | undefined {
+  const known = agentConditions.find((one) => one === condition);
+  return known === 'running' && session === 0 ? 'unconnected' : known;
 }
 
 /** Nothing of what all nodes must hear. */

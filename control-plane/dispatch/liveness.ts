@@ -1,7 +1,7 @@
 /** Last beats of the nodes, in the memory of the leader. */
 import type { Clock } from '#proto/kernel/clock.ts';
 import type { NodeId } from '#proto/model/ids.ts';
-import type { Liveness } from '../controllers/liveness.ts';
+import type { AgentReport, Liveness } from '../controllers/liveness.ts';
 
 /** Beats after a silence longer than this are news. */
 const newsAfterMs = 1_000;
@@ -10,6 +10,7 @@ export class BeatLiveness implements Liveness {
   readonly #clock: Clock;
   readonly #last = new Map<NodeId, number>();
   readonly #hungUp = new Map<NodeId, number>();
+  readonly #agents = new Map<NodeId, AgentReport>();
   /** Nodes that are to be fenced: the revision of their record when that was decided. */
   readonly #withheld = new Map<NodeId, number>();
   readonly #applied: (node: NodeId) => number | undefined;
@@ -27,6 +28,10 @@ export class BeatLiveness implements Liveness {
 
   hungUpAt(node: NodeId): number | undefined {
     return this.#hungUp.get(node);
+  }
+
+  agentOf(node: NodeId): AgentReport | undefined {
+    return this.#agents.get(node);
   }
 
   appliedRevision(node: NodeId): number | undefined {
@@ -51,12 +56,23 @@ export class BeatLiveness implements Liveness {
     return () => this.#listeners.delete(listener);
   }
 
-  beat(node: NodeId): void {
+  /** `condition`: of its agent, where the beat says it. */
+  beat(node: NodeId, condition?: AgentReport['condition']): void {
     const now = this.#clock.monotonic();
     const last = this.#last.get(node);
     this.#last.set(node, now);
     this.#hungUp.delete(node);
-    if (last === undefined || now - last > newsAfterMs) this.tell(node);
+    const isNews = this.#note(node, condition, now);
+    if (isNews || last === undefined || now - last > newsAfterMs) this.tell(node);
+  }
+
+  /** True where its agent is otherwise than before. An illness that turns into another one has lasted since the first. */
+  #note(node: NodeId, condition: AgentReport['condition'] | undefined, now: number): boolean {
+    const before = this.#agents.get(node);
+    if (condition === undefined || before?.condition === condition) return false;
+    const goesOn = before && before.condition !== 'running' && condition !== 'running';
+    this.#agents.set(node, { condition, sinceMs: goesOn ? before.sinceMs : now });
+    return true;
   }
 
   /** Its stream broke. The beats heard so far still count: only silence makes a node down. */
@@ -69,6 +85,7 @@ export class BeatLiveness implements Liveness {
   forget(node: NodeId): void {
     this.#last.delete(node);
     this.#hungUp.delete(node);
+    this.#agents.delete(node);
     this.#withheld.delete(node);
   }
 
@@ -76,6 +93,7 @@ export class BeatLiveness implements Liveness {
   reset(): void {
     this.#last.clear();
     this.#hungUp.clear();
+    this.#agents.clear();
     this.#withheld.clear();
   }
 

@@ -20,9 +20,10 @@ export interface NodesDecision {
 export function decideNodes(snapshot: Snapshot, hearing: Hearing & Leases, now: number): NodesDecision {
   const changed = new Map<NodeId, Node>();
   const { verdicts, deaf, ...judged } = judge(snapshot.all('node'), hearing);
-  for (const { node, state, message } of verdicts) {
+  for (const { node, state, message, away } of verdicts) {
     const unaccounted = node.unaccounted || state === 'down';
-    changed.set(node.id, { ...node, state, message, stateAtMs: now, unaccounted });
+    const stateAtMs = state === node.state ? node.stateAtMs : now;
+    changed.set(node.id, { ...node, state, message, away, stateAtMs, unaccounted });
   }
   const fencedAtMs = takeFences(snapshot, changed, hearing);
   takeAdvice(snapshot, changed, now);
@@ -48,7 +49,7 @@ function takeFences(snapshot: Snapshot, changed: Map<NodeId, Node>, leases: Leas
 function takeAdvice(snapshot: Snapshot, changed: Map<NodeId, Node>, now: number): void {
   for (const [{ id }, { subnet, message }] of adviseSubnets(snapshot, now)) {
     const node = changed.get(id) ?? (snapshot.node(id) as Node);
-    const said = node.state === 'ready' ? message : node.message;
+    const said = node.state === 'ready' ? node.away || message : node.message;
     if (node.subnet !== subnet || node.message !== said) changed.set(id, { ...node, subnet, message: said });
   }
 }

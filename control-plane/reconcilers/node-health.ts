@@ -15,6 +15,27 @@ export const graceMs = 5_000;
 /** Silence before most nodes at once are believed to be down: more likely it is us. */
 export const massSilenceMs = 6_000;
 
+/** An agent that answers nobody for so long, while its host lives, is said to be away: a restart takes less. */
+export const awayMs = 3_000;
+/** Its tasks are left alone for so long. Then nobody can tell what becomes of them, and they are replaced. */
+export const lostMs = 30_000;
+
+/** How the agent is, as the watchdog of its host says. */
+export interface AgentSeen {
+  readonly condition: 'running' | 'stalled' | 'stopped' | 'gone' | 'unconnected';
+  /** Monotonic ms since which it is not `running`; where it is, since which it is. */
+  readonly sinceMs: number;
+}
+
+/** For people: what each condition comes to. */
+const ailments: Record<AgentSeen['condition'], string> = {
+  running: '',
+  stalled: 'its agent hangs',
+  stopped: 'its agent is stopped (SIGSTOP)',
+  gone: 'its agent does not run',
+  unconnected: 'its agent has no session',
+};
+
 export interface Hearing {
   /** Monotonic clock, ms; as all instants here. */
   readonly now: number;
@@ -27,11 +48,17 @@ export interface Hearing {
   lastBeatAt(node: Node): number | undefined;
   /** Its beats were hung up after the last; undefined: they were not. */
   hungUpAt(node: Node): number | undefined;
+  /** undefined: its beats say nothing of its agent. */
+  agentOf(node: Node): AgentSeen | undefined;
+}
+
+export interface Verdict extends Pick<Node, 'state' | 'message' | 'away'> {
+  readonly node: Node;
 }
 
 export interface HealthAdvice {
   /** Nodes whose state is to change, as they should be, but for `stateAtMs`. */
-  readonly verdicts: readonly { readonly node: Node; readonly state: Node['state']; readonly message: string }[];
+  readonly verdicts: readonly Verdict[];
   /** No member at all is heard: it is we who are cut off, and nothing is known of any of them. */
   readonly deaf: boolean;
   /** When a node that is ready now could be down at the earliest; Infinity: never. */
@@ -41,7 +68,7 @@ export interface HealthAdvice {
 /** The verdict over all nodes. Those that stay as they are get none. */
 export function judge(nodes: Iterable<Node>, hearing: Hearing): HealthAdvice {
   const { now, leaderSinceMs, laggedUntilMs, deafUntilMs } = hearing;
-  const verdicts: { node: Node; state: Node['state']; message: string }[] = [];
+  const verdicts: Verdict[] = [];
   const silent: { node: Node; silentMs: number; heard: boolean }[] = [];
   let listening = 0;
   let quiet = 0;
@@ -62,9 +89,11 @@ export function judge(nodes: Iterable<Node>, hearing: Hearing): HealthAdvice {
       if (now - lastMs >= quietMs) quiet++;
     }
     if (now < deadlineMs) {
-      if (heard && node.state !== 'ready' && now - beat < silenceMs)
-        verdicts.push({ node, state: 'ready', message: '' });
       if (judged || heard) wakeAtMs = Math.min(wakeAtMs, deadlineMs);
+      if (!heard || now - beat >= silenceMs) continue;
+      const living = judgeAgent(node, hearing.agentOf(node), now);
+      if (living.verdict) verdicts.push(living.verdict);
+      wakeAtMs = Math.min(wakeAtMs, living.wakeAtMs);
     } else if (judged) {
       silent.push({ node, silentMs: now - lastMs, heard });
     }
@@ -78,9 +107,37 @@ export function judge(nodes: Iterable<Node>, hearing: Hearing): HealthAdvice {
       continue;
     }
     const said = heard ? `not heard for ${(silentMs / 1_000).toFixed(1)} s` : 'not heard since this leader began';
-    if (!deaf) verdicts.push({ node, state: 'down', message: said });
+    if (!deaf) verdicts.push({ node, state: 'down', message: said, away: '' });
     else if (node.state !== 'unknown')
-      verdicts.push({ node, state: 'unknown', message: 'no node is heard: the control plane may be cut off' });
+      verdicts.push({
+        node,
+        state: 'unknown',
+        message: 'no node is heard: the control plane may be cut off',
+        away: node.away,
+      });
   }
   return { verdicts, deaf, wakeAtMs };
+}
+
+/** A host that is heard lives; what is to be said of it depends on its agent alone. */
+function judgeAgent(
+  node: Node,
+  agent: AgentSeen | undefined,
+  now: number,
+): { readonly verdict?: Verdict; readonly wakeAtMs: number } {
+  const never = Number.POSITIVE_INFINITY;
+  if (!agent || agent.condition === 'running') {
+    const isNews = node.state !== 'ready' || node.away !== '';
+    return { ...(isNews && { verdict: { node, state: 'ready', message: '', away: '' } }), wakeAtMs: never };
+  }
+  const lostAtMs = agent.sinceMs + lostMs;
+  const awayAtMs = agent.sinceMs + awayMs;
+  if (node.state === 'down' || now < awayAtMs) return { wakeAtMs: node.state === 'down' ? never : awayAtMs };
+  const away = ailments[agent.condition];
+  if (now < lostAtMs) {
+    const isNews = node.state !== 'ready' || node.away !== away;
+    return { ...(isNews && { verdict: { node, state: 'ready', message: away, away } }), wakeAtMs: lostAtMs };
+  }
+  const message = `${away}, for ${(lostMs / 1_000).toFixed(0)} s and more`;
+  return { verdict: { node, state: 'down', message, away: '' }, wakeAtMs: never };
 }

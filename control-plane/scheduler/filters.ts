@@ -109,11 +109,16 @@ export interface UsageFilter extends Filter {
 const ready: Filter = {
   rule: 'ready',
   fits: ({ singleton }, { node }) =>
-    node.state === 'ready' && !node.unaccounted && node.availability === 'active' && (!singleton || mayHoldLease(node)),
+    node.state === 'ready' &&
+    !node.unaccounted &&
+    node.away === '' &&
+    node.availability === 'active' &&
+    (!singleton || mayHoldLease(node)),
   refusal: (_, { node }) => {
     if (node.state !== 'ready') return `is ${node.state}`;
     if (node.unaccounted) return 'is back, and has not said yet what runs there';
     if (node.availability !== 'active') return node.availability === 'drain' ? 'is drained' : 'takes no new tasks';
+    if (node.away !== '') return `is left alone: ${node.away}`;
     return node.fenced
       ? 'has lost its lease, and not said since what runs on it'
       : 'has an agent that keeps no lease: upgrade it';

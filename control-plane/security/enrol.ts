@@ -211,6 +211,7 @@ export class Enrolment {
       joinedAtMs: now,
       enrolment,
       stateAtMs: now,
+      away: '',
       fenced: false,
       unaccounted: false,
     };

@@ -67,6 +67,7 @@ const node = {
   address6: '',
   foreignNetworks: [],
   wireguardKey: '',
+  away: '',
   fenced: false,
   unaccounted: false,
 } satisfies Partial<Node>;

@@ -1,18 +1,12 @@
 /** What /proc says of processes: whether one is still the one that was known, and what it has done. */
 import { closeSync, readFileSync, readlinkSync } from 'node:fs';
+import { procStat } from '../proc-stat.ts';
 import { pidfdOpen } from './libc.ts';
 
 /** When the process began, in clock ticks since boot; undefined where there is none, or it is a zombie. */
 export function startTicksOf(pid: number): number | undefined {
-  try {
-    const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
-    const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
-    return fields[0] === 'Z' || fields[0] === 'X' ? undefined : Number(fields[19]);
-  } catch (error) {
-    const { code } = error as NodeJS.ErrnoException;
-    if (code === 'ENOENT' || code === 'ESRCH') return undefined;
-    throw error;
-  }
+  const stat = procStat(pid);
+  return stat === undefined || stat.state === 'Z' || stat.state === 'X' ? undefined : stat.startTicks;
 }
 
 /** A pidfd of that very process; undefined where it is gone, whoever has its number now. */

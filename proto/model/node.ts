@@ -47,6 +47,8 @@ export interface Node {
   readonly stateAtMs: number;
   /** Hash of the root that its certificate is of, as it says. */
   readonly authority?: string;
+  /** Why its agent answers nobody although the host lives: nothing new is placed there, and what runs goes on. Empty: it answers. */
+  readonly away: string;
   /** Down, and its lease is surely over: no singleton runs on it. */
   readonly fenced: boolean;
   /** It was down, and its agent has not said since what still runs there. */

@@ -235,6 +235,7 @@ export function nodeFromWire(node: types.Node): Node {
     ...(node.enrolment !== undefined && { enrolment: node.enrolment }),
     ...(node.authority !== undefined && { authority: node.authority }),
     stateAtMs: node.stateAtMs,
+    away: node.away,
     fenced: node.fenced,
     unaccounted: node.unaccounted,
   };

@@ -63,6 +63,7 @@ try {
   const liveness = {
     lastBeatAt: () => systemClock.monotonic(),
     hungUpAt: () => undefined,
+    agentOf: () => undefined,
     appliedRevision: () => undefined,
     withhold: () => {},
     withheld: () => false,

@@ -57,6 +57,7 @@ export function aNode(name: string, fields: Partial<Node> = {}): Node {
     runtimes: ['runc', 'crun'],
     joinedAtMs: 0,
     stateAtMs: 0,
+    away: '',
     fenced: false,
     unaccounted: false,
     ...fields,

@@ -264,7 +264,7 @@ export class MemoryHeartbeat implements Heartbeat {
       });
     }
     this.#beats.sent(++this.#sequence, this.#clock.boottime());
-    this.#stream.send({ sequence: this.#sequence, session: target.session, loopLagMs: 0 });
+    this.#stream.send({ sequence: this.#sequence, session: target.session, loopLagMs: 0, condition: 'running' });
     if (this.#clock.monotonic() - this.#ackedAt > silenceMs) {
       this.#silent();
       return;

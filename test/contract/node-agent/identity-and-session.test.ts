@@ -11,9 +11,12 @@ import { LiveCertificate } from '#control-plane/security/live-certificate.ts';
 import { initPki, type Pki } from '#control-plane/security/pki.ts';
 import { serveTcp } from '#control-plane/servers.ts';
 import { grpcTransport } from '#node-agent/grpc-transport.ts';
-import { heartbeatThread } from '#node-agent/heartbeat-thread.ts';
+import type { Heartbeat } from '#node-agent/heartbeat.ts';
 import { enrol, loadIdentity, type NodeIdentity } from '#node-agent/identity.ts';
 import { IdentityKeeper, renewalAt } from '#node-agent/identity-keeper.ts';
+import { procStat } from '#node-agent/proc-stat.ts';
+import { dismissWatchdog, watchdogOf } from '#node-agent/watchdog/dismiss.ts';
+import { watchdogHeartbeat } from '#node-agent/watchdog/heartbeat-watchdog.ts';
 import { EnrolmentService } from '#proto/gen/gantry/v1/agent.ts';
 import { systemClock } from '#proto/kernel/clock.ts';
 import { silentLog } from '#proto/kernel/log.ts';
@@ -38,6 +41,7 @@ beforeAll(async () => {
 afterAll(() => rmSync(directory, { recursive: true, force: true }));
 afterEach(async () => {
   await lab.close();
+  for (const one of runs.splice(0)) dismissWatchdog(one);
   await scope.close();
 });
 
@@ -61,6 +65,25 @@ async function controlPlane(): Promise<void> {
   enrolAddress = `127.0.0.1:${await serveTcp(scope, at, certificate.credentials({ clients: false }), doors)}`;
 }
 
+/** Run directories whose watchdogs are to end with the test. */
+const runs: string[] = [];
+
+function run(): string {
+  runs.push(mkdtempSync(join(directory, 'run-')));
+  return runs.at(-1)!;
+}
+
+function watchdogOn(run: string, identity: NodeIdentity, version = '1'): Heartbeat {
+  return watchdogHeartbeat({
+    ...parts,
+    run,
+    bootId: 'boot',
+    version,
+    addresses: [agentAddress],
+    identity: () => identity,
+  });
+}
+
 async function token(lifetimeMs = 60_000): Promise<string> {
   return (await enrolment.createToken({ lifetimeMs, uses: 0 })).text;
 }
@@ -78,7 +101,7 @@ async function hostOf(identity: NodeIdentity): Promise<LabHost> {
   lab.hosts.push(host);
   await host.start({
     transport: grpcTransport(() => identity),
-    heartbeat: heartbeatThread({ ...parts, identity: () => identity, directory, bootId: 'boot' }),
+    heartbeat: watchdogOn(run(), identity),
     addresses: [agentAddress],
   });
   return host;
@@ -266,7 +289,7 @@ describe('a session over gRPC', () => {
     const { connection } = second.agent!.session;
     await first.start({
       transport: grpcTransport(() => identity),
-      heartbeat: heartbeatThread({ ...parts, identity: () => identity, directory, bootId: 'boot' }),
+      heartbeat: watchdogOn(run(), identity),
       addresses: [agentAddress],
     });
     await eventually(() => first.runtime.containers.size === 0);
@@ -275,5 +298,68 @@ describe('a session over gRPC', () => {
     old.close();
     expect(second.agent!.session.connection).toBe(connection);
     expect(first.agent!.session.connected).toBe(false);
+  });
+});
+
+describe('the watchdog', () => {
+  const target = () => ({ address: agentAddress, session: 1, periodMs: 50 });
+  const said = (node: NodeIdentity) => lab.dispatches[0]!.liveness.agentOf(node.nodeId)?.condition;
+
+  it('beats on when the agent has ended, says so, and is adopted by the next one', async () => {
+    await controlPlane();
+    const [identity, at] = [await joined('h1'), run()];
+    const first = watchdogOn(at, identity);
+    first.aim(target());
+    await eventually(() => said(identity) === 'running');
+    const pid = watchdogOf(at);
+    await first.close();
+    await eventually(() => said(identity) === 'gone');
+    const second = watchdogOn(at, identity);
+    await eventually(() => said(identity) === 'unconnected');
+    second.aim(target());
+    await eventually(() => said(identity) === 'running');
+    expect(watchdogOf(at)).toBe(pid);
+    await second.close();
+  });
+
+  it.for(['SIGKILL', 'SIGSTOP'] as const)('is replaced after %s, and the beat goes on', async (signal) => {
+    await controlPlane();
+    const [identity, at] = [await joined('h1'), run()];
+    const heartbeat = watchdogOn(at, identity);
+    heartbeat.aim(target());
+    await eventually(() => said(identity) === 'running');
+    const pid = watchdogOf(at)!;
+    process.kill(pid, signal);
+    await eventually(() => watchdogOf(at) !== undefined && watchdogOf(at) !== pid);
+    await eventually(() => procStat(pid) === undefined || procStat(pid)?.state === 'Z');
+    const { liveness } = lab.dispatches[0]!;
+    const before = liveness.lastBeatAt(identity.nodeId)!;
+    await eventually(() => liveness.lastBeatAt(identity.nodeId)! > before);
+    await heartbeat.close();
+  });
+
+  it('of another version is replaced', async () => {
+    await controlPlane();
+    const [identity, at] = [await joined('h1'), run()];
+    const first = watchdogOn(at, identity, '1');
+    first.aim(target());
+    await eventually(() => said(identity) === 'running');
+    const pid = watchdogOf(at);
+    await first.close();
+    const second = watchdogOn(at, identity, '2');
+    second.aim(target());
+    await eventually(() => said(identity) === 'running' && watchdogOf(at) !== pid);
+    await second.close();
+  });
+
+  it('ends when its run directory is taken away', async () => {
+    await controlPlane();
+    const at = run();
+    const heartbeat = watchdogOn(at, await joined('h1'));
+    await eventually(() => watchdogOf(at) !== undefined);
+    const pid = watchdogOf(at)!;
+    await heartbeat.close();
+    rmSync(at, { recursive: true });
+    await eventually(() => procStat(pid) === undefined || procStat(pid)?.state === 'Z');
   });
 });

@@ -183,6 +183,7 @@ class History {
       deafUntilMs: 0,
       lastBeatAt: ({ id }: { id: NodeId }) => liveness.lastBeatAt(id),
       hungUpAt: () => undefined,
+      agentOf: () => undefined,
       appliedRevision: ({ id }: { id: NodeId }) => liveness.appliedRevision(id),
       withheld: ({ id }: { id: NodeId }) => liveness.withheld(id, snapshot.get('node', id)!.modRevision),
     };

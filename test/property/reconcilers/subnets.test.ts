@@ -50,6 +50,7 @@ const hearing = {
   deafUntilMs: 0,
   lastBeatAt: () => 10_000,
   hungUpAt: () => undefined,
+  agentOf: () => undefined,
   appliedRevision: () => undefined,
   withheld: () => false,
 };

@@ -1,6 +1,15 @@
 /** Silence makes a node down, unless it is we who do not hear. */
 import { describe, expect, it } from 'vitest';
-import { graceMs, judge, massSilenceMs, restartMs, silenceMs } from '#control-plane/reconcilers/node-health.ts';
+import {
+  type AgentSeen,
+  awayMs,
+  graceMs,
+  judge,
+  lostMs,
+  massSilenceMs,
+  restartMs,
+  silenceMs,
+} from '#control-plane/reconcilers/node-health.ts';
 import type { Node } from '#proto/model/node.ts';
 import { aNode } from '#test/support/builders.ts';
 
@@ -10,9 +19,16 @@ const names = ['h1', 'h2', 'h3', 'h4', 'h5'];
 function verdicts(
   now: number,
   beats: Record<string, number | undefined>,
-  options: { lagged?: number; deaf?: number; state?: Node['state']; hungUp?: Record<string, number> } = {},
+  options: {
+    lagged?: number;
+    deaf?: number;
+    state?: Node['state'];
+    hungUp?: Record<string, number>;
+    agents?: Record<string, AgentSeen>;
+    away?: string;
+  } = {},
 ) {
-  const nodes = names.map((name) => aNode(name, { state: options.state ?? 'ready' }));
+  const nodes = names.map((name) => aNode(name, { state: options.state ?? 'ready', away: options.away ?? '' }));
   const advice = judge(nodes, {
     now,
     leaderSinceMs: 0,
@@ -20,8 +36,12 @@ function verdicts(
     deafUntilMs: options.deaf ?? 0,
     lastBeatAt: (node) => (node.name in beats ? beats[node.name] : now - 100),
     hungUpAt: (node) => options.hungUp?.[node.name],
+    agentOf: (node) => options.agents?.[node.name],
   });
-  return { said: advice.verdicts.map(({ node, state }) => `${node.name}: ${state}`), wakeAtMs: advice.wakeAtMs };
+  return {
+    said: advice.verdicts.map(({ node, state, away }) => `${node.name}: ${state}${away && `, ${away}`}`),
+    wakeAtMs: advice.wakeAtMs,
+  };
 }
 
 describe('the verdict over nodes', () => {
@@ -92,5 +112,32 @@ describe('the verdict over nodes', () => {
     expect(
       verdicts(20_000, { h1: undefined, h2: undefined, h3: undefined, h4: 1_000 }, { state: 'down' }).said,
     ).toEqual(['h5: ready']);
+  });
+});
+
+describe('an agent that answers nobody while its host is heard', () => {
+  const stopped = (sinceMs: number) => ({ agents: { h2: { condition: 'stopped', sinceMs } as const } });
+  const away = 'its agent is stopped (SIGSTOP)';
+
+  it('is away after a while: its tasks are left alone', () => {
+    expect(verdicts(20_000, {}, stopped(20_000 - awayMs + 1))).toEqual({ said: [], wakeAtMs: 20_001 });
+    expect(verdicts(20_000, {}, stopped(20_000 - awayMs)).said).toEqual([`h2: ready, ${away}`]);
+  });
+
+  it('is lost after a long while, and its node with it', () => {
+    const { said, wakeAtMs } = verdicts(60_000, {}, { ...stopped(60_000 - lostMs + 1), away });
+    expect(said.filter((one) => one.startsWith('h2'))).toEqual([]);
+    expect(wakeAtMs).toBe(60_001);
+    expect(verdicts(60_000, {}, stopped(60_000 - lostMs)).said).toEqual(['h2: down']);
+  });
+
+  it('makes no node ready that is down', () => {
+    const agents = Object.fromEntries(names.map((name) => [name, { condition: 'gone', sinceMs: 1_000 } as const]));
+    expect(verdicts(60_000, {}, { state: 'down', agents }).said).toEqual([]);
+  });
+
+  it('is there again at once when it runs', () => {
+    const agents = Object.fromEntries(names.map((name) => [name, { condition: 'running', sinceMs: 59_990 } as const]));
+    expect(verdicts(60_000, {}, { agents, away }).said).toEqual(names.map((name) => `${name}: ready`));
   });
 });

@@ -46,10 +46,12 @@ export interface EnrolResponse {
 
 export interface Beat {
   sequence: number;
-  /** the session this beat is for */
+  /** the session this beat is for; 0: the agent has none */
   session: number;
   /** how late the agent's main loop is */
   loopLagMs: number;
+  /** of the agent: running (also where empty) | stalled | stopped | gone */
+  condition: string;
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
@@ -684,7 +686,7 @@ export const EnrolResponse: MessageFns<EnrolResponse> = {
 };
 
 function createBaseBeat(): Beat {
-  return { sequence: 0, session: 0, loopLagMs: 0, _unknownFields: {} };
+  return { sequence: 0, session: 0, loopLagMs: 0, condition: "", _unknownFields: {} };
 }
 
 export const Beat: MessageFns<Beat> = {
@@ -697,6 +699,9 @@ export const Beat: MessageFns<Beat> = {
     }
     if (message.loopLagMs !== 0) {
       writer.uint32(24).int64(message.loopLagMs);
+    }
+    if (message.condition !== "") {
+      writer.uint32(82).string(message.condition);
     }
     if (message._unknownFields !== undefined) {
       for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
@@ -746,6 +751,14 @@ export const Beat: MessageFns<Beat> = {
             message.loopLagMs = longToNumber(reader.int64());
             continue;
           }
+          case 10: {
+            if (tag !== 82) {
+              break;
+            }
+
+            message.condition = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -774,6 +787,7 @@ export const Beat: MessageFns<Beat> = {
     message.sequence = object.sequence ?? 0;
     message.session = object.session ?? 0;
     message.loopLagMs = object.loopLagMs ?? 0;
+    message.condition = object.condition ?? "";
     return message;
   },
 };
@@ -5575,7 +5589,7 @@ export const AgentService = {
     responseSerialize: (value: ControlMessage): Buffer => Buffer.from(ControlMessage.encode(value).finish()),
     responseDeserialize: (value: Buffer): ControlMessage => ControlMessage.decode(value),
   },
-  /** Sent by a thread that does nothing else. */
+  /** Sent by the host's watchdog, a process that does nothing else and outlives the agent. */
   heartbeat: {
     path: "/gantry.v1.Agent/Heartbeat" as const,
     requestStream: true as const,
@@ -5608,7 +5622,7 @@ export const AgentService = {
 
 export interface AgentServer extends UntypedServiceImplementation {
   session: handleBidiStreamingCall<AgentMessage, ControlMessage>;
-  /** Sent by a thread that does nothing else. */
+  /** Sent by the host's watchdog, a process that does nothing else and outlives the agent. */
   heartbeat: handleBidiStreamingCall<Beat, BeatAck>;
   /** One stream per exec, attach or copy, dialled by the agent when a Session message asks for it. */
   relay: handleBidiStreamingCall<RelayFrame, RelayFrame>;
@@ -5619,7 +5633,7 @@ export interface AgentClient extends Client {
   session(): ClientDuplexStream<AgentMessage, ControlMessage>;
   session(options: Partial<CallOptions>): ClientDuplexStream<AgentMessage, ControlMessage>;
   session(metadata: Metadata, options?: Partial<CallOptions>): ClientDuplexStream<AgentMessage, ControlMessage>;
-  /** Sent by a thread that does nothing else. */
+  /** Sent by the host's watchdog, a process that does nothing else and outlives the agent. */
   heartbeat(): ClientDuplexStream<Beat, BeatAck>;
   heartbeat(options: Partial<CallOptions>): ClientDuplexStream<Beat, BeatAck>;
   heartbeat(metadata: Metadata, options?: Partial<CallOptions>): ClientDuplexStream<Beat, BeatAck>;

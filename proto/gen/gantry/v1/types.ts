@@ -919,6 +919,8 @@ export interface Node {
   authority?:
     | string
     | undefined;
+  /** why its agent answers nobody while its host lives; empty: it does */
+  away: string;
   /** down, and its lease is over: no singleton runs on it */
   fenced: boolean;
   /** it was down, and its agent has not said since what still runs there */
@@ -9353,6 +9355,7 @@ function createBaseNode(): Node {
     foreignNetworks: [],
     wireguardKey: "",
     authority: undefined,
+    away: "",
     fenced: false,
     unaccounted: false,
     _unknownFields: {},
@@ -9432,6 +9435,9 @@ export const Node: MessageFns<Node> = {
     }
     if (message.authority !== undefined) {
       writer.uint32(402).string(message.authority);
+    }
+    if (message.away !== "") {
+      writer.uint32(322).string(message.away);
     }
     if (message.fenced !== false) {
       writer.uint32(360).bool(message.fenced);
@@ -9661,6 +9667,14 @@ export const Node: MessageFns<Node> = {
             message.authority = reader.string();
             continue;
           }
+          case 40: {
+            if (tag !== 322) {
+              break;
+            }
+
+            message.away = reader.string();
+            continue;
+          }
           case 45: {
             if (tag !== 360) {
               break;
@@ -9746,6 +9760,7 @@ export const Node: MessageFns<Node> = {
     message.foreignNetworks = object.foreignNetworks?.map((e) => e) || [];
     message.wireguardKey = object.wireguardKey ?? "";
     message.authority = object.authority ?? undefined;
+    message.away = object.away ?? "";
     message.fenced = object.fenced ?? false;
     message.unaccounted = object.unaccounted ?? false;
     return message;
