@@ -7,6 +7,7 @@ import { Fault } from '#proto/kernel/errors.ts';
 import type { Log } from '#proto/kernel/log.ts';
 import type { Random } from '#proto/kernel/random.ts';
 import { Scope } from '#proto/kernel/scope.ts';
+import { tcpProbe } from '#proto/kernel-probe.ts';
 import { serveMetrics } from '#proto/metrics-server.ts';
 import { openNats } from '#proto/nats.ts';
 import { unary } from '#proto/rpc.ts';
@@ -112,6 +113,7 @@ async function assemble(config: ControlPlaneConfig, kernel: Kernel, scope: Scope
     clock,
     random,
     log: log.with('dispatch'),
+    probe: tcpProbe(clock),
     replica: config.name,
     mayGrant: () => (leader?.unconfirmedMs ?? Number.POSITIVE_INFINITY) <= confirmedMs,
     notice: (notice) => events.note(notice, store.snapshot.revision),
@@ -194,6 +196,7 @@ async function openDoors(
     log: log.with('api'),
     relays: dispatch.relays,
     usage: dispatch.usage,
+    liveness: dispatch.liveness,
     leader: () => {
       const { leadership } = store;
       return leadership && leadership.replica !== config.name ? doors.at(leadership.address) : undefined;

@@ -1,9 +1,11 @@
 /** Why a task is where it is, or nowhere: the scheduler's table and the seat's history. */
 import { explainTask } from '#control-plane/controllers/plan.ts';
+import { probeWords } from '#control-plane/reconcilers/kernel-verdict.ts';
+import { silenceMs, suspectMs } from '#control-plane/reconcilers/node-health.ts';
 import { mayStart } from '#control-plane/reconcilers/start-order.ts';
 import type { Snapshot } from '#control-plane/store/snapshot.ts';
 import type { ExplainRequest, ExplainResponse } from '#proto/gen/gantry/v1/operator.ts';
-import { taskName } from '#proto/model/ids.ts';
+import { type NodeId, taskName } from '#proto/model/ids.ts';
 import type { Node } from '#proto/model/node.ts';
 import { exitWords, isIsolated, isWanted, type Task } from '#proto/model/task.ts';
 import { checksOf } from './checks.ts';
@@ -15,7 +17,7 @@ export async function explain(parts: OperatorParts, request: ExplainRequest): Pr
   const { store, clock } = parts;
   const { snapshot } = store;
   const found = findAny(snapshot, request.name);
-  if ('node' in found) return explainNode(snapshot, found.node);
+  if ('node' in found) return explainNode(parts, found.node);
   const task = 'task' in found ? found.task : findTask(snapshot, request.name);
   const response = explained(snapshot, task, clock.now());
   const isWell = task.health === '' || task.health === 'healthy';
@@ -42,10 +44,37 @@ function heldBack(snapshot: Snapshot, task: Task, now: number): string {
   return standing.at === 'holds' ? '' : `; revision ${service.revision}, which is to replace it, ${standing.why}`;
 }
 
-function explainNode(snapshot: Snapshot, node: Node): ExplainResponse {
+/** What this leader knows of the node's life: how it was heard, who probed it, and what would change the verdict. */
+function healthOf({ store, clock, liveness, leader }: OperatorParts, node: Node): string[] {
+  if (leader()) return ['Another replica leads and hears the nodes: ask it for what it knows (--host).'];
+  const now = clock.monotonic();
+  const ago = (ms: number) => `${((now - ms) / 1_000).toFixed(1)} s ago`;
+  const last = liveness.lastBeatAt(node.id);
+  const agent = liveness.agentOf(node.id);
+  const hungUpAtMs = liveness.hungUpAt(node.id);
+  const kernel = liveness.kernelOf(node.id);
+  const { round } = kernel;
+  const nameOf = (id: NodeId) => store.snapshot.node(id)?.name ?? id;
+  const isHeard = last !== undefined && now - last < silenceMs;
+  return [
+    last === undefined ? 'Its beats have not been heard since this leader began.' : `Last beat ${ago(last)}.`,
+    ...(hungUpAtMs === undefined ? [] : [`Its beats were hung up ${ago(hungUpAtMs)}.`]),
+    ...(agent ? [`Its watchdog says that the agent is ${agent.condition}, since ${ago(agent.sinceMs)}.`] : []),
+    `Kernel: ${probeWords(kernel, nameOf)}${round ? ` (${ago(round.askedAtMs)})` : ''}.`,
+    isHeard
+      ? `What would change it: ${suspectMs / 1_000} s without a beat, and no answer of its kernel to us and to peers.`
+      : 'What would change it: a beat of it.',
+  ];
+}
+
+function explainNode(parts: OperatorParts, node: Node): ExplainResponse {
+  const { snapshot } = parts.store;
   const tasks = [...snapshot.tasksOnNode(node.id)].filter(isWanted);
   return {
-    summary: `Node ${node.name} is ${node.state}${node.message ? `: ${node.message}` : ''}; availability ${node.availability}. It has ${tasks.length} tasks.`,
+    summary: [
+      `Node ${node.name} is ${node.state}${node.stateAtMs > 0 ? ` since ${stamp(node.stateAtMs)}` : ''}${node.message ? `: ${node.message}` : ''}; availability ${node.availability}. It has ${tasks.length} tasks.`,
+      ...healthOf(parts, node),
+    ].join('\n'),
     rules: [],
     nodes: [],
     checks: [],

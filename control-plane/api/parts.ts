@@ -1,5 +1,6 @@
 /** What the operator's service is made of; handed in by assemble. */
 
+import type { Liveness } from '#control-plane/controllers/liveness.ts';
 import type { Usage } from '#control-plane/controllers/usage.ts';
 import type { Relays } from '#control-plane/dispatch/relay.ts';
 import type { EventLog } from '#control-plane/events/event-log.ts';
@@ -42,6 +43,8 @@ export interface OperatorParts {
   readonly authority: Pick<Authority, 'trust' | 'hash'>;
   /** A root to come after this one. Faults: `unsupported`. */
   readonly newRoot: (by: KeyPair) => Promise<{ readonly root: Root; readonly key: string; readonly cross: string }>;
+  readonly liveness: Liveness;
+  readonly authority: Pick<Authority, 'certificate' | 'hash'>;
   readonly enrolment: Pick<Enrolment, 'createToken' | 'revokeToken' | 'issueOperator'>;
   /** Seals and opens what configs and secrets hold. */
   readonly contents: ContentSeal;

@@ -8,6 +8,26 @@ export interface AgentReport {
   readonly sinceMs: number;
 }
 
+/** One asking of a silent host's kernel. */
+export interface KernelRound {
+  /** Monotonic ms. */
+  readonly askedAtMs: number;
+  /** The probe from here was answered; undefined: still awaited. */
+  readonly leader: boolean | undefined;
+  /** What each peer said that was asked; undefined: nothing yet. */
+  readonly peers: ReadonlyMap<NodeId, boolean | undefined>;
+  /** Who has said nothing by now is not waited for. */
+  readonly closed: boolean;
+}
+
+/** What is known of a host's kernel. */
+export interface KernelSeen {
+  /** When it last answered a probe from here, monotonic ms; undefined: never since this leader began, as behind a firewall. */
+  readonly answeredAtMs: number | undefined;
+  /** The newest; undefined: there was no reason to ask. */
+  readonly round: KernelRound | undefined;
+}
+
 export interface Liveness {
   /** `clock.monotonic()` ms of the node's last beat; undefined: never since this leader began. */
   lastBeatAt(node: NodeId): number | undefined;
@@ -15,6 +35,10 @@ export interface Liveness {
   hungUpAt(node: NodeId): number | undefined;
   /** As the node's last beat said; undefined: none since this leader began. */
   agentOf(node: NodeId): AgentReport | undefined;
+  /** What probes of its kernel have shown. */
+  kernelOf(node: NodeId): KernelSeen;
+  /** It is silent: its kernel is to be asked. The answers come by `onChange`. */
+  suspect(node: NodeId): void;
   /** The revision that the node's agent has said, in its session now, to hold; undefined: it has no session. */
   appliedRevision(node: NodeId): number | undefined;
   /** No lease is granted to the node from here on, until its record is newer than `modRevision` and not fenced. */

@@ -394,11 +394,13 @@ class Controllers {
       deafUntilMs: this.#deafUntilMs,
       lastBeatAt: (node: Node) => liveness.lastBeatAt(node.id),
       hungUpAt: (node: Node) => liveness.hungUpAt(node.id),
+      kernelOf: (node: Node) => liveness.kernelOf(node.id),
       agentOf: (node: Node) => liveness.agentOf(node.id),
       appliedRevision: (node: Node) => liveness.appliedRevision(node.id),
       withheld: (node: Node) => liveness.withheld(node.id, revisionOf(node)),
     };
-    const { changes, deaf, wakeAtMs } = decideNodes(store.snapshot, hearing, clock.now());
+    const { changes, suspects, deaf, wakeAtMs } = decideNodes(store.snapshot, hearing, clock.now());
+    for (const { id } of suspects) liveness.suspect(id);
     this.#deaf = deaf;
     this.#nodesTimer?.cancel();
     this.#nodesTimer = undefined;

@@ -10,6 +10,7 @@ import type { Clock, Timer } from '#proto/kernel/clock.ts';
 import { Fault } from '#proto/kernel/errors.ts';
 import type { Log } from '#proto/kernel/log.ts';
 import type { Random } from '#proto/kernel/random.ts';
+import type { KernelProbe } from '#proto/kernel-probe.ts';
 import type { NodeId, TaskId } from '#proto/model/ids.ts';
 import type { Node } from '#proto/model/node.ts';
 import { occupiesNode, type Task } from '#proto/model/task.ts';
@@ -44,6 +45,8 @@ export interface DispatchParts {
   readonly log: Log;
   /** This replica, as it calls itself in `Leadership.replica`. */
   readonly replica: string;
+  /** Asks the kernel of a host; undefined: nodes are judged by silence alone. */
+  readonly probe?: KernelProbe;
   /** The store has confirmed our leadership so lately that we may grant leases (`confirmedMs`). */
   readonly mayGrant: () => boolean;
   /** Opens the sealed password of a login. */
@@ -84,10 +87,14 @@ export class Dispatch {
   constructor(parts: DispatchParts) {
     this.#parts = parts;
     const { store, clock, random } = parts;
-    this.liveness = new BeatLiveness(clock, (node) => {
-      const session = this.#sessions.get(node);
-      return session?.live ? session.appliedRevision : undefined;
-    });
+    this.liveness = new BeatLiveness(
+      clock,
+      (node) => {
+        const session = this.#sessions.get(node);
+        return session?.live ? session.appliedRevision : undefined;
+      },
+      this.#kernelProbes(),
+    );
     this.usage = new UsageDesk(clock);
     this.relays = new RelayDesk({
       clock,
@@ -186,7 +193,13 @@ export class Dispatch {
         }
         this.#beatStreams.set(node, stream);
         this.liveness.beat(node, conditionIn(beat));
-        stream.send({ sequence: beat.sequence, epoch, leaseMs: this.#leaseOf(record.value, record.modRevision) });
+        for (const { nodeId: other, answered } of beat.probes) this.liveness.probed(node, other as NodeId, answered);
+        stream.send({
+          sequence: beat.sequence,
+          epoch,
+          leaseMs: this.#leaseOf(record.value, record.modRevision),
+          probes: [],
+        });
       },
       closed: () => {
         // Where another watchdog has taken over, the end of the first one says nothing.
@@ -195,6 +208,31 @@ export class Dispatch {
         this.liveness.hungUp(node);
       },
     });
+  }
+
+  /** What silent hosts are probed with; without a probe, as in tests of sessions alone, silence is all there is. */
+  #kernelProbes(): ConstructorParameters<typeof BeatLiveness>[2] {
+    const { store, clock, random, probe } = this.#parts;
+    if (!probe) return undefined;
+    const heardLately = (node: NodeId) =>
+      clock.monotonic() - (this.liveness.lastBeatAt(node) ?? 0) < 2 * heartbeatPeriodMs;
+    return {
+      random,
+      probe,
+      addressOf: (node) => store.snapshot.node(node)?.address,
+      peersOf: (node) => {
+        const peers = [...this.#beatStreams.keys()].filter((peer) => peer !== node && heardLately(peer));
+        const first = peers.length === 0 ? 0 : random.int(peers.length);
+        return [...peers.slice(first), ...peers.slice(0, first)];
+      },
+      ask: (peer, node, address) => {
+        const [stream, epoch] = [this.#beatStreams.get(peer), this.epoch];
+        if (!stream || epoch === undefined) return false;
+        // No answer to a beat: it acknowledges none, and grants nothing.
+        stream.send({ sequence: 0, epoch, leaseMs: 0, probes: [{ nodeId: node, address }] });
+        return true;
+      },
+    };
   }
 
   /** For so long after this beat was sent singletons may run on the node; 0: it is granted nothing. */

@@ -1,7 +1,8 @@
 /** Last beats of the nodes, in the memory of the leader. */
 import type { Clock } from '#proto/kernel/clock.ts';
 import type { NodeId } from '#proto/model/ids.ts';
-import type { AgentReport, Liveness } from '../controllers/liveness.ts';
+import type { AgentReport, KernelSeen, Liveness } from '../controllers/liveness.ts';
+import { KernelProbes, type KernelProbesParts } from './kernel-probes.ts';
 
 /** Beats after a silence longer than this are news. */
 const newsAfterMs = 1_000;
@@ -14,10 +15,16 @@ export class BeatLiveness implements Liveness {
   /** Nodes that are to be fenced: the revision of their record when that was decided. */
   readonly #withheld = new Map<NodeId, number>();
   readonly #applied: (node: NodeId) => number | undefined;
+  readonly #probes: KernelProbes | undefined;
   readonly #listeners = new Set<(node: NodeId) => void>();
 
   /** `applied`: the revision that a node's agent has said, in its session now, to hold. */
-  constructor(clock: Clock, applied: (node: NodeId) => number | undefined = () => undefined) {
+  constructor(
+    clock: Clock,
+    applied: (node: NodeId) => number | undefined = () => undefined,
+    probes?: Omit<KernelProbesParts, 'clock' | 'tell'>,
+  ) {
+    this.#probes = probes && new KernelProbes({ ...probes, clock, tell: (node) => this.tell(node) });
     this.#clock = clock;
     this.#applied = applied;
   }
@@ -32,6 +39,19 @@ export class BeatLiveness implements Liveness {
 
   agentOf(node: NodeId): AgentReport | undefined {
     return this.#agents.get(node);
+  }
+
+  kernelOf(node: NodeId): KernelSeen {
+    return this.#probes?.of(node) ?? { answeredAtMs: undefined, round: undefined };
+  }
+
+  suspect(node: NodeId): void {
+    this.#probes?.suspect(node);
+  }
+
+  /** What `peer` heard of `node` when it was asked to probe it. */
+  probed(peer: NodeId, node: NodeId, answered: boolean): void {
+    this.#probes?.said(peer, node, answered);
   }
 
   appliedRevision(node: NodeId): number | undefined {
@@ -62,6 +82,7 @@ export class BeatLiveness implements Liveness {
     const last = this.#last.get(node);
     this.#last.set(node, now);
     this.#hungUp.delete(node);
+    this.#probes?.heard(node);
     const isNews = this.#note(node, condition, now);
     if (isNews || last === undefined || now - last > newsAfterMs) this.tell(node);
   }
@@ -86,6 +107,7 @@ export class BeatLiveness implements Liveness {
     this.#last.delete(node);
     this.#hungUp.delete(node);
     this.#agents.delete(node);
+    this.#probes?.forget(node);
     this.#withheld.delete(node);
   }
 
@@ -94,6 +116,7 @@ export class BeatLiveness implements Liveness {
     this.#last.clear();
     this.#hungUp.clear();
     this.#agents.clear();
+    this.#probes?.reset();
     this.#withheld.clear();
   }
 

@@ -11,6 +11,7 @@ import { adviseSubnets } from './subnets.ts';
 export interface NodesDecision {
   readonly changes: readonly Change[];
   /** As in HealthAdvice. */
+  readonly suspects: readonly Node[];
   readonly deaf: boolean;
   /** Monotonic clock ms; Infinity: never. */
   readonly wakeAtMs: number;
@@ -19,7 +20,7 @@ export interface NodesDecision {
 /** `now`: wall clock ms, for `stateAtMs`; `hearing` is in monotonic time. */
 export function decideNodes(snapshot: Snapshot, hearing: Hearing & Leases, now: number): NodesDecision {
   const changed = new Map<NodeId, Node>();
-  const { verdicts, deaf, ...judged } = judge(snapshot.all('node'), hearing);
+  const { verdicts, suspects, deaf, ...judged } = judge(snapshot.all('node'), hearing);
   for (const { node, state, message, away } of verdicts) {
     const unaccounted = node.unaccounted || state === 'down';
     const stateAtMs = state === node.state ? node.stateAtMs : now;
@@ -30,7 +31,7 @@ export function decideNodes(snapshot: Snapshot, hearing: Hearing & Leases, now: 
   const changes = [...changed.values()].map((value): Change => {
     return { table: 'node', key: value.id, value, expect: snapshot.get('node', value.id)?.modRevision ?? 0 };
   });
-  return { changes, deaf, wakeAtMs: Math.min(judged.wakeAtMs, fencedAtMs) };
+  return { changes, suspects, deaf, wakeAtMs: Math.min(judged.wakeAtMs, fencedAtMs) };
 }
 
 /** Whose lease is over, and who holds one again; when the next one is over. */

@@ -1,5 +1,7 @@
 /** Which nodes are down: judged by silence, with doubt about ourselves first. */
+import type { NodeId } from '#proto/model/ids.ts';
 import type { Node } from '#proto/model/node.ts';
+import { type KernelSeen, kernelVerdict, probeWords } from './kernel-verdict.ts';
 
 /** Silence after which a node is down. Beats come every 200 ms. */
 export const silenceMs = 1_500;
@@ -10,6 +12,8 @@ export const silenceMs = 1_500;
 export const restartMs = 3_000;
 /** Silence that is no longer chance: nodes fall silent together, but their deadlines do not come in the same instant. */
 export const quietMs = 750;
+/** Silence after which a node's kernel is asked; where it hung up, at once. */
+export const suspectMs = 600;
 /** Silence allowed to nodes that this leader has never heard: they have to find it first. */
 export const graceMs = 5_000;
 /** Silence before most nodes at once are believed to be down: more likely it is us. */
@@ -36,6 +40,8 @@ const ailments: Record<AgentSeen['condition'], string> = {
   unconnected: 'its agent has no session',
 };
 
+const deafWatchdog = 'nothing of ours is heard from it, but its kernel answers';
+
 export interface Hearing {
   /** Monotonic clock, ms; as all instants here. */
   readonly now: number;
@@ -48,6 +54,8 @@ export interface Hearing {
   lastBeatAt(node: Node): number | undefined;
   /** Its beats were hung up after the last; undefined: they were not. */
   hungUpAt(node: Node): number | undefined;
+  /** What probes of its kernel have shown. */
+  kernelOf(node: Node): KernelSeen;
   /** undefined: its beats say nothing of its agent. */
   agentOf(node: Node): AgentSeen | undefined;
 }
@@ -59,6 +67,8 @@ export interface Verdict extends Pick<Node, 'state' | 'message' | 'away'> {
 export interface HealthAdvice {
   /** Nodes whose state is to change, as they should be, but for `stateAtMs`. */
   readonly verdicts: readonly Verdict[];
+  /** Silent nodes whose kernels are to be asked. */
+  readonly suspects: readonly Node[];
   /** No member at all is heard: it is we who are cut off, and nothing is known of any of them. */
   readonly deaf: boolean;
   /** When a node that is ready now could be down at the earliest; Infinity: never. */
@@ -66,10 +76,13 @@ export interface HealthAdvice {
 }
 
 /** The verdict over all nodes. Those that stay as they are get none. */
-export function judge(nodes: Iterable<Node>, hearing: Hearing): HealthAdvice {
+export function judge(all: Iterable<Node>, hearing: Hearing): HealthAdvice {
+  const nodes = [...all];
   const { now, leaderSinceMs, laggedUntilMs, deafUntilMs } = hearing;
   const verdicts: Verdict[] = [];
   const silent: { node: Node; silentMs: number; heard: boolean }[] = [];
+  const suspects: Node[] = [];
+  const nameOf = (id: NodeId) => nodes.find((node) => node.id === id)?.name ?? id;
   let listening = 0;
   let quiet = 0;
   let wakeAtMs = Number.POSITIVE_INFINITY;
@@ -82,15 +95,36 @@ export function judge(nodes: Iterable<Node>, hearing: Hearing): HealthAdvice {
     const deafMs = lastMs < deafUntilMs ? deafUntilMs + graceMs : 0;
     const hungUp = heard && (hearing.hungUpAt(node) ?? Number.NEGATIVE_INFINITY) >= beat;
     const patienceMs = heard ? (hungUp ? restartMs : silenceMs) : graceMs;
-    const deadlineMs = Math.max(Math.max(lastMs, laggedUntilMs) + patienceMs, deafMs);
     const judged = node.state === 'ready' || (node.state === 'unknown' && node.bootId !== '');
+    const suspectAtMs = lastMs + (hungUp ? 0 : suspectMs);
+    const kernel = heard ? kernelVerdict(hearing.kernelOf(node), lastMs) : 'untold';
+    if (judged && heard) {
+      if (now >= suspectAtMs && (hungUp || now - lastMs >= suspectMs)) suspects.push(node);
+      else wakeAtMs = Math.min(wakeAtMs, suspectAtMs);
+    }
+    const soonestMs = {
+      untold: Math.max(lastMs, laggedUntilMs) + patienceMs,
+      // The answers wake us.
+      asking: Number.POSITIVE_INFINITY,
+      lives: lastMs + lostMs,
+      dead: Math.max(suspectAtMs, laggedUntilMs + suspectMs),
+    };
+    const deadlineMs = Math.max(soonestMs[kernel], deafMs);
     if (judged) {
       listening++;
       if (now - lastMs >= quietMs) quiet++;
     }
     if (now < deadlineMs) {
       if (judged || heard) wakeAtMs = Math.min(wakeAtMs, deadlineMs);
-      if (!heard || now - beat >= silenceMs) continue;
+      if (!heard) continue;
+      if (now - beat >= silenceMs) {
+        // Left alone: what runs there goes on.
+        if (kernel !== 'lives' || !judged) continue;
+        const isNews = node.state !== 'ready' || node.away !== deafWatchdog;
+        if (now - beat < awayMs) wakeAtMs = Math.min(wakeAtMs, beat + awayMs);
+        else if (isNews) verdicts.push({ node, state: 'ready', message: deafWatchdog, away: deafWatchdog });
+        continue;
+      }
       const living = judgeAgent(node, hearing.agentOf(node), now);
       if (living.verdict) verdicts.push(living.verdict);
       wakeAtMs = Math.min(wakeAtMs, living.wakeAtMs);
@@ -106,7 +140,11 @@ export function judge(nodes: Iterable<Node>, hearing: Hearing): HealthAdvice {
       wakeAtMs = Math.min(wakeAtMs, now + massSilenceMs - silentMs);
       continue;
     }
-    const said = heard ? `not heard for ${(silentMs / 1_000).toFixed(1)} s` : 'not heard since this leader began';
+    const kernel = hearing.kernelOf(node);
+    const told = kernel.answeredAtMs === undefined ? '' : `; ${probeWords(kernel, nameOf)}`;
+    const said = heard
+      ? `not heard for ${(silentMs / 1_000).toFixed(1)} s${told}`
+      : 'not heard since this leader began';
     if (!deaf) verdicts.push({ node, state: 'down', message: said, away: '' });
     else if (node.state !== 'unknown')
       verdicts.push({
@@ -116,7 +154,7 @@ export function judge(nodes: Iterable<Node>, hearing: Hearing): HealthAdvice {
         away: node.away,
       });
   }
-  return { verdicts, deaf, wakeAtMs };
+  return { verdicts, suspects, deaf, wakeAtMs };
 }
 
 /** A host that is heard lives; what is to be said of it depends on its agent alone. */

@@ -11,6 +11,8 @@ export interface BeatsParts {
   readonly clock: Clock;
   /** What a beat says beside its number, asked for each. */
   readonly say: () => Omit<Beat, 'sequence'>;
+  /** The kernels of these hosts are to be probed now. */
+  readonly probe: (orders: BeatAck['probes']) => void;
   /** A lease was granted, until this boot time. */
   readonly leased: (untilMs: number) => void;
   /** Told once for each aim: acknowledgements have stopped coming. */
@@ -120,6 +122,7 @@ export class Beats {
     this.#expelledMs = 0;
     const untilMs = this.#sent.granted(ack.sequence, ack.leaseMs);
     if (untilMs > 0) this.#parts.leased(untilMs);
+    if (ack.probes.length > 0) this.#parts.probe(ack.probes);
   }
 
   #hangUp(): void {

@@ -9,6 +9,7 @@ import { setPriority } from 'node:os';
 import { join } from 'node:path';
 import { systemClock } from '#proto/kernel/clock.ts';
 import { describe } from '#proto/kernel/errors.ts';
+import { tcpProbe } from '#proto/kernel-probe.ts';
 import type { HeartbeatTarget } from '../heartbeat.ts';
 import { procStat } from '../proc-stat.ts';
 import { Beats } from './beats.ts';
@@ -40,6 +41,12 @@ let connected = false;
 let turnedAtMs = clock.monotonic();
 let target: HeartbeatTarget | undefined;
 
+/** What was heard of others, for the next beat. */
+let heard: { nodeId: string; answered: boolean }[] = [];
+const probe = tcpProbe(clock);
+/** As long as the leader waits for its own. */
+const probeMs = 250;
+
 let complaint = '';
 const complain = (why: string) => {
   if (complaint !== why) process.stderr.write(`watchdog: the lease cannot be written: ${why}\n`);
@@ -52,7 +59,16 @@ const beats = new Beats({
     const sinceTurnMs = clock.monotonic() - turnedAtMs;
     const { pid = 0, startTicks = 0 } = agent ?? {};
     const condition = conditionOf({ stat: procStat(pid), startTicks, connected, sinceTurnMs });
-    return { session: target?.session ?? 0, loopLagMs: loopLagMs(sinceTurnMs), condition };
+    const probes = heard;
+    heard = [];
+    return { session: target?.session ?? 0, loopLagMs: loopLagMs(sinceTurnMs), condition, probes };
+  },
+  probe: (orders) => {
+    for (const { nodeId, address } of orders)
+      void probe(address, probeMs).then((answered) => {
+        heard.push({ nodeId, answered });
+        beats.beatNow();
+      });
   },
   leased: (untilMs) => {
     try {

@@ -64,6 +64,8 @@ try {
     lastBeatAt: () => systemClock.monotonic(),
     hungUpAt: () => undefined,
     agentOf: () => undefined,
+    kernelOf: () => ({ answeredAtMs: undefined, round: undefined }),
+    suspect: () => {},
     appliedRevision: () => undefined,
     withhold: () => {},
     withheld: () => false,

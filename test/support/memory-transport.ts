@@ -264,7 +264,13 @@ export class MemoryHeartbeat implements Heartbeat {
       });
     }
     this.#beats.sent(++this.#sequence, this.#clock.boottime());
-    this.#stream.send({ sequence: this.#sequence, session: target.session, loopLagMs: 0, condition: 'running' });
+    this.#stream.send({
+      sequence: this.#sequence,
+      session: target.session,
+      loopLagMs: 0,
+      condition: 'running',
+      probes: [],
+    });
     if (this.#clock.monotonic() - this.#ackedAt > silenceMs) {
       this.#silent();
       return;

@@ -3,6 +3,7 @@
 import { operatorService } from '#control-plane/api/operator.ts';
 import type { OperatorParts } from '#control-plane/api/parts.ts';
 import { Turns } from '#control-plane/api/turns.ts';
+import { BeatLiveness } from '#control-plane/dispatch/liveness.ts';
 import type { RelayChannel, RelayRequest } from '#control-plane/dispatch/relay.ts';
 import { UsageDesk } from '#control-plane/dispatch/usage.ts';
 import type { LogEntry } from '#control-plane/logs/log-store.ts';
@@ -71,6 +72,7 @@ export function operatorLab(more: Partial<OperatorParts> = {}): OperatorLab {
     },
     leader: () => undefined,
     usage: new UsageDesk(systemClock),
+    liveness: new BeatLiveness(systemClock),
     relays: {
       async open(node, request) {
         asked.push({ node, request });

@@ -184,6 +184,7 @@ class History {
       lastBeatAt: ({ id }: { id: NodeId }) => liveness.lastBeatAt(id),
       hungUpAt: () => undefined,
       agentOf: () => undefined,
+      kernelOf: () => ({ answeredAtMs: undefined, round: undefined }),
       appliedRevision: ({ id }: { id: NodeId }) => liveness.appliedRevision(id),
       withheld: ({ id }: { id: NodeId }) => liveness.withheld(id, snapshot.get('node', id)!.modRevision),
     };

@@ -51,6 +51,7 @@ const hearing = {
   lastBeatAt: () => 10_000,
   hungUpAt: () => undefined,
   agentOf: () => undefined,
+  kernelOf: () => ({ answeredAtMs: undefined, round: undefined }),
   appliedRevision: () => undefined,
   withheld: () => false,
 };

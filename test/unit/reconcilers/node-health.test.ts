@@ -1,5 +1,6 @@
 /** Silence makes a node down, unless it is we who do not hear. */
 import { describe, expect, it } from 'vitest';
+import type { KernelSeen } from '#control-plane/reconcilers/kernel-verdict.ts';
 import {
   type AgentSeen,
   awayMs,
@@ -9,6 +10,7 @@ import {
   massSilenceMs,
   restartMs,
   silenceMs,
+  suspectMs,
 } from '#control-plane/reconcilers/node-health.ts';
 import type { Node } from '#proto/model/node.ts';
 import { aNode } from '#test/support/builders.ts';
@@ -20,6 +22,7 @@ function verdicts(
   now: number,
   beats: Record<string, number | undefined>,
   options: {
+    kernels?: Record<string, KernelSeen>;
     lagged?: number;
     deaf?: number;
     state?: Node['state'];
@@ -36,11 +39,14 @@ function verdicts(
     deafUntilMs: options.deaf ?? 0,
     lastBeatAt: (node) => (node.name in beats ? beats[node.name] : now - 100),
     hungUpAt: (node) => options.hungUp?.[node.name],
+    kernelOf: (node) => options.kernels?.[node.name] ?? { answeredAtMs: undefined, round: undefined },
     agentOf: (node) => options.agents?.[node.name],
   });
   return {
     said: advice.verdicts.map(({ node, state, away }) => `${node.name}: ${state}${away && `, ${away}`}`),
     wakeAtMs: advice.wakeAtMs,
+    suspects: advice.suspects.map(({ name }) => name),
+    why: advice.verdicts[0]?.message,
   };
 }
 
@@ -52,7 +58,7 @@ describe('the verdict over nodes', () => {
 
   it('waits longer for an agent that hung up: its machine lives', () => {
     const hungUp = { h2: 17_050 };
-    expect(verdicts(17_000 + restartMs - 1, { h2: 17_000 }, { hungUp })).toEqual({
+    expect(verdicts(17_000 + restartMs - 1, { h2: 17_000 }, { hungUp })).toMatchObject({
       said: [],
       wakeAtMs: 17_000 + restartMs,
     });
@@ -120,7 +126,7 @@ describe('an agent that answers nobody while its host is heard', () => {
   const away = 'its agent is stopped (SIGSTOP)';
 
   it('is away after a while: its tasks are left alone', () => {
-    expect(verdicts(20_000, {}, stopped(20_000 - awayMs + 1))).toEqual({ said: [], wakeAtMs: 20_001 });
+    expect(verdicts(20_000, {}, stopped(20_000 - awayMs + 1))).toMatchObject({ said: [], wakeAtMs: 20_001 });
     expect(verdicts(20_000, {}, stopped(20_000 - awayMs)).said).toEqual([`h2: ready, ${away}`]);
   });
 
@@ -139,5 +145,71 @@ describe('an agent that answers nobody while its host is heard', () => {
   it('is there again at once when it runs', () => {
     const agents = Object.fromEntries(names.map((name) => [name, { condition: 'running', sinceMs: 59_990 } as const]));
     expect(verdicts(60_000, {}, { agents, away }).said).toEqual(names.map((name) => `${name}: ready`));
+  });
+});
+
+describe('a silent host whose kernel is asked', () => {
+  const [h1, h3] = [aNode('h1').id, aNode('h3').id];
+  /** Asked at `askedAtMs`: what the leader and two peers heard. */
+  const asked = (
+    askedAtMs: number,
+    leader: boolean | undefined,
+    peers: readonly (boolean | undefined)[],
+    closed = false,
+  ): { kernels: Record<string, KernelSeen> } => {
+    const said = new Map(peers.map((one, index) => [[h1, h3][index]!, one]));
+    return { kernels: { h2: { answeredAtMs: 1_000, round: { askedAtMs, leader, peers: said, closed } } } };
+  };
+  const silent = { h2: 20_000 };
+
+  it('is suspected early, and not a moment before', () => {
+    expect(verdicts(20_000 + suspectMs - 1, silent)).toMatchObject({ suspects: [], wakeAtMs: 20_000 + suspectMs });
+    expect(verdicts(20_000 + suspectMs, silent).suspects).toEqual(['h2']);
+  });
+
+  it('is suspected at once where it hung up', () => {
+    expect(verdicts(20_010, silent, { hungUp: { h2: 20_005 } }).suspects).toEqual(['h2']);
+  });
+
+  it('is down when neither we nor its peers hear the kernel, and who heard what is in the message', () => {
+    const { said, why } = verdicts(20_900, silent, asked(20_600, false, [false, false]));
+    expect(said).toEqual(['h2: down']);
+    expect(why).toBe('not heard for 0.9 s; probed by: the leader heard nothing, h1 heard nothing, h3 heard nothing');
+  });
+
+  it('is down at once where it hung up and no kernel answers', () => {
+    const hungUp = { h2: 20_005 };
+    expect(verdicts(20_300, silent, { ...asked(20_010, false, [false, false]), hungUp }).said).toEqual(['h2: down']);
+  });
+
+  it('is waited for as long as somebody has not said what it heard', () => {
+    expect(verdicts(22_000, silent, asked(20_600, false, [false, undefined])).said).toEqual([]);
+    expect(verdicts(22_000, silent, asked(20_600, false, [false, undefined], true)).said).toEqual(['h2: down']);
+  });
+
+  it('that answers anybody stays, is told to be away, and is lost only after a long while', () => {
+    for (const round of [asked(20_600, true, [false, false]), asked(20_600, false, [false, true])]) {
+      expect(verdicts(20_000 + awayMs - 1, silent, round).said).toEqual([]);
+      expect(verdicts(20_000 + awayMs, silent, round).said).toEqual([
+        'h2: ready, nothing of ours is heard from it, but its kernel answers',
+      ]);
+      expect(verdicts(20_000 + lostMs, silent, round).said).toEqual(['h2: down']);
+    }
+  });
+
+  it('is judged by silence alone where no peer could be asked, or none said anything', () => {
+    for (const round of [asked(20_600, false, [], true), asked(20_600, false, [undefined, undefined], true)]) {
+      expect(verdicts(20_000 + silenceMs - 1, silent, round).said).toEqual([]);
+      expect(verdicts(20_000 + silenceMs, silent, round).said).toEqual(['h2: down']);
+    }
+  });
+
+  it('is asked again: what was heard before its last beat says nothing', () => {
+    expect(verdicts(20_900, silent, asked(19_900, false, [false, false])).said).toEqual([]);
+  });
+
+  it('does not count while most nodes are silent together', () => {
+    const beats = { h1: 20_000, h2: 20_000, h3: 20_000 };
+    expect(verdicts(20_900, beats, asked(20_600, false, [false, false])).said).toEqual([]);
   });
 });

@@ -50,14 +50,30 @@ export interface Beat {
   session: number;
   /** how late the agent's main loop is */
   loopLagMs: number;
+  /** what the host heard of others that it was asked about */
+  probes: ProbeAnswer[];
   /** of the agent: running (also where empty) | stalled | stopped | gone */
   condition: string;
+  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
+}
+
+export interface ProbeOrder {
+  nodeId: string;
+  address: string;
+  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
+}
+
+export interface ProbeAnswer {
+  nodeId: string;
+  answered: boolean;
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface BeatAck {
   sequence: number;
   epoch: number;
+  /** hosts whose kernel this one is to probe at once */
+  probes: ProbeOrder[];
   /** singletons may run for so long after this beat was sent; 0: it grants nothing */
   leaseMs: number;
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
@@ -686,7 +702,7 @@ export const EnrolResponse: MessageFns<EnrolResponse> = {
 };
 
 function createBaseBeat(): Beat {
-  return { sequence: 0, session: 0, loopLagMs: 0, condition: "", _unknownFields: {} };
+  return { sequence: 0, session: 0, loopLagMs: 0, probes: [], condition: "", _unknownFields: {} };
 }
 
 export const Beat: MessageFns<Beat> = {
@@ -699,6 +715,9 @@ export const Beat: MessageFns<Beat> = {
     }
     if (message.loopLagMs !== 0) {
       writer.uint32(24).int64(message.loopLagMs);
+    }
+    for (const v of message.probes) {
+      ProbeAnswer.encode(v!, writer.uint32(90).fork()).join();
     }
     if (message.condition !== "") {
       writer.uint32(82).string(message.condition);
@@ -751,6 +770,14 @@ export const Beat: MessageFns<Beat> = {
             message.loopLagMs = longToNumber(reader.int64());
             continue;
           }
+          case 11: {
+            if (tag !== 90) {
+              break;
+            }
+
+            message.probes.push(ProbeAnswer.decode(reader, reader.uint32()));
+            continue;
+          }
           case 10: {
             if (tag !== 82) {
               break;
@@ -787,13 +814,180 @@ export const Beat: MessageFns<Beat> = {
     message.sequence = object.sequence ?? 0;
     message.session = object.session ?? 0;
     message.loopLagMs = object.loopLagMs ?? 0;
+    message.probes = object.probes?.map((e) => ProbeAnswer.fromPartial(e)) || [];
     message.condition = object.condition ?? "";
     return message;
   },
 };
 
+function createBaseProbeOrder(): ProbeOrder {
+  return { nodeId: "", address: "", _unknownFields: {} };
+}
+
+export const ProbeOrder: MessageFns<ProbeOrder> = {
+  encode(message: ProbeOrder, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.nodeId !== "") {
+      writer.uint32(10).string(message.nodeId);
+    }
+    if (message.address !== "") {
+      writer.uint32(18).string(message.address);
+    }
+    if (message._unknownFields !== undefined) {
+      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
+        const tag = parseInt(key, 10);
+        for (const value of values) {
+          writer.uint32(tag).raw(value);
+        }
+      }
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ProbeOrder {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseProbeOrder();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.nodeId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.address = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        const buf = reader.skip(tag & 7);
+
+        const list = message._unknownFields![tag];
+
+        if (list === undefined) {
+          message._unknownFields![tag] = [buf];
+        } else {
+          list.push(buf);
+        }
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<ProbeOrder>, I>>(base?: I): ProbeOrder {
+    return ProbeOrder.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<ProbeOrder>, I>>(object: I): ProbeOrder {
+    const message = createBaseProbeOrder();
+    message.nodeId = object.nodeId ?? "";
+    message.address = object.address ?? "";
+    return message;
+  },
+};
+
+function createBaseProbeAnswer(): ProbeAnswer {
+  return { nodeId: "", answered: false, _unknownFields: {} };
+}
+
+export const ProbeAnswer: MessageFns<ProbeAnswer> = {
+  encode(message: ProbeAnswer, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.nodeId !== "") {
+      writer.uint32(10).string(message.nodeId);
+    }
+    if (message.answered !== false) {
+      writer.uint32(16).bool(message.answered);
+    }
+    if (message._unknownFields !== undefined) {
+      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
+        const tag = parseInt(key, 10);
+        for (const value of values) {
+          writer.uint32(tag).raw(value);
+        }
+      }
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ProbeAnswer {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseProbeAnswer();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.nodeId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.answered = reader.bool();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        const buf = reader.skip(tag & 7);
+
+        const list = message._unknownFields![tag];
+
+        if (list === undefined) {
+          message._unknownFields![tag] = [buf];
+        } else {
+          list.push(buf);
+        }
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<ProbeAnswer>, I>>(base?: I): ProbeAnswer {
+    return ProbeAnswer.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<ProbeAnswer>, I>>(object: I): ProbeAnswer {
+    const message = createBaseProbeAnswer();
+    message.nodeId = object.nodeId ?? "";
+    message.answered = object.answered ?? false;
+    return message;
+  },
+};
+
 function createBaseBeatAck(): BeatAck {
-  return { sequence: 0, epoch: 0, leaseMs: 0, _unknownFields: {} };
+  return { sequence: 0, epoch: 0, probes: [], leaseMs: 0, _unknownFields: {} };
 }
 
 export const BeatAck: MessageFns<BeatAck> = {
@@ -803,6 +997,9 @@ export const BeatAck: MessageFns<BeatAck> = {
     }
     if (message.epoch !== 0) {
       writer.uint32(16).int64(message.epoch);
+    }
+    for (const v of message.probes) {
+      ProbeOrder.encode(v!, writer.uint32(82).fork()).join();
     }
     if (message.leaseMs !== 0) {
       writer.uint32(160).int64(message.leaseMs);
@@ -847,6 +1044,14 @@ export const BeatAck: MessageFns<BeatAck> = {
             message.epoch = longToNumber(reader.int64());
             continue;
           }
+          case 10: {
+            if (tag !== 82) {
+              break;
+            }
+
+            message.probes.push(ProbeOrder.decode(reader, reader.uint32()));
+            continue;
+          }
           case 20: {
             if (tag !== 160) {
               break;
@@ -882,6 +1087,7 @@ export const BeatAck: MessageFns<BeatAck> = {
     const message = createBaseBeatAck();
     message.sequence = object.sequence ?? 0;
     message.epoch = object.epoch ?? 0;
+    message.probes = object.probes?.map((e) => ProbeOrder.fromPartial(e)) || [];
     message.leaseMs = object.leaseMs ?? 0;
     return message;
   },

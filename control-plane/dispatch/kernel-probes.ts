@@ -1,0 +1,117 @@
+/** Asks the kernel of a silent host itself, from here and from other hosts, and keeps what each heard: the leader's memory of probes. */
+import type { Clock, Timer } from '#proto/kernel/clock.ts';
+import type { Random } from '#proto/kernel/random.ts';
+import type { KernelProbe } from '#proto/kernel-probe.ts';
+import type { NodeId } from '#proto/model/ids.ts';
+import type { KernelRound, KernelSeen } from '../controllers/liveness.ts';
+
+export interface KernelProbesParts {
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly probe: KernelProbe;
+  /** Of the node, on the hosts' network; undefined: it is no member. */
+  readonly addressOf: (node: NodeId) => string | undefined;
+  /** Names of nodes that were heard just now, without this one, in an order of chance. */
+  readonly peersOf: (node: NodeId) => readonly NodeId[];
+  /** False: it has no stream at the moment. */
+  readonly ask: (peer: NodeId, node: NodeId, address: string) => boolean;
+  /** There is something new about it. */
+  readonly tell: (node: NodeId) => void;
+}
+
+/** How long an answer is waited for: kernels answer in far less, whatever else their machines do. */
+const probeMs = 250;
+/** A peer that has not said what it heard by then does not count. */
+const roundMs = 700;
+/** A silent node is probed again so often. */
+const againMs = 1_000;
+/** Whether a node answers probes at all is looked at so often. */
+const knownMs = 60_000;
+const mostPeers = 3;
+
+export class KernelProbes {
+  readonly #parts: KernelProbesParts;
+  /** When each node last answered a probe from here. */
+  readonly #answeredAt = new Map<NodeId, number>();
+  readonly #checkedAt = new Map<NodeId, number>();
+  readonly #rounds = new Map<NodeId, KernelRound>();
+  readonly #timers = new Set<Timer>();
+
+  constructor(parts: KernelProbesParts) {
+    this.#parts = parts;
+  }
+
+  of(node: NodeId): KernelSeen {
+    return { answeredAtMs: this.#answeredAt.get(node), round: this.#rounds.get(node) };
+  }
+
+  /** It is heard: now and then it is seen whether its kernel answers probes, or a firewall is in the way. */
+  heard(node: NodeId): void {
+    const { clock, random } = this.#parts;
+    const now = clock.monotonic();
+    const checkedAt = this.#checkedAt.get(node);
+    if (checkedAt !== undefined && now - checkedAt < knownMs) return;
+    this.#checkedAt.set(node, now);
+    this.#after(random.int(500), () => void this.#probe(node));
+  }
+
+  /** Begins a round, unless one has begun just now. */
+  suspect(node: NodeId): void {
+    const { clock, addressOf, peersOf, ask, tell } = this.#parts;
+    const now = clock.monotonic();
+    const address = addressOf(node);
+    const last = this.#rounds.get(node);
+    if (!address || (last && now - last.askedAtMs < againMs)) return;
+    const peers = new Map<NodeId, boolean | undefined>();
+    for (const peer of peersOf(node)) {
+      if (peers.size === mostPeers) break;
+      if (ask(peer, node, address)) peers.set(peer, undefined);
+    }
+    const round: KernelRound = { askedAtMs: now, leader: undefined, peers, closed: false };
+    this.#rounds.set(node, round);
+    void this.#probe(node).then((answered) => this.#note(node, round, { leader: answered }));
+    this.#after(roundMs, () => this.#note(node, round, { closed: true }));
+    this.#after(againMs, () => tell(node));
+  }
+
+  /** What a peer has heard of it. */
+  said(peer: NodeId, node: NodeId, answered: boolean): void {
+    const round = this.#rounds.get(node);
+    if (!round?.peers.has(peer) || round.peers.get(peer) !== undefined) return;
+    this.#note(node, round, { peers: new Map(round.peers).set(peer, answered) });
+  }
+
+  forget(node: NodeId): void {
+    for (const map of [this.#answeredAt, this.#checkedAt, this.#rounds]) map.delete(node);
+  }
+
+  reset(): void {
+    for (const map of [this.#answeredAt, this.#checkedAt, this.#rounds]) map.clear();
+    for (const timer of this.#timers) timer.cancel();
+    this.#timers.clear();
+  }
+
+  async #probe(node: NodeId): Promise<boolean> {
+    const address = this.#parts.addressOf(node);
+    if (!address) return false;
+    const answered = await this.#parts.probe(address, probeMs);
+    if (answered && this.#checkedAt.has(node)) this.#answeredAt.set(node, this.#parts.clock.monotonic());
+    return answered;
+  }
+
+  /** Only of the round under way: what comes later is about another silence. */
+  #note(node: NodeId, { askedAtMs }: KernelRound, news: Partial<KernelRound>): void {
+    const round = this.#rounds.get(node);
+    if (round?.askedAtMs !== askedAtMs) return;
+    this.#rounds.set(node, { ...round, ...news });
+    this.#parts.tell(node);
+  }
+
+  #after(ms: number, action: () => void): void {
+    const timer = this.#parts.clock.after(ms, () => {
+      this.#timers.delete(timer);
+      action();
+    });
+    this.#timers.add(timer);
+  }
+}

@@ -1,0 +1,43 @@
+/** What probes say of a host that is silent: whether its kernel lives although nothing of ours on it is heard. */
+import type { NodeId } from '#proto/model/ids.ts';
+
+/** As in controllers/liveness: one asking of a host's kernel, from here and by peers on other hosts. */
+export interface KernelSeen {
+  /** Monotonic ms; undefined: it never answered, as behind a firewall. */
+  readonly answeredAtMs: number | undefined;
+  readonly round:
+    | {
+        readonly askedAtMs: number;
+        readonly leader: boolean | undefined;
+        readonly peers: ReadonlyMap<NodeId, boolean | undefined>;
+        readonly closed: boolean;
+      }
+    | undefined;
+}
+
+/**
+ * `dead`: neither the leader nor any peer that it asked hears the kernel · `lives`: one of them does · `asking`: not all have said so ·
+ * `untold`: probes can tell nothing, because it never answered any, or because no other host was there to ask.
+ */
+export type KernelVerdict = 'dead' | 'lives' | 'asking' | 'untold';
+
+/** Of a host whose last beat was at `lastMs`. */
+export function kernelVerdict({ answeredAtMs, round }: KernelSeen, lastMs: number): KernelVerdict {
+  if (answeredAtMs === undefined) return 'untold';
+  if (!round || round.askedAtMs < lastMs) return 'asking';
+  const said = [round.leader, ...round.peers.values()];
+  if (said.includes(true)) return 'lives';
+  if (!round.closed && said.includes(undefined)) return 'asking';
+  const isHeardByNone = round.leader === false && [...round.peers.values()].includes(false);
+  return isHeardByNone ? 'dead' : 'untold';
+}
+
+/** Who heard what, in words. `nameOf`: of a node. */
+export function probeWords({ round, answeredAtMs }: KernelSeen, nameOf: (id: NodeId) => string): string {
+  if (answeredAtMs === undefined) return 'its kernel has never answered a probe (a firewall?): silence alone counts';
+  if (!round) return 'its kernel answers probes; there was no reason to ask others';
+  const words = (said: boolean | undefined) =>
+    said === undefined ? 'did not say' : said ? 'heard its kernel' : 'heard nothing';
+  const peers = [...round.peers].map(([id, said]) => `${nameOf(id)} ${words(said)}`);
+  return `probed by: ${[`the leader ${words(round.leader)}`, ...peers].join(', ')}`;
+}

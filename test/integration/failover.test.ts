@@ -1,0 +1,71 @@
+/** What is called dead and what is not: an agent or a watchdog that stands still, and a host without power. */
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { type Cluster, startCluster } from '#test/support/cluster.ts';
+import { eventually } from '#test/support/eventually.ts';
+
+let cluster: Cluster;
+
+beforeAll(async () => {
+  cluster = await startCluster(3);
+  await cluster.apply(`
+name: failover
+services:
+  app:
+    image: registry:5000/hello:1
+    stop_grace_period: 1s
+    deploy: { replicas: 6 }
+`);
+  await cluster.settled('app', 6);
+}, 120_000);
+afterAll(() => cluster?.close(), 60_000);
+
+const why = async (name: string) => (await cluster.gantry('why', name)).stdout;
+const placed = async () => (await cluster.settled('app', 6)).map(({ id, pid }) => `${id} ${pid}`).sort();
+const signal = (host: string, name: string, program: string) =>
+  cluster.sandbox.run(host, ['pkill', `-${name}`, '-f', program]);
+
+describe('a host that lives', () => {
+  test('keeps its tasks while its agent is stopped, and is told to be away', async () => {
+    const before = await placed();
+    await eventually(async () => (await why('h2')).includes('Its watchdog says that the agent is running'));
+    await signal('h2', 'STOP', '[n]ode-agent/main.ts');
+    try {
+      await eventually(
+        async () => (await why('h2')).includes('h2 is ready') && (await why('h2')).includes('is stopped'),
+        {
+          timeoutMs: 20_000,
+        },
+      );
+    } finally {
+      await signal('h2', 'CONT', '[n]ode-agent/main.ts');
+    }
+    await eventually(async () => (await why('h2')).includes('the agent is running'), { timeoutMs: 20_000 });
+    expect(await placed()).toEqual(before);
+  }, 60_000);
+
+  test('keeps its tasks while its watchdog is stopped, and gets another one', async () => {
+    const before = await placed();
+    const pid = (await cluster.sandbox.run('h3', ['cat', '/run/gantry/watchdog.pid'])).trim();
+    await signal('h3', 'STOP', '[w]atchdog/main.ts');
+    await eventually(
+      async () => (await cluster.sandbox.run('h3', ['cat', '/run/gantry/watchdog.pid'])).trim() !== pid,
+      { timeoutMs: 20_000 },
+    );
+    await eventually(async () => (await why('h3')).includes('the agent is running'), { timeoutMs: 20_000 });
+    expect(await placed()).toEqual(before);
+  }, 60_000);
+});
+
+describe('a host without power', () => {
+  test('is down by what the leader and its peers heard, and its tasks run elsewhere', async () => {
+    await eventually(async () => !(await why('h1')).includes('never answered'), { timeoutMs: 20_000 });
+    await cluster.sandbox.act('kill', 'h1');
+    await cluster.nodeIs('h1', 'down', 20_000);
+    const said = await why('h1');
+    expect(said).toMatch(/h1 is down since .*the leader heard nothing/);
+    expect(said).toMatch(/h[23] heard nothing/);
+    await eventually(async () => (await cluster.settled('app', 6)).every(({ node }) => node !== 'h1'), {
+      timeoutMs: 30_000,
+    });
+  }, 60_000);
+});

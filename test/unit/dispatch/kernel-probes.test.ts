@@ -1,0 +1,69 @@
+/** Who is asked about a silent host, and what becomes of the answers. */
+import { describe, expect, it } from 'vitest';
+import { KernelProbes } from '#control-plane/dispatch/kernel-probes.ts';
+import { seededRandom } from '#proto/kernel/random.ts';
+import { aNode } from '#test/support/builders.ts';
+import { FakeClock } from '#test/support/fake-clock.ts';
+
+const [h1, h2, h3, h4, h5] = ['h1', 'h2', 'h3', 'h4', 'h5'].map((name) => aNode(name).id) as [
+  never,
+  never,
+  never,
+  never,
+  never,
+];
+
+function desk(answers: { value: boolean }, without: string[] = []) {
+  const clock = new FakeClock();
+  const asked: string[] = [];
+  const told: string[] = [];
+  const probes = new KernelProbes({
+    clock,
+    random: seededRandom(1),
+    probe: async () => answers.value,
+    addressOf: () => '10.90.0.2',
+    peersOf: (node) => [h1, h2, h3, h4, h5].filter((one) => one !== node),
+    ask: (peer) => {
+      if (without.includes(peer)) return false;
+      asked.push(peer);
+      return true;
+    },
+    tell: (node) => told.push(node),
+  });
+  return { clock, asked, told, probes };
+}
+
+describe('probes of a silent host', () => {
+  it('are asked of three peers that can be asked, and of nobody twice within a second', async () => {
+    const { clock, asked, probes } = desk({ value: false }, [h3]);
+    probes.suspect(h2);
+    probes.suspect(h2);
+    expect(asked).toEqual([h1, h4, h5]);
+    await clock.pass(1_000);
+    probes.suspect(h2);
+    expect(asked).toHaveLength(6);
+  });
+
+  it('are kept as each was answered, and closed when their time is up', async () => {
+    const { clock, probes, told } = desk({ value: false });
+    probes.suspect(h2);
+    await clock.pass(10);
+    probes.said(h1, h2, false);
+    probes.said(h1, h2, true);
+    probes.said(h5, h2, true);
+    expect(probes.of(h2).round).toMatchObject({ leader: false, closed: false });
+    expect([...probes.of(h2).round!.peers.values()]).toEqual([false, undefined, undefined]);
+    expect(told.length).toBeGreaterThanOrEqual(2);
+    await clock.pass(700);
+    expect(probes.of(h2).round!.closed).toBe(true);
+  });
+
+  it('of a node that is heard tell whether it answers probes at all', async () => {
+    for (const value of [true, false]) {
+      const { clock, probes } = desk({ value });
+      probes.heard(h2);
+      await clock.pass(600);
+      expect(probes.of(h2).answeredAtMs !== undefined).toBe(value);
+    }
+  });
+});
