@@ -44,7 +44,6 @@ export interface OperatorParts {
   /** A root to come after this one. Faults: `unsupported`. */
   readonly newRoot: (by: KeyPair) => Promise<{ readonly root: Root; readonly key: string; readonly cross: string }>;
   readonly liveness: Liveness;
-  readonly authority: Pick<Authority, 'certificate' | 'hash'>;
   readonly enrolment: Pick<Enrolment, 'createToken' | 'revokeToken' | 'issueOperator'>;
   /** Seals and opens what configs and secrets hold. */
   readonly contents: ContentSeal;
