@@ -93,7 +93,7 @@ export class BeatLiveness implements Liveness {
     if (condition === undefined || before?.condition === condition) return false;
     const goesOn = before && before.condition !== 'running' && condition !== 'running';
     this.#agents.set(node, { condition, sinceMs: goesOn ? before.sinceMs : now });
-    return true;
+    return before !== undefined || condition !== 'running';
   }
 
   /** Its stream broke. The beats heard so far still count: only silence makes a node down. */

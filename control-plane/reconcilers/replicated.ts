@@ -1,7 +1,7 @@
 /** Which slots a replicated service has: surplus ones are given up, missing ones are taken, lowest first. */
 import { replicasOf, whyReplicas } from '#proto/model/autoscale.ts';
 import type { Service } from '#proto/model/service.ts';
-import { isWanted } from '#proto/model/task.ts';
+import { isAbsent, isWanted } from '#proto/model/task.ts';
 import { activeOf, isSeated, isUp, latestOf, type Opinion, type Seat } from './seats.ts';
 
 export interface Seating {
@@ -23,6 +23,14 @@ export function replicated(
   const surplus = seated.length > replicas ? givenUp(seated, seated.length - replicas, tasksOn) : new Set<Seat>();
   const wanted = seated.filter((seat) => !surplus.has(seat));
   const taken = new Set(wanted.map((seat) => seat.slot));
+  // Who is absent finds its own seat when it comes back, not one more than there are to be.
+  const absent = [...seats.values()].filter(
+    (seat) => !isSeated(seat) && seat.tasks.some((task) => isAbsent(task) && isWanted(task)),
+  );
+  for (const seat of absent.sort((a, b) => a.slot - b.slot).slice(0, Math.max(0, replicas - wanted.length))) {
+    wanted.push(seat);
+    taken.add(seat.slot);
+  }
   for (let slot = 1; wanted.length < replicas; slot++) {
     if (taken.has(slot)) continue;
     wanted.push(seats.get(String(slot)) ?? { slot, nodeId: '', nodeName: '', tasks: [] });

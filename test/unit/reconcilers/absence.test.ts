@@ -69,6 +69,20 @@ const mounting = aTemplate({
 const spread = ['1 h1', '2 h2', '3 h3'];
 
 describe('a task whose node is down', () => {
+  it('keeps its seat, also where a lower one is free', () => {
+    const story = new Story({ replicas: 3 });
+    const { cluster, web } = story;
+    cluster.report(cluster.active(web).find(({ slot }) => slot === 1)!, { health: 'unhealthy' });
+    cluster.commit(scaleService(cluster.wish, web.id, 2));
+    story.settle();
+    const here = cluster.active(web).find(({ nodeName }) => nodeName === 'h3')!;
+    expect(cluster.active(web).map(({ slot }) => slot)).toEqual([2, 3]);
+    story.cut();
+    expect(cluster.active(web).map(({ slot }) => slot)).toEqual([2, 3]);
+    story.heal();
+    expect(cluster.active(web).map(({ id }) => id)).toContain(here.id);
+  });
+
   it('keeps its state, its address and its reservation, serves nobody, and is replaced at once', () => {
     const story = new Story();
     const { address } = story.original;
