@@ -29,6 +29,7 @@ import { eventLog } from './events/nats-event-log.ts';
 import { Leader } from './leader.ts';
 import type { LogStore } from './logs/log-store.ts';
 import { logStore } from './logs/nats-log-store.ts';
+import { hostPort } from './managers.ts';
 import { type ControlPlaneMetrics, controlPlaneMetrics, measuredStore } from './metrics.ts';
 import { confirmedMs } from './reconcilers/fence.ts';
 import {
@@ -235,7 +236,8 @@ async function openDoors(
       },
     ],
   );
-  addresses.push(hostPort(config.advertise, agentPort));
+  // One port for all: that of another on its machine is not known here.
+  for (const { address } of config.managers) addresses.push(hostPort(address, agentPort));
   const enrolPort = await serveTcp(
     scope,
     { address: config.listen, port: config.enrolPort, flag: '--enrol-port', messageBytes: enrolmentBytes },
@@ -269,10 +271,14 @@ function openHeard(
       })
     : undefined;
   if (nats) scope.defer(() => nats.close());
-  const events = eventLog({ clock, random, log: log.with('events'), nats, leads });
+  const copies = Math.min(config.managers.length, mostCopies);
+  const events = eventLog({ clock, random, log: log.with('events'), nats, leads, copies });
   scope.defer(() => events.close());
-  return { events, logs: nats ? logStore({ nats, clock }) : noLogs };
+  return { events, logs: nats ? logStore({ nats, clock, copies }) : noLogs };
 }
+
+/** Of what NATS keeps; more would only be written more often. */
+const mostCopies = 3;
 
 const noLogs: LogStore = {
   // biome-ignore lint/correctness/useYield: there is nothing to tell.
@@ -280,7 +286,3 @@ const noLogs: LogStore = {
     throw new Fault('unavailable', 'this cluster keeps no logs', { remedy: 'run the control plane with --nats' });
   },
 };
-
-function hostPort(host: string, port: number): string {
-  return host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`;
-}

@@ -6,6 +6,7 @@ import { z } from 'zod';
 import { Fault, isFault } from '#proto/kernel/errors.ts';
 import type { ClusterConfig } from '#proto/model/cluster.ts';
 import { namePattern } from '#proto/model/ids.ts';
+import { hostPort, type Manager, parseManagers } from './managers.ts';
 import { assertApart, type ClusterSetting, type ClusterValues, readSetting } from './reconcilers/cluster-settings.ts';
 
 export interface ControlPlaneConfig {
@@ -17,6 +18,8 @@ export interface ControlPlaneConfig {
   readonly advertise: string;
   /** Address to listen at; the advertised one unless told. */
   readonly listen: string;
+  /** All managers of the installation, this one among them. */
+  readonly managers: readonly Manager[];
   /** URLs of etcd's members. */
   readonly etcd: readonly string[];
   /** NATS for logs and events; empty: none. */
@@ -61,8 +64,19 @@ export const settings: readonly Setting[] = [
   { key: 'name', flag: '--name <name>', help: 'name of this replica' },
   { key: 'advertise', flag: '--advertise <address>', help: 'address that agents dial' },
   { key: 'listen', flag: '--listen <address>', help: 'address to listen at (default: the advertised one)' },
+  {
+    key: 'managers',
+    flag: '--managers <list>',
+    help: 'all managers, the same list on each: m1=192.0.2.10,m2=… (default: this one alone)',
+    fallback: '',
+  },
   { key: 'etcd', flag: '--etcd <urls>', help: 'members of etcd, by comma', fallback: 'https://127.0.0.1:2379' },
-  { key: 'nats', flag: '--nats <url>', help: 'NATS server for logs and events', fallback: '' },
+  {
+    key: 'nats',
+    flag: '--nats <url>',
+    help: 'NATS servers for logs and events; "managers": one beside each',
+    fallback: '',
+  },
   { key: 'socket', flag: '--socket <path>', help: "the operator's socket", fallback: '/run/gantry/control-plane.sock' },
   { key: 'agentPort', flag: '--agent-port <port>', help: 'port for agents, mTLS', fallback: '7400' },
   { key: 'enrolPort', flag: '--enrol-port <port>', help: 'port for joining machines, TLS', fallback: '7401' },
@@ -100,6 +114,10 @@ export const settings: readonly Setting[] = [
 ];
 
 const unitsMs = { s: 1_000, m: 60_000, h: 3_600_000, d: 86_400_000 };
+/** In place of URLs: a NATS server runs beside each manager. */
+const besideManagers = 'managers';
+const natsPort = 4222;
+
 const text = (what: string) => z.string({ error: `must be given: ${what}` }).min(1, `must be given: ${what}`);
 const port = z
   .string()
@@ -114,6 +132,14 @@ const unsaidOr = <K extends ClusterSetting>(key: K) =>
 const url = (protocols: readonly string[]) =>
   z.string().refine((value) => isUrl(value, protocols), `must be a URL beginning with ${protocols.join(' or ')}`);
 
+const urls = (protocols: readonly string[]) =>
+  z
+    .string()
+    .refine(
+      (value) => value.split(',').every((one) => isUrl(one, protocols)),
+      `must be URLs beginning with ${protocols.join(' or ')}`,
+    );
+
 const host = (what: string) =>
   text(what).refine(
     (value) => isIP(value) !== 0 || /^[a-z0-9.-]+$/i.test(value),
@@ -125,11 +151,12 @@ const schema = z.strictObject({
   name: text('a name for this replica').regex(namePattern, 'must be lower-case letters, digits, - and _, as in DNS'),
   advertise: host('the address of this machine that agents reach'),
   listen: host('the address to listen at').optional(),
+  managers: z.string(),
   etcd: z
     .string()
     .transform((value) => value.split(',').map((part) => part.trim()))
     .pipe(z.array(url(['https:', 'http:'])).min(1)),
-  nats: z.union([z.literal(''), url(['tls:', 'nats:'])]),
+  nats: z.union([z.enum(['', besideManagers]), urls(['tls:', 'nats:'])]),
   socket: text('a path').refine(
     (value) => Buffer.byteLength(value) < 108,
     'must be shorter than 108 bytes: a limit of Linux for sockets',
@@ -175,12 +202,45 @@ export function readConfig(
   }
   const result = schema.safeParse(merged);
   if (!result.success) throw refusal(result.error);
-  const config = { ...result.data, listen: result.data.listen ?? result.data.advertise };
+  const { data } = result;
+  const managers = managersOf(data);
+  const nats =
+    data.nats === besideManagers
+      ? managers.map(({ address }) => `tls://${hostPort(address, natsPort)}`).join(',')
+      : data.nats;
+  const config = { ...data, listen: data.listen ?? data.advertise, managers, nats };
   assertApart(config.network, config.vipNetwork);
   const secure = config.etcd.filter((member) => member.startsWith('https:')).length;
   if (secure !== 0 && secure !== config.etcd.length)
     throw new Fault('invalid', '--etcd mixes http and https', { remedy: 'give members of one kind' });
   return config;
+}
+
+/** Faults: `invalid` where the list is none, or this manager is not in it as it says it is. */
+function managersOf({
+  managers: text,
+  name,
+  advertise,
+}: {
+  managers: string;
+  name: string;
+  advertise: string;
+}): Manager[] {
+  if (text === '') return [{ name, address: advertise }];
+  let managers: Manager[];
+  try {
+    managers = parseManagers(text);
+  } catch (error) {
+    if (!isFault(error)) throw error;
+    throw new Fault('invalid', `--managers: ${error.message}`, {
+      cause: error,
+      ...(error.remedy !== undefined && { remedy: error.remedy }),
+    });
+  }
+  if (managers.some((one) => one.name === name && one.address === advertise)) return managers;
+  throw new Fault('invalid', `--managers does not name this one, ${name}=${advertise}`, {
+    remedy: 'give every manager the same list, with --name and --advertise as they stand in it',
+  });
 }
 
 function refusal(error: z.ZodError): Fault {

@@ -7,7 +7,7 @@ import { systemRandom } from '#proto/kernel/random.ts';
 import { type ControlPlaneConfig, readConfig, settings } from './config.ts';
 
 /** What `init` asks for: the rest has no part in it. */
-const identitySettings: ReadonlySet<string> = new Set(['data', 'name', 'advertise', 'certificateLife']);
+const identitySettings: ReadonlySet<string> = new Set(['data', 'name', 'advertise', 'managers', 'certificateLife']);
 
 function withSettings(command: Command, keys?: ReadonlySet<string>): Command {
   for (const { key, flag, help, fallback } of settings) {
@@ -23,10 +23,15 @@ function configOf(options: Record<string, string | undefined>): ControlPlaneConf
 }
 
 async function init(options: Record<string, string | undefined>): Promise<void> {
-  const { data, name, advertise, certificateLife: lifetimeMs } = configOf(options);
-  const { initPki } = await import('./security/pki.ts');
-  const { authority } = await initPki({ dataDir: data, name, advertise, lifetimeMs });
-  process.stdout.write(`${data}/pki is ready; CA ${authority.hash}\n`);
+  const { data, name, advertise, managers, certificateLife: lifetimeMs } = configOf(options);
+  const { assertIdentity, initPki } = await import('./security/pki.ts');
+  const { writeBeside } = await import('./beside.ts');
+  // One of them makes the identity of the cluster: two that had made one each could never work together.
+  const [first] = managers;
+  if (first!.name !== name) await assertIdentity(data, first!.name);
+  const pki = await initPki({ dataDir: data, name, advertise, lifetimeMs });
+  await writeBeside({ dataDir: data, name, advertise, managers }, pki);
+  process.stdout.write(`${data}/pki, etcd.env and nats.conf are ready; CA ${pki.authority.hash}\n`);
 }
 
 async function restore(file: string, options: Record<string, string | boolean | undefined>): Promise<void> {

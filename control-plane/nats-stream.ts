@@ -18,20 +18,22 @@ export interface StreamLimits {
   readonly maxAgeMs: number;
 }
 
-/** Makes the stream, or brings its limits and subjects up to date. */
+/** Makes the stream, or brings limits, subjects and the number of servers that keep it up to date. */
 export async function ensureStream(
   connection: NatsConnection,
   name: string,
   subjects: string[],
   limits: StreamLimits,
+  copies = 1,
 ): Promise<void> {
   const manager = await connection.jetstreamManager();
-  const config = { subjects, max_bytes: limits.maxBytes, max_age: nanos(limits.maxAgeMs) };
+  const config = { subjects, max_bytes: limits.maxBytes, max_age: nanos(limits.maxAgeMs), num_replicas: copies };
   try {
     const { config: found } = await manager.streams.info(name);
     if (
       found.max_bytes !== config.max_bytes ||
       found.max_age !== config.max_age ||
+      found.num_replicas !== copies ||
       found.subjects.join() !== subjects.join()
     )
       await manager.streams.update(name, config);

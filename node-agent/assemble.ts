@@ -261,9 +261,9 @@ function hostFacts(address: string, log: Log): () => HostFacts {
 async function ownIdentity(config: AgentConfig, kernel: Kernel, signal: AbortSignal): Promise<NodeIdentity> {
   const held = await loadIdentity(config.data);
   if (held) return held;
-  const { enrol: address, token, name, data } = config;
-  const identity = await enrol({ ...kernel, data, address, token, name, signal });
-  kernel.log.info('joined the cluster', { node: identity.nodeId, address });
+  const { enrol: addresses, token, name, data } = config;
+  const identity = await enrol({ ...kernel, data, addresses, token, name, signal });
+  kernel.log.info('joined the cluster', { node: identity.nodeId });
   return identity;
 }
 

@@ -23,8 +23,8 @@ export interface AgentConfig {
   readonly subnet: string;
   /** HOST:PORT of the control plane's replicas. */
   readonly controlPlane: readonly string[];
-  /** HOST:PORT of the enrolment port; empty: none. */
-  readonly enrol: string;
+  /** HOST:PORT of the replicas' enrolment ports. */
+  readonly enrol: readonly string[];
   /** Join token, for a machine that is no member yet; empty: none. */
   readonly token: string;
   readonly containerd: string;
@@ -74,7 +74,7 @@ Gantry off this machine; with --purge also identity, logs and VOLUMES. It prints
   --advertise ADDRESS         of this host on the network shared with the others
   --subnet CIDR               of this node's tasks, within the cluster's network, /16 to /28 (default: the next free one)
   --control-plane HOST:PORT,… of the control plane's replicas
-  --enrol HOST:PORT           where a new machine joins (default: the first replica, port 7401)
+  --enrol HOST:PORT,…         where a new machine joins (default: the replicas, port 7401)
   --token TOKEN               join token, for a machine that is no member yet
   --containerd SOCKET         (${options.containerd.default})
   --metrics-port PORT         /metrics on loopback; 0: none (${options['metrics-port'].default})
@@ -98,6 +98,14 @@ function hostPort(flag: string, text: string): string {
     refuse(flag, `"${text}" is not HOST:PORT`, 'write it as 10.0.0.1:7400');
   }
   return text;
+}
+
+/** Several by comma; none in an empty text. */
+function hostPorts(flag: string, text: string): string[] {
+  return text
+    .split(',')
+    .filter((one) => one !== '')
+    .map((one) => hostPort(flag, one.trim()));
 }
 
 /** Whether the cluster can give it is for the control plane to say. */
@@ -192,9 +200,9 @@ export function readConfig(
     );
   }
   if (values.subnet !== '') assertSubnet(values.subnet);
-  const controlPlane = values['control-plane'].split(',').filter((one) => one !== '');
+  const controlPlane = hostPorts('control-plane', values['control-plane']);
   if (controlPlane.length === 0) refuse('control-plane', 'must be given', 'name a replica as HOST:7400');
-  for (const one of controlPlane) hostPort('control-plane', one);
+  const enrol = hostPorts('enrol', values.enrol);
   const metricsPort = Number(values['metrics-port']);
   if (!Number.isInteger(metricsPort) || metricsPort < 0 || metricsPort > 65_535) {
     refuse('metrics-port', `"${values['metrics-port']}" is not a port`, 'give a number below 65536, 0 for none');
@@ -213,7 +221,7 @@ export function readConfig(
     advertise: values.advertise,
     subnet: values.subnet,
     controlPlane,
-    enrol: hostPort('enrol', values.enrol || controlPlane[0]!.replace(/:\d+$/, ':7401')),
+    enrol: enrol.length > 0 ? enrol : controlPlane.map((one) => one.replace(/:\d+$/, ':7401')),
     token: values.token,
     containerd: resolve(values.containerd),
     metricsPort,

@@ -76,8 +76,8 @@ export interface EnrolParts {
   readonly log: Log;
   /** The agent's data directory. */
   readonly data: string;
-  /** The enrolment port, HOST:PORT. */
-  readonly address: string;
+  /** The replicas' enrolment ports, HOST:PORT; asked in turn until one answers. */
+  readonly addresses: readonly string[];
   readonly token: string;
   /** This host's name. */
   readonly name: string;
@@ -95,19 +95,22 @@ export async function enrol(parts: EnrolParts): Promise<NodeIdentity> {
   const token = parseToken(parts.token);
   const request = await certificateRequest(parts.name);
   const proof = enrolmentProof(tokenSecretHash(token.secret), request.csrDer);
+  const { addresses } = parts;
   const attempt = async (number: number): Promise<EnrolResponse> => {
+    const address = addresses[(number - 1) % addresses.length]!;
     try {
-      const caPem = await pinnedAuthority(parts.address, token);
-      return await enrolWith(parts, token, caPem, { csrPem: request.csrPem, proof });
+      const caPem = await pinnedAuthority(address, token);
+      const response = await enrolWith(parts, address, token, caPem, { csrPem: request.csrPem, proof });
+      assertPinned(response.caPem, token, address);
+      return response;
     } catch (error) {
-      if (number === 1 && isTransient(error)) {
-        parts.log.warn('cannot join yet, trying again', { address: parts.address, why: describe(error) });
+      if (number <= addresses.length && isTransient(error)) {
+        parts.log.warn('cannot join yet, trying again', { address, why: describe(error) });
       }
       throw error;
     }
   };
   const response = await retry(parts, enrolBackoff, attempt, isTransient);
-  assertPinned(response.caPem, token, parts.address);
   const identity: NodeIdentity = {
     nodeId: nodeId(response.nodeId),
     keyPem: request.keyPem,
@@ -124,11 +127,12 @@ function isTransient(error: unknown): boolean {
 
 async function enrolWith(
   parts: EnrolParts,
+  address: string,
   token: JoinToken,
   caPem: string,
   request: { readonly csrPem: string; readonly proof: Buffer },
 ): Promise<EnrolResponse> {
-  const client = new EnrolmentClient(parts.address, grpc.credentials.createSsl(Buffer.from(caPem)), channelOptions);
+  const client = new EnrolmentClient(address, grpc.credentials.createSsl(Buffer.from(caPem)), channelOptions);
   try {
     return await call(client, EnrolmentService.enrol, { ...request, tokenId: token.id, name: parts.name });
   } finally {

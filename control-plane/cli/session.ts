@@ -1,13 +1,15 @@
 /** What every command starts with: how to print, and whom to talk to. */
-import { existsSync } from 'node:fs';
+import { existsSync, readdirSync } from 'node:fs';
+import { join } from 'node:path';
 import * as grpc from '@grpc/grpc-js';
 import { createColors } from 'picocolors';
 import { whyRefused } from '#proto/certificates.ts';
 import { OperatorClient, OperatorService } from '#proto/gen/gantry/v1/operator.ts';
 import { systemClock } from '#proto/kernel/clock.ts';
 import { Fault, isFault } from '#proto/kernel/errors.ts';
-import { call, channelOptions, faultOf, type UnaryMethod } from '#proto/rpc.ts';
+import { call, faultOf, type UnaryMethod } from '#proto/rpc.ts';
 import { type Context, currentContext, readContext } from './context-file.ts';
+import { firstToAnswer, type Target } from './targets.ts';
 
 export interface CommonOptions {
   readonly json?: true;
@@ -36,23 +38,41 @@ export interface Session {
 
 const localSocket = '/run/gantry/control-plane.sock';
 const callTimeoutMs = 20_000;
+/** Between asking one manager and another. */
+const pauseMs = 200;
 
-function sandboxSocket(name: string): string {
-  const root = process.env.GANTRY_SANDBOX_ROOT ?? '/var/lib/gantry/sandbox';
-  return `${root}/${name}/m1/run/gantry/control-plane.sock`;
+const { service } = OperatorClient;
+/** Asked twice, these come to the same as asked once: where one manager dies before it answers, another one is asked. */
+const repeatable: ReadonlySet<string> = new Set(
+  [
+    ...[service.list, service.inspect, service.info, service.explain, service.whatIf, service.history],
+    ...[service.rolloutStatus, service.readConfig, service.stats, service.scaling],
+    // These say how things shall be, not what shall be done.
+    ...[service.apply, service.scale, service.pauseRollout, service.suspendJob, service.updateNode, service.setCluster],
+    ...[service.putDocument, service.putCredential],
+  ].map(({ path }) => path),
+);
+
+/** Of the managers of a sandbox; that of the first where there are none yet. */
+function sandboxSockets(name: string): string[] {
+  const dir = join(process.env.GANTRY_SANDBOX_ROOT ?? '/var/lib/gantry/sandbox', name);
+  const managers = existsSync(dir) ? readdirSync(dir).filter((entry) => /^m\d$/.test(entry)) : [];
+  return (managers.length > 0 ? managers.sort() : ['m1']).map((one) => join(dir, one, 'run/gantry/control-plane.sock'));
 }
 
 /** Runs a command with a session, and closes it after. */
 export async function withSession<T>(options: CommonOptions, action: (session: Session) => Promise<T>): Promise<T> {
-  const { client, target, used } = connect(options);
+  const { targets, target, used } = targetsOf(options);
+  const client = await firstToAnswer(targets);
   const renewed = used && import('./context-renewal.ts').then((it) => it.renewContext(used.name, used.context, client));
+  const session = openSession(options, client, targets, target);
   try {
-    return await action(openSession(options, client, target));
+    return await action(session);
   } catch (error) {
     throw (used && isFault(error, 'unavailable') && (await refusal(used))) || error;
   } finally {
     await renewed;
-    client.close();
+    session.close();
   }
 }
 
@@ -66,18 +86,37 @@ async function refusal({ name, context }: UsedContext): Promise<Fault | undefine
   });
 }
 
-function openSession(options: CommonOptions, client: OperatorClient, target: string): Session {
+function openSession(
+  options: CommonOptions,
+  first: OperatorClient,
+  targets: readonly Target[],
+  target: string,
+): Session & { close(): void } {
+  const opened = [first];
+  let client = first;
   const print = (text: string) => void process.stdout.write(`${text}\n`);
   return {
     json: options.json === true,
     colours: createColors(coloured(process.stdout)),
     isTerminal: process.stdout.isTTY === true,
-    client,
+    get client() {
+      return client;
+    },
     target,
-    call: (method, request) =>
-      call(client, method, request, { timeoutMs: callTimeoutMs }).catch((error) => {
-        throw reworded(error, target);
-      }),
+    async call(method, request) {
+      const deadline = systemClock.monotonic() + callTimeoutMs;
+      for (;;) {
+        try {
+          return await call(client, method, request, { timeoutMs: deadline - systemClock.monotonic() });
+        } catch (error) {
+          const may = targets.length > 1 && repeatable.has(method.path) && isFault(error, 'unavailable', 'timeout');
+          if (!may || systemClock.monotonic() + pauseMs >= deadline) throw reworded(error, target);
+        }
+        await systemClock.sleep(pauseMs);
+        client = await firstToAnswer(targets);
+        opened.push(client);
+      }
+    },
     async *stream(stream) {
       try {
         for await (const message of stream) yield message;
@@ -86,6 +125,9 @@ function openSession(options: CommonOptions, client: OperatorClient, target: str
       } finally {
         stream.cancel();
       }
+    },
+    close() {
+      for (const one of opened) one.close();
     },
     print,
     printJson: (value) => print(jsonText(value, 2)),
@@ -109,8 +151,8 @@ interface UsedContext {
   readonly context: Context;
 }
 
-function connect(options: CommonOptions): {
-  readonly client: OperatorClient;
+function targetsOf(options: CommonOptions): {
+  readonly targets: readonly Target[];
   readonly target: string;
   readonly used?: UsedContext;
 } {
@@ -119,16 +161,18 @@ function connect(options: CommonOptions): {
     const context = readContext(name);
     const { addresses, ca, certificate, key } = context;
     const credentials = grpc.credentials.createSsl(Buffer.from(ca), Buffer.from(key), Buffer.from(certificate));
-    const [address = ''] = addresses;
     return {
-      client: new OperatorClient(address, credentials, channelOptions),
-      target: `${address} (context ${name})`,
+      targets: addresses.map((address) => ({ address, credentials })),
+      target: `${addresses.join(', ')} (context ${name})`,
       used: { name, context },
     };
   }
-  const socket = chosenSocket(options);
-  const client = new OperatorClient(`unix:${socket}`, grpc.credentials.createInsecure(), channelOptions);
-  return { client, target: socket };
+  const sockets = chosenSockets(options);
+  const credentials = grpc.credentials.createInsecure();
+  return {
+    targets: sockets.map((socket) => ({ address: `unix:${socket}`, credentials })),
+    target: sockets.join(', '),
+  };
 }
 
 /** Flags go before the environment, and that before what `gantry context use` says. */
@@ -140,11 +184,13 @@ function chosenContext(options: CommonOptions): string | undefined {
   return name === 'local' ? undefined : name;
 }
 
-function chosenSocket(options: CommonOptions): string {
+function chosenSockets(options: CommonOptions): readonly string[] {
   const { GANTRY_SOCKET } = process.env;
-  const asked = options.socket ?? (options.sandbox ? sandboxSocket(options.sandbox) : GANTRY_SOCKET);
-  if (asked) return asked;
-  return [localSocket, sandboxSocket('default')].find((path) => existsSync(path)) ?? localSocket;
+  if (options.socket) return [options.socket];
+  if (options.sandbox) return sandboxSockets(options.sandbox);
+  if (GANTRY_SOCKET) return [GANTRY_SOCKET];
+  const known = [[localSocket], sandboxSockets('default')];
+  return known.find((sockets) => sockets.some((path) => existsSync(path))) ?? [localSocket];
 }
 
 function reworded(error: unknown, target: string): Fault {

@@ -24,6 +24,8 @@ export interface EventLogParts {
   /** Only the leader's are kept: all replicas see the same. */
   readonly leads: () => boolean;
   readonly limits?: StreamLimits;
+  /** Servers of NATS that keep each event; 1 unless told. */
+  readonly copies?: number;
 }
 
 const streamName = 'EVENTS';
@@ -129,7 +131,8 @@ class RingEventLog implements EventLog {
     let made = false;
     const publish = async (batch: readonly Waiting[]) => {
       const connection = nats.connection();
-      if (!made) await ensureStream(connection, streamName, ['events.>'], this.#parts.limits ?? defaultLimits);
+      const { limits = defaultLimits, copies } = this.#parts;
+      if (!made) await ensureStream(connection, streamName, ['events.>'], limits, copies);
       made = true;
       const stream = connection.jetstream();
       await Promise.all(

@@ -12,6 +12,8 @@ export interface LogStoreParts {
   readonly clock: Clock;
   /** How much is kept, and how long. Default 1 GiB, 7 days. */
   readonly limits?: StreamLimits;
+  /** Servers of NATS that keep each line; 1 unless told. */
+  readonly copies?: number;
 }
 
 export const logStreamName = 'LOGS';
@@ -27,7 +29,7 @@ export function logStore(parts: LogStoreParts): LogStore {
   const limits = parts.limits ?? defaultLimits;
   let ready: Promise<void> | undefined;
   const prepare = (connection: NatsConnection) => {
-    ready ??= ensureStream(connection, logStreamName, ['logs.>'], limits).catch((error) => {
+    ready ??= ensureStream(connection, logStreamName, ['logs.>'], limits, parts.copies).catch((error) => {
       ready = undefined;
       throw error;
     });

@@ -27,7 +27,7 @@ export interface Authority {
   issue(request: IssueRequest): Promise<string>;
 }
 
-/** The role as NATS reads it, which maps a certificate to a user by the URI in it (systemd/nats.conf). */
+/** The role as NATS reads it, which maps a certificate to a user by the URI in it (beside.ts). */
 export function roleUri(role: Role): string {
   return `gantry://${role}`;
 }

@@ -124,6 +124,20 @@ export async function identityFiles(dataDir: string): Promise<Record<string, str
   return files;
 }
 
+/** Faults: `precondition` where it is not there whole yet: the manager `from` has made it. */
+export async function assertIdentity(dataDir: string, from: string): Promise<void> {
+  const held = await identityFiles(dataDir);
+  const missing = identityNames.filter((name) => held[name] === undefined);
+  if (missing.length === 0) return;
+  throw new Fault(
+    'precondition',
+    `${dataDir}/pki lacks ${missing.join(', ')}: the cluster's identity comes from ${from}`,
+    {
+      remedy: `copy ${identityNames.join(', ')} from ${dataDir}/pki of ${from}, where \`control-plane init\` has made them`,
+    },
+  );
+}
+
 /**
  * Lays an identity down; certificates follow with the next `initPki`. `overAtMs` (wall clock): what lies there already is put aside,
  * as pki.before-TIME. Faults: `precondition` where another identity lies there.

@@ -6,7 +6,7 @@ import type { LogSink, ShippedBatch } from './log-sink.ts';
 
 const streams = { stdout: 0, stderr: 1, gap: 2 } as const;
 
-/** Where agents hear the acknowledgements: inboxes of their own, for those of others show what they read (control-plane/systemd/nats.conf). */
+/** Where agents hear the acknowledgements: inboxes of their own, for those of others show what they read (control-plane/beside.ts). */
 export const nodeInbox = '_NODE';
 
 /** The subject of a task's log. */

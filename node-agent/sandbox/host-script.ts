@@ -1,7 +1,7 @@
 /** What a host runs, as text: the script that makes its namespaces a host, and the one that keeps its services running. Pure. */
 import type { Hierarchy } from './cgroups.ts';
-import { type HostLayout, managerAddress, type Role, registryName } from './layout.ts';
-import { placeOf, switchNetworks, type Topology, worldAddress } from './topology.ts';
+import { firstManager, type HostLayout, type Role, registryName } from './layout.ts';
+import { managerAddress, placeOf, switchNetworks, type Topology, worldAddress } from './topology.ts';
 
 /** Where the agent of a host keeps its data, as the host sees it. */
 export const agentData = '/var/lib/gantry/agent';
@@ -10,6 +10,8 @@ export const agentData = '/var/lib/gantry/agent';
 export interface HostPlan {
   readonly name: string;
   readonly role: Role;
+  /** Of all managers. */
+  readonly managers: readonly string[];
   readonly layout: HostLayout;
   readonly hierarchies: readonly Hierarchy[];
   readonly nodeProgram: string;
@@ -33,7 +35,7 @@ mount --bind ${quote(layout.bootIdFile)} /proc/sys/kernel/random/boot_id
 mount -t overlay overlay -o ${quote(`lowerdir=/etc,upperdir=${layout.etc},workdir=${layout.etc}-work`)} /etc
 rm -f /etc/resolv.conf
 echo ${plan.name} > /etc/hostname
-printf '%s\\n' '127.0.0.1 localhost' '${addressOfPlan(plan)} ${plan.name}' '${managerAddress} m1 ${registryName.split(':')[0]}' > /etc/hosts
+printf '%s\\n' ${knownHosts(plan)} > /etc/hosts
 echo 'nameserver ${worldAddress}' > /etc/resolv.conf
 hostname ${plan.name}
 mkdir -p /run /var/lib/containerd /var/lib/gantry /var/log
@@ -84,7 +86,7 @@ agent() (
   fi
   . /run/sandbox/settings.env
   exec env ${leanNode(plan, 2)} ${quote(`${plan.codeDir}/node-agent/main.ts`)} --data ${agentData} --run /run/gantry \\
-    --name ${plan.name} --advertise ${addressOfPlan(plan)} --control-plane ${managerAddress}:7400 --enrol ${managerAddress}:7401 \\
+    --name ${plan.name} --advertise ${addressOfPlan(plan)} --control-plane ${plan.managers.map((one) => `${managerAddress(one)}:7400`).join(',')} \\
     --containerd /run/containerd/containerd.sock --insecure-registry ${registryName} --insecure-registry ${switchNetworks} "$@"
 )
 mkdir -p -m 0700 /run/gantry
@@ -93,6 +95,19 @@ keep agent agent &`;
 
 function addressOfPlan({ topology, name }: HostPlan): string {
   return placeOf(topology, name).address;
+}
+
+/** Lines of /etc/hosts, each quoted. */
+function knownHosts(plan: HostPlan): string {
+  const others = plan.managers.filter((one) => one !== plan.name);
+  const registry = `${managerAddress(firstManager)} ${registryName.split(':')[0]}`;
+  const lines = [
+    '127.0.0.1 localhost',
+    `${addressOfPlan(plan)} ${plan.name}`,
+    ...others.map((one) => `${managerAddress(one)} ${one}`),
+    registry,
+  ];
+  return lines.map(quote).join(' ');
 }
 
 /** Variables as a file that a shell reads. */
@@ -108,25 +123,27 @@ function leanNode({ nodeProgram }: HostPlan, semiSpaceMegabytes: number): string
 }
 
 function managerServices(plan: HostPlan): string {
-  const registry = 'keep registry docker-registry serve /run/sandbox/registry.yml &';
+  const registry = plan.name === firstManager ? 'keep registry docker-registry serve /run/sandbox/registry.yml &' : '';
   if (plan.bare) return registry;
   const main = `${leanNode(plan, 4)} ${quote(`${plan.codeDir}/control-plane/main.ts`)}`;
-  const place = `--data /var/lib/gantry/control-plane --name ${plan.name} --advertise ${addressOfPlan(plan)}`;
-  const pki = '/var/lib/gantry/control-plane/pki';
+  const data = '/var/lib/gantry/control-plane';
+  const managers = plan.managers.map((one) => `${one}=${managerAddress(one)}`).join(',');
+  const place = `--data ${data} --name ${plan.name} --advertise ${addressOfPlan(plan)} --managers ${managers}`;
+  // The keeper brings the others what the first has made; the certificate comes last.
+  const identity = plan.name === firstManager ? '' : `until [ -s ${data}/pki/ca.pem ]; do sleep 0.05; done\n`;
   return `${registry}
-mkdir -p -m 0700 /run/gantry /var/lib/gantry/control-plane /var/lib/gantry/etcd /var/lib/gantry/nats
-until (. /run/sandbox/settings.env && ${main} init ${place}) >> /var/log/control-plane.log 2>&1; do sleep 0.5; done
-keep etcd etcd --name ${plan.name} --data-dir /var/lib/gantry/etcd --log-level warn --logger zap \\
-  --listen-client-urls https://127.0.0.1:2379 --advertise-client-urls https://127.0.0.1:2379 \\
-  --listen-peer-urls https://127.0.0.1:2380 --initial-advertise-peer-urls https://127.0.0.1:2380 --initial-cluster ${plan.name}=https://127.0.0.1:2380 \\
-  --client-cert-auth --client-cert-allowed-hostname control-plane.gantry --trusted-ca-file ${pki}/ca.pem --cert-file ${pki}/etcd/cert.pem --key-file ${pki}/etcd/key.pem \\
-  --peer-client-cert-auth --peer-trusted-ca-file ${pki}/ca.pem --peer-cert-file ${pki}/etcd/cert.pem --peer-key-file ${pki}/etcd/key.pem \\
-  --max-txn-ops 8192 --max-request-bytes 9437184 --heartbeat-interval 50 --election-timeout 500 --pre-vote \\
-  --auto-compaction-mode periodic --auto-compaction-retention 10m --quota-backend-bytes 4294967296 &
-keep nats nats-server --config ${quote(`${plan.codeDir}/control-plane/systemd/nats.conf`)} --addr 0.0.0.0 &
+mkdir -p -m 0700 /run/gantry ${data} /var/lib/gantry/etcd /var/lib/gantry/nats
+${identity}until (. /run/sandbox/settings.env && ${main} init ${place}) >> /var/log/control-plane.log 2>&1; do sleep 0.5; done
+etcd() (
+  set -a
+  . ${data}/etcd.env
+  exec etcd --log-level warn --logger zap
+)
+keep etcd etcd &
+keep nats nats-server --config ${data}/nats.conf &
 control_plane() (
   . /run/sandbox/settings.env
-  exec env ${main} run ${place} --etcd https://127.0.0.1:2379 --nats tls://${addressOfPlan(plan)}:4222 --socket /run/gantry/control-plane.sock \\
+  exec env ${main} run ${place} --nats managers --socket /run/gantry/control-plane.sock \\
     --nats-reload 'pkill -HUP -x nats-server' --etcd-restart 'pkill -TERM -x etcd'
 )
 keep control-plane control_plane &`;

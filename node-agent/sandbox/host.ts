@@ -30,6 +30,7 @@ export interface HostParts {
   readonly compileCache: string;
   readonly bare: boolean;
   readonly topology: Topology;
+  readonly managers: readonly string[];
   /** GANTRY_… variables of a host's agent, or of its control plane. */
   readonly settings: (host: string) => Readonly<Record<string, string>>;
   readonly clock: Clock;
@@ -117,6 +118,7 @@ function prepareDisk(parts: HostParts, name: string): void {
   const plan: HostPlan = {
     name,
     role: roleOf(name),
+    managers: parts.managers,
     layout: disk,
     hierarchies: hostHierarchies(parts.hierarchies),
     nodeProgram: process.execPath,

@@ -1,6 +1,6 @@
 /** The process that holds a sandbox: parent of its switch, its hosts and its forwarder; the commands only ask it. */
 import { type ChildProcess, spawn } from 'node:child_process';
-import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { cpSync, existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { type Clock, systemClock } from '#proto/kernel/clock.ts';
@@ -12,9 +12,11 @@ import { type HostParts, lastWord, type RunningHost, startHost, writeSettings } 
 import {
   commandLine,
   controlPlaneSocket,
+  firstManager,
   hostLayout,
   type Layout,
   layoutOf,
+  managerNames,
   maxHosts,
   noSuchHost,
   roleOf,
@@ -27,6 +29,8 @@ import { assertTopology, flatTopology, numberOf, placeOf, type Topology } from '
 /** What survives the keeper: which hosts there are, how they are wired, and what they are told. */
 interface Saved {
   readonly hosts: readonly string[];
+  /** How many managers. */
+  readonly managers: number;
   readonly bare: boolean;
   readonly topology: Topology;
   readonly settings: Settings;
@@ -52,7 +56,7 @@ class Keeper {
     this.#clock = parts.clock;
     this.#saved = saved;
     this.#log = log;
-    this.#operator = connectOperator(controlPlaneSocket(layout));
+    this.#operator = connectOperator(() => this.#managersUp().map((name) => controlPlaneSocket(layout, name)));
     this.#forwarder = openForwarder({
       gateway: layout.gatewaySocket,
       operator: this.#operator,
@@ -78,7 +82,7 @@ class Keeper {
   async #up(count: number, wishes: Wishes, progress: Progress): Promise<void> {
     assertSame(this.#layout, this.#saved, wishes);
     this.#set(wishes.settings ?? {});
-    const wanted = ['m1', ...Array.from({ length: count }, (_, index) => `h${index + 1}`)];
+    const wanted = [...this.#parts.managers, ...Array.from({ length: count }, (_, index) => `h${index + 1}`)];
     this.#save([...new Set([...wanted, ...this.#saved.hosts])]);
     await this.#boot(this.#saved.hosts, progress);
   }
@@ -124,9 +128,31 @@ class Keeper {
         this.#hosts.set(name, await startHost(this.#parts, name));
       }),
     );
+    await this.#shareIdentity(off);
     if (off.length > 0) progress(`${off.join(', ')} on after ${Math.round(this.#clock.monotonic() - startedAt)} ms`);
     if (this.#saved.bare) await this.#untilParts(off);
     else await this.#untilJoined(names, progress);
+  }
+
+  /** Brings managers that have none yet the identity that the first one makes, as an operator would. */
+  async #shareIdentity(names: readonly string[]): Promise<void> {
+    if (this.#saved.bare) return;
+    const pkiOf = (name: string) => join(hostLayout(this.#layout, name).gantry, 'control-plane', 'pki');
+    const without = names.filter(
+      (name) => roleOf(name) === 'manager' && name !== firstManager && !existsSync(join(pkiOf(name), 'ca.pem')),
+    );
+    if (without.length === 0) return;
+    const made = pkiOf(firstManager);
+    const log = join(hostLayout(this.#layout, firstManager).log, 'control-plane.log');
+    // The last that init makes.
+    await this.#until(() => existsSync(join(made, 'seal.key')), 60_000, `the identity of ${firstManager}`, log);
+    for (const name of without) {
+      mkdirSync(pkiOf(name), { recursive: true, mode: 0o700 });
+      for (const file of ['seal.key', 'ca.key', 'ca.pem']) {
+        cpSync(join(made, file), join(pkiOf(name), `${file}.new`));
+        renameSync(join(pkiOf(name), `${file}.new`), join(pkiOf(name), file));
+      }
+    }
   }
 
   /** Of a bare sandbox: every containerd has its socket. */
@@ -143,10 +169,10 @@ class Keeper {
   }
 
   async #untilJoined(names: readonly string[], progress: Progress): Promise<void> {
-    const manager = this.#hosts.get('m1');
-    if (!manager?.isRunning() || !manager.isPlugged()) return; // Hosts may be started while their manager is off.
+    const managers = this.#managersUp();
+    if (managers.length * 2 <= this.#saved.managers) return; // Hosts may be started while too few managers are on.
     const workers = names.filter((name) => roleOf(name) === 'worker');
-    const managerLog = join(hostLayout(this.#layout, 'm1').log, 'control-plane.log');
+    const managerLog = join(hostLayout(this.#layout, managers[0] as string).log, 'control-plane.log');
     await this.#until(
       async () => {
         await this.#letIn(workers, progress);
@@ -237,6 +263,11 @@ class Keeper {
     };
   }
 
+  /** Those that have power and cable. */
+  #managersUp(): readonly string[] {
+    return this.#parts.managers.filter((name) => this.#isUp(name));
+  }
+
   #isUp(name: string): boolean {
     const host = this.#hosts.get(name);
     return host?.isRunning() === true && host.isPlugged();
@@ -258,7 +289,7 @@ class Keeper {
 
 /** The wires of a sandbox are laid once: an `up` that asks for others is refused. */
 function assertSame(layout: Layout, saved: Saved, { settings: _, ...wishes }: Wishes): void {
-  const held: Readonly<Record<string, unknown>> = { bare: saved.bare, ...saved.topology };
+  const held: Readonly<Record<string, unknown>> = { bare: saved.bare, managers: saved.managers, ...saved.topology };
   for (const [key, wish] of Object.entries(wishes)) {
     if (JSON.stringify(held[key]) === JSON.stringify(wish)) continue;
     throw new Fault('precondition', `sandbox ${layout.name} is there with ${key} ${JSON.stringify(held[key])}`, {
@@ -291,8 +322,8 @@ async function main(name: string, root: string, wishes: Wishes): Promise<void> {
   const log = jsonLog((line) => process.stderr.write(line), clock.now, 'info', 'sandbox');
   const hierarchies = machineHierarchies();
   const cgroup = (part: string) => `gantry-sandbox/${name}/${part}`;
-  const { bare = false, settings: _, ...wires } = wishes;
-  const fresh: Saved = { hosts: [], bare, topology: { ...flatTopology, ...wires }, settings: {} };
+  const { bare = false, managers = 1, settings: _, ...wires } = wishes;
+  const fresh: Saved = { hosts: [], managers, bare, topology: { ...flatTopology, ...wires }, settings: {} };
   const saved: Saved = existsSync(layout.stateFile)
     ? { ...fresh, ...(JSON.parse(readFileSync(layout.stateFile, 'utf8')) as Partial<Saved>) }
     : fresh;
@@ -313,6 +344,7 @@ async function main(name: string, root: string, wishes: Wishes): Promise<void> {
     compileCache,
     bare: saved.bare,
     topology: saved.topology,
+    managers: managerNames(saved.managers),
     clock,
   };
   const keeper = new Keeper(layout, parts, saved, log);

@@ -34,8 +34,10 @@ export interface HostLayout {
 
 export type Role = 'manager' | 'worker';
 
-/** Of the manager, on the first link of every sandbox. */
-export const managerAddress = '10.90.0.250';
+/** The first manager: images come from its registry. */
+export const firstManager = 'm1';
+/** How many managers a sandbox may have. */
+export const managerCounts: readonly number[] = [1, 3, 5];
 /** The sandbox's registry, as images are named: plain HTTP inside the switch's network. */
 export const registryName = 'registry:5000';
 export const maxHosts = 200;
@@ -60,7 +62,7 @@ export function layoutOf(name: string, root: string): Layout {
     gatewaySocket: join(dir, 'gateway.sock'),
     stateFile: join(dir, 'sandbox.json'),
   };
-  const longest = controlPlaneSocket(layout);
+  const longest = controlPlaneSocket(layout, firstManager);
   if (longest.length > 100) {
     throw new Fault('invalid', `the sandbox directory ${dir} is too long for unix sockets in it`, {
       remedy: 'set GANTRY_SANDBOX_ROOT to a shorter directory',
@@ -107,9 +109,20 @@ export function noSuchHost(layout: Layout, host: string, hosts: readonly string[
   });
 }
 
-/** The operator socket of the sandbox's manager, seen from the machine. */
-export function controlPlaneSocket(layout: Layout): string {
-  return join(layout.dir, 'm1', 'run', 'gantry', 'control-plane.sock');
+/** The operator's socket at a manager of the sandbox, seen from the machine. */
+export function controlPlaneSocket(layout: Layout, manager: string): string {
+  return join(layout.dir, manager, 'run', 'gantry', 'control-plane.sock');
+}
+
+/** Their names. Faults: `invalid`, with the reason, for a number that no sandbox can have. */
+export function managerNames(count: number): string[] {
+  if (!managerCounts.includes(count))
+    throw new Fault(
+      'invalid',
+      `a sandbox cannot have ${count} managers: a majority must live, which an even number does not make likelier, and more than five only make each write wait`,
+      { remedy: `give --managers ${managerCounts.slice(0, -1).join(', ')} or ${managerCounts.at(-1)}` },
+    );
+  return Array.from({ length: count }, (_, index) => `m${index + 1}`);
 }
 
 export function roleOf(host: string): Role {

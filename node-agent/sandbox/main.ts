@@ -24,7 +24,7 @@ program
   .command('up')
   .description('start it, or what of it is off')
   .option('--hosts <count>', 'how many worker hosts', '3')
-  .option('--managers <count>', 'how many managers', '1')
+  .option('--managers <count>', 'how many managers: 1 (default), 3 or 5')
   .option('--bare', 'containerd and a registry only, nothing of Gantry')
   .option('--layout <layout>', 'flat: one link (default); routed: h2, h4 … on a second one, behind a router')
   .option('--mtu <bytes>', 'widest packet that the router of a routed layout lets through')
@@ -32,9 +32,6 @@ program
   .option('--ipv6', 'IPv6 addresses on links, hosts and the world, too')
   .option('--set <host:name=value>', 'a GANTRY_… variable of a host, e.g. h1:GANTRY_SUBNET=10.192.7.0/24', listed, [])
   .action(async (options: UpOptions) => {
-    if (options.managers !== '1') {
-      throw new Fault('unsupported', 'a sandbox has one manager for now', { remedy: 'leave --managers out' });
-    }
     show(await sandbox().up({ hosts: countOf(options.hosts), ...wishesOf(options), onProgress: progress }));
   });
 program
@@ -123,7 +120,7 @@ program.hook('preAction', (_, command) => {
 
 interface UpOptions {
   readonly hosts: string;
-  readonly managers: string;
+  readonly managers?: string;
   readonly bare?: true;
   readonly layout?: string;
   readonly mtu?: string;
@@ -137,7 +134,7 @@ function listed(value: string, before: readonly string[]): readonly string[] {
 }
 
 /** What was asked for; what was not stays as it is. */
-function wishesOf({ bare, layout, mtu, nat, ipv6, set }: UpOptions): Wishes {
+function wishesOf({ bare, managers, layout, mtu, nat, ipv6, set }: UpOptions): Wishes {
   if (layout !== undefined && layout !== 'flat' && layout !== 'routed')
     throw new Fault('invalid', `"${layout}" is no layout of a sandbox`, { remedy: 'give flat or routed' });
   const wires: Partial<Topology> = {
@@ -146,7 +143,12 @@ function wishesOf({ bare, layout, mtu, nat, ipv6, set }: UpOptions): Wishes {
     ...(nat === undefined ? {} : { nat: nat.split(',').filter((host) => host !== '') }),
     ...(ipv6 ? { ipv6 } : {}),
   };
-  return { ...wires, ...(bare ? { bare } : {}), settings: settingsOf(set) };
+  return {
+    ...wires,
+    ...(bare ? { bare } : {}),
+    ...(managers === undefined ? {} : { managers: Number(managers) }),
+    settings: settingsOf(set),
+  };
 }
 
 function settingsOf(set: readonly string[]): Settings {

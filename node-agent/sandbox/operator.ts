@@ -1,7 +1,8 @@
 /** What the sandbox asks the control plane as any operator could: join tokens, who is ready, what is published. */
 import { credentials } from '@grpc/grpc-js';
 import { OperatorClient } from '#proto/gen/gantry/v1/operator.ts';
-import { call, channelOptions } from '#proto/rpc.ts';
+import { Fault, isFault } from '#proto/kernel/errors.ts';
+import { call, channelOptions, type UnaryMethod } from '#proto/rpc.ts';
 
 /** A port that services publish on every node. */
 export interface PublishedPort {
@@ -20,24 +21,35 @@ export interface Operator {
   close(): void;
 }
 
-/** Talks to the control plane behind a unix socket. */
-export function connectOperator(socket: string): Operator {
-  const client = new OperatorClient(`unix:${socket}`, credentials.createInsecure(), channelOptions);
+/** Talks to the control plane behind one of these unix sockets, those first that are likely to answer. */
+export function connectOperator(sockets: () => readonly string[]): Operator {
+  const clients = new Map<string, OperatorClient>();
+  const clientOf = (socket: string) => {
+    const client =
+      clients.get(socket) ?? new OperatorClient(`unix:${socket}`, credentials.createInsecure(), channelOptions);
+    clients.set(socket, client);
+    return client;
+  };
+  const ask = async <Request, Response>(
+    method: UnaryMethod<Request, Response>,
+    request: Request,
+  ): Promise<Response> => {
+    let failure = new Fault('unavailable', 'no manager is on');
+    for (const socket of sockets()) {
+      try {
+        return await call(clientOf(socket), method, request, { timeoutMs: 3_000 });
+      } catch (error) {
+        if (!isFault(error, 'unavailable', 'timeout')) throw error;
+        failure = error;
+      }
+    }
+    throw failure;
+  };
   const list = (kind: string) =>
-    call(
-      client,
-      OperatorClient.service.list,
-      { kind, service: '', node: '', project: '', all: false },
-      { timeoutMs: 3_000 },
-    );
+    ask(OperatorClient.service.list, { kind, service: '', node: '', project: '', all: false });
   return {
     async createToken() {
-      const made = await call(
-        client,
-        OperatorClient.service.createToken,
-        { lifetimeMs: 3_600_000, uses: 0 },
-        { timeoutMs: 3_000 },
-      );
+      const made = await ask(OperatorClient.service.createToken, { lifetimeMs: 3_600_000, uses: 0 });
       return made.token;
     },
     async readyNodes() {
@@ -57,6 +69,8 @@ export function connectOperator(socket: string): Operator {
         published > 0 && protocol !== 'sctp' ? [{ port: published, protocol: protocol === 'udp' ? 'udp' : 'tcp' }] : [],
       );
     },
-    close: () => client.close(),
+    close() {
+      for (const client of clients.values()) client.close();
+    },
   };
 }

@@ -15,7 +15,12 @@ export type Request =
 export type Settings = Readonly<Record<string, Readonly<Record<string, string>>>>;
 
 /** What an `up` may ask for beside a number of hosts; what it does not name stays as it was. */
-export type Wishes = Partial<Topology> & { readonly bare?: boolean; readonly settings?: Settings };
+export type Wishes = Partial<Topology> & {
+  readonly bare?: boolean;
+  /** How many; fixed for as long as the sandbox exists, as its wires. */
+  readonly managers?: number;
+  readonly settings?: Settings;
+};
 
 export type HostOp = 'start' | 'kill' | 'crash' | 'cut' | 'join';
 

@@ -5,7 +5,7 @@ import { get } from 'node:http';
 import { join } from 'node:path';
 import { systemClock } from '#proto/kernel/clock.ts';
 import { describe, Fault } from '#proto/kernel/errors.ts';
-import { codeDir, controlPlaneSocket } from './layout.ts';
+import { codeDir, controlPlaneSocket, firstManager } from './layout.ts';
 import { pushSampleImage } from './sample-image.ts';
 import { openSandbox } from './sandbox.ts';
 
@@ -87,10 +87,10 @@ async function start(): Promise<void> {
   say(`Pushed ${await pushSampleImage(sandbox, 'hello:1')} to the sandbox's registry.`);
   await pushSampleImage(sandbox, 'hello:2');
   say(`$ ${command} apply -f examples/hello.yaml`);
-  await gantry(['apply', '-f', 'examples/hello.yaml'], controlPlaneSocket(sandbox.layout));
+  await gantry(['apply', '-f', 'examples/hello.yaml'], controlPlaneSocket(sandbox.layout, firstManager));
   say('$ curl http://127.0.0.1:8080/');
   await untilAnswers('http://127.0.0.1:8080/');
-  for (let index = 0; index < status.hosts.length - 1; index++) say(await fetchText('http://127.0.0.1:8080/'));
+  for (const _ of status.ready) say(await fetchText('http://127.0.0.1:8080/'));
   const next: readonly (readonly [string, string])[] = [
     ['ps', 'what runs where'],
     ['scale hello=12', 'spread over the hosts'],

@@ -5,8 +5,9 @@ import { gzipSync } from 'node:zlib';
 import { type Header, pack } from 'tar-stream';
 import { Fault } from '#proto/kernel/errors.ts';
 import { exchange } from './exchange.ts';
-import { managerAddress, registryName } from './layout.ts';
+import { firstManager, registryName } from './layout.ts';
 import type { Sandbox } from './sandbox.ts';
+import { managerAddress } from './topology.ts';
 
 /** What the image does: answer on port 8080, or end at once with code 1. */
 export type SampleKind = 'serve' | 'broken';
@@ -115,7 +116,11 @@ export async function pushImage(
   tag: string,
   image: BuiltImage,
 ): Promise<void> {
-  const registry = { gateway: sandbox.layout.gatewaySocket, target: `${managerAddress}:5000`, host: registryName };
+  const registry = {
+    gateway: sandbox.layout.gatewaySocket,
+    target: `${managerAddress(firstManager)}:5000`,
+    host: registryName,
+  };
   const send = (method: string, path: string, type: string, body: Buffer) =>
     exchange(registry, { method, path, type, body });
   for (const [digest, bytes] of image.blobs) {

@@ -21,6 +21,7 @@ import {
   hostLayout,
   type Layout,
   layoutOf,
+  managerNames,
   noSuchHost,
   notRunning,
   sandboxRoot,
@@ -37,7 +38,7 @@ export interface Sandbox {
   readonly layout: Layout;
   /**
    * Starts it, or what of it is off; harmless when it runs. `bare`: hosts with containerd and a registry, nothing of
-   * Gantry. `settings`: GANTRY_… variables of a host's agent, or of m1's control plane. The rest is its wires (topology.ts).
+   * Gantry. `settings`: GANTRY_… variables of a host's agent, or of a manager's control plane. The rest is its wires (topology.ts).
    */
   up(
     options?: Wishes & {
@@ -74,7 +75,8 @@ export function openSandbox(
     async up({ hosts = 3, onProgress, ...wishes } = {}) {
       if (process.getuid?.() !== 0)
         throw new Fault('forbidden', 'a sandbox needs root: it makes namespaces, mounts and cgroups');
-      const { bare: _, settings: told = {}, ...wires } = wishes;
+      const { bare: _, managers, settings: told = {}, ...wires } = wishes;
+      if (managers !== undefined) managerNames(managers);
       if (!existsSync(layout.stateFile)) assertTopology({ ...flatTopology, ...wires });
       for (const host of Object.keys(told)) numberOf(host);
       if (wires.ipv6 && !existsSync('/proc/sys/net/ipv6'))
@@ -221,7 +223,7 @@ function assertHost(layout: Layout, host: string): void {
 
 function hostsOf(layout: Layout): string[] {
   return readdirSync(layout.dir)
-    .filter((entry) => /^(m1|h\d+)$/.test(entry))
+    .filter((entry) => /^[mh]\d+$/.test(entry))
     .sort();
 }
 

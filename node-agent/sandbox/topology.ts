@@ -1,6 +1,6 @@
 /** The wires of a sandbox as values: which host is plugged in where, with which addresses and ways. Pure. */
 import { Fault } from '#proto/kernel/errors.ts';
-import { managerAddress, maxHosts, roleOf } from './layout.ts';
+import { managerCounts, maxHosts, roleOf } from './layout.ts';
 
 /** How the hosts of a sandbox are wired; fixed for as long as it exists. */
 export interface Topology {
@@ -37,6 +37,8 @@ const networks6 = { first: 'fd00:90::/64', second: 'fd00:90:0:1::/64' } as const
 const worldPart = 254;
 const routerPart = 253;
 const natPart = 252;
+const firstManagerPart = 250;
+const mostManagers = Math.max(...managerCounts);
 /** Smallest packet width that IPv6, and with it the sandbox, can do with. */
 const smallestMtu = 1_280;
 
@@ -79,7 +81,7 @@ export function placeOf(topology: Topology, host: string): Place {
       routes: [`default via ${on(networks.behind, worldPart)}`],
     };
   }
-  // The manager, as the world, is on the first link; h2, h4 … are beyond the router.
+  // Managers, as the world, are on the first link; h2, h4 … are beyond the router.
   const side = topology.layout === 'routed' && roleOf(host) === 'worker' && number % 2 === 0 ? 'second' : 'first';
   const address = on(networks[side], number);
   const address6 = topology.ipv6 ? on6(networks6[side], number) : '';
@@ -163,12 +165,20 @@ function toSecond({ layout, ipv6 }: Topology): string[] {
   ];
 }
 
-/** m1 is 250, hK is K. Throws `invalid` for other names. */
+/** m1 is 250, m2 is 249 and so on; hK is K. Throws `invalid` for other names. */
 export function numberOf(host: string): number {
-  if (host === 'm1') return Number(managerAddress.split('.').at(-1));
-  const index = Number(/^h([1-9][0-9]{0,2})$/.exec(host)?.[1] ?? Number.NaN);
-  if (index <= maxHosts) return index;
-  throw new Fault('invalid', `"${host}" is not a host of a sandbox`, { remedy: `hosts are m1 and h1 to h${maxHosts}` });
+  const [, role, digits] = /^([mh])([1-9][0-9]{0,2})$/.exec(host) ?? [];
+  const index = Number(digits ?? Number.NaN);
+  if (role === 'm' && index <= mostManagers) return firstManagerPart + 1 - index;
+  if (role === 'h' && index <= maxHosts) return index;
+  throw new Fault('invalid', `"${host}" is not a host of a sandbox`, {
+    remedy: `hosts are m1 to m${mostManagers} and h1 to h${maxHosts}`,
+  });
+}
+
+/** The address of a manager: on the first link, however the rest is wired. */
+export function managerAddress(manager: string): string {
+  return on(networks.first, numberOf(manager));
 }
 
 /** A host keeps its network card when it boots anew: with another one, its neighbours would talk to the old for ten seconds. */

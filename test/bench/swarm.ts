@@ -4,7 +4,8 @@ import { request } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { machineHierarchies, processesIn } from '#node-agent/sandbox/cgroups.ts';
-import { hostLayout, managerAddress, registryName } from '#node-agent/sandbox/layout.ts';
+import { firstManager, hostLayout, registryName } from '#node-agent/sandbox/layout.ts';
+import { managerAddress } from '#node-agent/sandbox/topology.ts';
 import { pushSampleImage } from '#node-agent/sandbox/sample-image.ts';
 import { openSandbox, type Sandbox } from '#node-agent/sandbox/sandbox.ts';
 import { flatTopology, placeOf } from '#node-agent/sandbox/topology.ts';
@@ -125,8 +126,8 @@ export class Swarm {
 
   async #form(): Promise<void> {
     await this.#api('POST', '/swarm/init', {
-      ListenAddr: `${managerAddress}:2377`,
-      AdvertiseAddr: managerAddress,
+      ListenAddr: `${managerAddress(firstManager)}:2377`,
+      AdvertiseAddr: managerAddress(firstManager),
     });
     const { JoinTokens } = await this.#api<{ JoinTokens: { Worker: string } }>('GET', '/swarm');
     for (const host of workers) {
@@ -134,7 +135,7 @@ export class Swarm {
       const join = {
         ListenAddr: `${address}:2377`,
         AdvertiseAddr: address,
-        RemoteAddrs: [`${managerAddress}:2377`],
+        RemoteAddrs: [`${managerAddress(firstManager)}:2377`],
         JoinToken: JoinTokens.Worker,
       };
       await this.#api('POST', '/swarm/join', join, host);

@@ -252,6 +252,8 @@ describe('the command line', () => {
     [['up', '--mtu', '1400'], /a flat sandbox has no router/],
     [['up', '--layout', 'routed', '--mtu', 'wide'], /cannot be the widest/],
     [['up', '--nat', 'm1'], /m1 cannot be behind NAT/],
+    [['up', '--managers', '2'], /cannot have 2 managers: .*give --managers 1, 3 or 5/],
+
     [['up', '--set', 'h1:SUBNET=x'], /"h1:SUBNET=x" is no setting of a host/],
     [['up', '--set', 'x1:GANTRY_SUBNET=x'], /"x1" is not a host/],
   ] as const)('calls %s bad input', async ([args, text]) => {

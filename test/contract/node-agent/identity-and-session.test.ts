@@ -89,7 +89,7 @@ async function token(lifetimeMs = 60_000): Promise<string> {
 }
 
 async function joined(name: string, data = mkdtempSync(join(directory, 'h-'))): Promise<NodeIdentity> {
-  return enrol({ ...parts, data, address: enrolAddress, token: await token(), name });
+  return enrol({ ...parts, data, addresses: [enrolAddress], token: await token(), name });
 }
 
 /** A host whose agent speaks gRPC; it has the subnet that a leader would give it. */
@@ -126,7 +126,7 @@ describe('joining', () => {
     const [version, , id, secret] = (await token()).split('.');
     const forged = [version, other.hash, id, secret].join('.');
     const data = mkdtempSync(join(directory, 'h-'));
-    await expect(enrol({ ...parts, data, address: enrolAddress, token: forged, name: 'h1' })).rejects.toMatchObject({
+    await expect(enrol({ ...parts, data, addresses: [enrolAddress], token: forged, name: 'h1' })).rejects.toMatchObject({
       code: 'forbidden',
       message: expect.stringContaining('its CA is another one'),
     });
@@ -135,7 +135,7 @@ describe('joining', () => {
   it('says what to do about an expired token, a malformed one, and a taken name', async () => {
     await controlPlane();
     const data = mkdtempSync(join(directory, 'h-'));
-    const attempt = (text: string, name = 'h1') => enrol({ ...parts, data, address: enrolAddress, token: text, name });
+    const attempt = (text: string, name = 'h1') => enrol({ ...parts, data, addresses: [enrolAddress], token: text, name });
     const short = await token(1);
     const madeAt = Date.now();
     await eventually(() => Date.now() > madeAt + 1);
@@ -282,7 +282,7 @@ describe('a session over gRPC', () => {
     const { value, modRevision } = lab.store.snapshot.get('node', first.id)!;
     await lab.commit({ table: 'node', key: first.id, value: { ...value, state: 'down' }, expect: modRevision });
     const data = mkdtempSync(join(directory, 'h-'));
-    const taken = await enrol({ ...parts, data, address: enrolAddress, token: text, name: 'h1' });
+    const taken = await enrol({ ...parts, data, addresses: [enrolAddress], token: text, name: 'h1' });
     expect(taken.nodeId).toBe(identity.nodeId);
     const second = await hostOf(taken);
     await eventually(() => second.agent!.session.connected);

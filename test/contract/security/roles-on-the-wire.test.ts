@@ -1,9 +1,11 @@
 /** What a node's certificate opens at etcd and NATS, which trust the same CA: nothing at the one, the handing in of logs at the other. */
+
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Etcd3 } from 'etcd3';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { natsConfig } from '#control-plane/beside.ts';
 import { ensureStream } from '#control-plane/nats-stream.ts';
 import { issuePair, type KeyPair } from '#control-plane/security/certificates.ts';
 import { etcdClientName, initPki, type Pki, pkiPaths } from '#control-plane/security/pki.ts';
@@ -67,16 +69,14 @@ describe('etcd, as its unit starts it', () => {
   });
 });
 
-describe('NATS, with the configuration of its unit', () => {
+describe('NATS, with the configuration that init writes', () => {
   let nats: TestNats;
   beforeAll(async () => {
-    const unit = await readFile(new URL('../../../control-plane/systemd/nats.conf', import.meta.url), 'utf8');
+    const alone = { name: 'm1', address: '127.0.0.1' };
+    const text = natsConfig({ dataDir, name: alone.name, advertise: alone.address, managers: [alone] }, '');
     const path = join(dataDir, 'nats.conf');
-    await writeFile(
-      path,
-      // Port and store are the test's own.
-      unit.replaceAll('/var/lib/gantry/control-plane', dataDir).replace(/^(port| {2}store_dir): .*$/gm, ''),
-    );
+    // Port and store are the test's own.
+    await writeFile(path, text.replace(/^(listen| {2}store_dir): .*$/gm, ''));
     nats = await startNats(['--config', path]);
   });
   afterAll(() => nats?.stop());

@@ -14,6 +14,7 @@ describe('the configuration', () => {
       name: 'm1',
       advertise: '10.0.0.1',
       listen: '10.0.0.1',
+      managers: [{ name: 'm1', address: '10.0.0.1' }],
       etcd: ['https://127.0.0.1:2379'],
       nats: '',
       socket: '/run/gantry/control-plane.sock',
@@ -46,6 +47,19 @@ describe('the configuration', () => {
     }
   });
 
+  test('of several managers knows a NATS server beside each', () => {
+    const managers = 'm1=10.0.0.1, m2=10.0.0.2,m3=manager.example';
+    expect(readConfig({ ...minimal, managers, nats: 'managers' }, {})).toMatchObject({
+      managers: [
+        { name: 'm1', address: '10.0.0.1' },
+        { name: 'm2', address: '10.0.0.2' },
+        { name: 'm3', address: 'manager.example' },
+      ],
+      nats: 'tls://10.0.0.1:4222,tls://10.0.0.2:4222,tls://manager.example:4222',
+    });
+    expect(readConfig({ ...minimal, nats: 'managers' }, {}).nats).toBe('tls://10.0.0.1:4222');
+  });
+
   test.each([
     [{ name: '' }, /--name/],
     [{ name: 'M1' }, /--name .*lower-case/],
@@ -57,6 +71,13 @@ describe('the configuration', () => {
     [{ network6: 'fd00::/64' }, /--network6 .*not a \/96/],
     [{ encapsulation: 'often' }, /--encapsulation .*auto, always, never/],
     [{ encryption: 'rot13' }, /--encryption .*wireguard or off/],
+    [
+      { managers: 'm1=10.0.0.1,m2=10.0.0.2' },
+      /--managers: 2 managers: the majority of an even number/,
+    ],
+    [{ managers: 'm1=10.0.0.1,m2' }, /--managers: "m2" is not NAME=ADDRESS/],
+    [{ managers: 'm1=10.0.0.1,m2=10.0.0.2,m3=10.0.0.2' }, /--managers: two managers have one address/],
+    [{ managers: 'm2=10.0.0.2' }, /--managers does not name this one, m1=10.0.0.1/],
     [{ etcd: '127.0.0.1:2379' }, /--etcd/],
     [{ etcd: 'https://a:1,http://b:1' }, /mixes/],
     [{ nats: 'http://x' }, /--nats/],

@@ -14,8 +14,8 @@ import {
 const routed: Topology = { layout: 'routed', mtu: 1_400, nat: ['h3'], ipv6: true };
 
 test('on one link, a host has its address and its network card by its name', () => {
-  const addresses = ['m1', 'h1', 'h200'].map((host) => placeOf(flatTopology, host).address);
-  expect(addresses).toEqual(['10.90.0.250', '10.90.0.1', '10.90.0.200']);
+  const addresses = ['m1', 'm3', 'h1', 'h200'].map((host) => placeOf(flatTopology, host).address);
+  expect(addresses).toEqual(['10.90.0.250', '10.90.0.248', '10.90.0.1', '10.90.0.200']);
   expect(placeOf(flatTopology, 'h7')).toEqual({
     bridge: 'switch0',
     address: '10.90.0.7',
@@ -61,7 +61,7 @@ test('a host behind NAT has an address that nobody else has a way to', () => {
   expect(ways.join()).not.toContain('192.168');
 });
 
-test.for(['h0', 'h201', 'm2', 'x', 'h1;reboot', ''])('"%s" is no host', (name) => {
+test.for(['h0', 'h201', 'm6', 'x', 'h1;reboot', ''])('"%s" is no host', (name) => {
   expect(() => placeOf(flatTopology, name)).toThrow('is not a host of a sandbox');
   expect(() => assertTopology({ ...flatTopology, nat: [name] })).toThrow('is not a host of a sandbox');
 });
