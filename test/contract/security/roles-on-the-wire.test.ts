@@ -1,11 +1,11 @@
 /** What a node's certificate opens at etcd and NATS, which trust the same CA: nothing at the one, the handing in of logs at the other. */
 
-import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Etcd3 } from 'etcd3';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { natsConfig } from '#control-plane/beside.ts';
+import { etcdVariables, natsConfig } from '#control-plane/beside.ts';
 import { ensureStream } from '#control-plane/nats-stream.ts';
 import { issuePair, type KeyPair } from '#control-plane/security/certificates.ts';
 import { etcdClientName, initPki, type Pki, pkiPaths } from '#control-plane/security/pki.ts';
@@ -29,19 +29,19 @@ beforeAll(async () => {
 });
 afterAll(() => rm(dataDir, { recursive: true, force: true }));
 
-const flagsOf = async (unit: string) =>
-  /--client-cert-allowed-hostname \S+/.exec(await readFile(new URL(unit, import.meta.url), 'utf8'))?.[0].split(' ') ??
-  [];
+const alone = { name: 'm1', address: '127.0.0.1' };
+const beside = () => ({ dataDir, name: alone.name, advertise: alone.address, managers: [alone] });
 
-describe('etcd, as its unit starts it', () => {
+describe('etcd, told what init writes', () => {
   let etcd: TestEtcd;
   beforeAll(async () => {
     const [server, client] = [pkiPaths(dataDir, 'etcd'), pkiPaths(dataDir, 'client')];
-    const [flag, name] = await flagsOf('../../../control-plane/systemd/gantry-etcd.service');
+    const variable = /^ETCD_CLIENT_CERT_ALLOWED_HOSTNAME=(.+)$/m;
+    const [, name] = variable.exec(etcdVariables(beside())) ?? [];
     expect(name).toBe(etcdClientName);
     etcd = await startEtcd({
       tls: { ...server, clientCert: client.cert, clientKey: client.key },
-      flags: [`${flag}=${name}`],
+      flags: [`--client-cert-allowed-hostname=${name}`],
     });
   });
   afterAll(() => etcd?.close());
@@ -72,8 +72,7 @@ describe('etcd, as its unit starts it', () => {
 describe('NATS, with the configuration that init writes', () => {
   let nats: TestNats;
   beforeAll(async () => {
-    const alone = { name: 'm1', address: '127.0.0.1' };
-    const text = natsConfig({ dataDir, name: alone.name, advertise: alone.address, managers: [alone] }, '');
+    const text = natsConfig(beside(), '');
     const path = join(dataDir, 'nats.conf');
     // Port and store are the test's own.
     await writeFile(path, text.replace(/^(listen| {2}store_dir): .*$/gm, ''));
