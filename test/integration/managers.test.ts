@@ -1,0 +1,87 @@
+/** Three managers: whichever of them dies, stands still or is cut off, commands go through, and what runs goes on. */
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { type Cluster, startCluster, type TaskRow } from '#test/support/cluster.ts';
+import { eventually } from '#test/support/eventually.ts';
+
+let cluster: Cluster;
+let before: readonly TaskRow[];
+beforeAll(async () => {
+  cluster = await startCluster(2, { managers: 3 });
+  await cluster.apply(`
+name: app
+services:
+  app:
+    image: registry:5000/hello:1
+    ports: ["18091:8080"]
+    deploy: { replicas: 4 }
+`);
+  before = await cluster.settled('app', 4, 60_000);
+}, 180_000);
+afterAll(() => cluster?.close());
+
+const idAndPid = (tasks: readonly TaskRow[]) => tasks.map(({ id, pid }) => `${id} ${pid}`).sort();
+const answers = () => eventually(() => cluster.http('http://10.90.0.1:18091/'));
+const leader = async () => (await cluster.json<{ leader: string }>('info')).leader;
+const onHost = (host: string, line: string) => cluster.sandbox.run(host, ['sh', '-c', line]);
+const controlPlane = "$(pgrep -f '[c]ontrol-plane/main.ts run')";
+const managers = ['m1', 'm2', 'm3'];
+
+/** A change that must go through, and be there once. */
+async function secretIsKept(name: string): Promise<void> {
+  const { code, stderr } = await cluster.feed(name, 'secret', 'create', name, '-');
+  expect(stderr).toBe('');
+  expect(code).toBe(0);
+  const secrets = await cluster.json<{ name: string }[]>('secret', 'ls');
+  expect(secrets.filter((one) => one.name === name)).toHaveLength(1);
+}
+
+async function nothingWasRestarted(): Promise<void> {
+  expect(idAndPid(await cluster.settled('app', 4))).toEqual(idAndPid(before));
+}
+
+describe('of three managers', () => {
+  test('the one that leads loses its power: the next command goes through, and no task is restarted', async () => {
+    const led = await leader();
+    await cluster.sandbox.act('kill', led);
+    await secretIsKept('after-the-power-went');
+    await eventually(async () => (await leader()) !== led);
+    await Promise.all(['h1', 'h2'].map((node) => cluster.nodeIs(node, 'ready')));
+    await nothingWasRestarted();
+    await cluster.sandbox.act('start', led);
+    await eventually(() => onHost(led, 'curl -sf http://127.0.0.1:7402/metrics'), { timeoutMs: 30_000 });
+  }, 120_000);
+
+  test('the one that leads stands still and comes back: it is deposed, and changes nothing', async () => {
+    const led = await leader();
+    await onHost(led, `kill -STOP ${controlPlane}`);
+    // The sockets of one that stands still take connections: the command asks one that answers.
+    const other = managers.find((one) => one !== led)!;
+    const socket = `${cluster.sandbox.layout.dir}/${other}/run/gantry/control-plane.sock`;
+    const at = (...args: string[]) => cluster.gantry(...args, '--socket', socket);
+    await eventually(async () => {
+      const { stdout } = await at('info', '--json');
+      const now = (JSON.parse(stdout) as { leader: string }).leader;
+      return now !== led && managers.includes(now);
+    });
+    await onHost(led, `kill -CONT ${controlPlane}`);
+    await eventually(async () => {
+      const log = await onHost(led, "grep -c 'no longer leading' /var/log/control-plane.log");
+      return Number(log) > 0;
+    });
+    await secretIsKept('after-one-stood-still');
+    await nothingWasRestarted();
+  }, 120_000);
+
+  test('two are off: what runs goes on, also past a restart of its agent; then all goes on', async () => {
+    await Promise.all(['m2', 'm3'].map((one) => cluster.sandbox.act('kill', one)));
+    await onHost('h1', "kill -9 $(pgrep -f '[n]ode-agent/main.ts --data')");
+    await eventually(() => onHost('h1', "pgrep -f '[n]ode-agent/main.ts --data'"));
+    for (let times = 0; times < 8; times++) await answers();
+    const { code } = await cluster.gantry('ps', 'app');
+    expect(code).toBe(0);
+    for (const one of ['m2', 'm3']) await cluster.sandbox.act('start', one);
+    await secretIsKept('after-all-are-back');
+    await Promise.all(['h1', 'h2'].map((node) => cluster.nodeIs(node, 'ready', 60_000)));
+    await nothingWasRestarted();
+  }, 180_000);
+});
