@@ -126,16 +126,19 @@ describe('joining', () => {
     const [version, , id, secret] = (await token()).split('.');
     const forged = [version, other.hash, id, secret].join('.');
     const data = mkdtempSync(join(directory, 'h-'));
-    await expect(enrol({ ...parts, data, addresses: [enrolAddress], token: forged, name: 'h1' })).rejects.toMatchObject({
-      code: 'forbidden',
-      message: expect.stringContaining('its CA is another one'),
-    });
+    await expect(enrol({ ...parts, data, addresses: [enrolAddress], token: forged, name: 'h1' })).rejects.toMatchObject(
+      {
+        code: 'forbidden',
+        message: expect.stringContaining('its CA is another one'),
+      },
+    );
   });
 
   it('says what to do about an expired token, a malformed one, and a taken name', async () => {
     await controlPlane();
     const data = mkdtempSync(join(directory, 'h-'));
-    const attempt = (text: string, name = 'h1') => enrol({ ...parts, data, addresses: [enrolAddress], token: text, name });
+    const attempt = (text: string, name = 'h1') =>
+      enrol({ ...parts, data, addresses: [enrolAddress], token: text, name });
     const short = await token(1);
     const madeAt = Date.now();
     await eventually(() => Date.now() > madeAt + 1);

@@ -71,10 +71,7 @@ describe('the configuration', () => {
     [{ network6: 'fd00::/64' }, /--network6 .*not a \/96/],
     [{ encapsulation: 'often' }, /--encapsulation .*auto, always, never/],
     [{ encryption: 'rot13' }, /--encryption .*wireguard or off/],
-    [
-      { managers: 'm1=10.0.0.1,m2=10.0.0.2' },
-      /--managers: 2 managers: the majority of an even number/,
-    ],
+    [{ managers: 'm1=10.0.0.1,m2=10.0.0.2' }, /--managers: 2 managers: the majority of an even number/],
     [{ managers: 'm1=10.0.0.1,m2' }, /--managers: "m2" is not NAME=ADDRESS/],
     [{ managers: 'm1=10.0.0.1,m2=10.0.0.2,m3=10.0.0.2' }, /--managers: two managers have one address/],
     [{ managers: 'm2=10.0.0.2' }, /--managers does not name this one, m1=10.0.0.1/],
