@@ -109,6 +109,8 @@ export async function assertInitialised(dataDir: string): Promise<void> {
 
 /** What makes this cluster this cluster: whoever has these can be it. */
 const identityNames = ['seal.key', 'cross.pem', 'ca.key', 'ca.pem'] as const;
+/** There from the first start on; `cross.pem` only once the CA has been rotated. */
+const identityOfAll = identityNames.filter((name) => name !== 'cross.pem');
 
 export function isIdentityFile(name: string): boolean {
   return (identityNames as readonly string[]).includes(name);
@@ -127,13 +129,13 @@ export async function identityFiles(dataDir: string): Promise<Record<string, str
 /** Faults: `precondition` where it is not there whole yet: the manager `from` has made it. */
 export async function assertIdentity(dataDir: string, from: string): Promise<void> {
   const held = await identityFiles(dataDir);
-  const missing = identityNames.filter((name) => held[name] === undefined);
+  const missing = identityOfAll.filter((name) => held[name] === undefined);
   if (missing.length === 0) return;
   throw new Fault(
     'precondition',
     `${dataDir}/pki lacks ${missing.join(', ')}: the cluster's identity comes from ${from}`,
     {
-      remedy: `copy ${identityNames.join(', ')} from ${dataDir}/pki of ${from}, where \`control-plane init\` has made them`,
+      remedy: `copy ${identityOfAll.join(', ')} (and cross.pem where it is there) from ${dataDir}/pki of ${from}, where \`control-plane init\` has made them`,
     },
   );
 }

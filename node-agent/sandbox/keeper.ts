@@ -148,7 +148,8 @@ class Keeper {
     await this.#until(() => existsSync(join(made, 'seal.key')), 60_000, `the identity of ${firstManager}`, log);
     for (const name of without) {
       mkdirSync(pkiOf(name), { recursive: true, mode: 0o700 });
-      for (const file of ['seal.key', 'ca.key', 'ca.pem']) {
+      for (const file of ['seal.key', 'cross.pem', 'ca.key', 'ca.pem']) {
+        if (!existsSync(join(made, file))) continue; // A CA that was never rotated is vouched for by no other.
         cpSync(join(made, file), join(pkiOf(name), `${file}.new`));
         renameSync(join(pkiOf(name), `${file}.new`), join(pkiOf(name), file));
       }

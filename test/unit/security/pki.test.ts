@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { rootAfter } from '#control-plane/security/authority-files.ts';
 import { createAuthority, createRequest, dayMs, openAuthority } from '#control-plane/security/certificates.ts';
-import { adoptAuthority, assertInitialised, initPki, pkiPaths } from '#control-plane/security/pki.ts';
+import { adoptAuthority, assertIdentity, assertInitialised, initPki, pkiPaths } from '#control-plane/security/pki.ts';
 import { certificateHash, certificatesIn, isIssuedBy, lifeSpent } from '#proto/certificates.ts';
 import { systemRandom } from '#proto/kernel/random.ts';
 
@@ -31,6 +31,14 @@ describe('the identity of a cluster', () => {
     expect(again.sealKey).toEqual(first.sealKey);
     for (const holder of ['etcd', 'nats', 'server', 'client'] as const)
       expect(again.pair(holder)).toEqual(first.pair(holder));
+  });
+
+  test('is whole for a further manager with what the first one has just made, and not without any of it', async () => {
+    await expect(assertIdentity(dataDir, 'm1')).rejects.toEqual(faultOf('precondition'));
+    await init();
+    await assertIdentity(dataDir, 'm1');
+    rmSync(join(dataDir, 'pki/seal.key'));
+    await expect(assertIdentity(dataDir, 'm1')).rejects.toThrow("lacks seal.key: the cluster's identity comes from m1");
   });
 
   test('keeps its keys from everybody else', async () => {
