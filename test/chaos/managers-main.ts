@@ -1,0 +1,48 @@
+/** `npm run chaos:managers -- --rounds 20`: of three managers the one that leads both etcd and the control plane is taken, under 100 writes/s. */
+import { parseArgs } from 'node:util';
+import { startCluster } from '#test/support/cluster.ts';
+import { type LossOutcome, losses, ManagersLab } from '#test/support/managers-lab.ts';
+
+const { values } = parseArgs({ options: { rounds: { type: 'string', default: '10' } } });
+const rounds = Number(values.rounds);
+const print = (line: string) => process.stdout.write(`${line}\n`);
+const at = (share: number, figures: readonly number[]) =>
+  Math.round([...figures].sort((a, b) => a - b)[Math.min(figures.length - 1, Math.floor(figures.length * share))] ?? 0);
+const spread = (figures: readonly number[]) =>
+  `p50 ${at(0.5, figures)} ms, p99 ${at(0.99, figures)} ms, longest ${at(1, figures)} ms`;
+
+const cluster = await startCluster(2, { managers: 3 });
+for (const signal of ['SIGINT', 'SIGTERM'] as const)
+  process.once(signal, () => void cluster.close().then(() => process.exit(130)));
+const outcomes: LossOutcome[] = [];
+try {
+  await cluster.apply('name: app\nservices: { app: { image: "registry:5000/hello:1", deploy: { replicas: 4 } } }\n');
+  await cluster.settled('app', 4, 60_000);
+  const lab = new ManagersLab(cluster);
+  for (let round = 0; round < rounds; round++) {
+    const loss = losses[round % losses.length] as (typeof losses)[number];
+    const outcome = await lab.round(loss);
+    outcomes.push(outcome);
+    const { manager, acknowledged, gap, readGap, readsFailed, lost, restarted } = outcome;
+    print(
+      `${round + 1}/${rounds} ${loss} (${manager}): ${acknowledged} writes acknowledged, ${lost.length} lost, longest gap ${Math.round(gap)} ms; reads elsewhere: longest gap ${Math.round(readGap)} ms, ${readsFailed} failed; ${restarted} tasks restarted`,
+    );
+    for (const name of lost) print(`LOST ${name}`);
+  }
+  lab.close();
+} finally {
+  await cluster.close();
+}
+const sum = (of: (one: LossOutcome) => number) => outcomes.reduce((total, one) => total + of(one), 0);
+const [lost, restarted, readsFailed] = [
+  sum((one) => one.lost.length),
+  sum((one) => one.restarted),
+  sum((one) => one.readsFailed),
+];
+print(`longest gap between acknowledged writes, by round: ${spread(outcomes.map(({ gap }) => gap))}`);
+print(`a write, tries at other managers included: ${spread(outcomes.flatMap(({ latencies }) => latencies))}`);
+print(`longest gap between reads at those that stayed: ${spread(outcomes.map(({ readGap }) => readGap))}`);
+print(
+  `${sum((one) => one.acknowledged)} acknowledged, ${lost} lost; ${readsFailed} reads failed; ${restarted} tasks restarted`,
+);
+process.exit(lost + restarted > 0 ? 1 : 0);
