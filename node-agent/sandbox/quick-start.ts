@@ -1,8 +1,9 @@
-/** `npm start`: from nothing to three hosts that serve a first example, and what to try next. */
+/** `npm start [-- --managers 3]`: from nothing to three hosts that serve a first example, and what to try next. */
 import { spawn } from 'node:child_process';
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { get } from 'node:http';
 import { join } from 'node:path';
+import { Command } from 'commander';
 import { systemClock } from '#proto/kernel/clock.ts';
 import { describe, Fault } from '#proto/kernel/errors.ts';
 import { codeDir, controlPlaneSocket, firstManager } from './layout.ts';
@@ -79,10 +80,13 @@ async function untilAnswers(url: string): Promise<string> {
   }
 }
 
-async function start(): Promise<void> {
+async function start(managers: number | undefined): Promise<void> {
   const sandbox = openSandbox();
   say('Starting three hosts on this machine …');
-  const status = await sandbox.up({ onProgress: (text) => say(`  ${text}`) });
+  const status = await sandbox.up({
+    ...(managers !== undefined && { managers }),
+    onProgress: (text) => say(`  ${text}`),
+  });
   const command = installWrapper();
   say(`Pushed ${await pushSampleImage(sandbox, 'hello:1')} to the sandbox's registry.`);
   await pushSampleImage(sandbox, 'hello:2');
@@ -107,7 +111,11 @@ async function start(): Promise<void> {
 }
 
 try {
-  await start();
+  const { managers } = new Command('npm start --')
+    .option('--managers <count>', 'how many managers: 1 (default), 3 or 5')
+    .parse()
+    .opts<{ managers?: string }>();
+  await start(managers === undefined ? undefined : Number(managers));
   process.exit(0);
 } catch (error) {
   if (!(error instanceof Fault)) throw error;

@@ -84,4 +84,22 @@ describe('of three managers', () => {
     await Promise.all(['h1', 'h2'].map((node) => cluster.nodeIs(node, 'ready', 60_000)));
     await nothingWasRestarted();
   }, 180_000);
+
+  test('the CA changes at all of them, and each may fail after that too', async () => {
+    const status = () => cluster.json<{ phase: string; roots: string[] }>('ca', 'status');
+    const [old] = (await status()).roots;
+    expect((await cluster.gantry('ca', 'rotate')).code).toBe(0);
+    await eventually(
+      async () => {
+        const { phase, roots } = await status();
+        return phase === 'settled' && roots.length === 1 && roots[0] !== old;
+      },
+      { timeoutMs: 60_000, everyMs: 200 },
+    );
+    const led = await leader();
+    await cluster.sandbox.act('kill', led);
+    await secretIsKept('after-another-ca');
+    await Promise.all(['h1', 'h2'].map((node) => cluster.nodeIs(node, 'ready')));
+    await nothingWasRestarted();
+  }, 120_000);
 });
