@@ -1,10 +1,11 @@
-/** `npm run bench`: every figure of a promise beside what the machine can do without us. `npm run bench -- a c --false-alarms 10`. */
+/** `npm run bench`: every figure of a promise beside what the machine can do without us. `npm run bench -- a c --false-alarms 10`, `-- failover --rounds 30`. */
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { cpus, loadavg, release, totalmem } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { BenchCluster } from './bench-cluster.ts';
 import { burst } from './burst.ts';
+import { failover } from './failover.ts';
 import { type Figure, met, ratio, table } from './figure.ts';
 import { Floor } from './floor.ts';
 import { memory } from './memory.ts';
@@ -16,7 +17,7 @@ import { replacement } from './replacement.ts';
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
-  options: { 'false-alarms': { type: 'string' } },
+  options: { 'false-alarms': { type: 'string' }, rounds: { type: 'string', default: '30' } },
 });
 const minutes = Number(values['false-alarms'] ?? 0);
 const sections = positionals.length > 0 ? positionals : ['a', 'b', 'c', 'd', 'e', 'f', 'net'];
@@ -32,15 +33,16 @@ const actions: Readonly<Record<string, (lab: Lab) => Promise<Figure[]>>> = {
   c: ({ bench, floor }) => replacement(bench, floor),
   d: async ({ bench }) => [...(await powerOff(bench)), ...(minutes > 0 ? await falseAlarms(bench, minutes) : [])],
   f: ({ bench }) => memory(bench),
+  failover: ({ bench }) => failover(bench, Number(values.rounds)),
 };
 
 /** Those that need no cluster. */
 const alone: Readonly<Record<string, () => Promise<Figure[]>>> = { e: placement, net: network };
 /** Memory before power-off: hosts that have just booted are no idle hosts. */
-const order = ['a', 'c', 'b', 'f', 'd'];
+const order = ['a', 'c', 'b', 'f', 'd', 'failover'];
 const unknown = sections.filter((section) => !(section in alone) && !(section in actions));
 if (unknown.length > 0) {
-  process.stderr.write(`bench: there is no section ${unknown.join(', ')}; there are a to f and net\n`);
+  process.stderr.write(`bench: there is no section ${unknown.join(', ')}; there are a to f, net and failover\n`);
   process.exit(2);
 }
 
