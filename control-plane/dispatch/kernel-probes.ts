@@ -23,8 +23,12 @@ export interface KernelProbesParts {
 const probeMs = 250;
 /** A peer that has not said what it heard by then does not count. */
 const roundMs = 700;
-/** A silent node is probed again so often. */
-const againMs = 1_000;
+/**
+ * A silent node is probed again so often: its first rounds follow closely, for a host that ends closes its connections before its
+ * kernel has gone.
+ */
+const againMs = (rounds: number) => (rounds <= quickRounds ? 300 : 1_000);
+const quickRounds = 8;
 /** Whether a node answers probes at all is looked at so often. */
 const knownMs = 60_000;
 const mostPeers = 3;
@@ -35,6 +39,8 @@ export class KernelProbes {
   readonly #answeredAt = new Map<NodeId, number>();
   readonly #checkedAt = new Map<NodeId, number>();
   readonly #rounds = new Map<NodeId, KernelRound>();
+  /** How many rounds there have been since it was heard. */
+  readonly #silentRounds = new Map<NodeId, number>();
   readonly #timers = new Set<Timer>();
 
   constructor(parts: KernelProbesParts) {
@@ -49,6 +55,7 @@ export class KernelProbes {
   heard(node: NodeId): void {
     const { clock, random } = this.#parts;
     const now = clock.monotonic();
+    this.#silentRounds.delete(node);
     const checkedAt = this.#checkedAt.get(node);
     if (checkedAt !== undefined && now - checkedAt < knownMs) return;
     this.#checkedAt.set(node, now);
@@ -61,7 +68,9 @@ export class KernelProbes {
     const now = clock.monotonic();
     const address = addressOf(node);
     const last = this.#rounds.get(node);
-    if (!address || (last && now - last.askedAtMs < againMs)) return;
+    const rounds = this.#silentRounds.get(node) ?? 0;
+    if (!address || (last && now - last.askedAtMs < againMs(rounds))) return;
+    this.#silentRounds.set(node, rounds + 1);
     const peers = new Map<NodeId, boolean | undefined>();
     for (const peer of peersOf(node)) {
       if (peers.size === mostPeers) break;
@@ -71,7 +80,7 @@ export class KernelProbes {
     this.#rounds.set(node, round);
     void this.#probe(node).then((answered) => this.#note(node, round, { leader: answered }));
     this.#after(roundMs, () => this.#note(node, round, { closed: true }));
-    this.#after(againMs, () => tell(node));
+    this.#after(againMs(rounds + 1), () => tell(node));
   }
 
   /** What a peer has heard of it. */
@@ -82,11 +91,11 @@ export class KernelProbes {
   }
 
   forget(node: NodeId): void {
-    for (const map of [this.#answeredAt, this.#checkedAt, this.#rounds]) map.delete(node);
+    for (const map of [this.#answeredAt, this.#checkedAt, this.#rounds, this.#silentRounds]) map.delete(node);
   }
 
   reset(): void {
-    for (const map of [this.#answeredAt, this.#checkedAt, this.#rounds]) map.clear();
+    for (const map of [this.#answeredAt, this.#checkedAt, this.#rounds, this.#silentRounds]) map.clear();
     for (const timer of this.#timers) timer.cancel();
     this.#timers.clear();
   }

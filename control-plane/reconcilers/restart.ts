@@ -36,7 +36,8 @@ export function restart(seat: Seat, revision: number, policy: RestartPolicy, now
   const words = policy.delayMs >= waitMs ? 'by its policy' : 'as it ends again and again';
   return {
     verdict: 'start',
-    startAfterMs: now + waitMs,
+    // The clock may have been set back since it was made: its wait is read from the two, and must not shrink.
+    startAfterMs: Math.max(now, last.createdAtMs) + waitMs,
     why: `restarts ${how}; waits ${waitMs < 1_000 ? `${waitMs} ms` : `${waitMs / 1_000} s`} ${words}`,
   };
 }
