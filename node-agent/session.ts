@@ -46,6 +46,8 @@ const redialMs = 300;
 const expelledRedialMs = 30_000;
 /** From the dial to the Welcome. */
 const greetingTimeoutMs = 2_000;
+/** The same of a replica that has not answered a moment ago, where there are others. */
+const muteTimeoutMs = 300;
 /** Redirects followed without a pause; replicas may disagree for a moment on who leads. */
 const redirectLimit = 3;
 /** Progress that nobody waits for may wait this long for company. */
@@ -56,7 +58,8 @@ export class Session {
   #connection: Connection | undefined;
   #stream: MessageStream<ControlMessage, AgentMessage> | undefined;
   #address = '';
-  #turn = 0;
+  /** Was asked, and did not answer: until then it is given less time, for it may be off while others still name it. */
+  #mute = { address: '', untilMs: 0 };
   #redirects = 0;
   /** Times in a row that the control plane did not know this node. */
   #expulsions = 0;
@@ -78,7 +81,7 @@ export class Session {
     parts.heartbeat.onSilence(() => {
       if (!this.#welcomed) return;
       parts.log.warn('heartbeats are not acknowledged, dropping the connection', { address: this.#address });
-      this.#drop(redialMs);
+      this.#unanswered(0);
     });
   }
 
@@ -170,10 +173,11 @@ export class Session {
         if (this.#stream === stream) this.#lost(fault);
       },
     });
-    this.#greetingTimer = clock.after(greetingTimeoutMs, () => {
+    const limitMs = this.#parts.addresses.length > 1 && this.#isMute(address) ? muteTimeoutMs : greetingTimeoutMs;
+    this.#greetingTimer = clock.after(limitMs, () => {
       if (this.#stream !== stream || this.#welcomed) return;
       this.#complain('the control plane does not answer');
-      this.#drop(redialMs);
+      this.#unanswered(redialMs);
     });
     this.#parts.began();
     const node = toWire(this.#parts.describe());
@@ -286,15 +290,28 @@ export class Session {
     this.#parts.log.warn('no session with the control plane, trying again', { address: this.#address, why });
   }
 
-  #drop(againInMs: number): void {
-    const lost = this.#welcomed;
+  /** Whoever has lost its power closes no connection: another replica is asked, and it may not know of that yet. */
+  #unanswered(againInMs: number): void {
+    if (!this.#isMute(this.#address))
+      this.#mute = { address: this.#address, untilMs: this.#parts.clock.monotonic() + greetingTimeoutMs };
+    this.#drop(againInMs, this.#next());
+  }
+
+  /** A replica that just served us may be back in a moment; one that did not gets its turn later. */
+  #drop(againInMs: number, address = this.#welcomed ? this.#address : this.#next()): void {
     this.#end();
     if (this.#closed) return;
-    const { addresses, clock } = this.#parts;
-    // A replica that just served us may be back in a moment; one that did not gets its turn later.
-    const next = lost ? this.#address : addresses[this.#turn++ % addresses.length]!;
     this.#dialTimer?.cancel();
-    this.#dialTimer = clock.after(againInMs, () => this.#dial(next));
+    this.#dialTimer = this.#parts.clock.after(againInMs, () => this.#dial(address));
+  }
+
+  #isMute(address: string): boolean {
+    return this.#mute.address === address && this.#parts.clock.monotonic() < this.#mute.untilMs;
+  }
+
+  #next(): string {
+    const { addresses } = this.#parts;
+    return addresses[(addresses.indexOf(this.#address) + 1) % addresses.length]!;
   }
 
   #end(): void {

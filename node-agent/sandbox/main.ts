@@ -170,12 +170,9 @@ function countOf(text: string): number {
 
 function table(status: SandboxStatus): string {
   const rows = status.hosts.map((host) => {
-    const node =
-      host.role === 'manager'
-        ? `control plane ${status.controlPlane}`
-        : status.ready.includes(host.name)
-          ? 'ready'
-          : '-';
+    const isUp = host.power === 'on' && host.cable === 'plugged';
+    const word = host.role === 'manager' ? `control plane ${status.controlPlane}` : 'ready';
+    const node = isUp && (host.role === 'manager' || status.ready.includes(host.name)) ? word : '-';
     return [host.name, host.address, host.power, host.cable, node]
       .map((cell) => cell.padEnd(14))
       .join('')

@@ -1,0 +1,118 @@
+/** Whom an agent asks when the replica that leads has lost its power: no connection is closed, and others may name it a while longer. */
+import { expect, it } from 'vitest';
+import type { Heartbeat } from '#node-agent/heartbeat.ts';
+import { Session } from '#node-agent/session.ts';
+import type { Transport } from '#node-agent/transport.ts';
+import { ControlMessage } from '#proto/gen/gantry/v1/agent.ts';
+import { silentLog } from '#proto/kernel/log.ts';
+import type { StreamListener } from '#proto/stream.ts';
+import { aNode } from '#test/support/builders.ts';
+import { FakeClock } from '#test/support/fake-clock.ts';
+
+/** A session with replicas that say what the test lets them say. */
+function agentOf(...addresses: string[]) {
+  const clock = new FakeClock();
+  const dialled: string[] = [];
+  let listener: StreamListener<ControlMessage> | undefined;
+  let silent = () => {};
+  const transport: Transport = {
+    connect(address) {
+      dialled.push(address);
+      const session = () => ({
+        listen: (one: StreamListener<ControlMessage>) => {
+          listener = one;
+        },
+        send: () => true,
+        pause() {},
+        resume() {},
+        close() {},
+      });
+      return { session, relay: session, renew: () => Promise.reject(new Error('not asked for')), close() {} } as never;
+    },
+  };
+  const heartbeat: Heartbeat = {
+    aim() {},
+    onSilence(told) {
+      silent = told;
+    },
+    close: async () => {},
+  };
+  const nothing = () => {};
+  const session = new Session({
+    ...{ clock, log: silentLog, transport, heartbeat, addresses },
+    ...{ describe: () => aNode('h1'), statuses: () => [], epoch: { get: () => 0, set: nothing } },
+    ...{ welcomed: nothing, assigned: nothing, began: nothing, relay: nothing },
+  });
+  session.start();
+  const says = (body: object) => listener!.message(ControlMessage.fromPartial({ body } as never));
+  return {
+    session,
+    dialled,
+    pass: (ms: number) => clock.pass(ms),
+    welcomes: () => says({ $case: 'welcome', value: { session: 1, epoch: 1 } }),
+    redirectsTo: (address: string) => says({ $case: 'redirect', value: { address, epoch: 1 } }),
+    fallsSilent: () => silent(),
+  };
+}
+
+it('asks another replica at once where the one that led answers no more', async () => {
+  const agent = agentOf('m1:7400', 'm2:7400', 'm3:7400');
+  agent.welcomes();
+  agent.fallsSilent();
+  await agent.pass(0);
+  expect(agent.dialled).toEqual(['m1:7400', 'm2:7400']);
+  agent.redirectsTo('m3:7400');
+  agent.welcomes();
+  expect(agent.dialled).toEqual(['m1:7400', 'm2:7400', 'm3:7400']);
+  expect(agent.session.connected).toBe(true);
+});
+
+it('is sent back to one that is off, gives it a moment only, and asks the next', async () => {
+  const agent = agentOf('m1:7400', 'm2:7400', 'm3:7400');
+  agent.welcomes();
+  agent.fallsSilent();
+  await agent.pass(0);
+  agent.redirectsTo('m1:7400');
+  expect(agent.dialled.at(-1)).toBe('m1:7400');
+  await agent.pass(600);
+  expect(agent.dialled).toEqual(['m1:7400', 'm2:7400', 'm1:7400', 'm2:7400']);
+});
+
+it('takes it back where it only stood still', async () => {
+  const agent = agentOf('m1:7400', 'm2:7400');
+  agent.welcomes();
+  agent.fallsSilent();
+  await agent.pass(0);
+  agent.redirectsTo('m1:7400');
+  agent.welcomes();
+  expect(agent.session.connected).toBe(true);
+});
+
+it('that is slow for longer than a moment is given its time again after that', async () => {
+  const agent = agentOf('m1:7400', 'm2:7400');
+  agent.welcomes();
+  agent.fallsSilent();
+  for (let waited = 0; waited < 2_000; waited += 600) {
+    await agent.pass(0);
+    agent.redirectsTo('m1:7400');
+    await agent.pass(600);
+  }
+  agent.redirectsTo('m1:7400');
+  const dials = agent.dialled.length;
+  await agent.pass(1_900);
+  expect(agent.dialled).toHaveLength(dials);
+  agent.welcomes();
+  expect(agent.session.connected).toBe(true);
+});
+
+it('asks the only one it knows again, with all the time that a busy one may need', async () => {
+  const agent = agentOf('m1:7400');
+  agent.welcomes();
+  agent.fallsSilent();
+  await agent.pass(0);
+  expect(agent.dialled).toEqual(['m1:7400', 'm1:7400']);
+  await agent.pass(1_900);
+  agent.welcomes();
+  expect(agent.session.connected).toBe(true);
+  expect(agent.dialled).toHaveLength(2);
+});
