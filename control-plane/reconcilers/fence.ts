@@ -6,7 +6,7 @@ export const leaseMs = 2_500;
 /** A leader grants leases while the store has confirmed its leadership within so long: its successor counts on it. */
 export const confirmedMs = 1_000;
 /** What clocks of two machines may drift apart in a lease, and a killed process may take to be gone, many times over. */
-export const marginMs = 300;
+export const marginMs = 1_000;
 
 export interface Leases {
   /** Monotonic clock, ms; as all instants here. */
