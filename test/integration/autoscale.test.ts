@@ -38,7 +38,7 @@ services:
     volumes: ${volumes}
     stop_grace_period: 1s
 `;
-const toZero = '{ min: 0, max: 6, requests: 20/s, idle: 1s, hold: 20s, down: { stabilization: 5s } }';
+const toZero = '{ min: 0, max: 6, requests: 20/s, idle: 3s, hold: 20s, down: { stabilization: 5s } }';
 
 beforeAll(async () => {
   cluster = await startCluster();
@@ -71,7 +71,7 @@ test(
     await cluster.apply(service(toZero));
     await asleep();
     const events = await cluster.gantry('events');
-    expect(events.stdout).toContain('from 1 to 0 replicas: no request for 1 s');
+    expect(events.stdout).toContain('from 1 to 0 replicas: no request for 3 s');
     const times: number[] = [];
     for (let wake = 0; wake < wakes; wake++) {
       await asleep();
@@ -102,7 +102,7 @@ test('load from nothing is followed up and down again, and no request fails', as
   expect(events).toMatch(/autoscaled: from 1 to \d replicas: [\d.]+ requests\/s, 20 to a task/);
   const { stdout: status } = await cluster.gantry('autoscale', 'status', 'who');
   expect(status).toMatch(
-    /load\/who +\d\/\d +0-6 +requests [\d.]+\/s of 20\/s, idle \d seconds? of 1 second +[\d.]+ requests\/s, 20 to a task, /,
+    /load\/who +\d\/\d +0-6 +requests [\d.]+\/s of 20\/s, idle \d seconds? of 3 seconds +[\d.]+ requests\/s, 20 to a task, /,
   );
   writeFileSync(stopFile, '');
   const report = JSON.parse(await load) as LoadReport;

@@ -14,6 +14,8 @@ export interface StoredTask {
   readonly wanted: string;
   readonly health: string;
   readonly address: string;
+  /** Its node is down: it may run, and nobody is led to it. */
+  readonly absence?: unknown;
 }
 export interface StoredNode {
   readonly name: string;
@@ -52,6 +54,7 @@ export function servingOf(stored: Stored, service: StoredService): readonly stri
     task.state === 'running' &&
     task.wanted === 'running' &&
     (task.health === '' || task.health === 'healthy') &&
+    !task.absence &&
     task.address !== ''
       ? [task.address]
       : [],
