@@ -7,6 +7,8 @@ import { isActive } from '#proto/model/task.ts';
 import type { Usage } from './usage.ts';
 
 const oneCoreMillis = 1_000;
+/** Agents report every 2 s: who called since is not known yet, and nobody may be taken to be idle for that. */
+const unheardMs = 2_000;
 
 /** Monotonic ms. `changedAtMs`: what tasks did before is not what they do now. `sinceMs`: nothing is known of before. */
 export interface LoadTimes {
@@ -40,6 +42,6 @@ export function loadOf(
     tasks,
     // Who counts calls is where the tasks are, too: while nobody reports, nobody counts.
     requestsPerSecond: measured ? usage.requestsPerSecond(service.id) : undefined,
-    idleForMs: nowMs - Math.max(sinceMs, usage.lastRequestAt(service.id) ?? 0),
+    idleForMs: Math.max(0, nowMs - unheardMs - Math.max(sinceMs, usage.lastRequestAt(service.id) ?? 0)),
   };
 }

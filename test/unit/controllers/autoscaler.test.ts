@@ -145,6 +145,9 @@ describe('an autoscaled service', () => {
     usage.take({ tasks: [], services: [{ serviceId: service().id, connections: 3 }] }, () => undefined);
     await clock.pass(9_000);
     expect(active()).toHaveLength(1);
+    // Of the last two seconds no node has reported yet.
+    await clock.pass(2_500);
+    expect(active()).toHaveLength(1);
     await clock.pass(3_000);
     expect(active()).toHaveLength(0);
     await clock.pass(60_000);
