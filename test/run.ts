@@ -29,6 +29,7 @@ interface Report {
 const root = join(import.meta.dirname, '..');
 const pure = ['--pool=forks', '--no-isolate'];
 /** Files with real parts wait more than they work; more of them at once would change what their stories measure. */
+const oneFileAtATime = ['--pool=forks', '--no-file-parallelism'];
 const twoFilesAtATime = ['--pool=forks', '--maxWorkers=2'];
 
 const suites: readonly Suite[] = [
@@ -38,7 +39,9 @@ const suites: readonly Suite[] = [
   ...['tidy', 'unit', 'property'].map((name) => ({ name, run: () => vitest(name, pure) })),
   { name: 'contract', run: () => vitest('contract', twoFilesAtATime) },
   ...['scenario', 'sim'].map((name) => ({ name, run: () => vitest(name, pure) })),
-  { name: 'integration', run: () => vitest('integration', twoFilesAtATime) },
+  { name: 'integration', run: () => vitest('integration', [...twoFilesAtATime, '--exclude=test/integration/load/**']) },
+  // These count requests that fail, for want of a processor too: they have the machine for themselves.
+  { name: 'integration/load', run: () => vitest('integration/load', oneFileAtATime) },
 ];
 
 /** Runs a program of node_modules/.bin as one test. */

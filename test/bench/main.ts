@@ -1,7 +1,5 @@
 /** `npm run bench`: every figure of a promise beside what the machine can do without us. `npm run bench -- a c --false-alarms 10`, `-- failover --rounds 30`. */
-import { mkdirSync, writeFileSync } from 'node:fs';
-import { cpus, loadavg, release, totalmem } from 'node:os';
-import { join } from 'node:path';
+import { loadavg } from 'node:os';
 import { parseArgs } from 'node:util';
 import { BenchCluster } from './bench-cluster.ts';
 import { burst } from './burst.ts';
@@ -13,6 +11,7 @@ import { network } from './net.ts';
 import { oneService } from './one-service.ts';
 import { placement } from './placement.ts';
 import { falseAlarms, powerOff } from './power-off.ts';
+import { writeRecord } from './record.ts';
 import { replacement } from './replacement.ts';
 
 const { values, positionals } = parseArgs({
@@ -85,23 +84,11 @@ try {
 
 figures.sort((a, b) => (a.section < b.section ? -1 : a.section > b.section ? 1 : 0));
 const seconds = Math.round((Date.now() - beganAt) / 1_000);
-const result = {
-  at: new Date(beganAt).toISOString(),
+const path = writeRecord('', beganAt, {
   seconds,
-  machine: {
-    cores: cpus().length,
-    model: cpus()[0]?.model,
-    memoryBytes: totalmem(),
-    kernel: release(),
-    node: process.version,
-  },
   loadAverages: loads,
   figures: figures.map((figure) => ({ ...figure, ratio: ratio(figure), met: met(figure) })),
-};
-const directory = join(import.meta.dirname, 'out');
-mkdirSync(directory, { recursive: true });
-const path = join(directory, `${result.at.replaceAll(':', '').slice(0, 17)}.json`);
-writeFileSync(path, `${JSON.stringify(result, undefined, 2)}\n`);
+});
 const missed = figures.filter((figure) => met(figure) === false).length;
 const load = Object.entries(loads).map(([section, value]) => `${section} ${value.toFixed(1)}`);
 process.stdout.write(

@@ -1,12 +1,11 @@
 /** `npm run bench:peers`: Gantry and Docker Swarm on the same kind of hosts, in turns. `npm run bench:peers -- power cut --rounds 10`. */
-import { mkdirSync, writeFileSync } from 'node:fs';
-import { cpus, loadavg, release, totalmem } from 'node:os';
-import { join } from 'node:path';
+import { loadavg } from 'node:os';
 import { parseArgs } from 'node:util';
 import { type Contender, gantry } from './contender.ts';
 import { type Figure, ratio, table } from './figure.ts';
 import { median } from './measure.ts';
 import { type Samples, sections, units, warm } from './peers.ts';
+import { writeRecord } from './record.ts';
 import { defaults, Swarm, tuned } from './swarm.ts';
 
 const { values, positionals } = parseArgs({ allowPositionals: true, options: { rounds: { type: 'string' } } });
@@ -83,25 +82,13 @@ for (const [name, unit] of units) {
   }
 }
 const seconds = Math.round((Date.now() - beganAt) / 1_000);
-const result = {
-  at: new Date(beganAt).toISOString(),
+const path = writeRecord('peers-', beganAt, {
   seconds,
   rounds,
-  machine: {
-    cores: cpus().length,
-    model: cpus()[0]?.model,
-    memoryBytes: totalmem(),
-    kernel: release(),
-    node: process.version,
-  },
   loadAverages: loads,
   failures,
   figures: figures.map((figure) => ({ ...figure, ratio: ratio(figure) })),
-};
-const directory = join(import.meta.dirname, 'out');
-mkdirSync(directory, { recursive: true });
-const path = join(directory, `peers-${result.at.replaceAll(':', '').slice(0, 17)}.json`);
-writeFileSync(path, `${JSON.stringify(result, undefined, 2)}\n`);
+});
 for (const failure of failures) process.stderr.write(`bench:peers: failed: ${failure}\n`);
 const load = `load average ${Math.min(...loads).toFixed(1)} to ${Math.max(...loads).toFixed(1)}`;
 process.stdout.write(`${table(figures)}\n\nmedians of ${rounds} rounds in ${seconds} s; ${load}\n${path}\n`);

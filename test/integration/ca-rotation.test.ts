@@ -1,10 +1,11 @@
 /** A CA is changed while everything goes on: no task restarted, no request failed. */
-import { existsSync, writeFileSync } from 'node:fs';
+import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { type Cluster, startCluster } from '#test/support/cluster.ts';
 import { eventually } from '#test/support/eventually.ts';
 import type { LoadReport } from '#test/support/load-process.ts';
+import { machineNode } from '#test/support/machine-node.ts';
 
 const loadProcess = join(import.meta.dirname, '../support/load-process.ts');
 
@@ -32,9 +33,6 @@ beforeAll(async () => {
 });
 afterAll(() => cluster?.close());
 
-/** Node and its libraries are the machine's own. */
-const libraries = ['/lib', '/lib64', '/usr/lib'].filter((path) => existsSync(path));
-const mounts = [`${process.execPath}:/node:ro`, ...libraries.map((path) => `${path}:${path}:ro`)];
 const program = `
   const server = require('node:http').createServer((_, answer) => answer.end('fine'));
   server.keepAliveTimeout = 0;
@@ -46,7 +44,7 @@ services:
     image: registry:5000/hello:1
     entrypoint: ["/node", "-e", ${JSON.stringify(program)}]
     ports: ["18090:8080"]
-    volumes: ${JSON.stringify(mounts)}
+    volumes: ${JSON.stringify(machineNode)}
     healthcheck: { test: ["CMD", "wget", "-q", "-O", "/dev/null", "http://127.0.0.1:8080/"], interval: 5s, start_interval: 200ms, start_period: 10s }
     deploy: { replicas: ${replicas}, placement: { constraints: ["node.hostname != h3"] } }
 `;

@@ -2,6 +2,7 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { type Cluster, startCluster, type TaskRow } from '#test/support/cluster.ts';
 import { eventually } from '#test/support/eventually.ts';
+import { type HostPart, killing } from '#test/support/host-parts.ts';
 
 let cluster: Cluster;
 beforeAll(async () => {
@@ -21,16 +22,7 @@ afterAll(() => cluster?.close());
 
 const answers = (host: string) => eventually(() => cluster.http(`http://10.90.0.${host.slice(1)}:18090/`));
 const byNode = (tasks: readonly TaskRow[], node: string) => tasks.filter((task) => task.node === node);
-/** What `pgrep` finds of each part; the brackets keep the pattern from finding the shell that asks. */
-const parts = {
-  agent: "-f '[n]ode-agent/main.ts'",
-  'control plane': "-f '[c]ontrol-plane/main.ts run'",
-  containerd: '-x containerd',
-  etcd: '-x etcd',
-  nats: '-x nats-server',
-};
-const kill = (part: keyof typeof parts) => `kill -9 $(pgrep ${parts[part]})`;
-const killOn = (host: string, part: keyof typeof parts) => cluster.sandbox.run(host, ['sh', '-c', kill(part)]);
+const killOn = (host: string, part: HostPart) => cluster.sandbox.run(host, ['sh', '-c', killing(part)]);
 
 describe('a container', () => {
   test('whose process is killed is replaced', async () => {
@@ -55,7 +47,7 @@ describe('an agent', () => {
 
   test('learns of an exit that happened while it was dead', async () => {
     const task = byNode(await cluster.settled('app', 6), 'h2')[0]!;
-    await cluster.sandbox.run('h2', ['sh', '-c', `${kill('agent')}; kill -9 ${task.pid}`]);
+    await cluster.sandbox.run('h2', ['sh', '-c', `${killing('agent')}; kill -9 ${task.pid}`]);
     await eventually(
       async () => (await cluster.tasks('app', '--all')).find((one) => one.id === task.id)?.state === 'failed',
       { timeoutMs: 30_000, everyMs: 100 },
@@ -69,7 +61,7 @@ describe('parts that die', () => {
   test.for([
     ['containerd', 'h1'],
     ['etcd', 'm1'],
-    ['nats', 'm1'],
+    ['NATS', 'm1'],
     ['control plane', 'm1'],
   ] as const)('%s comes back, and no task was touched', async ([part, host]) => {
     const before = (await cluster.settled('app', 6)).map((task) => task.id).sort();

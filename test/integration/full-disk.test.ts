@@ -2,26 +2,18 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { type Cluster, startCluster } from '#test/support/cluster.ts';
 import { eventually } from '#test/support/eventually.ts';
-import { holdDown } from '#test/support/hold-down.ts';
+import { onSmallDisk } from '#test/support/small-disk.ts';
 
 let cluster: Cluster;
 beforeAll(async () => {
   cluster = await startCluster(1);
-  await onSmallDisk('-f node-agent/main.t[s]', '/var/lib/gantry/agent', '2m');
-  await onSmallDisk('-x containerd', '/var/lib/containerd', '32m');
+  await onSmallDisk(cluster.sandbox, 'h1', '-f node-agent/main.t[s]', '/var/lib/gantry/agent', '2m');
+  await onSmallDisk(cluster.sandbox, 'h1', '-x containerd', '/var/lib/containerd', '32m');
   await cluster.nodeIs('h1', 'ready');
 });
 afterAll(() => cluster?.close());
 
 const on = (...command: string[]) => cluster.sandbox.run('h1', command);
-
-/** Moves a directory of h1 to a small disk of its own, while the process that uses it is away. */
-async function onSmallDisk(program: string, directory: string, bytes: string): Promise<void> {
-  const part = await holdDown(cluster.sandbox, 'h1', program);
-  const move = `cp -a ${directory} /tmp/kept && mount -t tmpfs -o size=${bytes} tmpfs ${directory} && cp -a /tmp/kept/. ${directory} && rm -r /tmp/kept`;
-  await on('sh', '-c', `cd / && ${move.replaceAll('/tmp/kept', '/var/lib/kept')}`);
-  await part.release();
-}
 
 const fill = (directory: string) => on('sh', '-c', `cat /dev/zero > ${directory}/filler || true`);
 const free = (directory: string) => on('rm', `${directory}/filler`);

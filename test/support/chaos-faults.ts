@@ -2,6 +2,7 @@
 import { systemClock } from '#proto/kernel/clock.ts';
 import type { Random } from '#proto/kernel/random.ts';
 import type { Cluster } from './cluster.ts';
+import { type HostPart, hostParts, killing } from './host-parts.ts';
 
 /** Where a fault happens, and with which die. */
 export interface Scene {
@@ -22,41 +23,47 @@ export interface ChaosFault {
   readonly happen: (scene: Scene) => Promise<void>;
 }
 
-/** pgrep's words for each part. */
-const parts = {
-  agent: "-f '[n]ode-agent/main.ts'",
-  watchdog: "-f '[w]atchdog/main.ts'",
-  'control plane': "-f '[c]ontrol-plane/main.ts run'",
-  containerd: '-x containerd',
-  etcd: '-x etcd',
-  NATS: '-x nats-server',
-  registry: '-x docker-registry',
-} as const;
-type Part = keyof typeof parts;
-const isOfManager = (part: Part) => ['control plane', 'etcd', 'NATS', 'registry'].includes(part);
+const isOfManager = (part: HostPart) => ['control plane', 'etcd', 'NATS', 'registry'].includes(part);
 
 const shell = ({ cluster }: Scene, host: string, script: string) => cluster.sandbox.run(host, ['sh', '-c', script]);
 const lasts = ({ random }: Scene, fromMs: number, toMs: number) =>
   systemClock.sleep(fromMs + random.int(toMs - fromMs));
 
-const killed = (part: Part, number?: string): ChaosFault => ({
+const killed = (part: HostPart, number?: string): ChaosFault => ({
   name: `kill ${part}`,
   ...(number && { number }),
   happen: async (scene) => {
-    await shell(scene, isOfManager(part) ? 'm1' : scene.host, `kill -9 $(pgrep ${parts[part]}) || true`);
+    await shell(scene, isOfManager(part) ? 'm1' : scene.host, `${killing(part)} || true`);
   },
 });
 
 /** Stopped for a while, then let go on: it finds a world that has gone on without it. */
-const stopped = (part: Part, longestMs: number): ChaosFault => ({
+const stopped = (part: HostPart, longestMs: number): ChaosFault => ({
   name: `stop ${part}`,
   number: 'F12',
   happen: async (scene) => {
     const where = isOfManager(part) ? 'm1' : scene.host;
-    const pids = (await shell(scene, where, `pgrep ${parts[part]} || true`)).split('\n').filter(Boolean);
+    const pids = (await shell(scene, where, `pgrep ${hostParts[part]} || true`)).split('\n').filter(Boolean);
     for (const pid of pids) await shell(scene, where, `kill -STOP ${pid} || true`);
     await lasts(scene, 500, longestMs);
     for (const pid of pids) await shell(scene, where, `kill -CONT ${pid} || true`);
+  },
+});
+
+/** What the sandbox does to a host, and undoes a while later. */
+const undone = (
+  fault: Pick<ChaosFault, 'name' | 'number' | 'losesTasks'>,
+  act: 'kill' | 'crash' | 'cut',
+  undo: 'start' | 'join',
+  longestMs: number,
+  victim?: string,
+): ChaosFault => ({
+  ...fault,
+  happen: async (scene) => {
+    const { sandbox } = scene.cluster;
+    await sandbox.act(act, victim ?? scene.host);
+    await lasts(scene, 500, longestMs);
+    await sandbox.act(undo, victim ?? scene.host);
   },
 });
 
@@ -105,44 +112,10 @@ export const chaosFaults: readonly ChaosFault[] = [
   stopped('etcd', 4_000),
   stopped('NATS', 5_000),
   stopped('containerd', 5_000),
-  {
-    name: 'power off',
-    number: 'F25',
-    losesTasks: true,
-    happen: async (scene) => {
-      await scene.cluster.sandbox.act('kill', scene.host);
-      await lasts(scene, 500, 5_000);
-      await scene.cluster.sandbox.act('start', scene.host);
-    },
-  },
-  {
-    name: 'crash',
-    losesTasks: true,
-    happen: async (scene) => {
-      await scene.cluster.sandbox.act('crash', scene.host);
-      await lasts(scene, 500, 3_000);
-      await scene.cluster.sandbox.act('start', scene.host);
-    },
-  },
-  {
-    name: 'cut',
-    number: 'F14',
-    losesTasks: true,
-    happen: async (scene) => {
-      await scene.cluster.sandbox.act('cut', scene.host);
-      await lasts(scene, 500, 8_000);
-      await scene.cluster.sandbox.act('join', scene.host);
-    },
-  },
-  {
-    name: 'cut the manager',
-    number: 'F30',
-    happen: async (scene) => {
-      await scene.cluster.sandbox.act('cut', 'm1');
-      await lasts(scene, 500, 8_000);
-      await scene.cluster.sandbox.act('join', 'm1');
-    },
-  },
+  undone({ name: 'power off', number: 'F25', losesTasks: true }, 'kill', 'start', 5_000),
+  undone({ name: 'crash', losesTasks: true }, 'crash', 'start', 3_000),
+  undone({ name: 'cut', number: 'F14', losesTasks: true }, 'cut', 'join', 8_000),
+  undone({ name: 'cut the manager', number: 'F30' }, 'cut', 'join', 8_000, 'm1'),
   {
     name: 'flap',
     number: 'F30',
@@ -184,17 +157,20 @@ export const chaosFaults: readonly ChaosFault[] = [
     number: 'F22',
     happen: async (scene) => {
       // Only where the agent's directory is a small disk of its own.
-      const dir = '/var/lib/gantry/agent';
-      await shell(scene, smallDiskHost, `mountpoint -q ${dir} && cat /dev/zero > ${dir}/filler || true`);
+      await shell(
+        scene,
+        smallDiskHost,
+        `mountpoint -q ${agentDirectory} && cat /dev/zero > ${agentDirectory}/filler || true`,
+      );
       await lasts(scene, 1_000, 4_000);
-      await shell(scene, smallDiskHost, `rm -f ${dir}/filler`);
+      await shell(scene, smallDiskHost, `rm -f ${agentDirectory}/filler`);
     },
   },
   {
     name: 'upgrade an agent',
     number: 'F36',
     happen: async (scene) => {
-      await shell(scene, scene.host, `kill -TERM $(pgrep ${parts.agent}) || true`);
+      await shell(scene, scene.host, `kill -TERM $(pgrep ${hostParts.agent}) || true`);
     },
   },
   {
@@ -212,5 +188,6 @@ export const chaosFaults: readonly ChaosFault[] = [
   },
 ];
 
-/** The host whose agent has a small disk of its own. */
+/** The host whose agent has a small disk of its own, and where that is. */
 export const smallDiskHost = 'h3';
+export const agentDirectory = '/var/lib/gantry/agent';

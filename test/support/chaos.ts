@@ -1,11 +1,11 @@
 /** A real cluster under one fault after the other, with writes going on, held to the invariants of ../shared/FAULTS.md after each. */
 import { systemClock } from '#proto/kernel/clock.ts';
 import { seededRandom } from '#proto/kernel/random.ts';
-import { type ChaosFault, chaosFaults, smallDiskHost } from './chaos-faults.ts';
+import { agentDirectory, type ChaosFault, chaosFaults, smallDiskHost } from './chaos-faults.ts';
 import type { Cluster, TaskRow } from './cluster.ts';
-import { holdDown } from './hold-down.ts';
 import { remains } from './leaks.ts';
 import { FaultLab } from './net-faults.ts';
+import { onSmallDisk } from './small-disk.ts';
 
 /** `web` is scaled all the time, the others are nobody's business: their tasks may change only where a fault takes them. */
 export const chaosProject = `
@@ -80,7 +80,8 @@ export class ChaosLab {
 
   /** Deploys the project on a cluster of three hosts, one of which gets a small disk. */
   static async start(cluster: Cluster): Promise<ChaosLab> {
-    await smallDisk(cluster);
+    await onSmallDisk(cluster.sandbox, smallDiskHost, '-f node-agent/main.t[s]', agentDirectory, '32m');
+    await cluster.nodeIs(smallDiskHost, 'ready');
     await cluster.apply(chaosProject);
     return new ChaosLab(cluster);
   }
@@ -224,14 +225,4 @@ export class ChaosLab {
       await systemClock.sleep(500);
     }
   }
-}
-
-/** Gives one agent a disk that can be filled. */
-async function smallDisk({ sandbox, nodeIs }: Cluster): Promise<void> {
-  const dir = '/var/lib/gantry/agent';
-  const agent = await holdDown(sandbox, smallDiskHost, '-f node-agent/main.t[s]');
-  const move = `cp -a ${dir} /var/lib/kept && mount -t tmpfs -o size=32m tmpfs ${dir} && cp -a /var/lib/kept/. ${dir} && rm -r /var/lib/kept`;
-  await sandbox.run(smallDiskHost, ['sh', '-c', `cd / && ${move}`]);
-  await agent.release();
-  await nodeIs(smallDiskHost, 'ready');
 }

@@ -1,10 +1,11 @@
 /** Users keep asking by every ingress node while a service is updated, rolled back, given an image that never becomes healthy, and scaled. */
-import { existsSync, rmSync, writeFileSync } from 'node:fs';
+import { rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { worldAddress } from '#node-agent/sandbox/topology.ts';
 import type { Cluster, Ran } from './cluster.ts';
 import { eventually } from './eventually.ts';
 import type { LoadReport } from './load-process.ts';
+import { machineNode } from './machine-node.ts';
 
 const loadProcess = join(import.meta.dirname, 'load-process.ts');
 const targets = [1, 2, 3].map((number) => `10.90.0.${number}:18090`);
@@ -36,10 +37,6 @@ const program = `
   server.listen({ port: 8080, host: '0.0.0.0', backlog: 1024 });
   process.on('SIGTERM', () => process.exit(0));`;
 
-/** Node and its libraries are the machine's own. */
-const libraries = ['/lib', '/lib64', '/usr/lib'].filter((path) => existsSync(path));
-const mounts = [`${process.execPath}:/node:ro`, ...libraries.map((path) => `${path}:${path}:ro`)];
-
 /** Checked every second, with two failures allowed after a second of grace: a sick task is given up after three seconds. */
 const giveUpMs = 3_000;
 const monitorMs = 1_000;
@@ -51,7 +48,7 @@ services:
     entrypoint: ["/node", "-e", ${JSON.stringify(program)}]
     ports: ["18090:8080"]
     environment: { VERSION: "${version}", SICK: "${sick ? 'yes' : 'no'}" }
-    volumes: ${JSON.stringify(mounts)}
+    volumes: ${JSON.stringify(machineNode)}
     healthcheck:
       test: ["CMD", "wget", "-q", "-O", "/dev/null", "http://127.0.0.1:8080/"]
       interval: 1s

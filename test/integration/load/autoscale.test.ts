@@ -1,13 +1,14 @@
 /** A service has as many tasks as it is called for: none while nobody calls, and no request is lost on the way up and down. */
-import { existsSync, rmSync, writeFileSync } from 'node:fs';
+import { rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { worldAddress } from '#node-agent/sandbox/topology.ts';
 import { type Cluster, startCluster } from '#test/support/cluster.ts';
 import { eventually } from '#test/support/eventually.ts';
 import type { LoadReport } from '#test/support/load-process.ts';
+import { machineNode } from '#test/support/machine-node.ts';
 
-const loadProcess = join(import.meta.dirname, '../support/load-process.ts');
+const loadProcess = join(import.meta.dirname, '../../support/load-process.ts');
 const targets = [1, 2, 3].map((number) => `10.90.0.${number}:18090`);
 /** More for a figure than for the story. */
 const wakes = Number(process.env.GANTRY_TEST_WAKES ?? 3);
@@ -20,9 +21,7 @@ const program = `
   setTimeout(() => server.listen({ port: 8080, host: '0.0.0.0', backlog: 1024 }), 150);
   process.on('SIGTERM', () => process.exit(0));`;
 
-/** Node and its libraries are the machine's own. */
-const libraries = ['/lib', '/lib64', '/usr/lib'].filter((path) => existsSync(path));
-const volumes = JSON.stringify([`${process.execPath}:/node:ro`, ...libraries.map((path) => `${path}:${path}:ro`)]);
+const volumes = JSON.stringify(machineNode);
 const service = (scaling: string, image = 'registry:5000/hello:1') => `
 name: load
 services:
@@ -38,7 +37,7 @@ services:
     volumes: ${volumes}
     stop_grace_period: 1s
 `;
-const toZero = '{ min: 0, max: 6, requests: 20/s, idle: 3s, hold: 20s, down: { stabilization: 5s } }';
+const toZero = '{ min: 0, max: 6, requests: 20/s, idle: 1s, hold: 20s, down: { stabilization: 5s } }';
 
 beforeAll(async () => {
   cluster = await startCluster();
@@ -71,7 +70,7 @@ test(
     await cluster.apply(service(toZero));
     await asleep();
     const events = await cluster.gantry('events');
-    expect(events.stdout).toContain('from 1 to 0 replicas: no request for 3 s');
+    expect(events.stdout).toContain('from 1 to 0 replicas: no request for 1 s');
     const times: number[] = [];
     for (let wake = 0; wake < wakes; wake++) {
       await asleep();
@@ -102,7 +101,7 @@ test('load from nothing is followed up and down again, and no request fails', as
   expect(events).toMatch(/autoscaled: from 1 to \d replicas: [\d.]+ requests\/s, 20 to a task/);
   const { stdout: status } = await cluster.gantry('autoscale', 'status', 'who');
   expect(status).toMatch(
-    /load\/who +\d\/\d +0-6 +requests [\d.]+\/s of 20\/s, idle \d seconds? of 3 seconds +[\d.]+ requests\/s, 20 to a task, /,
+    /load\/who +\d\/\d +0-6 +requests [\d.]+\/s of 20\/s, idle \d seconds? of 1 second +[\d.]+ requests\/s, 20 to a task, /,
   );
   writeFileSync(stopFile, '');
   const report = JSON.parse(await load) as LoadReport;
