@@ -34,7 +34,7 @@ interface Waiting {
   readonly packets: Map<string, Packet>;
   bytes: number;
   readonly sinceMs: number;
-  readonly untilMs: number;
+  untilMs: number;
   calledAtMs: number;
 }
 
@@ -127,6 +127,8 @@ export class Holder {
       waiting = fresh;
       this.#parts.called(id);
     }
+    // As the service says now: it may have been changed since the first came.
+    waiting.untilMs = waiting.sinceMs + holdMs;
     const key = flowOf(packet) ?? String(this.#count++);
     if (waiting.packets.has(key)) return;
     if (waiting.packets.size >= mostPackets || waiting.bytes + packet.bytes.length > mostBytes) return;
