@@ -29,8 +29,9 @@ const roundMs = 700;
  */
 const againMs = (rounds: number) => (rounds <= quickRounds ? 300 : 1_000);
 const quickRounds = 8;
-/** Whether a node answers probes at all is looked at so often. */
+/** Whether a node answers probes at all is looked at so often; and so often while it never has, for it may have been busy. */
 const knownMs = 60_000;
+const unknownMs = 5_000;
 const mostPeers = 3;
 
 export class KernelProbes {
@@ -57,19 +58,20 @@ export class KernelProbes {
     const now = clock.monotonic();
     this.#silentRounds.delete(node);
     const checkedAt = this.#checkedAt.get(node);
-    if (checkedAt !== undefined && now - checkedAt < knownMs) return;
+    const againAfterMs = this.#answeredAt.has(node) ? knownMs : unknownMs;
+    if (checkedAt !== undefined && now - checkedAt < againAfterMs) return;
     this.#checkedAt.set(node, now);
     this.#after(random.int(500), () => void this.#probe(node));
   }
 
-  /** Begins a round, unless one has begun just now. */
+  /** Begins a round, unless one is under way, or has begun just now. */
   suspect(node: NodeId): void {
     const { clock, addressOf, peersOf, ask, tell } = this.#parts;
     const now = clock.monotonic();
     const address = addressOf(node);
     const last = this.#rounds.get(node);
     const rounds = this.#silentRounds.get(node) ?? 0;
-    if (!address || (last && now - last.askedAtMs < againMs(rounds))) return;
+    if (!address || (last && (!isOver(last) || now - last.askedAtMs < againMs(rounds)))) return;
     this.#silentRounds.set(node, rounds + 1);
     const peers = new Map<NodeId, boolean | undefined>();
     for (const peer of peersOf(node)) {
@@ -123,4 +125,9 @@ export class KernelProbes {
     });
     this.#timers.add(timer);
   }
+}
+
+/** All have said what they heard, or their time is up. */
+function isOver({ leader, peers, closed }: KernelRound): boolean {
+  return closed || ![leader, ...peers.values()].includes(undefined);
 }

@@ -34,14 +34,20 @@ function desk(answers: { value: boolean }, without: string[] = []) {
 }
 
 describe('probes of a silent host', () => {
-  it('are asked of three peers that can be asked, and of nobody twice within a second', async () => {
+  it('are asked of three peers that can be asked, and of nobody again before all have said what they heard', async () => {
     const { clock, asked, probes } = desk({ value: false }, [h3]);
     probes.suspect(h2);
     probes.suspect(h2);
     expect(asked).toEqual([h1, h4, h5]);
-    await clock.pass(1_000);
+    await clock.pass(400);
+    probes.suspect(h2);
+    expect(asked).toHaveLength(3);
+    for (const peer of [h1, h4, h5]) probes.said(peer, h2, false);
     probes.suspect(h2);
     expect(asked).toHaveLength(6);
+    await clock.pass(700);
+    probes.suspect(h2);
+    expect(asked).toHaveLength(9);
   });
 
   it('are kept as each was answered, and closed when their time is up', async () => {
@@ -65,5 +71,20 @@ describe('probes of a silent host', () => {
       await clock.pass(600);
       expect(probes.of(h2).answeredAtMs !== undefined).toBe(value);
     }
+  });
+
+  it('is looked at again soon while a node has never answered: it may have been busy', async () => {
+    const answers = { value: false };
+    const { clock, probes } = desk(answers);
+    probes.heard(h2);
+    await clock.pass(600);
+    answers.value = true;
+    probes.heard(h2);
+    await clock.pass(600);
+    expect(probes.of(h2).answeredAtMs).toBeUndefined();
+    await clock.pass(5_000);
+    probes.heard(h2);
+    await clock.pass(600);
+    expect(probes.of(h2).answeredAtMs).toBeDefined();
   });
 });
