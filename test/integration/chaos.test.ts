@@ -34,6 +34,6 @@ test('after each of a few faults all is as it is wanted, and no other task was t
   survives(4),
 );
 
-test('nothing is left of it', { timeout: 60_000 }, async () => {
+test('nothing is left of it', { timeout: 120_000 }, async () => {
   expect(await lab.nothingLeft()).toEqual([]);
 });

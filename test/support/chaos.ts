@@ -216,7 +216,8 @@ export class ChaosLab {
   async nothingLeft(): Promise<readonly string[]> {
     const { code, stderr } = await this.#cluster.gantry('rm', 'web', 'calm', 'one', 'each');
     if (code !== 0) return [`rm ended with ${code}: ${stderr}`];
-    const deadline = systemClock.monotonic() + 20_000;
+    // Logs of what is gone wait until they are shipped, and some were floods.
+    const deadline = systemClock.monotonic() + 90_000;
     for (;;) {
       const left = Object.entries(await remains(this.#cluster, hosts));
       if (left.length === 0) return [];

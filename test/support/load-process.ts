@@ -1,6 +1,7 @@
 /** A client outside of the cluster: asks for PATH on each HOST:PORT by turns, half of it on connections it keeps, until FILE exists; prints what came of it. */
 import { existsSync } from 'node:fs';
 import http from 'node:http';
+import { dirname } from 'node:path';
 
 /** What `load-process.ts RATE PATH EXPECTED FILE HOST:PORT…` prints when it ends, as JSON. */
 export interface LoadReport {
@@ -104,6 +105,8 @@ const timer = setInterval(() => {
     const pass = Math.floor(turn / targets.length);
     ask(targets[index]!, pass % 2 === 0 ? false : nextKept(index, pass >> 1), false, performance.now());
   }
+  // Where its directory is gone, so is the test.
+  if (!existsSync(dirname(stopFile))) process.exit(1);
   if (!existsSync(stopFile)) return;
   clearInterval(timer);
   setTimeout(report, timeoutMs + 500);

@@ -7,7 +7,7 @@ import { type Cluster, startCluster } from '#test/support/cluster.ts';
 import { eventually } from '#test/support/eventually.ts';
 import type { LoadReport } from '#test/support/load-process.ts';
 
-const loadProcess = join(import.meta.dirname, '../support/load-process.ts');
+const loadProcess = join(import.meta.dirname, '../../support/load-process.ts');
 let cluster: Cluster;
 
 /** As in load.test.ts: it ends at once when it is told to, so that all care is ours. */
