@@ -2,6 +2,7 @@
 import type { Autoscale } from '#proto/model/autoscale.ts';
 import type { Controls } from '#proto/model/controls.ts';
 import type { DocumentMount } from '#proto/model/document.ts';
+import type { Schedule } from '#proto/model/job.ts';
 import type { Bandwidth, NetworkAttachment, NetworkMode } from '#proto/model/network.ts';
 import type { Dependency } from '#proto/model/order.ts';
 import type { Isolation } from '#proto/model/probe.ts';
@@ -18,9 +19,7 @@ import {
   type UpdatePolicy,
 } from '#proto/model/service.ts';
 import type { Findings, Place } from './diagnostic.ts';
-import type { SaidSchedule } from './jobs.ts';
 import type { Pair } from './read.ts';
-import type { VolumesFrom } from './shared-volumes.ts';
 
 /** A value and where it was said. */
 export interface Said<T> {
@@ -42,6 +41,19 @@ export interface EnvFile {
 
 export function envFile(path: string, place: Place, required = true): EnvFile {
   return { path, required, format: '', place };
+}
+
+/** A schedule and where its parts are. */
+export interface SaidSchedule {
+  readonly value: Schedule;
+  readonly place: Place;
+  readonly cron: Place;
+  readonly timezone: Place;
+}
+
+export interface VolumesFrom {
+  readonly service: string;
+  readonly readOnly: boolean;
 }
 
 export interface Draft {

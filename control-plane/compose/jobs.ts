@@ -4,18 +4,10 @@ import { isJob } from '#proto/model/job.ts';
 import { mostRemembered } from '#proto/model/job-rules.ts';
 import { defaults, type RestartPolicy, type ServiceSpec } from '#proto/model/service.ts';
 import { limits } from '#proto/model/validate.ts';
-import { type Place, refuse } from './diagnostic.ts';
+import { refuse } from './diagnostic.ts';
 import type { Draft } from './draft.ts';
 import { readBoolean, readDuration, readInteger, readKeys, readOneOf, readText } from './read.ts';
 import type { Tree } from './tree.ts';
-
-/** A schedule and where its parts are. */
-export interface SaidSchedule {
-  readonly value: Schedule;
-  readonly place: Place;
-  readonly cron: Place;
-  readonly timezone: Place;
-}
 
 /** A cron expression, or a map with one. */
 export function readSchedule(draft: Draft, tree: Tree): void {

@@ -5,11 +5,6 @@ import type { Draft, Said } from './draft.ts';
 import { readScalars } from './read.ts';
 import type { Tree } from './tree.ts';
 
-export interface VolumesFrom {
-  readonly service: string;
-  readonly readOnly: boolean;
-}
-
 export function readVolumesFrom(draft: Draft, tree: Tree): void {
   for (const item of readScalars(draft.findings, tree)) {
     const [, service, access = 'rw'] = /^([^:]+)(?::(ro|rw))?$/.exec(item.source) ?? [];

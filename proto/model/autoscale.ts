@@ -1,5 +1,4 @@
 /** Autoscaling: between which numbers a service may move and by what (`x-autoscale`), and how many tasks it has because of it. */
-import type { Service, ServiceSpec } from './service.ts';
 
 export interface Autoscale {
   /** 0: it has no task while nobody calls it. */
@@ -44,6 +43,12 @@ export interface Autoscaled {
   readonly atMs: number;
 }
 
+/** What of a service says how many tasks it has. */
+export interface Scaled {
+  readonly spec: { readonly replicas: number; readonly autoscale: Autoscale | undefined };
+  readonly autoscaled: Autoscaled | undefined;
+}
+
 /** It may come to have no task. */
 export function maySleep({ min, schedule }: Autoscale): boolean {
   return min === 0 || schedule.some((range) => range.min === 0);
@@ -57,13 +62,13 @@ export const autoscaleDefaults = {
 } as const;
 
 /** How many tasks a replicated service should have now. */
-export function replicasOf({ spec, autoscaled }: Pick<Service, 'spec' | 'autoscaled'>): number {
+export function replicasOf({ spec, autoscaled }: Scaled): number {
   if (!spec.autoscale) return spec.replicas;
   return autoscaled?.replicas ?? Math.min(Math.max(spec.replicas, spec.autoscale.min), spec.autoscale.max);
 }
 
 /** Why it has that many. */
-export function whyReplicas(service: Pick<Service, 'spec' | 'autoscaled'>): string {
+export function whyReplicas(service: Scaled): string {
   const { spec, autoscaled } = service;
   if (!spec.autoscale || !autoscaled) return `scaled to ${replicasOf(service)}`;
   return `autoscaled to ${autoscaled.replicas}: ${autoscaled.why}`;
@@ -75,11 +80,11 @@ export function isWhyReplicas(why: string): boolean {
 }
 
 /** New connections to it are counted, on every node. */
-export function isCounted({ autoscale }: Pick<ServiceSpec, 'autoscale'>): boolean {
+export function isCounted({ autoscale }: Pick<Scaled['spec'], 'autoscale'>): boolean {
   return autoscale !== undefined && (autoscale.requestsPerSecond > 0 || maySleep(autoscale));
 }
 
 /** How long connections to it wait for a task; 0: they do not. */
-export function holdMsOf({ autoscale }: Pick<ServiceSpec, 'autoscale'>): number {
+export function holdMsOf({ autoscale }: Pick<Scaled['spec'], 'autoscale'>): number {
   return autoscale && maySleep(autoscale) ? autoscale.holdMs : 0;
 }
