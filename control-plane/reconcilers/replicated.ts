@@ -1,5 +1,5 @@
-/** Which slots a replicated service has: surplus ones are given up, missing ones are taken, lowest first. */
-import { replicasOf, whyReplicas } from '#proto/model/autoscale.ts';
+/** Which slots a replicated service has: surplus ones are given up, missing ones are taken, lowest first, after those that somebody left only for a while. */
+import { isWhyReplicas, replicasOf, whyReplicas } from '#proto/model/autoscale.ts';
 import type { Service } from '#proto/model/service.ts';
 import { isAbsent, isWanted } from '#proto/model/task.ts';
 import { activeOf, isSeated, isUp, latestOf, type Opinion, type Seat } from './seats.ts';
@@ -23,11 +23,8 @@ export function replicated(
   const surplus = seated.length > replicas ? givenUp(seated, seated.length - replicas, tasksOn) : new Set<Seat>();
   const wanted = seated.filter((seat) => !surplus.has(seat));
   const taken = new Set(wanted.map((seat) => seat.slot));
-  // Who is absent finds its own seat when it comes back, not one more than there are to be.
-  const absent = [...seats.values()].filter(
-    (seat) => !isSeated(seat) && seat.tasks.some((task) => isAbsent(task) && isWanted(task)),
-  );
-  for (const seat of absent.sort((a, b) => a.slot - b.slot).slice(0, Math.max(0, replicas - wanted.length))) {
+  const kept = [...seats.values()].filter((seat) => !isSeated(seat) && isKept(seat)).sort((a, b) => a.slot - b.slot);
+  for (const seat of kept.slice(0, Math.max(0, replicas - wanted.length))) {
     wanted.push(seat);
     taken.add(seat.slot);
   }
@@ -41,6 +38,16 @@ export function replicated(
   const unwanted = [...seats.values()].filter((seat) => !sat.has(seat));
   const opinions = unwanted.flatMap((seat) => leave(seat, why));
   return { wanted: wanted.sort((a, b) => a.slot - b.slot), away: [], opinions };
+}
+
+/**
+ * Nobody holds it now, but it is the service's: who is absent finds its own seat when it comes back, and who stopped for its turn,
+ * or was drained, is followed there. Otherwise a lower seat that was given up would be filled beside the one that is being left.
+ */
+function isKept(seat: Seat): boolean {
+  const latest = latestOf(seat);
+  if (latest?.wanted === 'shutdown' && !isWhyReplicas(latest.why)) return true;
+  return seat.tasks.some((task) => isAbsent(task) && isWanted(task));
 }
 
 /** What empties a seat for good: its tasks stop, and its last end is not the restart policy's affair any more. */

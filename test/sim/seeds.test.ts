@@ -14,6 +14,7 @@ const found = [
   101, // a node that was removed took the volume of an older revision with it, whose next task began with an empty one
   2000333, // of the simulator: a leader that was spared died all the same, and nobody started it again
   4000038, // of the simulator: an agent was started on a machine that stood still
+  5000240, // a lower free seat was filled beside one that was left for its turn, and a third turn began
   482, // a successor that completed left its forerunner in its seat for good
 ];
 const fixed = [...new Set([...found, ...Array.from({ length: 27 }, (_, index) => index + 1)])];
