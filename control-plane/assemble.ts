@@ -115,7 +115,7 @@ async function assemble(config: ControlPlaneConfig, kernel: Kernel, scope: Scope
     random,
     log: log.with('dispatch'),
     probe: tcpProbe(clock),
-    replica: config.name,
+    leadsBy: (leadership) => leader?.wrote(leadership) ?? false,
     mayGrant: () => (leader?.unconfirmedMs ?? Number.POSITIVE_INFINITY) <= confirmedMs,
     notice: (notice) => events.note(notice, store.snapshot.revision),
     // The store has opened it.

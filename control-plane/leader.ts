@@ -61,8 +61,10 @@ export class Leader {
   readonly #parts: LeaderParts;
   readonly #timing: LeaderTiming;
   readonly #scope = new Scope();
-  /** Epochs written, or perhaps written, by this run. */
+  /** Epochs written, or perhaps written, by this run, or by one before it. */
   readonly #ours = new Set<number>();
+  /** Written by a run before this one. */
+  #foundEpoch = 0;
   #term: Term | undefined;
   #watched: { readonly epoch: number; heardAt: number } | undefined;
   #lookedAt = 0;
@@ -80,6 +82,11 @@ export class Leader {
     return this.#term?.epoch;
   }
 
+  /** This run has written that key: it may still name an earlier run of this replica, and nobody leads by it then. */
+  wrote({ replica, epoch }: Leadership): boolean {
+    return replica === this.#parts.self.replica && this.#ours.has(epoch) && epoch !== this.#foundEpoch;
+  }
+
   /** For how long the store has not confirmed that this replica leads, ms, sleep of the machine included; Infinity: it does not lead. */
   get unconfirmedMs(): number {
     return this.#term ? this.#parts.clock.boottime() - this.#term.confirmedAt : Number.POSITIVE_INFINITY;
@@ -90,7 +97,10 @@ export class Leader {
     const { store, self, clock } = this.#parts;
     const found = store.leadership;
     // Only what was there when we began can be of an earlier run of ours; later it is a replica that has our name.
-    if (found?.replica === self.replica) this.#ours.add(found.epoch);
+    if (found?.replica === self.replica) {
+      this.#ours.add(found.epoch);
+      this.#foundEpoch = found.epoch;
+    }
     this.#scope.defer(store.onLeadership((leadership) => this.#heard(leadership)));
     this.#lookedAt = clock.monotonic();
     await this.#look();

@@ -11,6 +11,7 @@ import { Fault } from '#proto/kernel/errors.ts';
 import type { Log } from '#proto/kernel/log.ts';
 import type { Random } from '#proto/kernel/random.ts';
 import type { KernelProbe } from '#proto/kernel-probe.ts';
+import type { Leadership } from '#proto/model/cluster.ts';
 import type { NodeId, TaskId } from '#proto/model/ids.ts';
 import type { Node } from '#proto/model/node.ts';
 import { occupiesNode, type Task } from '#proto/model/task.ts';
@@ -43,8 +44,8 @@ export interface DispatchParts {
   readonly clock: Clock;
   readonly random: Random;
   readonly log: Log;
-  /** This replica, as it calls itself in `Leadership.replica`. */
-  readonly replica: string;
+  /** This run of this replica leads by that key (`Leader.wrote`). */
+  readonly leadsBy: (leadership: Leadership) => boolean;
   /** Asks the kernel of a host; undefined: nodes are judged by silence alone. */
   readonly probe?: KernelProbe;
   /** The store has confirmed our leadership so lately that we may grant leases (`confirmedMs`). */
@@ -115,7 +116,7 @@ export class Dispatch {
   /** Of this replica's leadership; undefined while it follows. */
   get epoch(): number | undefined {
     const { leadership } = this.#parts.store;
-    return leadership?.replica === this.#parts.replica ? leadership.epoch : undefined;
+    return leadership && this.#parts.leadsBy(leadership) ? leadership.epoch : undefined;
   }
 
   /** Nodes with a session here. */

@@ -163,8 +163,9 @@ export function changesOf(
   const pinned = new Set<string>();
   for (const [id, { node, status }] of statuses) {
     const held = snapshot.get('task', id);
-    if (!held || held.value.nodeId !== node || isOfOtherBoot(held.value, bootOf(node))) continue;
-    const value = withStatus(held.value, status, now);
+    if (!held || held.value.nodeId !== node) continue;
+    const isLost = isOfOtherBoot(held.value, bootOf(node));
+    const value = withStatus(held.value, isLost ? lost(status, now) : status, now);
     if (value === held.value) continue;
     changes.push({ table: 'task', key: id, value, expect: held.modRevision });
     const key = revisionKey(value.serviceId, value.revision);
@@ -177,7 +178,16 @@ export function changesOf(
   return changes;
 }
 
-/** It was lost with the boot before, and counts as lost, not as failed. */
+/** It was absent, and its node is back with another boot. */
 function isOfOtherBoot({ absence }: Task, bootId: string | undefined): boolean {
   return absence !== undefined && absence.bootId !== bootId;
+}
+
+/**
+ * Whatever its node says of it now, it was lost with the boot before, and counts as lost, not as failed. That is written here, and not
+ * left to the reconciler: a leader that does not know of the new boot yet may be about to count on the task again.
+ */
+function lost(status: TaskStatus, now: number): TaskStatus {
+  const message = 'its node was started anew';
+  return { ...status, state: 'orphaned', message, error: '', health: '', pid: 0, finishedAtMs: now };
 }

@@ -1,7 +1,7 @@
 /** Which slots a replicated service has: surplus ones are given up, missing ones are taken, lowest first, after those that somebody left only for a while. */
 import { isWhyReplicas, replicasOf, whyReplicas } from '#proto/model/autoscale.ts';
 import type { Service } from '#proto/model/service.ts';
-import { isAbsent, isWanted } from '#proto/model/task.ts';
+import { isWanted } from '#proto/model/task.ts';
 import { activeOf, isSeated, isUp, latestOf, type Opinion, type Seat } from './seats.ts';
 
 export interface Seating {
@@ -46,8 +46,8 @@ export function replicated(
  */
 function isKept(seat: Seat): boolean {
   const latest = latestOf(seat);
-  if (latest?.wanted === 'shutdown' && !isWhyReplicas(latest.why)) return true;
-  return seat.tasks.some((task) => isAbsent(task) && isWanted(task));
+  const isGivenUp = latest?.wanted === 'shutdown' && isWhyReplicas(latest.why);
+  return latest !== undefined && !isGivenUp;
 }
 
 /** What empties a seat for good: its tasks stop, and its last end is not the restart policy's affair any more. */

@@ -101,7 +101,7 @@ export class Replica {
       clock: process,
       random,
       log,
-      replica: this.name,
+      leadsBy: (leadership) => run.leader?.wrote(leadership) ?? false,
       mayGrant: () => (run.leader?.unconfirmedMs ?? Number.POSITIVE_INFINITY) <= confirmedMs,
       unseal: (credential) => credential,
       openContent: (content) => testSeal.open(content),

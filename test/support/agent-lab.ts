@@ -291,7 +291,7 @@ export class AgentLab {
       clock,
       random: seededRandom(7),
       log: silentLog,
-      replica: name,
+      leadsBy: ({ replica }) => replica === name,
       mayGrant: () => true,
       unseal: (credential) => ({ ...credential, password: credential.password.replace('sealed:', '') }),
       openContent: (content) => testSeal.open(content),

@@ -27,6 +27,20 @@ describe('leadership', () => {
     expect(after.began).toEqual([2]);
   });
 
+  test('a replica that restarts under its name did not write the key that it finds, and leads by the next alone', async () => {
+    const lab = new ReplicaLab();
+    const before = lab.add('m1');
+    await before.start();
+    const first = lab.etcd.leadership!.value;
+    expect(before.leader.wrote(first)).toBe(true);
+    await before.close();
+    const after = lab.add('m1');
+    expect(after.leader.wrote(first)).toBe(false);
+    await after.start();
+    expect(after.leader.wrote(first)).toBe(false);
+    expect(after.leader.wrote(lab.etcd.leadership!.value)).toBe(true);
+  });
+
   test('a standby leaves a leader that answers alone', async () => {
     const lab = new ReplicaLab();
     const [m1, m2] = [lab.add('m1'), lab.add('m2')];

@@ -1,13 +1,15 @@
 /** Holds the writer of reports to one commit a tick, and to losing none. */
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { descriptionOf } from '#control-plane/dispatch/description.ts';
 import { StatusWriter } from '#control-plane/dispatch/status.ts';
 import { MemoryEtcd, type MemoryStore } from '#control-plane/store/memory-store.ts';
+import type { Versioned } from '#control-plane/store/records.ts';
 import { systemClock } from '#proto/kernel/clock.ts';
 import { Fault } from '#proto/kernel/errors.ts';
 import { silentLog } from '#proto/kernel/log.ts';
 import { type NodeId, nodeId, type TaskId } from '#proto/model/ids.ts';
-import type { TaskState, TaskStatus } from '#proto/model/task.ts';
-import { aTask, idOf } from '#test/support/builders.ts';
+import type { Task, TaskState, TaskStatus } from '#proto/model/task.ts';
+import { aNode, aTask, idOf } from '#test/support/builders.ts';
 import { eventually } from '#test/support/eventually.ts';
 
 const node = nodeId(idOf('h1'));
@@ -107,6 +109,39 @@ describe('reports of agents', () => {
     const task = store.snapshot.task(id('t1'))!;
     expect(task.message.length + task.error.length).toBeLessThan(10_000);
     expect(task.imageDigest).toBe('');
+  });
+
+  describe('of a task that was absent, by a node with another boot', () => {
+    let held: Versioned<Task>;
+    beforeEach(async () => {
+      const absence = { sinceMs: 1, bootId: 'boot-1' };
+      const away = aTask('t3', { state: 'running', nodeId: node, absence });
+      await store.seen(
+        await store.commit([
+          { table: 'node', key: node, value: aNode('h1', { bootId: 'boot-1' }), expect: 0 },
+          { table: 'task', key: away.id, value: away, expect: 0 },
+        ]),
+      );
+      held = store.snapshot.get('task', away.id)!;
+    });
+    const said = { ...descriptionOf(aNode('h1')), bootId: 'boot-2' };
+
+    it('say that it was lost, not that it failed', async () => {
+      writer.report(node, [word('t3', 'failed')]);
+      writer.describe(node, said, true);
+      await eventually(() => stateOf('t3') === 'orphaned');
+      expect(store.snapshot.task(id('t3'))!.absence).toBeUndefined();
+      expect(store.snapshot.node(node)).toMatchObject({ bootId: 'boot-2' });
+    });
+
+    it('end it, also where a leader that does not know of the boot counts on it again at that moment', async () => {
+      const value = { ...held.value, absence: undefined, returnedAtMs: 2 };
+      const first = store.commit([{ table: 'task', key: value.id, value, expect: held.modRevision }]);
+      writer.report(node, [word('t3', 'orphaned')]);
+      writer.describe(node, said, true);
+      await first;
+      await eventually(() => stateOf('t3') === 'orphaned' && store.snapshot.node(node)!.bootId === 'boot-2');
+    });
   });
 
   it('are left to the next leader where this replica does not lead any more', async () => {
