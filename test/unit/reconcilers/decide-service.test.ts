@@ -81,31 +81,6 @@ describe('a replicated service', () => {
     expect(cluster.active(web).filter(({ why }) => why === 'scaled to 6')).toHaveLength(4);
   });
 
-  it.each([
-    ['its turn', (cluster: DecidedCluster, web: Service) => cluster.commit(restartService(cluster.wish, web.id))],
-    [
-      'a drained node',
-      (cluster: DecidedCluster) =>
-        cluster.put('node', { ...cluster.snapshot.node(aNode('h2').id)!, availability: 'drain' }),
-    ],
-  ] as const)('fills the seat that is left for %s, also where a lower one is free', (_, change) => {
-    const { cluster, web } = running({ replicas: 4 });
-    cluster.report(cluster.active(web).find(({ slot }) => slot === 1)!, { health: 'unhealthy' });
-    cluster.commit(scaleService(cluster.wish, web.id, 3));
-    cluster.settle(web);
-    change(cluster, web);
-    for (let step = 0; step < 20; step++) {
-      // Twice: it must not look again for another seat while the old task stops.
-      cluster.decide(web);
-      cluster.decide(web);
-      const slots = cluster.active(web).map(({ slot }) => slot);
-      expect([2, 3, 4]).toEqual(expect.arrayContaining(slots));
-      cluster.obey(web);
-      cluster.now += 5_000;
-    }
-    expect(cluster.active(web).filter(({ state }) => state === 'running')).toHaveLength(3);
-  });
-
   it('replaces the tasks of a node that is down elsewhere, in the decision that sees it', () => {
     const { cluster, web } = running();
     cluster.put('node', { ...cluster.snapshot.node(aNode('h3').id)!, state: 'down' });
