@@ -1,5 +1,6 @@
 /** Why a task is where it is, or nowhere: the scheduler's table and the seat's history. */
 import { explainTask } from '#control-plane/controllers/plan.ts';
+import { passedOverMs } from '#control-plane/reconcilers/flapping.ts';
 import { probeWords } from '#control-plane/reconcilers/kernel-verdict.ts';
 import { silenceMs, suspectMs } from '#control-plane/reconcilers/node-health.ts';
 import { mayStart } from '#control-plane/reconcilers/start-order.ts';
@@ -64,6 +65,17 @@ function healthOf({ store, clock, liveness, leader }: OperatorParts, node: Node)
     isHeard
       ? `What would change it: ${suspectMs / 1_000} s without a beat, and no answer of its kernel to us and to peers.`
       : 'What would change it: a beat of it.',
+    ...flappingOf(store.snapshot, node),
+  ];
+}
+
+/** How often it was down of late, and what one time more would bring. */
+function flappingOf(snapshot: Snapshot, { flapping }: Node): string[] {
+  if (!flapping) return [];
+  const { verdicts, sinceMs } = flapping;
+  const next = passedOverMs(verdicts + 1, snapshot.cluster?.flapDampingMs ?? 0) / 1_000;
+  return [
+    `Down ${verdicts} ${verdicts === 1 ? 'time' : 'times'} since ${stamp(sinceMs)}; the next time new tasks go to other nodes for ${next} s when it is back.`,
   ];
 }
 

@@ -55,6 +55,11 @@ function printSettings(session: Session, cluster: ClusterConfig | undefined): vo
       'how long tasks of a node that is down may come back with it: 24h, 30m, off',
     ],
     [
+      'flap-damping',
+      span(cluster.flapDampingMs),
+      'how long a node that was down twice is passed over when it is back, twice as long each further time: 10s, off',
+    ],
+    [
       'rebalance',
       String(cluster.rebalancePerMinute || 'off'),
       'tasks moved in a minute to even out nodes; off: when asked',
@@ -67,5 +72,6 @@ function printSettings(session: Session, cluster: ClusterConfig | undefined): vo
 
 function span(ms: number): string {
   if (ms === 0) return 'off';
+  if (ms % 60_000 !== 0) return `${ms / 1_000}s`;
   return ms % 3_600_000 === 0 ? `${ms / 3_600_000}h` : `${ms / 60_000}m`;
 }

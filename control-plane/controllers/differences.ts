@@ -1,6 +1,6 @@
 /** What of a changed record makes the controllers look again. */
 import { same } from '#control-plane/reconcilers/same.ts';
-import type { Node } from '#proto/model/node.ts';
+import { isPassedOver, type Node } from '#proto/model/node.ts';
 import type { Task } from '#proto/model/task.ts';
 
 /** Something that a reconciler looks at has changed. */
@@ -39,6 +39,7 @@ export function samePlace(a: Node, b: Node): boolean {
     a.availability === b.availability &&
     a.away === b.away &&
     a.fenced === b.fenced &&
+    isPassedOver(a) === isPassedOver(b) &&
     a.subnet === b.subnet &&
     same(a.labels, b.labels) &&
     same(a.capacity, b.capacity) &&

@@ -6,7 +6,12 @@ import { formatAddress6 } from '#net/plan/address6.ts';
 import { isFault } from '#proto/kernel/errors.ts';
 import type { Log } from '#proto/kernel/log.ts';
 import { newId, type Random } from '#proto/kernel/random.ts';
-import { type ClusterConfig, defaultOrphanAfterMs, rebalanceDefaults } from '#proto/model/cluster.ts';
+import {
+  type ClusterConfig,
+  defaultFlapDampingMs,
+  defaultOrphanAfterMs,
+  rebalanceDefaults,
+} from '#proto/model/cluster.ts';
 
 /** What the operator asked for at this start. */
 export interface Foundation {
@@ -46,6 +51,7 @@ export async function foundCluster(
     incarnation: found?.incarnation ?? 0,
     restoredAtMs: found?.restoredAtMs ?? 0,
     orphanAfterMs: found?.orphanAfterMs ?? defaultOrphanAfterMs,
+    flapDampingMs: found?.flapDampingMs ?? defaultFlapDampingMs,
     natsUrl: asked.nats || found?.natsUrl || '',
   };
   const stays = (['network', 'vipNetwork', 'network6', 'domain', 'encapsulation', 'encryption'] as const).filter(

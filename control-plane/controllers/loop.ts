@@ -173,8 +173,11 @@ class Controllers {
       else if (change.table === 'node') freed = this.#onNode(change.before, change.after) || freed;
       else if (change.table === 'volume') freed ||= change.before !== undefined;
       else if (change.table === 'network') freed = true;
-      else if (change.table === 'cluster' && change.before?.orphanAfterMs !== change.after?.orphanAfterMs)
-        for (const { id } of this.#parts.store.snapshot.all('service')) this.#dirty.add(id);
+      else if (change.table === 'cluster') {
+        this.#nodesDirty = true;
+        if (change.before?.orphanAfterMs !== change.after?.orphanAfterMs)
+          for (const { id } of this.#parts.store.snapshot.all('service')) this.#dirty.add(id);
+      }
     }
     if (freed) this.#markUnplaced();
     this.#takeTurn();

@@ -17,7 +17,7 @@ import type { Clock, Timer } from '#proto/kernel/clock.ts';
 import type { Log } from '#proto/kernel/log.ts';
 import { rebalanceDefaults } from '#proto/model/cluster.ts';
 import type { ServiceId } from '#proto/model/ids.ts';
-import type { Node } from '#proto/model/node.ts';
+import { isPassedOver, type Node } from '#proto/model/node.ts';
 import { isActive, type Task } from '#proto/model/task.ts';
 import { inOrder } from './plan-rebalance.ts';
 
@@ -237,6 +237,7 @@ function offersMore(before: Node | undefined, after: Node | undefined): boolean 
   return (
     before?.state !== 'ready' ||
     before.availability !== 'active' ||
+    (isPassedOver(before) && !isPassedOver(after)) ||
     !same(before.labels, after.labels) ||
     !same(before.capacity, after.capacity)
   );

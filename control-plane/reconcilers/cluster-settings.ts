@@ -22,6 +22,7 @@ export type ClusterValues = Pick<
   | 'rebalanceAtOnce'
   | 'trashMs'
   | 'orphanAfterMs'
+  | 'flapDampingMs'
 >;
 export type ClusterSetting = keyof ClusterValues;
 
@@ -36,6 +37,7 @@ export const settingNames: Readonly<Record<ClusterSetting, string>> = {
   strategy: 'strategy',
   trashMs: 'trash',
   orphanAfterMs: 'orphan-after',
+  flapDampingMs: 'flap-damping',
   rebalancePerMinute: 'rebalance',
   rebalanceAtOnce: 'rebalance-at-once',
 };
@@ -55,6 +57,8 @@ const readers: { readonly [K in ClusterSetting]: (text: string) => ClusterValues
   strategy: (text) => oneOf(text, ['spread', 'binpack']),
   trashMs: (text) => span(text, 'a time for the trash'),
   orphanAfterMs: (text) => span(text, 'how long to count on tasks of a node that is down'),
+  flapDampingMs: (text) =>
+    text === 'off' ? 0 : seconds(text, 'how long to pass over a node that was down twice', 1, 600, ', or off'),
   rebalancePerMinute(text) {
     if (text === 'off') return 0;
     if (text === 'on') return rebalanceDefaults.rebalancePerMinute;
@@ -223,6 +227,16 @@ function span(text: string, what: string): number {
   if (ms > 0 && ms <= 90 * 86_400_000) return ms;
   throw new Fault('invalid', `"${text}" is not ${what}`, {
     remedy: 'write 24h, 30m, 7d (at most 90d), or off',
+  });
+}
+
+/** A short time, in ms; `least` and `most` in seconds. */
+function seconds(text: string, what: string, least: number, most: number, or = ''): number {
+  const [, amount, unit] = /^(\d{1,6})(s|m)$/.exec(text) ?? [];
+  const value = Number(amount) * (unit === 'm' ? 60 : 1);
+  if (value >= least && value <= most) return value * 1_000;
+  throw new Fault('invalid', `"${text}" is not ${what}`, {
+    remedy: `write 30s or 5m (from ${least}s to ${most}s)${or}`,
   });
 }
 

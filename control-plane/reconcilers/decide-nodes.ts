@@ -2,9 +2,11 @@
 
 import type { Change } from '#control-plane/store/records.ts';
 import type { Snapshot } from '#control-plane/store/snapshot.ts';
+import { defaultFlapDampingMs } from '#proto/model/cluster.ts';
 import type { NodeId } from '#proto/model/ids.ts';
 import type { Node } from '#proto/model/node.ts';
 import { adviseFence, type Leases } from './fence.ts';
+import { flappingWakeAtMs, flappingWords, nextFlapping } from './flapping.ts';
 import { type Hearing, judge } from './node-health.ts';
 import { adviseSubnets } from './subnets.ts';
 
@@ -27,11 +29,12 @@ export function decideNodes(snapshot: Snapshot, hearing: Hearing & Leases, now: 
     changed.set(node.id, { ...node, state, message, away, stateAtMs, unaccounted });
   }
   const fencedAtMs = takeFences(snapshot, changed, hearing);
+  const flappingAtMs = takeFlapping(snapshot, changed, now);
   takeAdvice(snapshot, changed, now);
   const changes = [...changed.values()].map((value): Change => {
     return { table: 'node', key: value.id, value, expect: snapshot.get('node', value.id)?.modRevision ?? 0 };
   });
-  return { changes, suspects, deaf, wakeAtMs: Math.min(judged.wakeAtMs, fencedAtMs) };
+  return { changes, suspects, deaf, wakeAtMs: Math.min(judged.wakeAtMs, fencedAtMs, hearing.now + flappingAtMs - now) };
 }
 
 /** Whose lease is over, and who holds one again; when the next one is over. */
@@ -46,11 +49,25 @@ function takeFences(snapshot: Snapshot, changed: Map<NodeId, Node>, leases: Leas
   return wakeAtMs;
 }
 
-/** Subnets, and what is wrong with them where nothing worse is. */
+/** Who goes down again and again; when that changes by itself, by the wall clock. */
+function takeFlapping(snapshot: Snapshot, changed: Map<NodeId, Node>, now: number): number {
+  const dampingMs = snapshot.cluster?.flapDampingMs ?? defaultFlapDampingMs;
+  let wakeAtMs = Number.POSITIVE_INFINITY;
+  for (const node of snapshot.all('node')) {
+    const next = changed.get(node.id) ?? node;
+    const flapping = nextFlapping(node, next.state, now, dampingMs);
+    if (flapping !== node.flapping) changed.set(node.id, { ...next, flapping });
+    wakeAtMs = Math.min(wakeAtMs, flappingWakeAtMs({ ...next, flapping }, dampingMs));
+  }
+  return wakeAtMs;
+}
+
+/** Subnets, and what is wrong with them and with who has them, where nothing worse is. */
 function takeAdvice(snapshot: Snapshot, changed: Map<NodeId, Node>, now: number): void {
   for (const [{ id }, { subnet, message }] of adviseSubnets(snapshot, now)) {
     const node = changed.get(id) ?? (snapshot.node(id) as Node);
-    const said = node.state === 'ready' ? node.away || message : node.message;
+    const warnings = [message, flappingWords(node)].filter(Boolean).join('; ');
+    const said = node.state === 'ready' ? node.away || warnings : node.message;
     if (node.subnet !== subnet || node.message !== said) changed.set(id, { ...node, subnet, message: said });
   }
 }

@@ -5,6 +5,7 @@ import type { Change } from '#control-plane/store/records.ts';
 import { isFault } from '#proto/kernel/errors.ts';
 import type { NodeId, ServiceId, TaskId } from '#proto/model/ids.ts';
 import { isJob, isPerNode } from '#proto/model/job.ts';
+import { isPassedOver } from '#proto/model/node.ts';
 import type { Rollout, Service } from '#proto/model/service.ts';
 import { isAbsent, isActive, isWanted, occupiesNode, type Task } from '#proto/model/task.ts';
 import { absences, mayReplace, orphaned } from './absence.ts';
@@ -218,6 +219,7 @@ class ServiceDecision {
           ? mustLeave(request, task, snapshot.node(task.nodeId as NodeId))
           : ''),
       mayReplace: (task: Task) => mayReplace(snapshot.node(task.nodeId as NodeId)),
+      isPassedOver: (task: Task) => isPassedOver(snapshot.node(task.nodeId as NodeId)),
       unadopted: (task: Task) => this.#unadopted.get(task.id) ?? '',
       mayKeep: (number: number) => begun.has(number) && snapshot.revisionOf(this.#service.id, number) !== undefined,
     };

@@ -10,7 +10,7 @@ import { isFault } from '#proto/kernel/errors.ts';
 import { replicasOf } from '#proto/model/autoscale.ts';
 import { type NodeId, qualifiedName, type ServiceId, type TaskId } from '#proto/model/ids.ts';
 import { sharedNetworkOf } from '#proto/model/network.ts';
-import type { Node } from '#proto/model/node.ts';
+import { isPassedOver, type Node } from '#proto/model/node.ts';
 import type { Service, ServiceSpec } from '#proto/model/service.ts';
 import { isActive, isTerminal, type Task } from '#proto/model/task.ts';
 import { pinnedVolumes } from '#proto/model/volume.ts';
@@ -168,6 +168,7 @@ function bestOfDomains({ scheduler }: RebalanceView, request: Request): readonly
   const compare = comparisonOf(request, scheduler.ledger);
   const best = new Map<string, Candidate>();
   for (const candidate of scheduler.candidates(request)) {
+    if (isPassedOver(candidate.usage.node)) continue;
     const key = request.spread.map((attribute) => attributeOf(attribute, candidate.usage.node)).join('\0');
     const before = best.get(key);
     if (!before || compare(candidate, before) < 0) best.set(key, candidate);

@@ -25,6 +25,8 @@ export interface SeatFacts extends SeatOrder {
   readonly rolling: boolean;
   /** Why a task may not stay on its node; empty when it may. */
   leave(task: Task): string;
+  /** Its node goes down again and again: who took its seat meanwhile keeps it. */
+  isPassedOver(task: Task): boolean;
   /** Of one that is absent: somebody else may have its seat. */
   mayReplace(absent: Task): boolean;
   /** Tasks of that revision have begun, and may be begun again. */
@@ -45,11 +47,13 @@ export function decideSeat(facts: SeatFacts, seat: Seat, mayMove: boolean): Opin
     const why = facts.leave(task) || (goesOver ? outdated(facts, task) : '') || takenOver(active, task);
     if (why !== '') leaving.set(task, why);
   }
-  const staying = active.filter((task) => !leaving.has(task));
+  const here = active.filter((task) => !leaving.has(task));
+  const staying = [...here.filter((task) => !facts.isPassedOver(task)), ...here.filter(facts.isPassedOver)];
   const best =
     staying.find((task) => isUp(task) && task.revision === service.revision) ?? staying.find(isUp) ?? staying[0];
   if (best) {
-    const others = staying.filter((task) => task !== best && isUp(best) && !takesOver(staying, task));
+    const follows = (task: Task) => facts.isPassedOver(best) && task.nodeId !== '' && !facts.isPassedOver(task);
+    const others = staying.filter((task) => task !== best && isUp(best) && !takesOver(staying, task) && !follows(task));
     const startFirst = facts.order === 'start-first';
     // Who is to go waits for its successor to work, unless the policy stops it first anyway.
     const gone = isUp(best) || !startFirst ? [...leaving] : overtaken(leaving);

@@ -359,7 +359,10 @@ export function renewed(context: WishContext, service: Service, why: string): Ch
 /** What the operator wants of a node. Faults: `not-found`. */
 export function setAvailability(context: WishContext, id: NodeId, availability: Node['availability']): Change[] {
   const node = existingNode(context, id);
-  return node.availability === availability ? [] : [put(context, 'node', id, { ...node, availability })];
+  // Who activates it says that it is well.
+  const flapping = availability === 'active' ? undefined : node.flapping;
+  if (node.availability === availability && flapping === node.flapping) return [];
+  return [put(context, 'node', id, { ...node, availability, flapping })];
 }
 
 /** Labels set and removed. Faults: `not-found`. */

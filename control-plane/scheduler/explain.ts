@@ -1,4 +1,5 @@
 /** Why a task sits where it sits, or nowhere: every rule's word about every node. */
+import { isPassedOver } from '#proto/model/node.ts';
 import { filters, type Request } from './filters.ts';
 import type { Ledger } from './ledger.ts';
 import { nodesConsidered, Scheduler, whyNowhere } from './place.ts';
@@ -31,7 +32,7 @@ export function explain(ledger: Ledger, request: Request, chosen?: string): Expl
         filter.fits(request, usage, ledger) ? '' : filter.refusal(request, usage, ledger),
       ),
       chosen: usage.node.id === chosen,
-      rank: `${own} of this service, ${usage.tasks} ${usage.tasks === 1 ? 'task' : 'tasks'}`,
+      rank: `${own} of this service, ${usage.tasks} ${usage.tasks === 1 ? 'task' : 'tasks'}${isPassedOver(usage.node) ? ', flapping: after all others' : ''}`,
     };
   });
   return { rules: filters.map(({ rule }) => rule), rows, summary: summaryOf(ledger, request) };

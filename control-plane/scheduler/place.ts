@@ -1,5 +1,6 @@
 /** Where tasks go: filtered once for all tasks of a request, then picked one by one from a ranking. */
 import type { NodeId } from '#proto/model/ids.ts';
+import { isPassedOver } from '#proto/model/node.ts';
 import { concerning, type Filter, filters, homeOf, nodeFilters, type Request } from './filters.ts';
 import type { Ledger, Usage } from './ledger.ts';
 import { type Candidate, candidateOf, Ranking, shareOf } from './rank.ts';
@@ -52,7 +53,9 @@ export class Places {
   readonly #ledger: Ledger;
   readonly #request: Request;
   readonly #rules: readonly Filter[];
-  readonly #ranking: Ranking;
+  #ranking: Ranking;
+  /** Nodes that are taken when no other fits any more. */
+  #last: readonly Candidate[];
   /** Each task that is placed may close further nodes to the next: it is to be near its own service, or apart. */
   readonly #narrows: boolean;
   #given: Candidate | undefined;
@@ -61,7 +64,9 @@ export class Places {
     this.#ledger = ledger;
     this.#request = request;
     this.#rules = concerning(request, ledger);
-    this.#ranking = new Ranking(request, ledger, candidates);
+    this.#last = candidates.filter(({ usage }) => isPassedOver(usage.node));
+    const first = this.#last.length === 0 ? candidates : candidates.filter(({ usage }) => !isPassedOver(usage.node));
+    this.#ranking = new Ranking(request, ledger, first);
     this.#narrows = request.affinities.some(({ service }) => service === request.name);
   }
 
@@ -69,8 +74,17 @@ export class Places {
   pick(): Usage | undefined {
     this.#settle();
     if (this.#narrows) this.#narrow();
+    if (!this.#ranking.best && this.#last.length > 0) this.#takeLast();
     this.#given = this.#ranking.best;
     return this.#given?.usage;
+  }
+
+  /** What is asked by now may be more than when they were found. */
+  #takeLast(): void {
+    const fit = this.#last.filter(({ usage }) => passes(this.#rules, this.#request, usage, this.#ledger));
+    this.#last = [];
+    const candidates = fit.map(({ usage }) => candidateOf(this.#request, usage, this.#ledger));
+    this.#ranking = new Ranking(this.#request, this.#ledger, candidates);
   }
 
   #narrow(): void {

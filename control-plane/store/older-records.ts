@@ -1,5 +1,11 @@
 /** What records that an older version wrote mean by the fields they do not have yet. */
-import { type ClusterConfig, defaultOrphanAfterMs, neverRestored, rebalanceDefaults } from '#proto/model/cluster.ts';
+import {
+  type ClusterConfig,
+  defaultFlapDampingMs,
+  defaultOrphanAfterMs,
+  neverRestored,
+  rebalanceDefaults,
+} from '#proto/model/cluster.ts';
 import { noControls } from '#proto/model/controls.ts';
 import type { Node } from '#proto/model/node.ts';
 import type { Resources } from '#proto/model/resources.ts';
@@ -78,6 +84,7 @@ const cluster = {
   strategy: 'spread',
   trashMs: 24 * 3_600_000,
   orphanAfterMs: defaultOrphanAfterMs,
+  flapDampingMs: defaultFlapDampingMs,
   ...rebalanceDefaults,
   ...neverRestored,
 } satisfies Partial<ClusterConfig>;

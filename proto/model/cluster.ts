@@ -21,6 +21,8 @@ export interface ClusterConfig {
   readonly rebalanceAtOnce: number;
   /** How long tasks on a node that is down are counted on to come back with it; 0: not at all. */
   readonly orphanAfterMs: number;
+  /** How long a node that was down twice is passed over when it is back, and twice as long each further time; 0: not at all. */
+  readonly flapDampingMs: number;
   /** Where agents send logs; empty: nowhere. */
   readonly natsUrl: string;
   /** Search domain of container DNS. */
@@ -37,6 +39,9 @@ export const rebalanceDefaults = { rebalancePerMinute: 30, rebalanceAtOnce: 2 } 
 
 /** As Swarm: what has been away for a day nobody waits for. */
 export const defaultOrphanAfterMs = 24 * 3_600_000;
+
+/** Long enough to see whether it stays, and short enough to go unnoticed where it does. */
+export const defaultFlapDampingMs = 10_000;
 
 /** A join token, without its secret. */
 export interface Token {

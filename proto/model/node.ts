@@ -53,4 +53,21 @@ export interface Node {
   readonly fenced: boolean;
   /** It was down, and its agent has not said since what still runs there. */
   readonly unaccounted: boolean;
+  /** Absent: it was not down of late. */
+  readonly flapping?: Flapping | undefined;
+}
+
+/** That a node was down of late, and how often. */
+export interface Flapping {
+  /** How often it was found down. */
+  readonly verdicts: number;
+  /** When for the first time, wall clock ms. */
+  readonly sinceMs: number;
+  /** Other nodes are preferred for new tasks until then, wall clock ms; 0: none is. */
+  readonly untilMs: number;
+}
+
+/** It has gone down again and again of late: new tasks go to others where others take them. */
+export function isPassedOver(node: Node | undefined): boolean {
+  return (node?.flapping?.untilMs ?? 0) > 0;
 }

@@ -238,6 +238,7 @@ export function nodeFromWire(node: types.Node): Node {
     away: node.away,
     fenced: node.fenced,
     unaccounted: node.unaccounted,
+    ...(node.flapping && { flapping: node.flapping }),
   };
 }
 
@@ -254,6 +255,7 @@ export function clusterFromWire(cluster: agent.ClusterConfig): ClusterConfig {
     rebalancePerMinute: cluster.rebalancePerMinute,
     rebalanceAtOnce: cluster.rebalanceAtOnce,
     orphanAfterMs: cluster.orphanAfterMs,
+    flapDampingMs: cluster.flapDampingMs,
     natsUrl: cluster.natsUrl,
     domain: cluster.domain,
     incarnation: cluster.incarnation,

@@ -56,6 +56,30 @@ describe('a host that lives', () => {
   }, 60_000);
 });
 
+test('F30: a host that goes down again and again leaves what it lost to others, and gets new tasks last', async () => {
+  expect((await cluster.gantry('cluster', 'set', 'flap-damping=5m')).code).toBe(0);
+  for (let time = 0; time < 2; time++) {
+    await cluster.sandbox.act('cut', 'h3');
+    await cluster.nodeIs('h3', 'down', 20_000);
+    await cluster.sandbox.act('join', 'h3');
+    await cluster.nodeIs('h3', 'ready', 20_000);
+  }
+  const here = async () => (await cluster.settled('app', 6, 30_000)).filter(({ node }) => node === 'h3').length;
+  await eventually(async () => (await here()) === 0, { timeoutMs: 30_000 });
+  expect(await why('h3')).toContain('flapping: down 2 times since');
+  expect((await cluster.gantry('nodes')).stdout).toContain('h3: flapping: down 2 times since');
+  expect((await cluster.gantry('scale', 'app=8')).code).toBe(0);
+  expect((await cluster.settled('app', 8)).map(({ node }) => node)).not.toContain('h3');
+  expect(await why('app.8')).toMatch(/h3 .*flapping: after all others/);
+  expect((await cluster.gantry('activate', 'h3')).code).toBe(0);
+  expect(await why('h3')).not.toContain('flapping');
+  await eventually(async () => (await cluster.settled('app', 8)).some(({ node }) => node === 'h3'), {
+    timeoutMs: 60_000,
+  });
+  await cluster.gantry('scale', 'app=6');
+  await cluster.settled('app', 6);
+}, 180_000);
+
 describe('a host without power', () => {
   test('is down by what the leader and its peers heard, and its tasks run elsewhere', async () => {
     await eventually(async () => !(await why('h1')).includes('never answered'), { timeoutMs: 20_000 });

@@ -195,6 +195,7 @@ export function aCluster(fields: Partial<ClusterConfig> = {}): ClusterConfig {
     ...rebalanceDefaults,
     ...neverRestored,
     orphanAfterMs: 86_400_000,
+    flapDampingMs: 10_000,
     natsUrl: '',
     domain: 'gantry.internal',
     ...fields,

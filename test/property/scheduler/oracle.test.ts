@@ -42,6 +42,12 @@ const node = fc.record({
     ),
   }),
   subnet: fc.constantFrom('10.192.1.0/24', '10.192.1.0/28', ''),
+  flapping: fc.constantFrom(
+    undefined,
+    undefined,
+    { verdicts: 1, sinceMs: 1, untilMs: 0 },
+    { verdicts: 2, sinceMs: 1, untilMs: 9 },
+  ),
 });
 const resources = fc.record({
   cpuMillis: fc.nat(3),
@@ -230,7 +236,7 @@ function oracleVerdicts(made: Cluster, node: Node, nodes: readonly Node[], tasks
 }
 
 /**
- * The node that comes first: fewest preferences unmet, then at each level the value with the fewest seats that stay, then
+ * The node that comes first: one that does not flap, fewest preferences unmet, then at each level the value with the fewest seats that stay, then
  * fewest seats, then the node by the same, least reserved, fewest tasks, name; or the most reserved, most tasks, name.
  */
 function oracleChoice(made: Cluster, nodes: readonly Node[], tasks: readonly Task[]): string | undefined {
@@ -274,7 +280,9 @@ function oracleChoice(made: Cluster, nodes: readonly Node[], tasks: readonly Tas
     return groups.sort(order)[0]!.first;
   };
   const fitting = nodes.filter((node) => oracleVerdicts(made, node, nodes, tasks).every(Boolean));
-  return fitting.length === 0 ? undefined : best(fitting, nodes, made.service.spread).id;
+  const steady = fitting.filter(({ flapping }) => !flapping?.untilMs);
+  const among = steady.length > 0 ? steady : fitting;
+  return among.length === 0 ? undefined : best(among, nodes, made.service.spread).id;
 }
 
 function compare(a: readonly number[], b: readonly number[]): number {

@@ -55,6 +55,7 @@ describe('a record of before networks', () => {
       ...rebalanceDefaults,
       ...neverRestored,
       orphanAfterMs: 86_400_000,
+      flapDampingMs: 10_000,
       natsUrl: '',
       domain: 'gantry.internal',
     } as const;
@@ -65,6 +66,7 @@ describe('a record of before networks', () => {
         'encryption',
         'strategy',
         'orphanAfterMs',
+        'flapDampingMs',
         ...Object.keys({ ...rebalanceDefaults, ...neverRestored }),
       ]),
     ).toEqual(cluster);

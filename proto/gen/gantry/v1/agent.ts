@@ -238,6 +238,8 @@ export interface ClusterConfig {
   restoredAtMs: number;
   /** how long what may run on a node that is down keeps its right to return; 0: none */
   orphanAfterMs: number;
+  /** how long a node that was down twice is passed over when it is back, and twice as long each further time; 0: not at all */
+  flapDampingMs: number;
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
@@ -2623,6 +2625,7 @@ function createBaseClusterConfig(): ClusterConfig {
     incarnation: 0,
     restoredAtMs: 0,
     orphanAfterMs: 0,
+    flapDampingMs: 0,
     _unknownFields: {},
   };
 }
@@ -2673,6 +2676,9 @@ export const ClusterConfig: MessageFns<ClusterConfig> = {
     }
     if (message.orphanAfterMs !== 0) {
       writer.uint32(480).int64(message.orphanAfterMs);
+    }
+    if (message.flapDampingMs !== 0) {
+      writer.uint32(720).int64(message.flapDampingMs);
     }
     if (message._unknownFields !== undefined) {
       for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
@@ -2818,6 +2824,14 @@ export const ClusterConfig: MessageFns<ClusterConfig> = {
             message.orphanAfterMs = longToNumber(reader.int64());
             continue;
           }
+          case 90: {
+            if (tag !== 720) {
+              break;
+            }
+
+            message.flapDampingMs = longToNumber(reader.int64());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -2858,6 +2872,7 @@ export const ClusterConfig: MessageFns<ClusterConfig> = {
     message.incarnation = object.incarnation ?? 0;
     message.restoredAtMs = object.restoredAtMs ?? 0;
     message.orphanAfterMs = object.orphanAfterMs ?? 0;
+    message.flapDampingMs = object.flapDampingMs ?? 0;
     return message;
   },
 };

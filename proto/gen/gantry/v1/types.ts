@@ -925,6 +925,8 @@ export interface Node {
   fenced: boolean;
   /** it was down, and its agent has not said since what still runs there */
   unaccounted: boolean;
+  /** unset: it was not down of late */
+  flapping?: Flapping | undefined;
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
@@ -937,6 +939,17 @@ export interface Node_LabelsEntry {
 export interface Node_ComponentsEntry {
   key: string;
   value: string;
+  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
+}
+
+/** That a node was down of late, and how often. */
+export interface Flapping {
+  /** how often it was found down */
+  verdicts: number;
+  /** when for the first time */
+  sinceMs: number;
+  /** other nodes are preferred until then; 0: none is */
+  untilMs: number;
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
@@ -9358,6 +9371,7 @@ function createBaseNode(): Node {
     away: "",
     fenced: false,
     unaccounted: false,
+    flapping: undefined,
     _unknownFields: {},
   };
 }
@@ -9444,6 +9458,9 @@ export const Node: MessageFns<Node> = {
     }
     if (message.unaccounted !== false) {
       writer.uint32(440).bool(message.unaccounted);
+    }
+    if (message.flapping !== undefined) {
+      Flapping.encode(message.flapping, writer.uint32(722).fork()).join();
     }
     if (message._unknownFields !== undefined) {
       for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
@@ -9691,6 +9708,14 @@ export const Node: MessageFns<Node> = {
             message.unaccounted = reader.bool();
             continue;
           }
+          case 90: {
+            if (tag !== 722) {
+              break;
+            }
+
+            message.flapping = Flapping.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -9763,6 +9788,9 @@ export const Node: MessageFns<Node> = {
     message.away = object.away ?? "";
     message.fenced = object.fenced ?? false;
     message.unaccounted = object.unaccounted ?? false;
+    message.flapping = (object.flapping !== undefined && object.flapping !== null)
+      ? Flapping.fromPartial(object.flapping)
+      : undefined;
     return message;
   },
 };
@@ -9929,6 +9957,101 @@ export const Node_ComponentsEntry: MessageFns<Node_ComponentsEntry> = {
     const message = createBaseNode_ComponentsEntry();
     message.key = object.key ?? "";
     message.value = object.value ?? "";
+    return message;
+  },
+};
+
+function createBaseFlapping(): Flapping {
+  return { verdicts: 0, sinceMs: 0, untilMs: 0, _unknownFields: {} };
+}
+
+export const Flapping: MessageFns<Flapping> = {
+  encode(message: Flapping, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.verdicts !== 0) {
+      writer.uint32(8).uint32(message.verdicts);
+    }
+    if (message.sinceMs !== 0) {
+      writer.uint32(16).int64(message.sinceMs);
+    }
+    if (message.untilMs !== 0) {
+      writer.uint32(24).int64(message.untilMs);
+    }
+    if (message._unknownFields !== undefined) {
+      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
+        const tag = parseInt(key, 10);
+        for (const value of values) {
+          writer.uint32(tag).raw(value);
+        }
+      }
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Flapping {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseFlapping();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.verdicts = reader.uint32();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.sinceMs = longToNumber(reader.int64());
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.untilMs = longToNumber(reader.int64());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        const buf = reader.skip(tag & 7);
+
+        const list = message._unknownFields![tag];
+
+        if (list === undefined) {
+          message._unknownFields![tag] = [buf];
+        } else {
+          list.push(buf);
+        }
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<Flapping>, I>>(base?: I): Flapping {
+    return Flapping.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<Flapping>, I>>(object: I): Flapping {
+    const message = createBaseFlapping();
+    message.verdicts = object.verdicts ?? 0;
+    message.sinceMs = object.sinceMs ?? 0;
+    message.untilMs = object.untilMs ?? 0;
     return message;
   },
 };
