@@ -117,6 +117,8 @@ export function judge(all: Iterable<Node>, hearing: Hearing): HealthAdvice {
     if (now < deadlineMs) {
       if (judged || heard) wakeAtMs = Math.min(wakeAtMs, deadlineMs);
       if (!heard) continue;
+      // Who was given up comes back with a beat, not because its kernel is asked once more.
+      if (node.state === 'down' && (hungUp || now - beat >= suspectMs)) continue;
       if (now - beat >= silenceMs) {
         // Left alone: what runs there goes on.
         if (kernel !== 'lives' || !judged) continue;

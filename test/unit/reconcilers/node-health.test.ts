@@ -182,6 +182,16 @@ describe('a silent host whose kernel is asked', () => {
     expect(verdicts(20_300, silent, { ...asked(20_010, false, [false, false]), hungUp }).said).toEqual(['h2: down']);
   });
 
+  it('that was given up comes back with a beat alone, not while it is asked once more', () => {
+    const state = 'down';
+    const again = [asked(20_890, undefined, [undefined, undefined]), asked(20_890, true, [true, true])];
+    for (const round of [...again, { ...again[0], hungUp: { h2: 20_005 } }])
+      expect(verdicts(20_900, silent, { ...round, state }).said).not.toContain('h2: ready');
+    const soon = { ...again[0], hungUp: { h2: 20_005 }, state } as const;
+    expect(verdicts(20_300, silent, soon).said).not.toContain('h2: ready');
+    expect(verdicts(21_000, { h2: 20_950 }, { ...again[0], state }).said).toContain('h2: ready');
+  });
+
   it('is waited for as long as somebody has not said what it heard', () => {
     expect(verdicts(22_000, silent, asked(20_600, false, [false, undefined])).said).toEqual([]);
     expect(verdicts(22_000, silent, asked(20_600, false, [false, undefined], true)).said).toEqual(['h2: down']);
