@@ -31,9 +31,8 @@ import { agentVersion, describeMachine, machinePlatform, readBootId } from './ma
 import { agentMetrics } from './metrics.ts';
 import { resetNode } from './reset.ts';
 import { holdRunDirectory } from './run-lock.ts';
-import { findCgroups } from './runtime/cgroup.ts';
+import { cgroupOf, findCgroups } from './runtime/cgroup.ts';
 import { conmonRuntime } from './runtime/conmon-runtime.ts';
-import { cgroupOf } from './runtime/container-host.ts';
 import { listensOn } from './task/listening.ts';
 import { taskLogs } from './task-logs.ts';
 import { taskDocuments } from './volumes/task-documents.ts';

@@ -4,6 +4,7 @@ import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Fault } from '#proto/kernel/errors.ts';
 import type { Controls } from '#proto/model/controls.ts';
+import type { TaskId } from '#proto/model/ids.ts';
 import { field, number, text, write } from './cgroup-files.ts';
 import { type DeviceNumber, type Lacking, lacking1, lacking2, setLimits1, setLimits2 } from './cgroup-limits.ts';
 import type { LiveSettings } from './runtime.ts';
@@ -37,6 +38,14 @@ export interface Cgroups {
   remove(path: string): boolean;
   /** Moves a process into the group, made where it is missing; not out of a root group, where nothing limits it: a move may hold up every fork of the machine for 15 ms. */
   adopt(path: string, pid: number): Promise<void>;
+}
+
+/** Holds the groups of all containers, and those of what looks after them. */
+export const cgroupParent = '/gantry';
+
+/** The control group of a task, in every hierarchy. */
+export function cgroupOf(id: TaskId, parent = cgroupParent): string {
+  return `${parent}/${id}`;
 }
 
 type GroupsOf = (pid: number) => string;

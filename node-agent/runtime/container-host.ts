@@ -9,7 +9,7 @@ import { isId, type TaskId } from '#proto/model/ids.ts';
 import { checkApparmor } from './apparmor.ts';
 import { type BundleRecord, bundleRootfs, hadOom, readPid } from './bundle.ts';
 import { capabilitiesOfMask } from './capabilities.ts';
-import { type Cgroups, findCgroups } from './cgroup.ts';
+import { type Cgroups, cgroupOf, cgroupParent, findCgroups } from './cgroup.ts';
 import { conmonFiles } from './conmon.ts';
 import { deviceNumber, hostDevices } from './devices.ts';
 import { pidfdOpen, pidfdSignal } from './libc.ts';
@@ -39,13 +39,6 @@ export interface ConmonRuntimeParts {
   /** Containers being created at once. */
   readonly parallel?: number;
 }
-
-/** The control group of a task, in every hierarchy. */
-export function cgroupOf(id: TaskId, parent = cgroupParent): string {
-  return `${parent}/${id}`;
-}
-
-const cgroupParent = '/gantry';
 
 const debian = {
   conmonPath: '/usr/bin/conmon',

@@ -1,6 +1,6 @@
 /**
  * The watchdog: a small process that lives on when the agent ends, hangs or is stopped. It sends the host's beats and says in
- * them how the agent is. It writes down the lease they are granted. Started by the agent as `main.ts RUN BUILD BOOTID`, adopted by the next one; it ends when told to, or when
+ * them how the agent is. It writes down the lease they are granted, and kills the singletons that outlive it. Started by the agent as `main.ts RUN BUILD BOOTID`, adopted by the next one; it ends when told to, or when
  * its socket is not in RUN any more.
  */
 import { mkdirSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
@@ -12,9 +12,11 @@ import { describe } from '#proto/kernel/errors.ts';
 import { tcpProbe } from '#proto/kernel-probe.ts';
 import type { HeartbeatTarget } from '../heartbeat.ts';
 import { procStat } from '../proc-stat.ts';
+import { cgroupOf, findCgroups } from '../runtime/cgroup.ts';
 import { Beats } from './beats.ts';
 import { conditionOf, loopLagMs } from './condition.ts';
 import { openLease } from './lease-file.ts';
+import { killOverdue, lookEveryMs } from './overdue.ts';
 import { type AgentWord, hear, protocol, say, type WatchdogWord, watchdogPidFile, watchdogSocket } from './protocol.ts';
 
 const [run, build, bootId] = process.argv.slice(2);
@@ -23,6 +25,7 @@ if (run === undefined || build === undefined || bootId === undefined)
 const leases = join(run, 'fence');
 mkdirSync(leases, { recursive: true, mode: 0o700 });
 const lease = openLease(leases, bootId);
+const cgroups = findCgroups();
 const clock = systemClock;
 const path = watchdogSocket(run);
 /** How often it looks whether it is still the one in charge. */
@@ -47,10 +50,11 @@ const probe = tcpProbe(clock);
 /** As long as the leader waits for its own. */
 const probeMs = 250;
 
-let complaint = '';
-const complain = (why: string) => {
-  if (complaint !== why) process.stderr.write(`watchdog: the lease cannot be written: ${why}\n`);
-  complaint = why;
+/** Said once, until it is otherwise. `why` empty: all is well. */
+const complaints = new Map<string, string>();
+const complain = (of: string, why = '') => {
+  if (why !== '' && complaints.get(of) !== why) process.stderr.write(`watchdog: ${of}: ${why}\n`);
+  complaints.set(of, why);
 };
 
 const beats = new Beats({
@@ -73,10 +77,10 @@ const beats = new Beats({
   leased: (untilMs) => {
     try {
       lease.renew(untilMs);
-      complaint = '';
+      complain('the lease cannot be written');
     } catch (error) {
       // Then the lease ends, and the beats go on.
-      complain(describe(error));
+      complain('the lease cannot be written', describe(error));
     }
   },
   silent: () => {
@@ -114,6 +118,18 @@ function take(socket: Socket, word: AgentWord): void {
   }
 }
 
+/** The third line, behind the guards and the agent. */
+function killOverdues(): void {
+  try {
+    for (const task of killOverdue({ clock, cgroups, groupOf: cgroupOf, lease, directory: leases }))
+      process.stderr.write(`watchdog: the lease is over: singleton ${task} is killed\n`);
+    complain('what outlives its lease cannot be killed');
+  } catch (error) {
+    complain('what outlives its lease cannot be killed', describe(error));
+  }
+  clock.after(lookEveryMs, killOverdues);
+}
+
 /** Put in place whole: whoever finds it finds somebody who answers. */
 function takeCharge(): void {
   const own = `${path}.${process.pid}`;
@@ -141,3 +157,4 @@ function goFirst(): void {
 
 goFirst();
 takeCharge();
+killOverdues();

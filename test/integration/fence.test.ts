@@ -35,6 +35,24 @@ test('a host is cut off: the singleton ends there before it begins elsewhere, in
   expect(lab.overlaps()).toEqual([]);
 });
 
+test.each(['STOP', 'KILL'])(
+  'guard and agent get SIG%s at once, and the host is cut off: it ends before its lease does all the same',
+  async (signal) => {
+    const home = await lab.where();
+    for (const program of ['node-agent/main.ts', 'watchdog/guard.sh']) await lab.signal(home, program, signal);
+    await cluster.sandbox.act('cut', home);
+    await eventually(async () => (await lab.where()) !== home);
+    const [lease] = (await cluster.sandbox.run(home, ['cat', '/run/gantry/fence/lease'])).split(' ');
+    const last = lab.beats().findLast(({ writer }) => writer.startsWith(`${home}-`))!;
+    expect(last.atMs).toBeLessThan(Number(lease));
+    expect(lab.overlaps()).toEqual([]);
+    await cluster.sandbox.act('join', home);
+    for (const program of ['node-agent/main.ts', 'watchdog/guard.sh']) await lab.signal(home, program, 'CONT');
+    await cluster.nodeIs(home, 'ready', 30_000);
+    expect(lab.overlaps()).toEqual([]);
+  },
+);
+
 test('it never runs twice, whoever is killed, cut off, drained or replaced', async () => {
   const first = [
     'agent, watchdog and guard killed',

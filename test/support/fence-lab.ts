@@ -73,6 +73,14 @@ export const fenceFaults: Readonly<Record<string, Strike>> = {
     signalled(watchdog, 'KILL'),
     signalled(guard, 'KILL'),
   ),
+  'cut off, agent and guard stopped': both(
+    signalled(agent, 'STOP'),
+    signalled(guard, 'STOP'),
+    async ({ cluster: { sandbox } }, host) => {
+      await sandbox.act('cut', host);
+      return () => sandbox.act('join', host);
+    },
+  ),
   'agent and watchdog stopped': both(signalled(agent, 'STOP'), signalled(watchdog, 'STOP')),
   'leader killed': signalled(controlPlane, 'KILL', true),
   'leader stopped': signalled(controlPlane, 'STOP', true),

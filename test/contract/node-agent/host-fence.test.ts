@@ -36,11 +36,13 @@ function prepare(mountinfo: string): void {
   fence = open();
 }
 
-afterEach(() => {
+afterEach(async () => {
   fence.close();
-  cgroups.kill(groupOf(id));
+  await fence.empty(id);
+  // Guards end with it; one that a test has stopped cannot.
+  for (const pid of guards.splice(0)) if (startTicksOf(pid) !== undefined) process.kill(pid, 'SIGKILL');
   rmSync(directory, { recursive: true });
-  return eventually(() => cgroups.remove(parent));
+  await eventually(() => cgroups.remove(parent));
 });
 
 /** Before then nobody else runs it (what this test sees late is not what happened late, on a busy machine). */
@@ -50,10 +52,10 @@ function open() {
   return hostFence({ clock: systemClock, log: silentLog, cgroups, groupOf, lease, bootId, directory });
 }
 
-/** Two processes of a container that may ignore SIGTERM; the pid of the first. */
+/** Two processes of a container that may ignore SIGTERM; the pid of the first, which begins the other only in the container's group. */
 async function container(ignores: boolean): Promise<number> {
-  const script = `${ignores ? "trap '' TERM; " : ''}sleep 1000 & while :; do wait; done`;
-  const { pid } = spawn('bash', ['-c', script], { detached: true, stdio: 'ignore' });
+  const script = `read; ${ignores ? "trap '' TERM; " : ''}sleep 1000 & while kill -0 $!; do wait; done`;
+  const { pid, stdin } = spawn('bash', ['-c', script], { detached: true, stdio: ['pipe', 'ignore', 'ignore'] });
   await eventually(() => startTicksOf(pid!) !== undefined);
   // As the OCI runtimes do: into the group of every hierarchy, of which these two count here.
   const freezer = cgroups.freezer(groupOf(id));
@@ -61,11 +63,18 @@ async function container(ignores: boolean): Promise<number> {
     mkdirSync(group, { recursive: true });
     writeFileSync(join(group, 'cgroup.procs'), String(pid));
   }
+  stdin!.end('\n');
+  await eventually(() => members().length === 2);
   return pid!;
 }
 
 const members = () => cgroups.processes(groupOf(id));
-const guard = () => JSON.parse(readFileSync(join(directory, id), 'utf8')).guardPid as number;
+const guards: number[] = [];
+const guard = () => {
+  const { guardPid } = JSON.parse(readFileSync(join(directory, id), 'utf8')) as { guardPid: number };
+  guards.push(guardPid);
+  return guardPid;
+};
 const in_ = (ms: number) => systemClock.boottime() + ms;
 
 describe.each([...new Set(versions)].map((mountinfo) => ({ mountinfo, version: findCgroups(mountinfo).version })))(
@@ -108,11 +117,9 @@ describe.each([...new Set(versions)].map((mountinfo) => ({ mountinfo, version: f
       lease.renew(in_(2_500));
       await fence.arm(id, { pid, signal: 'SIGTERM' });
       process.kill(guard(), 'SIGSTOP');
-      const stopped = guard();
       const untilMs = lease.untilMs();
       await eventually(() => members().length === 0);
       expect(systemClock.boottime()).toBeLessThan(fencedAt(untilMs));
-      process.kill(stopped, 'SIGKILL');
     });
 
     it('gets another guard when its own dies, also from an agent that comes after', async () => {
