@@ -55,6 +55,11 @@ function printSettings(session: Session, cluster: ClusterConfig | undefined): vo
       'how long tasks of a node that is down may come back with it: 24h, 30m, off',
     ],
     [
+      'agent-away-limit',
+      span(cluster.agentAwayLimitMs),
+      'how long tasks of a host that lives without its agent are left alone: 30s, 10m, off (as long as it lives)',
+    ],
+    [
       'flap-damping',
       span(cluster.flapDampingMs),
       'how long a node that was down twice is passed over when it is back, twice as long each further time: 10s, off',

@@ -8,6 +8,7 @@ import type { Log } from '#proto/kernel/log.ts';
 import { newId, type Random } from '#proto/kernel/random.ts';
 import {
   type ClusterConfig,
+  defaultAgentAwayLimitMs,
   defaultFlapDampingMs,
   defaultOrphanAfterMs,
   rebalanceDefaults,
@@ -52,6 +53,7 @@ export async function foundCluster(
     restoredAtMs: found?.restoredAtMs ?? 0,
     orphanAfterMs: found?.orphanAfterMs ?? defaultOrphanAfterMs,
     flapDampingMs: found?.flapDampingMs ?? defaultFlapDampingMs,
+    agentAwayLimitMs: found?.agentAwayLimitMs ?? defaultAgentAwayLimitMs,
     natsUrl: asked.nats || found?.natsUrl || '',
   };
   const stays = (['network', 'vipNetwork', 'network6', 'domain', 'encapsulation', 'encryption'] as const).filter(

@@ -23,6 +23,7 @@ export type ClusterValues = Pick<
   | 'trashMs'
   | 'orphanAfterMs'
   | 'flapDampingMs'
+  | 'agentAwayLimitMs'
 >;
 export type ClusterSetting = keyof ClusterValues;
 
@@ -38,6 +39,7 @@ export const settingNames: Readonly<Record<ClusterSetting, string>> = {
   trashMs: 'trash',
   orphanAfterMs: 'orphan-after',
   flapDampingMs: 'flap-damping',
+  agentAwayLimitMs: 'agent-away-limit',
   rebalancePerMinute: 'rebalance',
   rebalanceAtOnce: 'rebalance-at-once',
 };
@@ -57,8 +59,8 @@ const readers: { readonly [K in ClusterSetting]: (text: string) => ClusterValues
   strategy: (text) => oneOf(text, ['spread', 'binpack']),
   trashMs: (text) => span(text, 'a time for the trash'),
   orphanAfterMs: (text) => span(text, 'how long to count on tasks of a node that is down'),
-  flapDampingMs: (text) =>
-    text === 'off' ? 0 : seconds(text, 'how long to pass over a node that was down twice', 1, 600, ', or off'),
+  flapDampingMs: (text) => shortSpan(text, 'how long to pass over a node that was down twice', '1s', '10m'),
+  agentAwayLimitMs: (text) => shortSpan(text, 'how long to leave tasks alone without their agent', '5s', '24h'),
   rebalancePerMinute(text) {
     if (text === 'off') return 0;
     if (text === 'on') return rebalanceDefaults.rebalancePerMinute;
@@ -230,14 +232,19 @@ function span(text: string, what: string): number {
   });
 }
 
-/** A short time, in ms; `least` and `most` in seconds. */
-function seconds(text: string, what: string, least: number, most: number, or = ''): number {
-  const [, amount, unit] = /^(\d{1,6})(s|m)$/.exec(text) ?? [];
-  const value = Number(amount) * (unit === 'm' ? 60 : 1);
-  if (value >= least && value <= most) return value * 1_000;
+/** `off` is 0. */
+function shortSpan(text: string, what: string, least: string, most: string): number {
+  const ms = shortMs(text);
+  if (text === 'off' || (ms >= shortMs(least) && ms <= shortMs(most))) return text === 'off' ? 0 : ms;
   throw new Fault('invalid', `"${text}" is not ${what}`, {
-    remedy: `write 30s or 5m (from ${least}s to ${most}s)${or}`,
+    remedy: `write 30s or 5m (from ${least} to ${most}), or off`,
   });
+}
+
+/** NaN where it is none. */
+function shortMs(text: string): number {
+  const [, amount, unit = ''] = /^(\d{1,6})(s|m|h)$/.exec(text) ?? [];
+  return Number(amount) * ({ s: 1_000, m: 60_000, h: 3_600_000 }[unit] ?? Number.NaN);
 }
 
 /** From 1. */

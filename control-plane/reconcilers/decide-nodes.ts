@@ -2,7 +2,7 @@
 
 import type { Change } from '#control-plane/store/records.ts';
 import type { Snapshot } from '#control-plane/store/snapshot.ts';
-import { defaultFlapDampingMs } from '#proto/model/cluster.ts';
+import { defaultAgentAwayLimitMs, defaultFlapDampingMs } from '#proto/model/cluster.ts';
 import type { NodeId } from '#proto/model/ids.ts';
 import type { Node } from '#proto/model/node.ts';
 import { adviseFence, type Leases } from './fence.ts';
@@ -22,7 +22,11 @@ export interface NodesDecision {
 /** `now`: wall clock ms, for `stateAtMs`; `hearing` is in monotonic time. */
 export function decideNodes(snapshot: Snapshot, hearing: Hearing & Leases, now: number): NodesDecision {
   const changed = new Map<NodeId, Node>();
-  const { verdicts, suspects, deaf, ...judged } = judge(snapshot.all('node'), hearing);
+  const { verdicts, suspects, deaf, ...judged } = judge(
+    snapshot.all('node'),
+    hearing,
+    (snapshot.cluster?.agentAwayLimitMs ?? defaultAgentAwayLimitMs) || Number.POSITIVE_INFINITY,
+  );
   for (const { node, state, message, away } of verdicts) {
     const unaccounted = node.unaccounted || state === 'down';
     const stateAtMs = state === node.state ? node.stateAtMs : now;

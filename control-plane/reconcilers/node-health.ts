@@ -21,8 +21,6 @@ export const massSilenceMs = 6_000;
 
 /** An agent that answers nobody for so long, while its host lives, is said to be away: a restart takes less. */
 export const awayMs = 3_000;
-/** Its tasks are left alone for so long. Then nobody can tell what becomes of them, and they are replaced. */
-export const lostMs = 30_000;
 
 /** How the agent is, as the watchdog of its host says. */
 export interface AgentSeen {
@@ -75,8 +73,11 @@ export interface HealthAdvice {
   readonly wakeAtMs: number;
 }
 
-/** The verdict over all nodes. Those that stay as they are get none. */
-export function judge(all: Iterable<Node>, hearing: Hearing): HealthAdvice {
+/**
+ * The verdict over all nodes. Those that stay as they are get none. `agentAwayLimitMs`: a host that lives without its agent is left alone for
+ * so long; then nobody can tell what becomes of its tasks, and they are replaced. Infinity: as long as it lives.
+ */
+export function judge(all: Iterable<Node>, hearing: Hearing, agentAwayLimitMs: number): HealthAdvice {
   const nodes = [...all];
   const { now, leaderSinceMs, laggedUntilMs, deafUntilMs } = hearing;
   const verdicts: Verdict[] = [];
@@ -106,7 +107,7 @@ export function judge(all: Iterable<Node>, hearing: Hearing): HealthAdvice {
       untold: Math.max(lastMs, laggedUntilMs) + patienceMs,
       // The answers wake us.
       asking: Number.POSITIVE_INFINITY,
-      lives: lastMs + lostMs,
+      lives: lastMs + agentAwayLimitMs,
       dead: Math.max(suspectAtMs, laggedUntilMs + suspectMs),
     };
     const deadlineMs = Math.max(soonestMs[kernel], deafMs);
@@ -127,7 +128,7 @@ export function judge(all: Iterable<Node>, hearing: Hearing): HealthAdvice {
         else if (isNews) verdicts.push({ node, state: 'ready', message: deafWatchdog, away: deafWatchdog });
         continue;
       }
-      const living = judgeAgent(node, hearing.agentOf(node), now);
+      const living = judgeAgent(node, hearing.agentOf(node), now, agentAwayLimitMs);
       if (living.verdict) verdicts.push(living.verdict);
       wakeAtMs = Math.min(wakeAtMs, living.wakeAtMs);
     } else if (judged) {
@@ -164,13 +165,14 @@ function judgeAgent(
   node: Node,
   agent: AgentSeen | undefined,
   now: number,
+  agentAwayLimitMs: number,
 ): { readonly verdict?: Verdict; readonly wakeAtMs: number } {
   const never = Number.POSITIVE_INFINITY;
   if (!agent || agent.condition === 'running') {
     const isNews = node.state !== 'ready' || node.away !== '';
     return { ...(isNews && { verdict: { node, state: 'ready', message: '', away: '' } }), wakeAtMs: never };
   }
-  const lostAtMs = agent.sinceMs + lostMs;
+  const lostAtMs = agent.sinceMs + agentAwayLimitMs;
   const awayAtMs = agent.sinceMs + awayMs;
   if (node.state === 'down' || now < awayAtMs) return { wakeAtMs: node.state === 'down' ? never : awayAtMs };
   const away = ailments[agent.condition];
@@ -178,6 +180,6 @@ function judgeAgent(
     const isNews = node.state !== 'ready' || node.away !== away;
     return { ...(isNews && { verdict: { node, state: 'ready', message: away, away } }), wakeAtMs: lostAtMs };
   }
-  const message = `${away}, for ${(lostMs / 1_000).toFixed(0)} s and more`;
+  const message = `${away}, for ${(agentAwayLimitMs / 1_000).toFixed(0)} s and more`;
   return { verdict: { node, state: 'down', message, away: '' }, wakeAtMs: never };
 }

@@ -1,6 +1,7 @@
 /** What records that an older version wrote mean by the fields they do not have yet. */
 import {
   type ClusterConfig,
+  defaultAgentAwayLimitMs,
   defaultFlapDampingMs,
   defaultOrphanAfterMs,
   neverRestored,
@@ -85,6 +86,7 @@ const cluster = {
   trashMs: 24 * 3_600_000,
   orphanAfterMs: defaultOrphanAfterMs,
   flapDampingMs: defaultFlapDampingMs,
+  agentAwayLimitMs: defaultAgentAwayLimitMs,
   ...rebalanceDefaults,
   ...neverRestored,
 } satisfies Partial<ClusterConfig>;

@@ -23,6 +23,8 @@ export interface ClusterConfig {
   readonly orphanAfterMs: number;
   /** How long a node that was down twice is passed over when it is back, and twice as long each further time; 0: not at all. */
   readonly flapDampingMs: number;
+  /** How long the tasks of a host that lives without its agent are left alone; 0: as long as it lives. */
+  readonly agentAwayLimitMs: number;
   /** Where agents send logs; empty: nowhere. */
   readonly natsUrl: string;
   /** Search domain of container DNS. */
@@ -42,6 +44,9 @@ export const defaultOrphanAfterMs = 24 * 3_600_000;
 
 /** Long enough to see whether it stays, and short enough to go unnoticed where it does. */
 export const defaultFlapDampingMs = 10_000;
+
+/** An agent that is restarted, or upgraded, is back long before. */
+export const defaultAgentAwayLimitMs = 30_000;
 
 /** A join token, without its secret. */
 export interface Token {

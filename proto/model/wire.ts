@@ -256,6 +256,7 @@ export function clusterFromWire(cluster: agent.ClusterConfig): ClusterConfig {
     rebalanceAtOnce: cluster.rebalanceAtOnce,
     orphanAfterMs: cluster.orphanAfterMs,
     flapDampingMs: cluster.flapDampingMs,
+    agentAwayLimitMs: cluster.agentAwayLimitMs,
     natsUrl: cluster.natsUrl,
     domain: cluster.domain,
     incarnation: cluster.incarnation,

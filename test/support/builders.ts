@@ -196,6 +196,7 @@ export function aCluster(fields: Partial<ClusterConfig> = {}): ClusterConfig {
     ...neverRestored,
     orphanAfterMs: 86_400_000,
     flapDampingMs: 10_000,
+    agentAwayLimitMs: 30_000,
     natsUrl: '',
     domain: 'gantry.internal',
     ...fields,

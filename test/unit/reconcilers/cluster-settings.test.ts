@@ -26,6 +26,7 @@ it('several are set at once, and none where nothing differs', () => {
   expect(set(cluster, { trash: 'off' }).record).toMatchObject({ trashMs: 0 });
   expect(set(cluster, { 'flap-damping': '1m' }).record).toMatchObject({ flapDampingMs: 60_000 });
   expect(set(cluster, { 'flap-damping': 'off' }).record).toMatchObject({ flapDampingMs: 0 });
+  expect(set(cluster, { 'agent-away-limit': '24h' }).record).toMatchObject({ agentAwayLimitMs: 86_400_000 });
   expect(set(cluster, { 'orphan-after': '30m' }).record).toMatchObject({ orphanAfterMs: 1_800_000 });
 });
 
@@ -33,6 +34,7 @@ it.each([
   [{ colour: 'red' }, 'the cluster has no setting "colour"'],
   [{ 'orphan-after': 'never' }, 'orphan-after: "never" is not how long to count on tasks of a node that is down'],
   [{ 'flap-damping': '11m' }, 'flap-damping: "11m" is not how long to pass over a node that was down twice'],
+  [{ 'agent-away-limit': '4s' }, 'agent-away-limit: "4s" is not how long to leave tasks alone without their agent'],
   [{ encapsulation: 'often' }, 'encapsulation: "often" is not possible'],
   [{ encryption: 'ipsec' }, 'encryption: "ipsec" is not possible'],
   [{ network: '10.192.0.0' }, 'network: "10.192.0.0" is not an IPv4 range'],

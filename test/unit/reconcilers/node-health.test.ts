@@ -6,7 +6,6 @@ import {
   awayMs,
   graceMs,
   judge,
-  lostMs,
   massSilenceMs,
   restartMs,
   silenceMs,
@@ -15,6 +14,7 @@ import {
 import type { Node } from '#proto/model/node.ts';
 import { aNode } from '#test/support/builders.ts';
 
+const lostMs = 30_000;
 const names = ['h1', 'h2', 'h3', 'h4', 'h5'];
 
 /** The verdicts as `name: state`, at `now` (ms since this leader began), with the last beat of each node. */
@@ -29,19 +29,24 @@ function verdicts(
     hungUp?: Record<string, number>;
     agents?: Record<string, AgentSeen>;
     away?: string;
+    awayLimit?: number;
   } = {},
 ) {
   const nodes = names.map((name) => aNode(name, { state: options.state ?? 'ready', away: options.away ?? '' }));
-  const advice = judge(nodes, {
-    now,
-    leaderSinceMs: 0,
-    laggedUntilMs: options.lagged ?? 0,
-    deafUntilMs: options.deaf ?? 0,
-    lastBeatAt: (node) => (node.name in beats ? beats[node.name] : now - 100),
-    hungUpAt: (node) => options.hungUp?.[node.name],
-    kernelOf: (node) => options.kernels?.[node.name] ?? { answeredAtMs: undefined, round: undefined },
-    agentOf: (node) => options.agents?.[node.name],
-  });
+  const advice = judge(
+    nodes,
+    {
+      now,
+      leaderSinceMs: 0,
+      laggedUntilMs: options.lagged ?? 0,
+      deafUntilMs: options.deaf ?? 0,
+      lastBeatAt: (node) => (node.name in beats ? beats[node.name] : now - 100),
+      hungUpAt: (node) => options.hungUp?.[node.name],
+      kernelOf: (node) => options.kernels?.[node.name] ?? { answeredAtMs: undefined, round: undefined },
+      agentOf: (node) => options.agents?.[node.name],
+    },
+    options.awayLimit ?? lostMs,
+  );
   return {
     said: advice.verdicts.map(({ node, state, away }) => `${node.name}: ${state}${away && `, ${away}`}`),
     wakeAtMs: advice.wakeAtMs,
@@ -135,6 +140,11 @@ describe('an agent that answers nobody while its host is heard', () => {
     expect(said.filter((one) => one.startsWith('h2'))).toEqual([]);
     expect(wakeAtMs).toBe(60_001);
     expect(verdicts(60_000, {}, stopped(60_000 - lostMs)).said).toEqual(['h2: down']);
+    expect(verdicts(60_000, {}, { ...stopped(60_000 - lostMs), away, awayLimit: 60_000 }).said).not.toContain(
+      'h2: down',
+    );
+    const never = { ...stopped(1), away, awayLimit: Number.POSITIVE_INFINITY };
+    expect(verdicts(9e9, {}, never).said).not.toContain('h2: down');
   });
 
   it('makes no node ready that is down', () => {

@@ -56,6 +56,7 @@ describe('a record of before networks', () => {
       ...neverRestored,
       orphanAfterMs: 86_400_000,
       flapDampingMs: 10_000,
+      agentAwayLimitMs: 30_000,
       natsUrl: '',
       domain: 'gantry.internal',
     } as const;
@@ -67,6 +68,7 @@ describe('a record of before networks', () => {
         'strategy',
         'orphanAfterMs',
         'flapDampingMs',
+        'agentAwayLimitMs',
         ...Object.keys({ ...rebalanceDefaults, ...neverRestored }),
       ]),
     ).toEqual(cluster);

@@ -240,6 +240,8 @@ export interface ClusterConfig {
   orphanAfterMs: number;
   /** how long a node that was down twice is passed over when it is back, and twice as long each further time; 0: not at all */
   flapDampingMs: number;
+  /** how long the tasks of a host that lives without its agent are left alone; 0: as long as it lives */
+  agentAwayLimitMs: number;
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
@@ -2626,6 +2628,7 @@ function createBaseClusterConfig(): ClusterConfig {
     restoredAtMs: 0,
     orphanAfterMs: 0,
     flapDampingMs: 0,
+    agentAwayLimitMs: 0,
     _unknownFields: {},
   };
 }
@@ -2679,6 +2682,9 @@ export const ClusterConfig: MessageFns<ClusterConfig> = {
     }
     if (message.flapDampingMs !== 0) {
       writer.uint32(720).int64(message.flapDampingMs);
+    }
+    if (message.agentAwayLimitMs !== 0) {
+      writer.uint32(728).int64(message.agentAwayLimitMs);
     }
     if (message._unknownFields !== undefined) {
       for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
@@ -2832,6 +2838,14 @@ export const ClusterConfig: MessageFns<ClusterConfig> = {
             message.flapDampingMs = longToNumber(reader.int64());
             continue;
           }
+          case 91: {
+            if (tag !== 728) {
+              break;
+            }
+
+            message.agentAwayLimitMs = longToNumber(reader.int64());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -2873,6 +2887,7 @@ export const ClusterConfig: MessageFns<ClusterConfig> = {
     message.restoredAtMs = object.restoredAtMs ?? 0;
     message.orphanAfterMs = object.orphanAfterMs ?? 0;
     message.flapDampingMs = object.flapDampingMs ?? 0;
+    message.agentAwayLimitMs = object.agentAwayLimitMs ?? 0;
     return message;
   },
 };
