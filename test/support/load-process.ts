@@ -1,6 +1,7 @@
 /** A client outside of the cluster: asks for PATH on each HOST:PORT by turns, half of it on connections it keeps, until FILE exists; prints what came of it. */
 import { existsSync } from 'node:fs';
 import http from 'node:http';
+import type { Socket } from 'node:net';
 import { dirname } from 'node:path';
 
 /** What `load-process.ts RATE PATH EXPECTED FILE HOST:PORT…` prints when it ends, as JSON. */
@@ -37,12 +38,14 @@ let [asked, good, retried, opened, reused] = [0, 0, 0, 0, 0];
 
 const newAgent = () => new http.Agent({ keepAlive: true, maxSockets: 1, scheduling: 'fifo' });
 const kept = targets.map(() => Array.from({ length: keptForEach }, () => ({ agent: newAgent(), used: 0 })));
+/** Connections that have carried an answer. Node's `reusedSocket` says nothing of a request that waited for a connection while another used it. */
+const used = new WeakSet<Socket>();
 
 /** The connection to use next, of those that are kept. */
 function nextKept(target: number, turn: number): http.Agent {
   const seat = kept[target]![turn % keptForEach]!;
-  // Not all at once: each lives for a while of its own.
-  if (++seat.used > requestsOfOne + 7 * (turn % keptForEach)) {
+  // Not all at once: each lives for a while of its own, and is not let go while somebody waits for an answer by it.
+  if (++seat.used > requestsOfOne + 7 * (turn % keptForEach) && isIdle(seat.agent)) {
     seat.agent.destroy();
     seat.agent = newAgent();
     seat.used = 0;
@@ -50,18 +53,22 @@ function nextKept(target: number, turn: number): http.Agent {
   return seat.agent;
 }
 
+function isIdle({ sockets, requests }: http.Agent): boolean {
+  return Object.keys(sockets).length + Object.keys(requests).length === 0;
+}
+
 function ask(target: string, agent: http.Agent | false, isRetry: boolean, beganAt: number): void {
   const [host, port] = target.split(':');
   let answered = false;
+  let isReused = false;
   let localPort: number | undefined;
   let ended = false;
   const finish = (why?: string) => {
     if (ended) return;
     ended = true;
     const tookMs = performance.now() - beganAt;
-    const kind = request.reusedSocket ? 'kept' : isRetry ? 'retry' : 'new';
-    const port = request.socket?.localPort ?? localPort;
-    const what = `${Math.round(beganAt - startedAt)}+${Math.round(tookMs)} ms ${target} ${kind} :${port}`;
+    const kind = isReused ? 'kept' : isRetry ? 'retry' : 'new';
+    const what = `${Math.round(beganAt - startedAt)}+${Math.round(tookMs)} ms ${target} ${kind} :${localPort}`;
     if (why !== undefined) {
       bad.push(`${what} ${why}`);
       return;
@@ -72,6 +79,7 @@ function ask(target: string, agent: http.Agent | false, isRetry: boolean, beganA
   };
   const request = http.get({ host, port, path, agent, timeout: timeoutMs, headers: { 'x-asked': asked } }, (answer) => {
     answered = true;
+    used.add(answer.socket);
     let text = '';
     answer.setEncoding('utf8').on('data', (data: string) => {
       text += data;
@@ -80,8 +88,13 @@ function ask(target: string, agent: http.Agent | false, isRetry: boolean, beganA
     answer.on('end', () => finish(text.trim() === expected ? undefined : `${answer.statusCode} ${text}`));
   });
   request.on('socket', (socket) => {
-    if (request.reusedSocket) reused++;
-    else opened++;
+    isReused = used.has(socket);
+    localPort = socket.localPort;
+    if (isReused) {
+      reused++;
+      return;
+    }
+    opened++;
     socket.once('connect', () => {
       localPort = socket.localPort;
     });
@@ -89,7 +102,7 @@ function ask(target: string, agent: http.Agent | false, isRetry: boolean, beganA
   request.on('timeout', () => request.destroy(Object.assign(new Error('timeout'), { code: 'TIMEOUT' })));
   request.on('error', (error: NodeJS.ErrnoException) => {
     const isClosed = error.code === 'ECONNRESET' || error.code === 'EPIPE';
-    if (request.reusedSocket && isClosed && !answered && !isRetry) {
+    if (isReused && isClosed && !answered && !isRetry) {
       ended = true;
       retried++;
       ask(target, false, true, beganAt);
