@@ -24,11 +24,10 @@ const probeMs = 250;
 /** A peer that has not said what it heard by then does not count. */
 const roundMs = 700;
 /**
- * A silent node is probed again so often: its first rounds follow closely, for a host that ends closes its connections before its
- * kernel has gone.
+ * After how long a silent node is probed again, the n-th time: closely at first, for a host that ends closes its connections before
+ * its kernel has gone, and ever less often.
  */
-const againMs = (rounds: number) => (rounds <= quickRounds ? 300 : 1_000);
-const quickRounds = 8;
+const againMs = (rounds: number) => Math.min(1_000, Math.round(100 * 1.4 ** (rounds - 1)));
 /** Whether a node answers probes at all is looked at so often; and so often while it never has, for it may have been busy. */
 const knownMs = 60_000;
 const unknownMs = 5_000;
