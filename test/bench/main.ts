@@ -1,8 +1,9 @@
-/** `npm run bench`: every figure of a promise beside what the machine can do without us. `npm run bench -- a c --false-alarms 10`, `-- failover --rounds 30`. */
+/** `npm run bench`: every figure of a promise beside what the machine can do without us. `npm run bench -- a c`, `-- failover --rounds 30`, `-- calm --minutes 60`. */
 import { loadavg } from 'node:os';
 import { parseArgs } from 'node:util';
 import { BenchCluster } from './bench-cluster.ts';
 import { burst } from './burst.ts';
+import { calm } from './calm.ts';
 import { failover } from './failover.ts';
 import { type Figure, met, ratio, table } from './figure.ts';
 import { Floor } from './floor.ts';
@@ -10,15 +11,14 @@ import { memory } from './memory.ts';
 import { network } from './net.ts';
 import { oneService } from './one-service.ts';
 import { placement } from './placement.ts';
-import { falseAlarms, powerOff } from './power-off.ts';
+import { powerOff } from './power-off.ts';
 import { writeRecord } from './record.ts';
 import { replacement } from './replacement.ts';
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
-  options: { 'false-alarms': { type: 'string' }, rounds: { type: 'string', default: '30' } },
+  options: { minutes: { type: 'string', default: '60' }, rounds: { type: 'string', default: '30' } },
 });
-const minutes = Number(values['false-alarms'] ?? 0);
 const sections = positionals.length > 0 ? positionals : ['a', 'b', 'c', 'd', 'e', 'f', 'net'];
 
 interface Lab {
@@ -30,18 +30,19 @@ const actions: Readonly<Record<string, (lab: Lab) => Promise<Figure[]>>> = {
   a: ({ bench, floor }) => oneService(bench, floor),
   b: ({ bench, floor }) => burst(bench, floor),
   c: ({ bench, floor }) => replacement(bench, floor),
-  d: async ({ bench }) => [...(await powerOff(bench)), ...(minutes > 0 ? await falseAlarms(bench, minutes) : [])],
+  d: ({ bench }) => powerOff(bench),
   f: ({ bench }) => memory(bench),
+  calm: ({ bench }) => calm(bench, Number(values.minutes)),
   failover: ({ bench }) => failover(bench, Number(values.rounds)),
 };
 
 /** Those that need no cluster. */
 const alone: Readonly<Record<string, () => Promise<Figure[]>>> = { e: placement, net: network };
 /** Memory before power-off: hosts that have just booted are no idle hosts. */
-const order = ['a', 'c', 'b', 'f', 'd', 'failover'];
+const order = ['a', 'c', 'b', 'f', 'd', 'failover', 'calm'];
 const unknown = sections.filter((section) => !(section in alone) && !(section in actions));
 if (unknown.length > 0) {
-  process.stderr.write(`bench: there is no section ${unknown.join(', ')}; there are a to f, net and failover\n`);
+  process.stderr.write(`bench: there is no section ${unknown.join(', ')}; there are a to f, net, failover and calm\n`);
   process.exit(2);
 }
 
