@@ -9,12 +9,11 @@ import { type BenchCluster, serviceText, workers } from './bench-cluster.ts';
 import type { Figure } from './figure.ts';
 
 const replicas = 30;
-const hogsPerCore = 4;
 const stoppedMs = 5_000;
 const everyMs = 20_000;
 
 /** `minutes` of it. Each `down` is a false verdict, and each task that starts after the first thirty one that was moved for nothing. */
-export async function calm(bench: BenchCluster, minutes: number): Promise<Figure[]> {
+export async function calm(bench: BenchCluster, minutes: number, hogsPerCore: number): Promise<Figure[]> {
   const name = 'calm';
   const started = bench.running(name, replicas);
   await bench.apply(serviceText(name, replicas));

@@ -17,7 +17,12 @@ import { replacement } from './replacement.ts';
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
-  options: { minutes: { type: 'string', default: '60' }, rounds: { type: 'string', default: '30' } },
+  options: {
+    minutes: { type: 'string', default: '60' },
+    rounds: { type: 'string', default: '30' },
+    /** Busy processes a core. */
+    hogs: { type: 'string', default: '4' },
+  },
 });
 const sections = positionals.length > 0 ? positionals : ['a', 'b', 'c', 'd', 'e', 'f', 'net'];
 
@@ -32,7 +37,7 @@ const actions: Readonly<Record<string, (lab: Lab) => Promise<Figure[]>>> = {
   c: ({ bench, floor }) => replacement(bench, floor),
   d: ({ bench }) => powerOff(bench),
   f: ({ bench }) => memory(bench),
-  calm: ({ bench }) => calm(bench, Number(values.minutes)),
+  calm: ({ bench }) => calm(bench, Number(values.minutes), Number(values.hogs)),
   failover: ({ bench }) => failover(bench, Number(values.rounds)),
 };
 
