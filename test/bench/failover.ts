@@ -14,8 +14,8 @@ const kinds = [
   { act: 'crash', mend: 'start', what: 'crash, its sockets reset', atMostMs: 500 },
 ] as const;
 
-/** `rounds` of each kind, the hosts by turns. Answers are asked for at a host that is left, once all replicas were heard to run. */
-export async function failover(bench: BenchCluster, rounds: number): Promise<Figure[]> {
+/** `rounds` of each of `acts` (`kill`, `cut`, `crash`), the hosts by turns. Answers are asked for at a host that is left, once all replicas were heard to run. */
+export async function failover(bench: BenchCluster, rounds: number, acts: readonly string[]): Promise<Figure[]> {
   const started = bench.running(name, replicas);
   await bench.apply(`name: ${project}
 services:
@@ -26,7 +26,7 @@ services:
 `);
   await started;
   const figures: Figure[] = [];
-  for (const { act, mend, what, atMostMs } of kinds) {
+  for (const { act, mend, what, atMostMs } of kinds.filter(({ act }) => acts.includes(act))) {
     const whole: number[] = [];
     const verdicts: number[] = [];
     for (let round = 0; round < rounds; round++) {

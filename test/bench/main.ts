@@ -20,6 +20,7 @@ const { values, positionals } = parseArgs({
   options: {
     minutes: { type: 'string', default: '60' },
     rounds: { type: 'string', default: '30' },
+    acts: { type: 'string', default: 'kill,cut,crash' },
     /** Busy processes a core. */
     hogs: { type: 'string', default: '4' },
   },
@@ -38,7 +39,7 @@ const actions: Readonly<Record<string, (lab: Lab) => Promise<Figure[]>>> = {
   d: ({ bench }) => powerOff(bench),
   f: ({ bench }) => memory(bench),
   calm: ({ bench }) => calm(bench, Number(values.minutes), Number(values.hogs)),
-  failover: ({ bench }) => failover(bench, Number(values.rounds)),
+  failover: ({ bench }) => failover(bench, Number(values.rounds), values.acts.split(',')),
 };
 
 /** Those that need no cluster. */
