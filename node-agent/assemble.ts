@@ -1,5 +1,6 @@
 /** The only place where the agent's real parts are made and joined: containerd, conmon, the kernel's network, NATS, certificates. */
 import { existsSync, mkdirSync } from 'node:fs';
+import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type HostFacts, readHostFacts } from '#net/host/host-facts.ts';
 import { resetNetwork } from '#net/host/reset.ts';
@@ -18,7 +19,7 @@ import { openNats } from '#proto/nats.ts';
 import { type Agent, startAgent } from './agent.ts';
 import type { AgentConfig, ImportConfig, ResetConfig } from './config.ts';
 import { grpcTransport } from './grpc-transport.ts';
-import { enrol, identityPaths, loadIdentity, type NodeIdentity } from './identity.ts';
+import { enrol, formerMember, formerPath, identityPaths, loadIdentity, type NodeIdentity } from './identity.ts';
 import { IdentityKeeper } from './identity-keeper.ts';
 import { containerdImages } from './images/containerd-images.ts';
 import { collectImages, diskUsage } from './images/gc.ts';
@@ -261,7 +262,9 @@ async function ownIdentity(config: AgentConfig, kernel: Kernel, signal: AbortSig
   const held = await loadIdentity(config.data);
   if (held) return held;
   const { enrol: addresses, token, name, data } = config;
-  const identity = await enrol({ ...kernel, data, addresses, token, name, signal });
+  const former = await formerMember(data);
+  const identity = await enrol({ ...kernel, data, addresses, token, name, former, signal });
+  await rm(formerPath(data), { recursive: true, force: true });
   kernel.log.info('joined the cluster', { node: identity.nodeId });
   return identity;
 }
@@ -300,7 +303,7 @@ function explaining(
     wasAway = isAway;
     if (why !== undefined && why !== said)
       log.error(
-        `the control plane refuses this node: ${why}: remove the node (gantry node rm), delete \`identity\` in its data directory, and join it again with a new token`,
+        `the control plane refuses this node: ${why}: move \`identity\` in its data directory to \`identity.former\`, and start its agent with a new token (gantry token create)`,
       );
     said = why ?? '';
   };

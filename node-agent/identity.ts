@@ -54,6 +54,30 @@ export async function loadIdentity(data: string): Promise<NodeIdentity | undefin
   }
 }
 
+/** What a machine that was a member tells of it when it joins again: that its volumes are still here. */
+export interface FormerMember {
+  readonly nodeId: NodeId;
+  /** Empty in certificates of before there were any. */
+  readonly enrolment: string;
+}
+
+/** Where an operator moves the identity that the cluster takes no more, so that the machine joins again as the node it was. */
+export function formerPath(data: string): string {
+  return join(data, 'identity.former');
+}
+
+/** Undefined where this machine was no member, or nothing of it can be read. */
+export async function formerMember(data: string): Promise<FormerMember | undefined> {
+  try {
+    const text = await readFile(join(formerPath(data), 'identity.json'), 'utf8');
+    const { nodeId, certificatePem } = JSON.parse(text) as NodeIdentity;
+    const { subject } = new X509Certificate(certificatePem);
+    return { nodeId, enrolment: /^OU=(.+)$/m.exec(subject)?.[1] ?? '' };
+  } catch {
+    return undefined;
+  }
+}
+
 /** All of it; what is read back is whole. */
 export async function storeIdentity(data: string, identity: NodeIdentity): Promise<void> {
   const paths = identityPaths(data);
@@ -81,6 +105,8 @@ export interface EnrolParts {
   readonly token: string;
   /** This host's name. */
   readonly name: string;
+  /** It was a member before. */
+  readonly former?: FormerMember | undefined;
   readonly signal?: AbortSignal;
 }
 
@@ -89,7 +115,7 @@ const enrolBackoff: BackoffPolicy = { initialMs: 200, maxMs: 2_000 };
 /**
  * Makes this machine a member; waits while nobody answers there.
  * Faults: `invalid` (malformed token), `forbidden` (another CA than the token's), `unauthenticated` (token expired or revoked),
- * `exists` (the name is taken).
+ * `exists` (the name is that of another machine).
  */
 export async function enrol(parts: EnrolParts): Promise<NodeIdentity> {
   const token = parseToken(parts.token);
@@ -134,7 +160,12 @@ async function enrolWith(
 ): Promise<EnrolResponse> {
   const client = new EnrolmentClient(address, grpc.credentials.createSsl(Buffer.from(caPem)), channelOptions);
   try {
-    return await call(client, EnrolmentService.enrol, { ...request, tokenId: token.id, name: parts.name });
+    return await call(client, EnrolmentService.enrol, {
+      ...request,
+      tokenId: token.id,
+      name: parts.name,
+      former: parts.former,
+    });
   } finally {
     client.close();
   }

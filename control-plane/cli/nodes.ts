@@ -47,7 +47,17 @@ export function remove(options: CommonOptions & { readonly force?: true }, name:
   return withSession(options, async (session) => {
     const node = await session.call(methods.removeNode, { name, force: options.force === true });
     if (session.json) session.printJson(node);
-    else session.print(`${node.name} is out of the cluster`);
+    else {
+      session.print(`${node.name} is out of the cluster`);
+      const { volumes } = await session.call(methods.list, ListRequest.create({ kind: 'volume' }));
+      for (const { volume } of volumes)
+        if (volume?.nodeId === node.id)
+          session.print(
+            session.colours.yellow(
+              `volume ${volume.name} is given up with it: its services wait until they are applied with x-volume-loss: recreate, and begin with an empty one`,
+            ),
+          );
+    }
     return exitCodes.ok;
   });
 }

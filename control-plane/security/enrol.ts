@@ -87,11 +87,11 @@ export class Enrolment {
       });
     for (let attempt = 1; ; attempt++) {
       const token = this.#proven(request, der);
-      const node = this.#nodeFor(request.name, enrolmentOf(der));
+      const node = this.#nodeFor(request, enrolmentOf(der));
       // Before the commit: a request that cannot be signed must not leave a member behind.
       const certificate = await this.#nodeCertificate(node, request.csrPem);
       try {
-        const revision = await store.commit(this.#changes(node, token));
+        const revision = await store.commit(this.#changes(request, node, token));
         await store.seen(revision);
         log.info('node enrolled', { node: node.name, revision });
         return this.#response(node.id, certificate);
@@ -164,17 +164,20 @@ export class Enrolment {
     return record;
   }
 
-  /** The record to write: a new one, or that of a machine of this name that is gone or never spoke. */
-  #nodeFor(name: string, enrolment: string): Node {
+  /** The record to write: a new one, that of the member it was and is no more, or one of this name whose machine never spoke. */
+  #nodeFor({ name, former }: EnrolRequest, enrolment: string): Node {
     const { store, random, clock } = this.#parts;
     const now = clock.now();
-    const replaced = this.#unheardSinceRestore(name);
+    const replaced = this.#replacedBy({ name, former });
     for (const node of store.snapshot.all('node')) {
       if (node.name !== name || node.id === replaced?.value.id) continue;
-      if (node.state !== 'down' && node.bootId !== '')
+      const isOwn = isSame(node, former);
+      if (node.state !== 'down' && node.bootId !== '' && !(isOwn && node.state === 'unknown'))
         throw new Fault('exists', `a node named ${name} is a member and ${node.state}`, {
           remedy: `give this machine another --name, or remove the other first: gantry node rm ${name}`,
         });
+      // What tasks of that node have written is not on another machine.
+      if (!neverSpoke(node) && !isOwn && node.enrolment !== enrolment) throw this.#isAnother(node);
       const singleton = [...store.snapshot.tasksOnNode(node.id)].find((task) => task.singleton && occupiesNode(task));
       if (singleton)
         throw new Fault('exists', `${singleton.serviceName}, which must never run twice, may run on node ${name}`, {
@@ -221,20 +224,39 @@ export class Enrolment {
    * The record of that name that came with a backup, where its machine was not heard since: another one takes the name, as
    * another node. What ran and lay on the first one is not on this.
    */
-  #unheardSinceRestore(name: string): Versioned<Node> | undefined {
+  #replacedBy({ name, former }: Pick<EnrolRequest, 'name' | 'former'>): Versioned<Node> | undefined {
     const { snapshot } = this.#parts.store;
     const restoredAtMs = snapshot.cluster?.restoredAtMs ?? 0;
     const found = [...snapshot.all('node')].find((node) => node.name === name);
+    if (found && isSame(found, former)) return undefined;
     const isUnheard = found && found.state !== 'ready' && found.bootId !== '' && found.stateAtMs <= restoredAtMs;
     return isUnheard ? snapshot.get('node', found.id) : undefined;
   }
 
-  #changes(node: Node, token: { readonly value: Token; readonly modRevision: number }): Change[] {
+  #isAnother({ id, name, state }: Node): Fault {
+    const volumes = [...this.#parts.store.snapshot.all('volume')].filter((volume) => volume.nodeId === id);
+    const names = volumes.map((volume) => volume.name).sort();
+    const data = names.length > 0 ? `; that node has the data of volume ${names.join(', ')}` : '';
+    const give = `gantry node rm ${name}${names.length > 0 ? ' --force' : ''}`;
+    return new Fault(
+      'exists',
+      `a node named ${name} is a member and ${state}, and this is another machine, or another disk${data}`,
+      {
+        remedy: `give this machine another --name; or, where that machine does not come back, give it up first: ${give}`,
+      },
+    );
+  }
+
+  #changes(
+    request: EnrolRequest,
+    node: Node,
+    token: { readonly value: Token; readonly modRevision: number },
+  ): Change[] {
     const { snapshot } = this.#parts.store;
     const changes: Change[] = [
       { table: 'node', key: node.id, value: node, expect: snapshot.get('node', node.id)?.modRevision ?? 0 },
     ];
-    const replaced = this.#unheardSinceRestore(node.name);
+    const replaced = this.#replacedBy(request);
     if (replaced)
       changes.push({ table: 'node', key: replaced.value.id, value: undefined, expect: replaced.modRevision });
     const { usesLeft, id } = token.value;
@@ -272,6 +294,16 @@ export class Enrolment {
       clusterId: this.#parts.store.snapshot.cluster?.id ?? '',
     };
   }
+}
+
+/** It has enrolled, and never described itself: it had neither tasks nor volumes. */
+function neverSpoke({ bootId, agentVersion }: Node): boolean {
+  return bootId === '' && agentVersion === '';
+}
+
+/** The machine that joins has the certificate of that member on its disk, where the volumes are. */
+function isSame(node: Node, former: EnrolRequest['former']): boolean {
+  return former !== undefined && former.nodeId === node.id && former.enrolment === (node.enrolment ?? '');
 }
 
 /** The same for a request that is repeated since its answer was lost, and for no other. */

@@ -73,3 +73,26 @@ test('a service that says so runs elsewhere with an empty volume', async () => {
   await cluster.nodeIs(home, 'ready', 40_000);
   expect(await hostOf('cache')).not.toBe(home);
 });
+
+test('another machine does not get the name of a lost one, whose volumes are not on it, before that is given up', async () => {
+  await cluster.apply(service('lost'));
+  const home = await hostOf('lost');
+  await cluster.sandbox.act('kill', home);
+  await cluster.nodeIs(home, 'down');
+  const other = (await cluster.nodes()).find(({ state }) => state === 'ready')!.name;
+  const joins = async () => {
+    const token = (await cluster.gantry('token', 'create')).stdout.trim();
+    const flags = `--name ${home} --advertise 10.90.0.1 --control-plane 10.90.0.250:7400 --metrics-port 0`;
+    const places = '--data /tmp/stranger/data --run /tmp/stranger/run --containerd /tmp/stranger/none.sock';
+    const line = `timeout 5 ${process.execPath} ${process.cwd()}/node-agent/main.ts ${flags} ${places} --token ${token} 2>&1; true`;
+    return cluster.sandbox.run(other, ['sh', '-c', line]);
+  };
+  const refused = await joins();
+  expect(refused).toMatch(/this is another machine, or another disk; that node has the data of volume .*lost_data/);
+  expect(refused).toContain(`gantry node rm ${home} --force`);
+  const given = await cluster.gantry('node', 'rm', home, '--force');
+  expect(given.stdout).toContain('volume lost_data is given up with it');
+  expect(await joins()).toContain('joined the cluster');
+  const [task] = await cluster.tasks('lost');
+  expect(task).toMatchObject({ state: 'pending', message: expect.stringContaining('which is no longer a member') });
+});

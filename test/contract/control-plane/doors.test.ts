@@ -79,6 +79,7 @@ async function join1(name: string, tokenText: string): Promise<{ pair: KeyPair; 
     csrPem,
     proof: enrolmentProof(tokenSecretHash(token.secret), requestDer(csrPem)),
     name,
+    former: undefined,
   });
   return { pair: { certificate: answer.certificatePem, key }, answer };
 }
@@ -112,7 +113,13 @@ describe('the doors of a control plane', () => {
   });
 
   test('who has not proven anything cannot make it take in megabytes', async () => {
-    const request = { tokenId: 'x', csrPem: 'x'.repeat(1 << 20), proof: Buffer.alloc(32), name: 'h1' };
+    const request = {
+      tokenId: 'x',
+      csrPem: 'x'.repeat(1 << 20),
+      proof: Buffer.alloc(32),
+      name: 'h1',
+      former: undefined,
+    };
     const answer = call(dial(`127.0.0.1:${controlPlane.enrolPort}`), EnrolmentService.enrol, request);
     await expect(answer).rejects.toMatchObject({ code: 'exhausted' });
   });

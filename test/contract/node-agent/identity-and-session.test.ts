@@ -1,5 +1,5 @@
 /** Joining, sessions, beats and relays over real gRPC with mutual TLS: a production agent against production dispatch and enrolment. */
-import { mkdtempSync, rmSync, statSync } from 'node:fs';
+import { mkdtempSync, renameSync, rmSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
@@ -12,7 +12,7 @@ import { initPki, type Pki } from '#control-plane/security/pki.ts';
 import { serveTcp } from '#control-plane/servers.ts';
 import { grpcTransport } from '#node-agent/grpc-transport.ts';
 import type { Heartbeat } from '#node-agent/heartbeat.ts';
-import { enrol, loadIdentity, type NodeIdentity } from '#node-agent/identity.ts';
+import { enrol, formerMember, formerPath, loadIdentity, type NodeIdentity } from '#node-agent/identity.ts';
 import { IdentityKeeper, renewalAt } from '#node-agent/identity-keeper.ts';
 import { procStat } from '#node-agent/proc-stat.ts';
 import { dismissWatchdog, watchdogOf } from '#node-agent/watchdog/dismiss.ts';
@@ -277,15 +277,21 @@ describe('a session over gRPC', () => {
 
   it('is that of the machine which joined last: one whose place was taken is told to hold nothing', async () => {
     await controlPlane();
-    const [identity, text] = [await joined('h1'), await token()];
+    const data = mkdtempSync(join(directory, 'h-'));
+    const [identity, text] = [await joined('h1', data), await token()];
     const first = await hostOf(identity);
     const id = await lab.assign(first, 't1');
     await eventually(() => lab.task(id).state === 'running');
     await first.stop();
     const { value, modRevision } = lab.store.snapshot.get('node', first.id)!;
     await lab.commit({ table: 'node', key: first.id, value: { ...value, state: 'down' }, expect: modRevision });
-    const data = mkdtempSync(join(directory, 'h-'));
-    const taken = await enrol({ ...parts, data, addresses: [enrolAddress], token: text, name: 'h1' });
+    const again = { ...parts, data, addresses: [enrolAddress], token: text, name: 'h1' };
+    await expect(enrol(again)).rejects.toMatchObject({
+      code: 'exists',
+      remedy: expect.stringContaining('gantry node rm'),
+    });
+    renameSync(join(data, 'identity'), formerPath(data));
+    const taken = await enrol({ ...again, former: await formerMember(data) });
     expect(taken.nodeId).toBe(identity.nodeId);
     const second = await hostOf(taken);
     await eventually(() => second.agent!.session.connected);

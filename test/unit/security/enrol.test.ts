@@ -43,10 +43,10 @@ beforeEach(async () => {
 
 const token = async (uses = 0, lifetimeMs = 60_000) => (await enrolment.createToken({ uses, lifetimeMs })).text;
 
-async function request(name: string, tokenText: string): Promise<EnrolRequest> {
+async function request(name: string, tokenText: string, former?: EnrolRequest['former']): Promise<EnrolRequest> {
   const { id, secret } = parseToken(tokenText);
   const { csrPem } = await createRequest(name);
-  return { tokenId: id, csrPem, proof: enrolmentProof(tokenSecretHash(secret), requestDer(csrPem)), name };
+  return { tokenId: id, csrPem, proof: enrolmentProof(tokenSecretHash(secret), requestDer(csrPem)), name, former };
 }
 
 const enrolmentOf = ({ certificatePem }: { readonly certificatePem: string }) =>
@@ -143,15 +143,58 @@ describe('a machine that joins', () => {
     await expect(enrolment.enrol(await request('h1', text))).rejects.toEqual(faultOf('exists'));
   });
 
-  test('takes the place of a member of its name that is down', async () => {
+  /** A member that is down, and what its machine tells when it joins again. */
+  const lost = async (fields: Partial<Node> = {}) => {
+    const first = await enrolment.enrol(await request('h1', await token()));
+    const described = { state: 'down', bootId: 'b', agentVersion: '1', labels: { zone: 'a' } } as const;
+    await change(first.nodeId, { ...described, ...fields });
+    return { first, former: { nodeId: first.nodeId, enrolment: enrolmentOf(first)! } };
+  };
+
+  test('again with the disk that it had is the node that it was', async () => {
+    for (const state of ['down', 'unknown'] as const) {
+      const { first, former } = await lost({ state });
+      const again = await request('h1', await token(), former);
+      const second = await enrolment.enrol(again);
+      expect(second.nodeId).toBe(first.nodeId);
+      expect(store.snapshot.node(nodeId(second.nodeId))?.labels).toEqual({ zone: 'a' });
+      expect(enrolmentOf(second)).toBe(store.snapshot.node(nodeId(second.nodeId))?.enrolment);
+      expect(enrolmentOf(second)).not.toBe(enrolmentOf(first));
+      // The answer was lost, and it asks once more.
+      expect((await enrolment.enrol(again)).nodeId).toBe(first.nodeId);
+      const { modRevision } = store.snapshot.get('node', first.nodeId)!;
+      await store.seen(
+        await store.commit([{ table: 'node', key: first.nodeId, value: undefined, expect: modRevision }]),
+      );
+    }
+  });
+
+  test('is not taken for another one of its name that is down: the volumes of that are not on it', async () => {
+    const { first, former } = await lost();
+    const text = await token();
+    const refused = expect.objectContaining({ code: 'exists', remedy: expect.stringContaining('gantry node rm h1') });
+    await expect(enrolment.enrol(await request('h1', text))).rejects.toEqual(refused);
+    for (const other of [
+      { ...former, enrolment: 'x' },
+      { ...former, nodeId: 'x'.repeat(25) },
+    ])
+      await expect(enrolment.enrol(await request('h1', text, other))).rejects.toEqual(refused);
+    const volume = { name: 'shop_data', nodeId: nodeId(first.nodeId), nodeName: 'h1', createdAtMs: 1 };
+    await store.seen(await store.commit([{ table: 'volume', key: 'shop_data', value: volume, expect: 0 }]));
+    await expect(enrolment.enrol(await request('h1', text))).rejects.toMatchObject({
+      message: expect.stringContaining('has the data of volume shop_data'),
+      remedy: expect.stringContaining('gantry node rm h1 --force'),
+    });
+    // Nor after it has joined again, and before it has said anything.
+    await enrolment.enrol(await request('h1', text, former));
+    await expect(enrolment.enrol(await request('h1', text))).rejects.toEqual(refused);
+  });
+
+  test('takes the place of one of its name that never spoke', async () => {
     const text = await token();
     const first = await enrolment.enrol(await request('h1', text));
-    await change(first.nodeId, { state: 'down', bootId: 'b', labels: { zone: 'a' } });
     const second = await enrolment.enrol(await request('h1', text));
     expect(second.nodeId).toBe(first.nodeId);
-    expect(store.snapshot.node(nodeId(second.nodeId))?.labels).toEqual({ zone: 'a' });
-    expect(enrolmentOf(second)).toBe(store.snapshot.node(nodeId(second.nodeId))?.enrolment);
-    expect(enrolmentOf(second)).not.toBe(enrolmentOf(first));
   });
 
   test('may ask again when the answer was lost', async () => {

@@ -33,6 +33,16 @@ export interface EnrolRequest {
   proof: Buffer;
   /** the host's name */
   name: string;
+  /** unset: it has never been a member */
+  former: Former | undefined;
+  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
+}
+
+/** The certificate that a machine had when it was a member before, which lies beside its volumes. */
+export interface Former {
+  nodeId: string;
+  /** its OU */
+  enrolment: string;
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
@@ -492,7 +502,7 @@ export interface RenewRequest {
 }
 
 function createBaseEnrolRequest(): EnrolRequest {
-  return { tokenId: "", csrPem: "", proof: Buffer.alloc(0), name: "", _unknownFields: {} };
+  return { tokenId: "", csrPem: "", proof: Buffer.alloc(0), name: "", former: undefined, _unknownFields: {} };
 }
 
 export const EnrolRequest: MessageFns<EnrolRequest> = {
@@ -508,6 +518,9 @@ export const EnrolRequest: MessageFns<EnrolRequest> = {
     }
     if (message.name !== "") {
       writer.uint32(34).string(message.name);
+    }
+    if (message.former !== undefined) {
+      Former.encode(message.former, writer.uint32(722).fork()).join();
     }
     if (message._unknownFields !== undefined) {
       for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
@@ -565,6 +578,14 @@ export const EnrolRequest: MessageFns<EnrolRequest> = {
             message.name = reader.string();
             continue;
           }
+          case 90: {
+            if (tag !== 722) {
+              break;
+            }
+
+            message.former = Former.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -594,6 +615,92 @@ export const EnrolRequest: MessageFns<EnrolRequest> = {
     message.csrPem = object.csrPem ?? "";
     message.proof = object.proof ?? Buffer.alloc(0);
     message.name = object.name ?? "";
+    message.former = (object.former !== undefined && object.former !== null)
+      ? Former.fromPartial(object.former)
+      : undefined;
+    return message;
+  },
+};
+
+function createBaseFormer(): Former {
+  return { nodeId: "", enrolment: "", _unknownFields: {} };
+}
+
+export const Former: MessageFns<Former> = {
+  encode(message: Former, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.nodeId !== "") {
+      writer.uint32(10).string(message.nodeId);
+    }
+    if (message.enrolment !== "") {
+      writer.uint32(18).string(message.enrolment);
+    }
+    if (message._unknownFields !== undefined) {
+      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
+        const tag = parseInt(key, 10);
+        for (const value of values) {
+          writer.uint32(tag).raw(value);
+        }
+      }
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Former {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseFormer();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.nodeId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.enrolment = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        const buf = reader.skip(tag & 7);
+
+        const list = message._unknownFields![tag];
+
+        if (list === undefined) {
+          message._unknownFields![tag] = [buf];
+        } else {
+          list.push(buf);
+        }
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<Former>, I>>(base?: I): Former {
+    return Former.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<Former>, I>>(object: I): Former {
+    const message = createBaseFormer();
+    message.nodeId = object.nodeId ?? "";
+    message.enrolment = object.enrolment ?? "";
     return message;
   },
 };
