@@ -17,16 +17,17 @@ export interface KernelSeen {
 
 /**
  * `dead`: neither the leader nor any peer that it asked hears the kernel · `lives`: one of them does · `asking`: not all have said so ·
- * `untold`: probes can tell nothing, because it never answered any, or because no other host was there to ask.
+ * `untold`: probes can tell nothing, because it never answered one from here nor now one of a peer, or because no other host was there to ask.
  */
 export type KernelVerdict = 'dead' | 'lives' | 'asking' | 'untold';
 
 /** Of a host whose last beat was at `lastMs`. */
 export function kernelVerdict({ answeredAtMs, round }: KernelSeen, lastMs: number): KernelVerdict {
+  const said = round && round.askedAtMs >= lastMs ? [round.leader, ...round.peers.values()] : [];
+  // Who hears it needs not have been heard by it before.
+  if (said.includes(true)) return 'lives';
   if (answeredAtMs === undefined) return 'untold';
   if (!round || round.askedAtMs < lastMs) return 'asking';
-  const said = [round.leader, ...round.peers.values()];
-  if (said.includes(true)) return 'lives';
   if (!round.closed && said.includes(undefined)) return 'asking';
   const isHeardByNone = round.leader === false && [...round.peers.values()].includes(false);
   return isHeardByNone ? 'dead' : 'untold';

@@ -16,6 +16,8 @@ export const quietMs = 750;
 export const suspectMs = 600;
 /** Silence allowed to nodes that this leader has never heard: they have to find it first. */
 export const graceMs = 5_000;
+/** So long before the end of that grace their kernels are asked: they may live where nothing of ours is heard. */
+export const askMs = 1_500;
 /** Silence before most nodes at once are believed to be down: more likely it is us. */
 export const massSilenceMs = 6_000;
 
@@ -97,10 +99,10 @@ export function judge(all: Iterable<Node>, hearing: Hearing, agentAwayLimitMs: n
     const hungUp = heard && (hearing.hungUpAt(node) ?? Number.NEGATIVE_INFINITY) >= beat;
     const patienceMs = heard ? (hungUp ? restartMs : silenceMs) : graceMs;
     const judged = node.state === 'ready' || (node.state === 'unknown' && node.bootId !== '');
-    const suspectAtMs = lastMs + (hungUp ? 0 : suspectMs);
-    const kernel = heard ? kernelVerdict(hearing.kernelOf(node), lastMs) : 'untold';
-    if (judged && heard) {
-      if (now >= suspectAtMs && (hungUp || now - lastMs >= suspectMs)) suspects.push(node);
+    const suspectAtMs = lastMs + (heard ? (hungUp ? 0 : suspectMs) : graceMs - askMs);
+    const kernel = kernelVerdict(hearing.kernelOf(node), lastMs);
+    if (judged) {
+      if (now >= suspectAtMs) suspects.push(node);
       else wakeAtMs = Math.min(wakeAtMs, suspectAtMs);
     }
     const soonestMs = {
@@ -117,14 +119,13 @@ export function judge(all: Iterable<Node>, hearing: Hearing, agentAwayLimitMs: n
     }
     if (now < deadlineMs) {
       if (judged || heard) wakeAtMs = Math.min(wakeAtMs, deadlineMs);
-      if (!heard) continue;
       // Who was given up comes back with a beat, not because its kernel is asked once more.
-      if (node.state === 'down' && (hungUp || now - beat >= suspectMs)) continue;
-      if (now - beat >= silenceMs) {
+      if (node.state === 'down' && (!heard || hungUp || now - lastMs >= suspectMs)) continue;
+      if (!heard || now - lastMs >= silenceMs) {
         // Left alone: what runs there goes on.
         if (kernel !== 'lives' || !judged) continue;
         const isNews = node.state !== 'ready' || node.away !== deafWatchdog;
-        if (now - beat < awayMs) wakeAtMs = Math.min(wakeAtMs, beat + awayMs);
+        if (now - lastMs < awayMs) wakeAtMs = Math.min(wakeAtMs, lastMs + awayMs);
         else if (isNews) verdicts.push({ node, state: 'ready', message: deafWatchdog, away: deafWatchdog });
         continue;
       }

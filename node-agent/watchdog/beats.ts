@@ -1,14 +1,22 @@
 /** The beats themselves: a stream to the leader on a connection of its own, and the way to the next leader when it goes silent. */
-import * as grpc from '@grpc/grpc-js';
-import { AgentClient, type Beat, type BeatAck } from '#proto/gen/gantry/v1/agent.ts';
+import type { Beat, BeatAck } from '#proto/gen/gantry/v1/agent.ts';
 import type { Clock, Timer } from '#proto/kernel/clock.ts';
-import { channelOptions } from '#proto/rpc.ts';
+import type { MessageStream } from '#proto/stream.ts';
 import { type HeartbeatTarget, silenceMs } from '../heartbeat.ts';
 import { SentBeats } from './lease.ts';
 import type { BeatIdentity } from './protocol.ts';
 
+/** One connection to a replica. A stream that has ended is followed by another one on it. */
+export interface BeatLine {
+  open(): MessageStream<BeatAck, Beat>;
+  /** Drops it with all that runs over it. */
+  close(): void;
+}
+
 export interface BeatsParts {
   readonly clock: Clock;
+  /** Never fails at once, as `Transport.connect`. `address` as HOST:PORT. */
+  readonly dial: (address: string, identity: BeatIdentity) => BeatLine;
   /** What a beat says beside its number, asked for each. */
   readonly say: () => Omit<Beat, 'sequence'>;
   /** The kernels of these hosts are to be probed now. */
@@ -30,8 +38,8 @@ export class Beats {
   #at = 0;
   #periodMs = 200;
   #identity: BeatIdentity | undefined;
-  #client: AgentClient | undefined;
-  #call: grpc.ClientDuplexStream<Beat, BeatAck> | undefined;
+  #line: BeatLine | undefined;
+  #stream: MessageStream<BeatAck, Beat> | undefined;
   #sequence = 0;
   /** Of the last acknowledgement, or of the dial since. */
   #aliveAtMs = 0;
@@ -62,13 +70,13 @@ export class Beats {
 
   /** Out of turn: there is something to say that cannot wait. */
   beatNow(): void {
-    if (this.#client) this.#beat();
+    if (this.#line) this.#beat();
   }
 
   #turn(): void {
     this.#timer?.cancel();
     const now = this.#parts.clock.monotonic();
-    if (!this.#client) this.#aliveAtMs = now;
+    if (!this.#line) this.#aliveAtMs = now;
     if (now - this.#aliveAtMs > silenceMs) this.#goSilent(now);
     this.#timer = this.#parts.clock.after(this.#expelledMs || this.#periodMs, () => this.#turn());
     this.#beat();
@@ -85,36 +93,30 @@ export class Beats {
 
   #beat(): void {
     const { clock, say } = this.#parts;
-    const call = this.#call ?? this.#open();
+    const stream = this.#stream ?? this.#open();
     const sequence = ++this.#sequence;
     this.#sent.sent(sequence, clock.boottime());
-    call.write({ ...say(), sequence });
+    stream.send({ ...say(), sequence });
   }
 
-  #open(): grpc.ClientDuplexStream<Beat, BeatAck> {
-    const { keyPem, certificatePem, caPem } = this.#identity!;
-    this.#client ??= new AgentClient(
-      this.#addresses[this.#at]!,
-      grpc.credentials.createSsl(Buffer.from(caPem), Buffer.from(keyPem), Buffer.from(certificatePem)),
-      { ...channelOptions, 'grpc.use_local_subchannel_pool': 1 },
-    );
-    const call = this.#client.heartbeat();
-    this.#call = call;
-    call.on('data', (ack: BeatAck) => {
-      if (this.#call === call) this.#take(ack);
+  #open(): MessageStream<BeatAck, Beat> {
+    this.#line ??= this.#parts.dial(this.#addresses[this.#at]!, this.#identity!);
+    const stream = this.#line.open();
+    this.#stream = stream;
+    stream.listen({
+      message: (ack) => {
+        if (this.#stream === stream) this.#take(ack);
+      },
+      // The next beat opens another one.
+      closed: (fault) => {
+        if (this.#stream !== stream) return;
+        this.#stream = undefined;
+        if (fault?.code !== 'not-found') return;
+        this.#expelledMs = Math.min(expelledMs.most, Math.max(expelledMs.first, 2 * this.#expelledMs));
+        this.#aliveAtMs = this.#parts.clock.monotonic();
+      },
     });
-    // The next beat opens another one.
-    call.on('error', (error: grpc.ServiceError) => {
-      if (this.#call !== call) return;
-      this.#call = undefined;
-      if (error.code !== grpc.status.NOT_FOUND) return;
-      this.#expelledMs = Math.min(expelledMs.most, Math.max(expelledMs.first, 2 * this.#expelledMs));
-      this.#aliveAtMs = this.#parts.clock.monotonic();
-    });
-    call.on('end', () => {
-      if (this.#call === call) this.#call = undefined;
-    });
-    return call;
+    return stream;
   }
 
   #take(ack: BeatAck): void {
@@ -126,10 +128,9 @@ export class Beats {
   }
 
   #hangUp(): void {
-    const [call, client] = [this.#call, this.#client];
-    this.#call = undefined;
-    this.#client = undefined;
-    call?.cancel();
-    client?.close();
+    const line = this.#line;
+    this.#stream = undefined;
+    this.#line = undefined;
+    line?.close();
   }
 }

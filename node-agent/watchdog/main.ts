@@ -4,20 +4,19 @@
  * its socket is not in RUN any more.
  */
 import { mkdirSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
-import { createServer, type Socket } from 'node:net';
+import { createServer } from 'node:net';
 import { setPriority } from 'node:os';
 import { join } from 'node:path';
 import { systemClock } from '#proto/kernel/clock.ts';
 import { describe } from '#proto/kernel/errors.ts';
 import { tcpProbe } from '#proto/kernel-probe.ts';
-import type { HeartbeatTarget } from '../heartbeat.ts';
 import { procStat } from '../proc-stat.ts';
 import { cgroupOf, findCgroups } from '../runtime/cgroup.ts';
-import { Beats } from './beats.ts';
-import { conditionOf, loopLagMs } from './condition.ts';
+import { grpcBeatLine } from './grpc-beat-line.ts';
 import { openLease } from './lease-file.ts';
 import { killOverdue, lookEveryMs } from './overdue.ts';
-import { type AgentWord, hear, protocol, say, type WatchdogWord, watchdogPidFile, watchdogSocket } from './protocol.ts';
+import { type AgentWord, hear, say, type WatchdogWord, watchdogPidFile, watchdogSocket } from './protocol.ts';
+import { Watchdog } from './watchdog.ts';
 
 const [run, build, bootId] = process.argv.slice(2);
 if (run === undefined || build === undefined || bootId === undefined)
@@ -34,22 +33,6 @@ const inChargeMs = 1_000;
 // grpc-js names the server by its IP address in TLS; Node warns about it at every start (DEP0123).
 process.noDeprecation = true;
 
-interface Agent {
-  readonly socket: Socket;
-  readonly pid: number;
-  readonly startTicks: number;
-}
-let agent: Agent | undefined;
-let connected = false;
-let turnedAtMs = clock.monotonic();
-let target: HeartbeatTarget | undefined;
-
-/** What was heard of others, for the next beat. */
-let heard: { nodeId: string; answered: boolean }[] = [];
-const probe = tcpProbe(clock);
-/** As long as the leader waits for its own. */
-const probeMs = 250;
-
 /** Said once, until it is otherwise. `why` empty: all is well. */
 const complaints = new Map<string, string>();
 const complain = (of: string, why = '') => {
@@ -57,66 +40,26 @@ const complain = (of: string, why = '') => {
   complaints.set(of, why);
 };
 
-const beats = new Beats({
+const watchdog = new Watchdog({
   clock,
-  say: () => {
-    const sinceTurnMs = clock.monotonic() - turnedAtMs;
-    const { pid = 0, startTicks = 0 } = agent ?? {};
-    const condition = conditionOf({ stat: procStat(pid), startTicks, connected, sinceTurnMs });
-    const probes = heard;
-    heard = [];
-    return { session: target?.session ?? 0, loopLagMs: loopLagMs(sinceTurnMs), condition, probes };
-  },
-  probe: (orders) => {
-    for (const { nodeId, address } of orders)
-      void probe(address, probeMs).then((answered) => {
-        heard.push({ nodeId, answered });
-        beats.beatNow();
-      });
-  },
-  leased: (untilMs) => {
-    try {
-      lease.renew(untilMs);
-      complain('the lease cannot be written');
-    } catch (error) {
-      // Then the lease ends, and the beats go on.
-      complain('the lease cannot be written', describe(error));
-    }
-  },
-  silent: () => {
-    if (agent && target) say<WatchdogWord>(agent.socket, { say: 'silent', session: target.session });
-  },
+  dial: grpcBeatLine,
+  probe: tcpProbe(clock),
+  lease,
+  statOf: procStat,
+  build,
+  pid: process.pid,
+  complain: (why) => complain('the lease cannot be written', why),
 });
 
 const server = createServer((socket) => {
+  const link = { say: (word: WatchdogWord) => say(socket, word) };
   socket.on('error', () => {}); // 'close' follows.
-  socket.on('close', () => {
-    if (agent?.socket === socket) connected = false;
+  socket.on('close', () => watchdog.left(link));
+  hear<AgentWord>(socket, (word) => {
+    if (word.say === 'end') process.exit(0);
+    watchdog.take(link, word);
   });
-  hear<AgentWord>(socket, (word) => take(socket, word));
 });
-
-function take(socket: Socket, word: AgentWord): void {
-  switch (word.say) {
-    case 'hello':
-      agent = { socket, pid: word.pid, startTicks: procStat(word.pid)?.startTicks ?? 0 };
-      connected = true;
-      turnedAtMs = clock.monotonic();
-      target = undefined;
-      say<WatchdogWord>(socket, { say: 'hello', protocol, build: build!, pid: process.pid });
-      break;
-    case 'aim':
-      target = word.target;
-      if (word.target) beats.aim(word.target, word.addresses, word.identity);
-      break;
-    case 'turn':
-      turnedAtMs = clock.monotonic();
-      say<WatchdogWord>(socket, { say: 'turn', sequence: word.sequence });
-      break;
-    case 'end':
-      process.exit(0);
-  }
-}
 
 /** The third line, behind the guards and the agent. */
 function killOverdues(): void {

@@ -13,6 +13,7 @@ import { FakeNetwork } from '#test/support/fake-network.ts';
 import { type FakeBehaviour, FakeContainerHost, FakeRuntime } from '#test/support/fake-runtime.ts';
 import { checkedMounts } from './documents.ts';
 import { Process } from './process.ts';
+import { WatchdogPlace } from './watchdog.ts';
 import type { World } from './world.ts';
 
 /** How often, in percent, a container goes wrong in each way. */
@@ -34,6 +35,8 @@ interface Boot {
   readonly fence: FakeFence;
   readonly containers: FakeContainerHost;
   readonly network: FakeNetwork;
+  /** undefined: agents send beats themselves. */
+  readonly watchdog: WatchdogPlace | undefined;
 }
 
 /** What an agent leaves on its machine. */
@@ -63,6 +66,8 @@ export class Host {
   starts = 0;
   /** Of its wall clock. */
   skewMs = 0;
+  /** Its agent's main loop does not turn, though nobody stopped the process. */
+  hangs = false;
   /** Its agent dies with the next container it starts. */
   doomed = false;
   /** Its journal once lost lines. */
@@ -75,6 +80,7 @@ export class Host {
     this.name = node.name;
     this.node = node;
     this.images = new FakeImages(world.clock, world.registry, 20);
+    world.network.plug(node.address, this.name, () => this.boot?.machine.running === true);
   }
 
   get id(): NodeId {
@@ -128,7 +134,8 @@ export class Host {
     for (const [id, lost] of this.#lost) containers.containers.set(id, lost);
     const id = `${this.name}-boot-${++this.#boots}`;
     const fence = new FakeFence(machine, containers);
-    this.boot = { id, atMs: clock.monotonic(), machine, containers, fence, network: new FakeNetwork() };
+    const watchdog = this.#world.watched ? this.#watchdogPlace(machine, fence) : undefined;
+    this.boot = { id, atMs: clock.monotonic(), machine, containers, fence, network: new FakeNetwork(), watchdog };
     network.reset(this.name);
     this.startAgent();
   }
@@ -136,8 +143,9 @@ export class Host {
   /** The plug is pulled. What lay in the disk's cache is lost with it. */
   powerOff(): void {
     if (!this.boot?.machine.alive) return;
-    const { machine, containers } = this.boot;
+    const { machine, containers, watchdog } = this.boot;
     if (this.process) this.#world.network.vanished(this.process);
+    watchdog?.vanish((process) => this.#world.network.vanished(process));
     this.#endProcess();
     machine.kill();
     containers.reboot();
@@ -154,6 +162,8 @@ export class Host {
 
   #endProcess(): void {
     this.process?.kill();
+    this.boot?.watchdog?.agentEnded();
+    this.hangs = false;
     this.process = undefined;
     this.agent = undefined;
   }
@@ -192,7 +202,9 @@ export class Host {
       registryOf,
       transport: network.transport(party, node.id),
       fence: process.hold(boot.fence),
-      heartbeat: network.heartbeat(party, node.id, (untilMs) => boot.fence.renew(untilMs)),
+      heartbeat:
+        boot.watchdog?.heartbeat(process, this.starts) ??
+        network.heartbeat(party, node.id, (untilMs) => boot.fence.renew(untilMs)),
       addresses: this.#world.addresses,
       describe: () => ({ ...node, bootId: boot.id }),
       removeVolume: async () => {},
@@ -207,6 +219,23 @@ export class Host {
       },
       (error) => this.#world.fail(error),
     );
+  }
+
+  #watchdogPlace(machine: Process, fence: FakeFence): WatchdogPlace {
+    const { network, addresses } = this.#world;
+    const partyOf = (process: Process) => ({ machine: this.name, process });
+    return new WatchdogPlace({
+      clock: machine,
+      addresses,
+      dial: (process, address) => network.beatLine(partyOf(process), this.node.id, address),
+      probe: (process) => network.probe(partyOf(process)),
+      renew: (untilMs) => fence.renew(untilMs),
+      statOf: (pid) => {
+        if (!this.process?.alive || pid !== this.starts) return undefined;
+        return { state: this.process.running || this.hangs ? 'R' : 'T', startTicks: pid };
+      },
+      ended: (process) => network.ended(process),
+    });
   }
 
   /** A new member: the machine keeps what runs on it, but its agent knows nothing any more. */
@@ -245,24 +274,27 @@ export class Host {
   /** The whole machine stands still, as a virtual one does while it is moved; the result lets it go on. */
   suspend(): () => void {
     const { boot } = this;
+    const watchdog = boot?.watchdog?.process;
     this.process?.pause();
+    watchdog?.pause();
     boot?.machine.pause();
     return () => {
       boot?.machine.resume();
+      watchdog?.resume();
       this.process?.resume();
     };
   }
 
   #behaviour(request: ContainerRequest): FakeBehaviour {
     const random = this.#random;
-    const { mischief, usageOf } = this.#world;
+    const { mischief, usageOf, ill } = this.#world;
     const happens = (percent: number) => random.int(100) < percent;
     const times: FakeBehaviour = {
       createMs: 20 + random.int(200),
       startMs: 1 + random.int(50),
       stopMs: 1 + random.int(400),
       ignoresSignals: happens(mischief.stubborn),
-      exec: () => ({ exitCode: happens(mischief.unhealthy) ? 1 : 0 }),
+      exec: () => ({ exitCode: happens(mischief.unhealthy) || ill.has(request.id) ? 1 : 0 }),
       get stats() {
         return usageOf(request.id);
       },

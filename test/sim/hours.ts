@@ -2,6 +2,8 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 
 export interface BrokenSeed {
+  /** Its plot; absent: `first`. */
+  readonly story?: string;
   readonly seed: number;
   /** The code it broke. */
   readonly commit: string;

@@ -49,7 +49,10 @@ function completionsAreFinal(): Invariant {
         const { after, before } = change;
         const seat = seatOf(after);
         const by = completed.get(seat);
-        assert(before || by === undefined, `${after.id} is to do what ${by} completed: ${seat}`);
+        assert(
+          (before && seatOf(before) === seat) || by === undefined,
+          `${after.id} is to do what ${by} completed: ${seat}`,
+        );
         if (after.state === 'complete') completed.set(seat, after.id);
       }
     },
@@ -81,6 +84,6 @@ const noMoreAtOnce: Invariant = {
   },
 };
 
-function seatOf({ serviceId, iteration, slot, nodeName }: Task): string {
-  return `${serviceId}/${iteration}/${slot || nodeName}`;
+function seatOf({ serviceId, iteration, slot, nodeId }: Task): string {
+  return `${serviceId}/${iteration}/${slot || nodeId}`;
 }

@@ -2,33 +2,26 @@
 import type { Dispatch } from '#control-plane/dispatch/dispatch.ts';
 import type { Heartbeat } from '#node-agent/heartbeat.ts';
 import type { Connection, Transport } from '#node-agent/transport.ts';
+import type { BeatLine } from '#node-agent/watchdog/beats.ts';
 import { AgentMessage, type Beat, type BeatAck, ControlMessage } from '#proto/gen/gantry/v1/agent.ts';
 import type { Clock } from '#proto/kernel/clock.ts';
 import { Fault } from '#proto/kernel/errors.ts';
 import type { Random } from '#proto/kernel/random.ts';
+import type { KernelProbe } from '#proto/kernel-probe.ts';
 import type { NodeId } from '#proto/model/ids.ts';
-import type { MessageStream, StreamListener } from '#proto/stream.ts';
+import type { MessageStream } from '#proto/stream.ts';
 import { MemoryHeartbeat } from '#test/support/memory-transport.ts';
 import type { Process } from './process.ts';
-
-/** Who is at an end of a stream: the machine, as links know it, and the process in it. */
-export interface Party {
-  readonly machine: string;
-  readonly process: Process;
-}
+import { type Line, type Party, Stream } from './stream.ts';
 
 interface Listener extends Party {
   readonly dispatch: Dispatch;
 }
 
-type Item<T> = { readonly open: true } | { readonly message: T } | { readonly end: Fault | undefined };
-
-/** Messages on their way before `send` says that it is full. */
-const windowSize = 64;
 /** A cut line that is mended: TCP tries again within so long. */
 const retransmitMs = 400;
 
-export class SimNetwork {
+export class SimNetwork implements Line {
   readonly clock: Clock;
   readonly #random: Random;
   readonly #listeners = new Map<string, Listener>();
@@ -36,6 +29,7 @@ export class SimNetwork {
   readonly #slow = new Map<string, number>();
   /** Percent of what a machine sends or is sent that is lost. */
   readonly #lossy = new Map<string, number>();
+  readonly #kernels = new Map<string, { readonly machine: string; readonly answers: () => boolean }>();
   readonly #streams = new Set<Stream>();
 
   constructor(clock: Clock, random: Random) {
@@ -69,6 +63,17 @@ export class SimNetwork {
     if (percent > 0) this.#lossy.set(machine, percent);
     else this.#lossy.delete(machine);
   }
+  /** It loses packets, or is slow. */
+  isPoor(machine: string): boolean {
+    return this.#lossy.has(machine) || (this.#slow.get(machine) ?? 0) > 0;
+  }
+  /** What is on one of the machine's streams, drawn at random, takes so much longer: TCP sends again there while others go on. False: it has none. */
+  hinder(machine: string, ms: number): boolean {
+    const streams = [...this.#streams].filter((stream) => stream.touches(machine));
+    const stream = streams[this.#random.int(Math.max(1, streams.length))];
+    stream?.hinder(ms);
+    return stream !== undefined;
+  }
   #isLost(from: string, to: string): boolean {
     if (this.#lossy.size === 0) return false;
     const percent = (this.#lossy.get(from) ?? 0) + (this.#lossy.get(to) ?? 0);
@@ -78,7 +83,6 @@ export class SimNetwork {
     const slowMs = (this.#slow.get(from) ?? 0) + (this.#slow.get(to) ?? 0);
     return 0.2 + this.#random.int(20) / 10 + (slowMs > 0 ? this.#random.int(slowMs) : 0);
   }
-  /** Of one message in a stream. */
   transitMs(from: string, to: string): number {
     const againMs = this.#isLost(from, to) ? 200 + this.#random.int(retransmitMs) : 0;
     return this.latencyMs(from, to) + againMs;
@@ -143,6 +147,45 @@ export class SimNetwork {
     return new MemoryHeartbeat(party.process, ({ address }) => dial(address), leased);
   }
 
+  /** Of the watchdog of `node`'s machine. */
+  beatLine(party: Party, node: NodeId, address: string): BeatLine {
+    const open: { close(fault: Fault): void }[] = [];
+    return {
+      open: () => {
+        const stream = this.#dial<Beat, BeatAck>(party, address, same, same, (to, server) =>
+          to.dispatch.beats(node, server),
+        );
+        open.push(stream);
+        return stream;
+      },
+      close: () => {
+        for (const stream of open) stream.close(new Fault('cancelled', 'the connection was dropped'));
+      },
+    };
+  }
+
+  /** Who is at an address of the hosts' network, and whether its kernel answers what arrives there. */
+  plug(address: string, machine: string, answers: () => boolean): void {
+    this.#kernels.set(address, { machine, answers });
+  }
+
+  /** As `tcpProbe` asks: three attempts, of which one answer is enough, and what arrived while the process stood still counts. */
+  probe({ machine, process }: Party): KernelProbe {
+    return (address, withinMs) =>
+      new Promise((resolve) => {
+        const kernel = this.#kernels.get(address);
+        const attempt = async () => {
+          if (!kernel) return;
+          await this.hop(machine, kernel.machine);
+          if (!kernel.answers()) return;
+          await this.hop(kernel.machine, machine);
+          process.do(() => resolve(true));
+        };
+        for (const afterMs of [0, 100, 200]) process.after(afterMs, () => void attempt());
+        process.after(withinMs, () => process.after(0, () => resolve(false)));
+      });
+  }
+
   #dial<Up, Down>(
     party: Party,
     address: string,
@@ -171,175 +214,3 @@ const copyDown = (message: ControlMessage) => {
   encoded.set(message, bytes);
   return ControlMessage.decode(bytes);
 };
-
-interface Answer {
-  readonly party: Party;
-  readonly accept: (server: MessageStream<unknown, unknown>) => void;
-}
-
-/** Both ends of one stream, and what is on its way between them. */
-class Stream {
-  readonly caller: End;
-  readonly #server: End;
-  readonly #network: SimNetwork;
-  gone: () => void = () => {};
-
-  constructor(
-    network: SimNetwork,
-    caller: Party,
-    machine: string,
-    copyUp: (message: unknown) => unknown,
-    copyDown: (message: unknown) => unknown,
-    answer: () => Answer | undefined,
-  ) {
-    this.#network = network;
-    this.caller = new End(network, caller.machine, machine, copyUp);
-    this.#server = new End(network, machine, caller.machine, copyDown);
-    this.caller.peer = this.#server;
-    this.#server.peer = this.caller;
-    this.caller.process = caller.process;
-    this.#server.opened = () => {
-      const found = answer();
-      if (!found) {
-        this.#server.close(new Fault('unavailable', `nobody listens at ${machine}`));
-        return;
-      }
-      this.#server.process = found.party.process;
-      found.party.process.do(() => found.accept(this.#server));
-    };
-    this.caller.ended = () => this.gone();
-    this.#server.ended = () => this.gone();
-    this.caller.transmit({ open: true });
-  }
-
-  touches(machine: string): boolean {
-    return this.caller.machine === machine || this.#server.machine === machine;
-  }
-  mended(from: string, to: string): void {
-    for (const end of [this.caller, this.#server])
-      if (end.machine === from && end.peer.machine === to) end.retransmit();
-  }
-  reset(): void {
-    this.gone();
-    for (const end of [this.caller, this.#server]) {
-      this.#network.clock.after(1, () => end.break(new Fault('unavailable', 'the connection was reset')));
-    }
-  }
-  left(process: Process): void {
-    for (const end of [this.caller, this.#server]) {
-      if (end.process === process) end.close(new Fault('unavailable', 'the other end has died'));
-    }
-  }
-  vanished(process: Process): void {
-    for (const end of [this.caller, this.#server]) if (end.process === process) end.vanish();
-  }
-}
-
-class End implements MessageStream<unknown, unknown> {
-  peer!: End;
-  /** The process that holds this end; none before the call has arrived. */
-  process: Process | undefined;
-  readonly machine: string;
-  opened: () => void = () => {};
-  ended: () => void = () => {};
-  readonly #network: SimNetwork;
-  readonly #to: string;
-  readonly #copy: (message: unknown) => unknown;
-  #listener: StreamListener<unknown> | undefined;
-  /** Sent, and not arrived. Every arrival takes the first: in order, however long each took. */
-  readonly #way: Item<unknown>[] = [];
-  #stalled = 0;
-  #full = false;
-  readonly #unread: Item<unknown>[] = [];
-  #paused = false;
-  #closed = false;
-  #deaf = false;
-
-  constructor(network: SimNetwork, machine: string, to: string, copy: (message: unknown) => unknown) {
-    this.#network = network;
-    this.machine = machine;
-    this.#to = to;
-    this.#copy = copy;
-  }
-
-  listen(listener: StreamListener<unknown>): void {
-    this.#listener = listener;
-    this.process?.after(0, () => this.#read());
-  }
-  send(message: unknown): boolean {
-    if (this.#closed) return true;
-    this.transmit({ message: this.#copy(message) });
-    this.#full ||= this.#way.length >= windowSize;
-    return !this.#full;
-  }
-  pause(): void {
-    this.#paused = true;
-  }
-  resume(): void {
-    this.#paused = false;
-    this.#read();
-  }
-  close(fault?: Fault): void {
-    if (this.#closed) return;
-    this.#closed = true;
-    this.transmit({ end: fault });
-  }
-
-  transmit(item: Item<unknown>): void {
-    this.#way.push(item);
-    this.#network.clock.after(this.#network.transitMs(this.machine, this.#to), () => this.#arrive());
-  }
-  retransmit(): void {
-    for (; this.#stalled > 0; this.#stalled--) {
-      this.#network.clock.after(this.#network.retransmitMs(), () => this.#arrive());
-    }
-  }
-  /** The connection is broken; the process at this end learns it. */
-  break(fault: Fault): void {
-    this.#way.length = 0;
-    if (this.#closed) return;
-    this.#closed = true;
-    this.process?.do(() => this.#listener?.closed(fault));
-  }
-  /** This end's machine is gone, and what it had sent with it. */
-  vanish(): void {
-    this.#closed = true;
-    this.#deaf = true;
-    this.#way.length = 0;
-  }
-
-  #arrive(): void {
-    if (this.#network.isCut(this.machine, this.#to)) {
-      this.#stalled++;
-      return;
-    }
-    if (this.peer.#deaf) return;
-    const item = this.#way.shift();
-    if (!item) return;
-    if (this.#full && this.#way.length < windowSize / 2) {
-      this.#full = false;
-      if (!this.#closed) this.process?.do(() => this.#listener?.drain?.());
-    }
-    const { peer } = this;
-    if ('end' in item) this.ended();
-    if ('open' in item) peer.opened();
-    else if (peer.process) peer.process.do(() => peer.#take(item));
-    else if ('end' in item) peer.#take(item);
-  }
-
-  #take(item: Item<unknown>): void {
-    this.#unread.push(item);
-    this.#read();
-  }
-
-  #read(): void {
-    while (this.#listener && !this.#paused && !this.#closed && this.#unread.length > 0) {
-      const item = this.#unread.shift()!;
-      if ('message' in item) this.#listener.message(item.message);
-      else if ('end' in item) {
-        this.#closed = true;
-        this.#listener.closed(item.end);
-      }
-    }
-  }
-}

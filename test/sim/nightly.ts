@@ -2,11 +2,13 @@
 import { execFileSync } from 'node:child_process';
 import { systemClock } from '#proto/kernel/clock.ts';
 import { type Hours, readHours, writeHours } from './hours.ts';
+import type { Plot } from './plot.ts';
 import { BrokenStory, tell } from './story.ts';
 
 const reportEveryMs = 60_000;
 
 export interface NightOptions {
+  readonly plot: Plot;
   /** Where the sum is kept. */
   readonly file: string;
   /** undefined: where the last night ended. */
@@ -16,7 +18,7 @@ export interface NightOptions {
 }
 
 /** Goes on until the signal says stop, and beyond a broken seed. Resolves with how many broke. */
-export async function nightly({ file, from, signal, print }: NightOptions): Promise<number> {
+export async function nightly({ plot, file, from, signal, print }: NightOptions): Promise<number> {
   const commit = commitHere();
   let sum: Hours = { ...readHours(file), commit };
   if (from !== undefined) sum = { ...sum, nextSeed: from };
@@ -35,9 +37,9 @@ export async function nightly({ file, from, signal, print }: NightOptions): Prom
   while (!signal.aborted) {
     const seed = sum.nextSeed;
     try {
-      const one = await tell(seed);
-      const two = await tell(seed);
-      if (one.trace !== two.trace) throw new BrokenStory(seed, '', new Error('it told two different stories'));
+      const one = await tell(seed, { plot });
+      const two = await tell(seed, { plot });
+      if (one.trace !== two.trace) throw new BrokenStory(seed, plot, '', new Error('it told two different stories'));
       sum = {
         ...sum,
         hours: sum.hours + one.lastedMs / 3_600_000,
@@ -46,7 +48,10 @@ export async function nightly({ file, from, signal, print }: NightOptions): Prom
     } catch (error) {
       if (!(error instanceof BrokenStory)) throw error;
       print(`${error.message}\n`);
-      sum = { ...sum, broken: [...sum.broken, { seed, commit, why: error.why.split('\n')[0]!.slice(0, 200) }] };
+      sum = {
+        ...sum,
+        broken: [...sum.broken, { story: plot.name, seed, commit, why: error.why.split('\n')[0]!.slice(0, 200) }],
+      };
     }
     sum = { ...sum, seeds: sum.seeds + 1, nextSeed: seed + 1 };
     if (systemClock.monotonic() - reportedMs < reportEveryMs) continue;

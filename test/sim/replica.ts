@@ -102,6 +102,7 @@ export class Replica {
       random,
       log,
       leadsBy: (leadership) => run.leader?.wrote(leadership) ?? false,
+      ...(this.#world.watched && { probe: network.probe({ machine: this.name, process }) }),
       mayGrant: () => (run.leader?.unconfirmedMs ?? Number.POSITIVE_INFINITY) <= confirmedMs,
       unseal: (credential) => credential,
       openContent: (content) => testSeal.open(content),

@@ -1,9 +1,9 @@
 /** What happens to a world, drawn from its seed: rounds of wishes and faults, a calm after each, then quiet until all is as it should be. */
 import { assert } from '#proto/kernel/errors.ts';
 import { type Random, seededRandom } from '#proto/kernel/random.ts';
-import { faults } from './faults.ts';
+import { faultsOf, type Plot, wishesOf } from './plot.ts';
+import { first } from './plots.ts';
 import { unsettled } from './settled.ts';
-import { begin, tidyUp, wishes } from './workload.ts';
 import { World, type WorldSize } from './world.ts';
 
 export interface Outcome {
@@ -25,6 +25,8 @@ const calmMs = 6_000;
 const settleMs = 90_000;
 
 export interface TellOptions {
+  /** `first` unless told. */
+  readonly plot?: Plot;
   /** Gets every line of the trace. */
   readonly print?: ((line: string) => void) | undefined;
   /** Disturbances that do not happen, by number: the others are the same as with them. */
@@ -36,27 +38,29 @@ export interface TellOptions {
 /** Runs the story of one seed; throws where an invariant breaks or the cluster does not come to rest, with the end of the trace. */
 export async function tell(
   seed: number,
-  { print, without = new Set(), size = sizeOf(seed) }: TellOptions = {},
+  { plot = first, print, without = new Set(), size = sizeOf(seed) }: TellOptions = {},
 ): Promise<Outcome> {
-  const world = new World(seed, size, print);
+  const { watched, chapters } = plot;
+  const invariants = chapters.flatMap((chapter) => chapter.invariants?.() ?? []);
+  const world = new World(seed, { watched, invariants, ...size }, print);
   try {
     world.start();
     await world.pass(2_000);
-    begin(world);
+    for (const chapter of chapters) chapter.begin?.(world);
     let troubledMs = 0;
     for (let round = 0; round < rounds; round++) {
       const beganMs = world.clock.monotonic();
-      await chaos(world, seed, round, without);
+      await chaos(world, plot, seed, round, without);
       await calm(world);
       troubledMs += world.clock.monotonic() - beganMs;
       await quiet(world, seededRandom(seed * 31 + round));
     }
-    tidyUp(world);
-    const settledAfterMs = await settle(world);
+    for (const chapter of chapters) chapter.tidyUp?.(world);
+    const settledAfterMs = await settle(world, plot);
     const lastedMs = world.clock.monotonic();
     return { seed, trace: world.trace.hash, settledAfterMs, lastedMs, troubledMs, revision: world.etcd.revision };
   } catch (error) {
-    throw new BrokenStory(seed, world.trace.last, error);
+    throw new BrokenStory(seed, plot, world.trace.last, error);
   } finally {
     await world.close();
   }
@@ -66,18 +70,21 @@ export async function tell(
 export class BrokenStory extends Error {
   readonly why: string;
 
-  constructor(seed: number, last: string, cause: unknown) {
+  constructor(seed: number, plot: Plot, last: string, cause: unknown) {
     const why = cause instanceof Error ? cause.message : String(cause);
-    super(`${last}\nseed ${seed}: ${why}\nagain: npm run sim -- --seed ${seed} --verbose, or --shrink`, { cause });
+    super(
+      `${last}\nseed ${seed}: ${why}\nagain: npm run sim -- --story ${plot.name} --seed ${seed} --verbose, or --shrink`,
+      { cause },
+    );
     this.why = why;
   }
 }
 
 /** The fewest disturbances, of those of the seed, that still break it in any way; empty where it does not break. */
-export async function shrink(seed: number): Promise<readonly number[]> {
+export async function shrink(seed: number, plot: Plot): Promise<readonly number[]> {
   const breaks = async (without: ReadonlySet<number>) => {
     try {
-      await tell(seed, { without });
+      await tell(seed, { plot, without });
       return false;
     } catch (error) {
       if (error instanceof BrokenStory) return true;
@@ -106,14 +113,21 @@ function sizeOf(seed: number): WorldSize {
 /** What forgets, rests, or comes due after minutes or an hour must do so too: ms without a fault after each round. */
 const quietsMs = [0, 0, 60_000, 600_000, 3_600_000] as const;
 
-async function chaos(world: World, seed: number, round: number, without: ReadonlySet<number>): Promise<void> {
+async function chaos(
+  world: World,
+  plot: Plot,
+  seed: number,
+  round: number,
+  without: ReadonlySet<number>,
+): Promise<void> {
+  const [wishes, faults] = [wishesOf(plot), faultsOf(plot)];
   Object.assign(world.mischief, { refused: 3, failsAtStart: 5, diesLater: 10, stubborn: 5, unhealthy: 3 });
   for (let index = round * disturbances; index < (round + 1) * disturbances; index++) {
     // Dice of its own for each: one left out does not change the others.
     world.random = seededRandom(seed * 1_009 + index);
     await world.pass(50 + world.random.int(1_500));
     if (without.has(index)) continue;
-    if (world.random.int(5) < 2) wishes[world.random.int(wishes.length)]!.make(world);
+    if (world.random.int(plot.odds.of) < plot.odds.wishes) wishes[world.random.int(wishes.length)]!.make(world);
     else {
       const fault = faults[world.random.int(faults.length)]!;
       const what = fault.strike(world);
@@ -138,12 +152,13 @@ async function quiet(world: World, random: Random): Promise<void> {
   world.calm();
 }
 
-async function settle(world: World): Promise<number> {
+async function settle(world: World, { chapters }: Plot): Promise<number> {
   const sinceMs = world.clock.monotonic();
   for (;;) {
     await world.pass(500);
     const passedMs = world.clock.monotonic() - sinceMs;
-    const why = await unsettled(world);
+    const late = () => chapters.map((chapter) => chapter.unsettled?.(world) ?? '').find((one) => one !== '') ?? '';
+    const why = (await unsettled(world)) || late();
     if (why === '') return passedMs;
     assert(passedMs < settleMs, `not settled after ${settleMs} ms without a fault: ${why}`);
   }

@@ -118,6 +118,9 @@ export const wishes: readonly Wish[] = [
   ...rolloutWishes,
 ];
 
+/** Services that are applied and changed with specs of chance; others have chapters of their own. */
+const isOurs = ({ spec }: Service) => /^(s\d|only)$/.test(spec.name);
+
 /** Joins the host again where it is no member any more. */
 export function rejoin(world: World, host: Host): void {
   if (world.etcd.get('node', host.id)) return;
@@ -228,8 +231,15 @@ function aHost({ hosts, random }: World): Host {
   return hosts[random.int(hosts.length)]!;
 }
 
+/** One of the standing services of these names, drawn at random. */
+export function withNamed(world: World, names: readonly string[], act: (service: Service) => void): void {
+  const services = names.flatMap((name) => world.truth.serviceNamed('demo', name) ?? []);
+  const service = services[world.random.int(Math.max(1, services.length))];
+  if (service && !service.removing) act(service);
+}
+
 function withService(world: World, act: (service: Service) => void): void {
-  const services = [...world.truth.all('service')].sort((a, b) => (a.spec.name < b.spec.name ? -1 : 1));
+  const services = [...world.truth.all('service')].filter(isOurs).sort((a, b) => (a.spec.name < b.spec.name ? -1 : 1));
   const service = services[world.random.int(Math.max(1, services.length))];
   if (service && !service.removing) act(service);
 }

@@ -21,6 +21,10 @@ import { Trace } from './trace.ts';
 export interface WorldSize {
   readonly hosts: number;
   readonly replicas: number;
+  /** Hosts have watchdogs, and kernels that answer probes; else agents beat themselves, and silence is all there is. */
+  readonly watched?: boolean;
+  /** Beside those that always hold. */
+  readonly invariants?: readonly Invariant[];
 }
 
 /** Hosts are looked at so often while something happens, and for a while after it; every second where nothing does. */
@@ -30,6 +34,7 @@ const lookAtRestMs = 1_000;
 
 export class World {
   readonly clock = new FakeClock();
+  readonly watched: boolean;
   /** For what happens to the world; what runs in it has its own. */
   random: Random;
   readonly trace: Trace;
@@ -40,20 +45,32 @@ export class World {
   readonly hosts: Host[] = [];
   readonly mischief: Mischief = { refused: 0, failsAtStart: 0, diesLater: 0, stubborn: 0, unhealthy: 0 };
   /** What a task's container says of itself when it is asked. */
-  readonly usageOf = (task: TaskId): Partial<ContainerStats> => ({ cpuSeconds: this.cpuSeconds.get(task) ?? 0 });
+  readonly usageOf = (task: TaskId): Partial<ContainerStats> => {
+    return { cpuSeconds: (this.cpuSeconds.get(task) ?? 0) + this.#loadedSeconds() };
+  };
+  /** Tasks whose health checks fail. */
+  readonly ill = new Set<TaskId>();
   /** What tasks have used so far. */
   readonly cpuSeconds = new Map<TaskId, number>();
+  /** What each task does since `atMs`, in percent of one core, and what it had done by then. */
+  #load = { percent: 0, atMs: 0, seconds: 0 };
   /** Called to end a fault that is still on. */
   readonly #mends = new Set<() => void>();
   readonly #leaders: { readonly revision: number; readonly leadership: Leadership }[] = [];
-  readonly #invariants: readonly Invariant[] = invariants();
+  readonly #invariants: readonly Invariant[];
   /** A replica that only looks on. */
   readonly #observer: MemoryStore;
   readonly #ids: Random;
   #failure: unknown;
   #closed = false;
 
-  constructor(seed: number, { hosts, replicas }: WorldSize, print?: (line: string) => void) {
+  constructor(
+    seed: number,
+    { hosts, replicas, watched = false, invariants: more = [] }: WorldSize,
+    print?: (line: string) => void,
+  ) {
+    this.watched = watched;
+    this.#invariants = [...invariants(), ...more];
     this.random = seededRandom(seed);
     this.#ids = seededRandom(seed * 31 + 7);
     this.trace = new Trace(() => this.clock.monotonic(), print);
@@ -96,7 +113,8 @@ export class World {
   /** Writes down a new member, as joining with a token would. */
   member(name: string): Node {
     const id = nodeId(newId(this.#ids));
-    const node = aNode(name, { id, state: 'unknown', subnet: '' });
+    // Who enrols has not described itself yet; in the first plot it has by the time it is a member.
+    const node = aNode(name, { id, state: 'unknown', subnet: '', ...(this.watched && { bootId: '' }) });
     const { refusal } = this.etcd;
     // Who joins asks again until etcd takes it.
     this.etcd.refusal = undefined;
@@ -109,6 +127,16 @@ export class World {
   async pass(ms: number): Promise<void> {
     await this.clock.pass(ms);
     if (this.#failure) throw this.#failure;
+  }
+
+  /** Each task keeps so many percent of a core busy from now on. */
+  load(percent: number): void {
+    this.trace.note(`each task uses ${percent} % of a core`);
+    this.#load = { percent, atMs: this.clock.monotonic(), seconds: this.#loadedSeconds() };
+  }
+  #loadedSeconds(): number {
+    const { percent, atMs, seconds } = this.#load;
+    return seconds + (percent / 100) * ((this.clock.monotonic() - atMs) / 1_000);
   }
 
   /** A fault that lasts for `ms`, or until `mend`. */

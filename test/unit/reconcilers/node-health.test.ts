@@ -3,6 +3,7 @@ import { describe, expect, it } from 'vitest';
 import type { KernelSeen } from '#control-plane/reconcilers/kernel-verdict.ts';
 import {
   type AgentSeen,
+  askMs,
   awayMs,
   graceMs,
   judge,
@@ -231,5 +232,29 @@ describe('a silent host whose kernel is asked', () => {
   it('does not count while most nodes are silent together', () => {
     const beats = { h1: 20_000, h2: 20_000, h3: 20_000 };
     expect(verdicts(20_900, beats, asked(20_600, false, [false, false])).said).toEqual([]);
+  });
+
+  it('lives by a peer that hears it, also where it never answered from here', () => {
+    const { kernels } = asked(20_600, false, [false, true]);
+    const unanswered = { kernels: { h2: { ...kernels.h2!, answeredAtMs: undefined } } };
+    expect(verdicts(20_000 + silenceMs, silent, unanswered).said).toEqual([]);
+    expect(verdicts(20_000 + lostMs, silent, unanswered).said).toEqual(['h2: down']);
+  });
+
+  it('is asked before the grace of a new leader ends, and left alone where somebody hears it', () => {
+    const unheard = { h2: undefined };
+    const never = (peer: boolean): Record<string, KernelSeen> => ({
+      h2: {
+        answeredAtMs: undefined,
+        round: { askedAtMs: graceMs - askMs, leader: false, peers: new Map([[h1, peer]]), closed: true },
+      },
+    });
+    expect(verdicts(graceMs - askMs - 1, unheard)).toMatchObject({ suspects: [], wakeAtMs: graceMs - askMs });
+    expect(verdicts(graceMs - askMs, unheard).suspects).toEqual(['h2']);
+    expect(verdicts(graceMs, unheard, { kernels: never(false) }).said).toEqual(['h2: down']);
+    expect(verdicts(graceMs, unheard, { kernels: never(true) }).said).toEqual([
+      'h2: ready, nothing of ours is heard from it, but its kernel answers',
+    ]);
+    expect(verdicts(lostMs, unheard, { kernels: never(true) }).said).toEqual(['h2: down']);
   });
 });
