@@ -1,4 +1,5 @@
 /** The control plane over gRPC with the node's certificate: a connection of its own for each dial, so that a dead one can be dropped. */
+import { isIPv4 } from 'node:net';
 import * as grpc from '@grpc/grpc-js';
 import type { TlsIdentity } from '#proto/certificates.ts';
 import { AgentClient, AgentService, type RelayFrame } from '#proto/gen/gantry/v1/agent.ts';
@@ -10,10 +11,15 @@ import type { Connection, Transport } from './transport.ts';
 /** Options of a channel that never shares its TCP connection: the default pool would hand a new dial the dead one. */
 export const ownConnection: grpc.ChannelOptions = { ...channelOptions, 'grpc.use_local_subchannel_pool': 1 };
 
-/** `identity` is asked at each dial, so that a renewed certificate is used from the next one on. */
-export function grpcTransport(identity: () => TlsIdentity): Transport {
+/**
+ * `identity` is asked at each dial, so that a renewed certificate is used from the next one on. `seek` has the host find out anew
+ * who is next on the way to an address (IPv4) that does not answer.
+ */
+export function grpcTransport(identity: () => TlsIdentity, seek: (address: string) => void = () => {}): Transport {
+  /** Addresses that did not answer when they were last knocked at. */
+  const shut = new Set<string>();
   return {
-    connect(address): Connection {
+    connect(address, opened = () => {}): Connection {
       const { keyPem, certificatePem, caPem } = identity();
       const credentials = grpc.credentials.createSsl(
         Buffer.from(caPem),
@@ -25,8 +31,27 @@ export function grpcTransport(identity: () => TlsIdentity): Transport {
       const cancel = () => {
         for (const active of calls) active.cancel();
       };
-      const isOpen = () => client.getChannel().getConnectivityState(false) === grpc.connectivityState.READY;
-      const endKnocking = knock({ address, isOpen, opened: cancel });
+      const { host, port } = partsOf(address);
+      let misses = 0;
+      const endKnocking = knock({
+        host,
+        port,
+        isShut: shut.has(address),
+        isOpen: () => {
+          const isReady = client.getChannel().getConnectivityState(false) === grpc.connectivityState.READY;
+          if (isReady) shut.delete(address);
+          return isReady;
+        },
+        unanswered: () => {
+          shut.add(address);
+          // Everybody on the link hears it, of every node that is cut off.
+          if (isIPv4(host) && misses++ % 2 === 0) seek(host);
+        },
+        opened: () => {
+          shut.delete(address);
+          opened();
+        },
+      });
       const tracked = <C extends grpc.ClientDuplexStream<never, unknown>>(active: C): C => {
         calls.add(active);
         active.on('end', () => calls.delete(active));
@@ -46,4 +71,10 @@ export function grpcTransport(identity: () => TlsIdentity): Transport {
       };
     },
   };
+}
+
+/** Of HOST:PORT, the host in brackets where it is an IPv6 address. */
+function partsOf(address: string): { readonly host: string; readonly port: number } {
+  const [, host = '', port = ''] = /^\[?(.*?)\]?:(\d+)$/.exec(address) ?? [];
+  return { host, port: Number(port) };
 }

@@ -6,25 +6,28 @@ import { type Clock, systemClock, type Timer } from '#proto/kernel/clock.ts';
 export const knockMs = 150;
 
 export interface Door {
-  /** HOST:PORT. */
-  readonly address: string;
+  readonly host: string;
+  readonly port: number;
+  /** Nobody answered there when somebody last knocked. */
+  readonly isShut: boolean;
   readonly isOpen: () => boolean;
+  /** A knock was not answered; another one follows at once. */
+  readonly unanswered: () => void;
   /** It answered a knock, after others that it had not answered: what was dialled before has its SYN under way to nobody. */
   readonly opened: () => void;
 }
 
 /**
  * Knocks while the door is not open, until it is answered or the returned function is called. Where the first knock is
- * answered nothing is said: then whoever was dialled is there, and slow.
+ * answered, and it was not shut before, nothing is said: then whoever was dialled is there, and slow.
  */
 export function knock(
-  { address, isOpen, opened }: Door,
+  { host, port, isShut, isOpen, unanswered, opened }: Door,
   clock: Clock = systemClock,
   dial: (to: { readonly host: string; readonly port: number }) => Socket = createConnection,
 ): () => void {
-  const [, host = '', port = ''] = /^\[?(.*?)\]?:(\d+)$/.exec(address) ?? [];
   let socket: Socket | undefined;
-  let unanswered = false;
+  let shut = isShut;
   let timer: Timer;
   const end = () => {
     timer.cancel();
@@ -33,15 +36,19 @@ export function knock(
   };
   const wait = () => {
     timer = clock.after(knockMs, () => {
-      unanswered ||= socket !== undefined;
+      const waited = socket !== undefined;
       end();
       if (isOpen()) return;
-      const next = dial({ host, port: Number(port) });
+      if (waited) {
+        shut = true;
+        unanswered();
+      }
+      const next = dial({ host, port });
       socket = next;
       next.on('connect', () => {
         if (socket !== next) return;
         end();
-        if (unanswered) opened();
+        if (shut) opened();
       });
       // Refused, or no route: an answer too, and one that the dial gets itself.
       next.on('error', () => {

@@ -156,7 +156,9 @@ export class Session {
     if (this.#closed) return;
     const { transport, clock } = this.#parts;
     this.#address = address;
-    const connection = transport.connect(address);
+    const connection = transport.connect(address, () => {
+      if (this.#connection === connection && !this.#welcomed) this.#drop(0, address);
+    });
     const stream = connection.session();
     this.#connection = connection;
     this.#stream = stream;

@@ -3,8 +3,11 @@ import type { AgentMessage, ControlMessage, EnrolResponse, RelayFrame } from '#p
 import type { MessageStream } from '#proto/stream.ts';
 
 export interface Transport {
-  /** Never fails at once: what is wrong shows when a stream of it closes. `address` as HOST:PORT. */
-  connect(address: string): Connection;
+  /**
+   * Never fails at once: what is wrong shows when a stream of it closes. `address` as HOST:PORT. `opened`: nobody was there when
+   * it was dialled, and somebody is now; to be dialled again.
+   */
+  connect(address: string, opened?: () => void): Connection;
 }
 
 export interface Connection {

@@ -356,7 +356,8 @@ export const serviceNotes: Notes = {
   'x-bandwidth': 'of each task',
   'x-bandwidth.egress': '`64kbit`, `10mbit`, `1gbit`',
   'x-bandwidth.ingress': '`64kbit`, `10mbit`, `1gbit`',
-  'x-drain': 'how long connections of others may go on before the stop signal: 2s where nothing is said',
+  'x-drain':
+    'how long connections of others may go on before the stop signal: 2s where nothing is said, 300ms for the one too many of a slot whose node was cut off and is back',
   'x-protected': '`true`: `gantry rm` and `--prune` remove it only where it is named by `--yes-remove-protected`',
   'x-priority':
     '0 to 1000, 0 where nothing is said: where its tasks fit nowhere, tasks of lower priority leave, and come back when there is room',

@@ -282,7 +282,10 @@ class ServiceDecision {
           this.#draft.put(orphaned(task, why, now));
           if (task.singleton) this.#draft.guard(task.nodeId as NodeId);
         } else if (task.nodeId === '') this.#draft.forget(task);
-        else this.#draft.put({ ...task, wanted: 'shutdown', why });
+        else {
+          const duplicate = opinion.kind === 'stop' && (opinion.duplicate ?? false);
+          this.#draft.put({ ...task, wanted: 'shutdown', why, duplicate });
+        }
       }
       this.#opinions.push(opinion);
     }

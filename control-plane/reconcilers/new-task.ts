@@ -51,6 +51,7 @@ export function newTask(
     isolatedUntilMs: 0,
     isolationRefused: false,
     adoptedAtMs: 0,
+    duplicate: false,
     singleton: false,
     returnedAtMs: 0,
   };

@@ -59,7 +59,7 @@ export function decideSeat(facts: SeatFacts, seat: Seat, mayMove: boolean): Opin
     const gone = isUp(best) || !startFirst ? [...leaving] : overtaken(leaving);
     return [
       ...gone.map(([task, why]): Opinion => ({ kind: 'stop', task, why })),
-      ...others.map((task): Opinion => ({ kind: 'stop', task, why: whyNotBoth(best, task) })),
+      ...others.map((task): Opinion => ({ kind: 'stop', task, why: whyNotBoth(best, task), duplicate: true })),
     ];
   }
   return replace(facts, seat, leaving, goesOver);

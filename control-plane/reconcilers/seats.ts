@@ -26,7 +26,8 @@ export type Opinion =
       readonly startAfterMs: number;
       readonly why: string;
     }
-  | { readonly kind: 'stop'; readonly task: Task; readonly why: string }
+  /** `duplicate`: another one has its seat. */
+  | { readonly kind: 'stop'; readonly task: Task; readonly why: string; readonly duplicate?: true }
   /** It is unhealthy, and runs on without its seat. */
   | { readonly kind: 'isolate'; readonly task: Task; readonly untilMs: number; readonly why: string }
   /** It is unhealthy, and not to be isolated: its agent is to end it. */

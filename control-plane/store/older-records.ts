@@ -37,6 +37,7 @@ const task = {
   isolatedUntilMs: 0,
   isolationRefused: false,
   adoptedAtMs: 0,
+  duplicate: false,
   singleton: false,
   returnedAtMs: 0,
 } satisfies Partial<Task>;

@@ -3,6 +3,7 @@ import os from 'node:os';
 import koffi from 'koffi';
 import { closeFd, errnoOf, MSG_DONTWAIT, receive, send, setOption } from '#net/host/libc.ts';
 import { openInNetns } from '#net/host/netns.ts';
+import { arpRequest } from '#net/host/seek.ts';
 import type { Clock } from '#proto/kernel/clock.ts';
 import { Fault } from '#proto/kernel/errors.ts';
 
@@ -278,13 +279,7 @@ export async function arpOwners(
   const here = linkAddress(ask.link);
   if (c.bind(fd, here, here.length) < 0) throw new Fault('unavailable', `no ARP on link ${ask.link}: ${errnoName()}`);
   const target = Buffer.from(ask.address.split('.').map(Number));
-  const request = Buffer.concat([
-    Buffer.from([0, 1, 8, 0, 6, 4, 0, 1]),
-    Buffer.from(ask.mac.replaceAll(':', ''), 'hex'),
-    Buffer.from(ask.from.split('.').map(Number)),
-    Buffer.alloc(6),
-    target,
-  ]);
+  const request = arpRequest(Buffer.from(ask.mac.replaceAll(':', ''), 'hex'), ask.from, ask.address);
   const macs = new Set<string>();
   const hear = () => {
     for (const packet of arrived(fd)) {

@@ -23,6 +23,7 @@ const c = {
 export const AF_NETLINK = 16;
 const AF_INET = 2;
 const AF_INET6 = 10;
+const AF_PACKET = 17;
 const IPPROTO_ICMP = 1;
 const IPPROTO_RAW = 255;
 const IP_MTU_DISCOVER = 10;
@@ -32,6 +33,7 @@ const SOL_RAW = 255;
 const ICMP_FILTER = 1;
 /** All but answers to echo requests, and what routers say of packets. */
 const icmpFilter = ~((1 << 0) | (1 << 3));
+const SOCK_DGRAM = 2;
 const SOCK_RAW = 3;
 const SOCK_CLOEXEC = 0o2000000;
 const SOL_SOCKET = 1;
@@ -145,6 +147,37 @@ export function sendRaw(fd: number, packet: Buffer, destination: string): boolea
   to.writeUInt16LE(six ? AF_INET6 : AF_INET, 0);
   to.set(six ?? destination.split('.').map(Number), six ? 8 : 4);
   return c.sendto(fd, packet, packet.length, MSG_DONTWAIT, to, to.length) >= 0;
+}
+
+/** A socket that sends on a link (its index) and hears nothing, and the link's own MAC; without one, empty. */
+export function openLink(link: number): { readonly fd: number; readonly mac: Buffer } {
+  const fd = check(c.socket(AF_PACKET, SOCK_DGRAM | SOCK_CLOEXEC, 0), 'opening a socket of a link');
+  try {
+    const address = linkAddress(link, 0);
+    check(c.bind(fd, address, address.length), 'binding a socket of a link');
+    check(c.getsockname(fd, address, [address.length]), 'reading the MAC of a link');
+    return { fd, mac: address.subarray(12, 12 + (address[11] ?? 0)) };
+  } catch (error) {
+    c.close(fd);
+    throw error;
+  }
+}
+
+/** Sends to all who are on the link, by a protocol of Ethernet's; false where the kernel does not take it. */
+export function sendToAll(fd: number, data: Buffer, link: number, protocol: number): boolean {
+  const to = linkAddress(link, protocol);
+  return c.sendto(fd, data, data.length, MSG_DONTWAIT, to, to.length) >= 0;
+}
+
+/** struct sockaddr_ll (packet(7)) of everybody on the link. */
+function linkAddress(link: number, protocol: number): Buffer {
+  const address = Buffer.alloc(20);
+  address.writeUInt16LE(AF_PACKET, 0);
+  address.writeUInt16BE(protocol, 2);
+  address.writeInt32LE(link, 4);
+  address[11] = 6;
+  address.fill(0xff, 12, 18);
+  return address;
 }
 
 /** Bytes received into `buffer`. */

@@ -228,11 +228,20 @@ export function cachedMtu(netlink: Netlink, address: string): number | undefined
   }
 }
 
-/** Index of the link by which an address is reached, and whether it is on it; undefined where there is no way. */
-export function wayTo(
-  netlink: Netlink,
-  address: string,
-): { readonly link: number; readonly direct: boolean } | undefined {
+/** How the kernel sends to an IPv4 address. */
+export interface HostWay {
+  /** Index of the link. */
+  readonly link: number;
+  /** The address is on it. */
+  readonly direct: boolean;
+  /** Who is on the link: the address itself, or a router. */
+  readonly next: string;
+  /** This host's address there. */
+  readonly source: string;
+}
+
+/** undefined where there is no way. */
+export function wayTo(netlink: Netlink, address: string): HostWay | undefined {
   const head = Buffer.alloc(12);
   head[0] = AF_INET;
   head[1] = 32;
@@ -242,7 +251,13 @@ export function wayTo(
     const attributes = attributesOf(answer.body, 12);
     const link = attributes.get(RTA.oif)?.readUInt32LE(0);
     if (answer.body[7] !== RTN.unicast || link === undefined) return undefined;
-    return { link, direct: !attributes.has(RTA.gateway) };
+    const gateway = attributes.get(RTA.gateway);
+    return {
+      link,
+      direct: !gateway,
+      next: gateway ? addressText(gateway) : address,
+      source: addressText(attributes.get(RTA.source)),
+    };
   } catch (error) {
     if (isFault(error, 'unavailable', 'forbidden')) return undefined;
     throw error;

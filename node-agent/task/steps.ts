@@ -5,6 +5,7 @@ import { Fault } from '#proto/kernel/errors.ts';
 import type { Credential } from '#proto/model/cluster.ts';
 import type { DocumentContent } from '#proto/model/document.ts';
 import type { TaskId } from '#proto/model/ids.ts';
+import { defaults } from '#proto/model/service.ts';
 import type { Image, ImageRequest, Images } from '../images/images.ts';
 import { resourceDevices, resourceEnv } from '../resources.ts';
 import type { EtcSettings } from '../runtime/etc-files.ts';
@@ -171,8 +172,7 @@ export function stepTable(parts: StepParts): Steps {
         said = true;
         say(`draining: ${count} ${count === 1 ? 'connection' : 'connections'}`);
       };
-      const { drainMs } = wanted.template.container;
-      await parts.drain.wait({ addresses: addressesOf(wanted), limitMs: drainMs, signal, left });
+      await parts.drain.wait({ addresses: addressesOf(wanted), limitMs: drainLimitMs(wanted), signal, left });
       if (said) say('stopping');
       return {};
     },
@@ -234,6 +234,14 @@ function stopSignalOf({ template }: TaskWanted, { image }: Progress): string {
 /** What may change while it runs. */
 export function settingsOf({ template }: Pick<TaskWanted, 'template'>): LiveSettings {
   return { limits: template.limits, controls: template.controls };
+}
+
+/** Of a seat's two tasks one is to be gone within a second, where its service has not said that connections are worth more. */
+const duplicateDrainMs = 300;
+
+function drainLimitMs({ task, template }: Pick<TaskWanted, 'task' | 'template'>): number {
+  const { drainMs } = template.container;
+  return task.duplicate && drainMs === defaults.drainMs ? duplicateDrainMs : drainMs;
 }
 
 /** Where others reach it; none where it shares its host's address, whose connections are not all its own. */

@@ -80,6 +80,8 @@ export interface Task {
   readonly isolationRefused: boolean;
   /** When its process went on under its revision, with other limits; 0: it was begun with it. */
   readonly adoptedAtMs: number;
+  /** It is stopped because another one has its seat: both ran while the node of one was not heard. */
+  readonly duplicate: boolean;
   /** Since it has its node: no other task of its service begins while this one may run, and it runs under the node's lease. */
   readonly singleton: boolean;
   /** Only while nobody knows what has become of it. */

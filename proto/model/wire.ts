@@ -186,6 +186,7 @@ export function taskFromWire(task: types.Task): Task {
     isolatedUntilMs: task.isolatedUntilMs,
     isolationRefused: task.isolationRefused,
     adoptedAtMs: task.adoptedAtMs,
+    duplicate: task.duplicate,
     singleton: task.singleton,
     ...(task.absence && { absence: task.absence }),
     returnedAtMs: task.returnedAtMs,

@@ -165,6 +165,28 @@ it('waits for connections no longer than its service says', async () => {
   expect(performance.now() - start).toBeLessThan(1_500);
 });
 
+it('of a seat that has two of them waits for connections a moment only, unless its service says how long they are worth', async () => {
+  const [h1] = await hosts(['h1']);
+  const id = await served(h1);
+  h1.network.open.set(lab.task(id).address, 1);
+  const start = performance.now();
+  await stop(id, { duplicate: true });
+  await ends(id);
+  // A drain of two seconds is what others get.
+  expect(performance.now() - start).toBeLessThan(1_800);
+  await lab.close();
+  const [h2] = await hosts(['h2'], { drainMs: 60_000 });
+  const worthy = await served(h2);
+  h2.network.open.set(lab.task(worthy).address, 1);
+  await stop(worthy, { duplicate: true });
+  await eventually(() => lab.task(worthy).message === 'draining: 1 connection');
+  const drainingAt = performance.now();
+  await eventually(() => signalled(h2, worthy) || performance.now() - drainingAt > 600);
+  expect(signalled(h2, worthy)).toBe(false);
+  h2.network.open.clear();
+  await ends(worthy);
+});
+
 it('that ends by itself while it drains is told as it ended, at once', async () => {
   const [h1] = await hosts(['h1'], { drainMs: 60_000 });
   const id = await served(h1);

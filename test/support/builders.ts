@@ -176,6 +176,7 @@ export function aTask(name: string, fields: Partial<Task> = {}): Task {
     isolatedUntilMs: 0,
     isolationRefused: false,
     adoptedAtMs: 0,
+    duplicate: false,
     singleton: false,
     returnedAtMs: 0,
     ...fields,

@@ -46,6 +46,7 @@ export function aTask(fields: Partial<Task> = {}): Task {
     isolatedUntilMs: 0,
     isolationRefused: false,
     adoptedAtMs: 0,
+    duplicate: false,
     singleton: false,
     returnedAtMs: 0,
     ...fields,

@@ -16,17 +16,19 @@ async function house() {
   const server = createServer();
   servers.push(server);
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-  const found = { knocks: 0, answered: 0, opened: 0, cut: false };
+  const found = { knocks: 0, answered: 0, unanswered: 0, opened: 0, cut: false };
   server.on('connection', (socket) => {
     found.answered++;
     socket.on('error', () => {});
   });
   const { port } = server.address() as { readonly port: number };
-  const begin = (isOpen: () => boolean) =>
-    knock({ address: `127.0.0.1:${port}`, isOpen, opened: () => found.opened++ }, clock, (to) => {
+  const begin = (isOpen: () => boolean, isShut = false) => {
+    const told = { unanswered: () => found.unanswered++, opened: () => found.opened++ };
+    return knock({ host: '127.0.0.1', port, isShut, isOpen, ...told }, clock, (to) => {
       found.knocks++;
       return found.cut ? new Socket() : createConnection(to);
     });
+  };
   return { clock, found, begin };
 }
 
@@ -49,12 +51,20 @@ it('says once that the way is open, after knocks that nobody answered', async ()
   found.cut = true;
   begin(() => false);
   await clock.pass(20 * knockMs);
-  expect(found).toMatchObject({ knocks: 20, opened: 0 });
+  expect(found).toMatchObject({ knocks: 20, unanswered: 19, opened: 0 });
   found.cut = false;
   await clock.pass(knockMs);
   await eventually(() => found.opened === 1);
   await clock.pass(20 * knockMs);
   expect(found).toMatchObject({ knocks: 21, answered: 1, opened: 1 });
+});
+
+it('says so at the first knock where the way was shut when it was last tried', async () => {
+  const { clock, found, begin } = await house();
+  begin(() => false, true);
+  await clock.pass(knockMs);
+  await eventually(() => found.opened === 1);
+  expect(found).toMatchObject({ knocks: 1, unanswered: 0 });
 });
 
 it('is over when it is told so', async () => {

@@ -13,11 +13,13 @@ import { FakeClock } from '#test/support/fake-clock.ts';
 function agentOf(...addresses: string[]) {
   const clock = new FakeClock();
   const dialled: string[] = [];
+  let opened: (() => void) | undefined;
   let listener: StreamListener<ControlMessage> | undefined;
   let silent = () => {};
   const transport: Transport = {
-    connect(address) {
+    connect(address, told) {
       dialled.push(address);
+      opened = told;
       const session = () => ({
         listen: (one: StreamListener<ControlMessage>) => {
           listener = one;
@@ -52,6 +54,7 @@ function agentOf(...addresses: string[]) {
     welcomes: () => says({ $case: 'welcome', value: { session: 1, epoch: 1 } }),
     redirectsTo: (address: string) => says({ $case: 'redirect', value: { address, epoch: 1 } }),
     fallsSilent: () => silent(),
+    answersAgain: () => opened!(),
   };
 }
 
@@ -114,5 +117,17 @@ it('asks the only one it knows again, with all the time that a busy one may need
   await agent.pass(1_900);
   agent.welcomes();
   expect(agent.session.connected).toBe(true);
+  expect(agent.dialled).toHaveLength(2);
+});
+
+it('dials the same one at once when it is heard again, and not where it was welcomed meanwhile', async () => {
+  const agent = agentOf('m1:7400', 'm2:7400');
+  await agent.pass(100);
+  agent.answersAgain();
+  await agent.pass(0);
+  expect(agent.dialled).toEqual(['m1:7400', 'm1:7400']);
+  agent.welcomes();
+  agent.answersAgain();
+  await agent.pass(100);
   expect(agent.dialled).toHaveLength(2);
 });

@@ -107,7 +107,8 @@ describe('a task whose node is down', () => {
     expect(story.original).toMatchObject({ id, state: 'running', why: 'node h3 is back, and it is still there' });
     expect(story.original.absence).toBeUndefined();
     const younger = story.cluster.tasks(story.web).find(({ slot, nodeName }) => slot === 3 && nodeName === 'h1')!;
-    expect(younger).toMatchObject({ state: 'shutdown', why: expect.stringMatching(/^web\.3 \(.{5}\) is back on h3$/) });
+    const why = expect.stringMatching(/^web\.3 \(.{5}\) is back on h3$/);
+    expect(younger).toMatchObject({ state: 'shutdown', why, duplicate: true });
   });
 
   it('is kept before its successor is up, too', () => {

@@ -850,6 +850,8 @@ export interface Task {
   isolationRefused: boolean;
   /** when its process went on under its revision, with other limits; 0: it was begun with it */
   adoptedAtMs: number;
+  /** it is stopped because another one has its seat: both ran while its node, or the other's, was not heard */
+  duplicate: boolean;
   /** no other of its service runs while it may */
   singleton: boolean;
   /** its node is down: it may run on there, and nobody hears of it */
@@ -8666,6 +8668,7 @@ function createBaseTask(): Task {
     isolatedUntilMs: 0,
     isolationRefused: false,
     adoptedAtMs: 0,
+    duplicate: false,
     singleton: false,
     absence: undefined,
     returnedAtMs: 0,
@@ -8773,6 +8776,9 @@ export const Task: MessageFns<Task> = {
     }
     if (message.adoptedAtMs !== 0) {
       writer.uint32(576).int64(message.adoptedAtMs);
+    }
+    if (message.duplicate !== false) {
+      writer.uint32(584).bool(message.duplicate);
     }
     if (message.singleton !== false) {
       writer.uint32(480).bool(message.singleton);
@@ -9071,6 +9077,14 @@ export const Task: MessageFns<Task> = {
             message.adoptedAtMs = longToNumber(reader.int64());
             continue;
           }
+          case 73: {
+            if (tag !== 584) {
+              break;
+            }
+
+            message.duplicate = reader.bool();
+            continue;
+          }
           case 60: {
             if (tag !== 480) {
               break;
@@ -9155,6 +9169,7 @@ export const Task: MessageFns<Task> = {
     message.isolatedUntilMs = object.isolatedUntilMs ?? 0;
     message.isolationRefused = object.isolationRefused ?? false;
     message.adoptedAtMs = object.adoptedAtMs ?? 0;
+    message.duplicate = object.duplicate ?? false;
     message.singleton = object.singleton ?? false;
     message.absence = (object.absence !== undefined && object.absence !== null)
       ? Absence.fromPartial(object.absence)
