@@ -1,6 +1,7 @@
 /** A host loses power, its cable is cut, or it ends with its sockets reset: until all its replicas run elsewhere and the service answers. */
 import { type BenchCluster, image, project, workers } from './bench-cluster.ts';
 import type { Figure } from './figure.ts';
+import { heal } from './heal.ts';
 import { median } from './measure.ts';
 
 const replicas = 30;
@@ -29,13 +30,14 @@ services:
   for (const { act, mend, what, atMostMs } of kinds.filter(({ act }) => acts.includes(act))) {
     const whole: number[] = [];
     const verdicts: number[] = [];
+    const heals: number[] = [];
     for (let round = 0; round < rounds; round++) {
       const victim = workers[round % workers.length]!;
       const other = workers[(round + 1) % workers.length]!;
       await even(bench);
-      const lost = (await present(bench)).filter(({ nodeName }) => nodeName === victim).length;
+      const lost = (await present(bench)).filter(({ nodeName }) => nodeName === victim);
       const verdict = bench.until((event) => event.kind === 'node' && event.name === victim && event.action === 'down');
-      const replaced = bench.running(name, lost);
+      const replaced = bench.running(name, lost.length);
       const beganAt = performance.now();
       await bench.cluster.sandbox.act(act, victim);
       verdicts.push((await verdict).heardAt - beganAt);
@@ -45,7 +47,12 @@ services:
       process.stderr.write(
         `bench: ${what} of ${victim}: ${Math.round(whole.at(-1)!)} ms, verdict ${Math.round(verdicts.at(-1)!)} ms\n`,
       );
-      await bench.cluster.sandbox.act(mend, victim);
+      if (act === 'cut') {
+        const slots = new Set(lost.map(({ slot }) => slot));
+        const copies = (await present(bench)).filter(({ slot }) => slots.has(slot));
+        heals.push(await heal(bench, victim, copies, port));
+        process.stderr.write(`bench: extra copies ended ${Math.round(heals.at(-1)!)} ms after the heal\n`);
+      } else await bench.cluster.sandbox.act(mend, victim);
       await bench.cluster.nodeIs(victim, 'ready', 60_000);
     }
     figures.push(
@@ -65,6 +72,18 @@ services:
         unit: 'ms',
         samples: verdicts,
       },
+    );
+    if (heals.length === 0) continue;
+    figures.push(
+      {
+        section: 'failover',
+        name: `cable plugged in again to extra copies ended, connections kept open, worst of ${rounds}`,
+        value: Math.max(...heals),
+        unit: 'ms',
+        target: { bound: 'at most', value: 1_000 },
+        samples: heals,
+      },
+      { section: 'failover', name: '  p50', value: median(heals), unit: 'ms' },
     );
   }
   await bench.remove([name]);
