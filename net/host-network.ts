@@ -209,17 +209,9 @@ class HostNetwork implements Network {
    * kernel remembered one anew. Looked for at the start, and every minute.
    */
   #forgetStrangersNow(): void {
-    const wanted = this.#reconciler.wanted;
-    if (this.#closed || !wanted) return;
-    const own = [wanted.subnet, ...wanted.peers.flatMap(({ subnet }) => (subnet === '' ? [] : [subnet]))];
-    const known = new Set<string>(own.flatMap(reservedOf));
-    for (const { address, addresses } of [...wanted.attachments, ...wanted.endpoints.flatMap((one) => one.backends)]) {
-      for (const one of [address, ...addresses.map((further) => further.address)]) known.add(one);
-    }
-    const isStranger = (address: string) =>
-      !known.has(address) && own.some((subnet) => containsAddress(subnet, address)) && !this.#isAttached(address);
+    if (this.#closed || !this.#reconciler.wanted) return;
     this.#kernel
-      .forgetStrangers(isStranger)
+      .forgetStrangers(() => this.#strangers())
       .catch((error) => this.#log.warn('old connections could not be forgotten', { error }))
       .finally(() => {
         this.#strangersTimer?.cancel();
@@ -227,6 +219,18 @@ class HostNetwork implements Network {
           this.#strangersTimer = this.#parts.clock.after(strangersEveryMs, () => this.#forgetStrangersNow());
         }
       });
+  }
+
+  /** Addresses of the cluster's nodes that no task has, as far as is known now. */
+  #strangers(): (address: string) => boolean {
+    const wanted = this.#reconciler.wanted as NetworkWanted;
+    const own = [wanted.subnet, ...wanted.peers.flatMap(({ subnet }) => (subnet === '' ? [] : [subnet]))];
+    const known = new Set<string>(own.flatMap(reservedOf));
+    for (const { address, addresses } of [...wanted.attachments, ...wanted.endpoints.flatMap((one) => one.backends)]) {
+      for (const one of [address, ...addresses.map((further) => further.address)]) known.add(one);
+    }
+    return (address) =>
+      !known.has(address) && own.some((subnet) => containsAddress(subnet, address)) && !this.#isAttached(address);
   }
 
   /** It may have been attached since the revision was made. */

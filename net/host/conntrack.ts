@@ -75,11 +75,16 @@ export class Conntrack {
     return this.#delete(entries);
   }
 
-  /** Deletes what is answered by addresses of which `isStranger` holds: what nobody was there to see leave. How many there were. */
-  forgetStrangers(isStranger: (address: string) => boolean): Promise<number> {
+  /**
+   * Deletes what is answered by addresses that are strangers': what nobody was there to see leave. How many there were. `strangers`
+   * is asked when the table has been read: who comes meanwhile has connections in it, and is none.
+   */
+  forgetStrangers(strangers: () => (address: string) => boolean): Promise<number> {
     const walk = this.#last.then(async () => {
       if (Number(readSysctl('net.netfilter.nf_conntrack_count') ?? 0) === 0) return 0;
-      return this.#delete((await this.#dump()).filter((entry) => isStranger(entry.answeredBy)));
+      const entries = await this.#dump();
+      const isStranger = strangers();
+      return this.#delete(entries.filter((entry) => isStranger(entry.answeredBy)));
     });
     this.#last = walk.catch(() => {});
     return walk;

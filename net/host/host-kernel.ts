@@ -420,8 +420,8 @@ export class HostKernel {
   }
 
   /** As Conntrack.forgetStrangers. */
-  forgetStrangers(isStranger: (address: string) => boolean): Promise<number> {
-    return this.#conntrack.forgetStrangers(isStranger);
+  forgetStrangers(strangers: () => (address: string) => boolean): Promise<number> {
+    return this.#conntrack.forgetStrangers(strangers);
   }
 
   /** Forgets connections: see Conntrack.forget. */

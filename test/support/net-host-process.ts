@@ -22,6 +22,10 @@ network.onRepair((repair) => say({ repair: repair.message }));
 let held: NetworkWanted | undefined;
 const calls: Record<string, (argument: never) => Promise<unknown>> = {
   apply: (wanted) => network.apply(wanted),
+  /** Each as soon as the one before is in the kernel. */
+  async applyInTurn(all: readonly NetworkWanted[]) {
+    for (const wanted of all) await network.apply(wanted);
+  },
   attach: (attachment) => network.attach(attachment),
   detach: (id) => network.detach(id),
   attached: () => network.attached(),

@@ -65,3 +65,30 @@ it('F29: no echo and no byte is lost while the agents of both hosts are killed a
   // A lost segment at this pace would cost at least a retransmission timeout of 200 ms when the window had closed.
   expect(Number(gapMs)).toBeLessThan(1000);
 }, 60_000);
+
+it('forgets no connection to a task that is new to an agent that has just come, and known to it a moment later', async () => {
+  const [h1, h2] = [lab.host(1), lab.host(2)];
+  const newer = await h2.attach(3);
+  await lab.serveTalk(newer.netns, 7000, 'newer');
+  const wantedOf = (host: LabHost, own: typeof near, backends: readonly (typeof near)[]) => {
+    const web = endpoint('web', { vip, backends: backends.map(({ address }) => backend(address)) });
+    return host.wanted(hosts, { endpoints: [web], attachments: own === near ? [near] : [far, newer] });
+  };
+  await h2.call('apply', wantedOf(h2, far, [newer]));
+  await h1.call('apply', wantedOf(h1, near, [newer]));
+  const talking = startProgram(
+    near.netns,
+    `const s = require('net').connect(7000, '${vip}'); s.on('connect', () => console.log('connected'));
+     s.on('data', (d) => { console.log(String(d)); process.exit(); }); s.on('error', (e) => { console.log('failed ' + e.code); process.exit(); });
+     process.stdin.on('data', () => s.write('?'));`,
+  );
+  await eventually(() => talking.output().includes('connected'));
+  await h1.killAgent();
+  h1.startAgent();
+  // What its journal says is older than what its kernel has led since.
+  await h1.call('applyInTurn', [wantedOf(h1, near, [far]), wantedOf(h1, near, [far, newer])]);
+  // It has looked for strangers, and begun to answer again.
+  await eventually(async () => (await h1.call<[string, number][]>('connections', [near.address])).length === 1);
+  talking.say('go on');
+  expect(await talking.ended).toContain('newer');
+}, 30_000);
