@@ -57,15 +57,9 @@ export type Unseal = (credential: Credential) => Credential;
 /** Opens a content of a config or secret, which is sealed in the snapshot too. Faults: `corrupt`. */
 export type OpenContent = (content: SealedContent) => Concealed;
 
-/** The full set of one node, in the order in which it is of use: the network and logins before the tasks. */
-export function itemsOf(snapshot: Snapshot, node: NodeId, unseal: Unseal): AssignmentItem[] {
+/** What is a node's alone in its full set, in the order in which it is of use: logins before the tasks. */
+export function ownItemsOf(snapshot: Snapshot, node: NodeId, unseal: Unseal): AssignmentItem[] {
   const items: AssignmentItem[] = [];
-  for (const other of snapshot.all('node')) {
-    const peer = other.id === node ? undefined : peerOf(other);
-    if (peer) items.push({ kind: 'peer', ...peer });
-  }
-  for (const network of snapshot.all('network')) items.push({ kind: 'network', ...network });
-  for (const service of snapshot.all('service')) items.push({ kind: 'endpoint', ...endpointOf(snapshot, service) });
   const registries = new Set<string>();
   const tasks: AssignmentItem[] = [];
   for (const task of snapshot.tasksOnNode(node)) {

@@ -40,7 +40,7 @@ export class SentContents {
 }
 
 /** Items in one message, and bytes of contents: more than one of the largest goes over no one's limit. */
-const partSize = 500;
+export const partSize = 500;
 const partBytes = 8 * 1024 * 1024;
 
 /** What one message can hold each, in order. */

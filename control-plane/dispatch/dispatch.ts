@@ -1,11 +1,5 @@
 /** All sessions of this replica: whoever leads serves them, whoever follows sends them on. No sockets in here: the simulator runs it as it is. */
-import type {
-  AgentMessage,
-  Beat,
-  BeatAck,
-  ControlMessage,
-  Assignment as WireAssignment,
-} from '#proto/gen/gantry/v1/agent.ts';
+import type { AgentMessage, AssignmentSet, Beat, BeatAck, ControlMessage } from '#proto/gen/gantry/v1/agent.ts';
 import type { Clock, Timer } from '#proto/kernel/clock.ts';
 import { Fault } from '#proto/kernel/errors.ts';
 import type { Log } from '#proto/kernel/log.ts';
@@ -15,26 +9,17 @@ import type { Leadership } from '#proto/model/cluster.ts';
 import type { NodeId, TaskId } from '#proto/model/ids.ts';
 import type { Node } from '#proto/model/node.ts';
 import { occupiesNode, type Task } from '#proto/model/task.ts';
-import { assignmentToWire } from '#proto/model/wire.ts';
 import type { MessageStream } from '#proto/stream.ts';
 import type { AgentReport } from '../controllers/liveness.ts';
 import { leaseMs } from '../reconcilers/fence.ts';
 import type { Applied, Delta } from '../store/records.ts';
 import type { Store } from '../store/store.ts';
-import {
-  type Dirty,
-  endpointOf,
-  mark,
-  nothingDirty,
-  type OpenContent,
-  peerOf,
-  servicesOnAny,
-  type Unseal,
-} from './assign.ts';
+import { mark, nothingDirty, type OpenContent, type Unseal } from './assign.ts';
 import { BeatLiveness } from './liveness.ts';
 import { type Notice, NoticeDesk } from './notices.ts';
 import { RelayDesk } from './relay.ts';
 import { NodeSession, notMember } from './session.ts';
+import { SharedSet, staleKeys } from './shared-set.ts';
 import { StatusWriter } from './status.ts';
 import { UsageDesk } from './usage.ts';
 import { isLeaving, leavesService, type Sender, Withdrawals } from './withdrawal.ts';
@@ -76,7 +61,12 @@ export class Dispatch {
   readonly #unsubscribe: (() => void)[] = [];
   #lastSession = 0;
   #servedEpoch: number | undefined;
-  #dirty: Dirty = nothingDirty();
+  /** Undefined while nobody has a session. */
+  #shared: SharedSet | undefined;
+  /** Keys of what changed, and all nodes are to hear of at the next broadcast. */
+  readonly #stale = new Set<string>();
+  /** The first revision that is not broadcast, where something is stale. */
+  #staleSince = 0;
   #tick: Timer | undefined;
   #broadcastAtMs = Number.NEGATIVE_INFINITY;
   readonly #withdrawals = new Withdrawals();
@@ -145,6 +135,8 @@ export class Dispatch {
         openContent: this.#parts.openContent,
         heartbeatPeriodMs,
         epoch: () => this.epoch,
+        shared: () => this.#sharedSet(),
+        broadcastRevision: () => (this.#stale.size > 0 ? this.#staleSince - 1 : this.#parts.store.snapshot.revision),
         greeted: () => this.#greeted(node),
         withheld: (task) => this.#withdrawals.holds(task),
         applied: () => {
@@ -261,7 +253,8 @@ export class Dispatch {
     this.liveness.reset();
     this.usage.reset();
     this.#writer.clear();
-    this.#dirty = nothingDirty();
+    this.#shared = undefined;
+    this.#stale.clear();
     this.#withdrawals.clear();
     const sessions = [...this.#sessions.values()];
     this.#sessions.clear();
@@ -351,21 +344,30 @@ export class Dispatch {
   #changed(delta: Delta): void {
     if (this.epoch === undefined) return;
     this.#withdraw(delta);
-    if (this.#sessions.size === 0) return;
-    const dirty = this.#dirty;
+    if (this.#sessions.size === 0) {
+      this.#shared = undefined;
+      this.#stale.clear();
+      return;
+    }
+    const { snapshot } = this.#parts.store;
+    const dirty = nothingDirty();
     mark(dirty, delta);
+    const stale = staleKeys(snapshot, dirty);
+    this.#shared?.changed(stale);
+    if (this.#stale.size === 0) this.#staleSince = delta.revision;
+    for (const key of stale) this.#stale.add(key);
     if (dirty.tasks.size > 0) {
       this.#broadcast();
       for (const node of dirty.tasks.keys()) this.#sessions.get(node)?.sendOwn({ ...dirty, credentials: new Set() });
-      dirty.tasks.clear();
     }
     for (const change of delta.changes) if (change.table === 'node' && wentDown(change)) this.#hangUp(change.after!.id);
     for (const node of dirty.records) {
       const session = this.#sessions.get(node);
-      if (this.#parts.store.snapshot.node(node)) {
+      const record = snapshot.node(node);
+      if (record) {
         if (session?.live) session.welcome();
         // It holds a lease again once it has said that it knows what it lost meanwhile.
-        if (session?.live && this.#parts.store.snapshot.node(node)!.fenced) session.sendAll();
+        if (session?.live && record.fenced) session.sendAll();
       } else {
         this.#sessions.delete(node);
         session?.expel();
@@ -373,14 +375,11 @@ export class Dispatch {
         this.#withdrawals.caughtUp(node);
       }
     }
-    dirty.records.clear();
     if (dirty.cluster) {
-      dirty.cluster = false;
       for (const session of this.#sessions.values()) if (session.live) session.welcome();
     }
     if (dirty.credentials.size > 0) {
-      for (const session of this.#sessions.values()) session.sendOwn(dirty);
-      dirty.credentials.clear();
+      for (const session of this.#sessions.values()) session.sendOwn({ ...dirty, tasks: new Map() });
     }
     this.#broadcastSoon();
   }
@@ -394,7 +393,7 @@ export class Dispatch {
 
   /** The first change goes out at once, what follows it closely together. */
   #broadcastSoon(): void {
-    if (saysNothing(this.#dirty) || this.#tick) return;
+    if (this.#stale.size === 0 || this.#tick) return;
     const { clock } = this.#parts;
     const waitMs = this.#broadcastAtMs + endpointTickMs - clock.monotonic();
     if (waitMs <= 0) {
@@ -408,40 +407,31 @@ export class Dispatch {
   }
 
   #broadcast(): void {
-    const { snapshot } = this.#parts.store;
     const epoch = this.epoch;
-    const { endpoints, peers, networks, ipv6 } = this.#dirty;
-    if (epoch === undefined || saysNothing(this.#dirty)) return;
-    for (const id of servicesOnAny(snapshot, ipv6)) endpoints.add(id);
-    const put: WireAssignment[] = [];
+    if (epoch === undefined || this.#stale.size === 0) return;
+    const shared = this.#sharedSet();
+    const keys = [...this.#stale];
+    this.#stale.clear();
+    const put: AssignmentSet['put'] = [];
     const remove: string[] = [];
-    for (const name of networks) {
-      const network = snapshot.get('network', name)?.value;
-      if (network) put.push(assignmentToWire({ kind: 'network', ...network }));
-      else remove.push(`network/${name}`);
+    for (const key of keys) {
+      const item = shared.item(key);
+      if (item) put.push(item);
+      else remove.push(key);
     }
-    for (const id of endpoints) {
-      const service = snapshot.service(id);
-      if (service) put.push(assignmentToWire({ kind: 'endpoint', ...endpointOf(snapshot, service) }));
-      else remove.push(`endpoint/${id}`);
-    }
-    for (const id of peers) {
-      const node = snapshot.node(id);
-      const peer = node && peerOf(node);
-      if (peer) put.push(assignmentToWire({ kind: 'peer', ...peer }));
-      else remove.push(`peer/${id}`);
-    }
-    const { revision } = snapshot;
-    const sentAtMs = this.#parts.clock.now();
+    const { clock, store } = this.#parts;
+    const { revision } = store.snapshot;
+    const sentAtMs = clock.now();
     const message: ControlMessage = {
       body: { $case: 'assignments', value: { epoch, revision, full: false, more: false, put, remove, sentAtMs } },
     };
-    endpoints.clear();
-    networks.clear();
-    ipv6.clear();
-    peers.clear();
-    this.#broadcastAtMs = this.#parts.clock.monotonic();
-    for (const session of this.#sessions.values()) session.sendShared(message);
+    this.#broadcastAtMs = clock.monotonic();
+    for (const session of this.#sessions.values()) session.sendShared(message, keys, revision);
+  }
+
+  #sharedSet(): SharedSet {
+    this.#shared ??= new SharedSet(this.#parts.store.snapshot, this.epoch ?? 0);
+    return this.#shared;
   }
 }
 
@@ -453,9 +443,4 @@ function wentDown({ before, after }: Extract<Applied, { table: 'node' }>): boole
 function conditionIn({ condition, session }: Beat): AgentReport['condition'] | undefined {
   const known = agentConditions.find((one) => one === condition);
   return known === 'running' && session === 0 ? 'unconnected' : known;
-}
-
-/** Nothing of what all nodes must hear. */
-function saysNothing({ endpoints, peers, networks }: Dirty): boolean {
-  return endpoints.size + peers.size + networks.size === 0;
 }

@@ -1,8 +1,11 @@
 /** The Agent service over gRPC: who calls is what the client certificate says, the rest is Dispatch. */
+import { BinaryWriter } from '@bufbuild/protobuf/wire';
 import type * as grpc from '@grpc/grpc-js';
 import {
   type AgentServer,
   AgentService,
+  Assignment,
+  AssignmentSet,
   ControlMessage,
   type EnrolResponse,
   type RenewRequest,
@@ -14,14 +17,34 @@ import { serverSideStream } from '#proto/rpc-stream.ts';
 import { type Identity, identityOf } from '../security/access.ts';
 import type { Dispatch } from './dispatch.ts';
 
-/** Bytes of messages that go to many sessions: each is encoded once. */
+/** Bytes of messages, and of items in them, that go to many sessions: each is encoded once. */
 const encoded = new WeakMap<ControlMessage, Buffer>();
+const encodedItems = new WeakMap<Assignment, Uint8Array>();
+const fields = { assignments: (2 << 3) | 2, put: (5 << 3) | 2 };
 
 function encodeOnce(message: ControlMessage): Buffer {
   let bytes = encoded.get(message);
   if (!bytes) {
-    bytes = Buffer.from(ControlMessage.encode(message).finish());
+    bytes = Buffer.from(encode(message));
     encoded.set(message, bytes);
+  }
+  return bytes;
+}
+
+function encode(message: ControlMessage): Uint8Array {
+  if (message.body?.$case !== 'assignments') return ControlMessage.encode(message).finish();
+  const { put, ...set } = message.body.value;
+  const writer = new BinaryWriter().uint32(fields.assignments).fork();
+  AssignmentSet.encode({ ...set, put: [] }, writer);
+  for (const item of put) writer.uint32(fields.put).bytes(bytesOf(item));
+  return writer.join().finish();
+}
+
+function bytesOf(item: Assignment): Uint8Array {
+  let bytes = encodedItems.get(item);
+  if (!bytes) {
+    bytes = Assignment.encode(item).finish();
+    encodedItems.set(item, bytes);
   }
   return bytes;
 }

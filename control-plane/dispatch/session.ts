@@ -23,16 +23,17 @@ import type { Store } from '../store/store.ts';
 import {
   credentialItem,
   type Dirty,
-  itemsOf,
   type OpenContent,
+  ownItemsOf,
   registriesOf,
   registryOf,
   taskItem,
   type Unseal,
 } from './assign.ts';
-import { partsOf, SentContents } from './contents.ts';
+import { partSize, partsOf, SentContents } from './contents.ts';
 import { descriptionOf } from './description.ts';
 import type { NoticeDesk } from './notices.ts';
+import type { SharedPart, SharedSet } from './shared-set.ts';
 import type { StatusWriter } from './status.ts';
 import type { UsageDesk } from './usage.ts';
 import { asUntold } from './withdrawal.ts';
@@ -50,6 +51,10 @@ export interface SessionParts {
   readonly heartbeatPeriodMs: number;
   /** Of this replica's leadership; undefined while it does not lead. */
   readonly epoch: () => number | undefined;
+  /** What this leadership tells all nodes. */
+  readonly shared: () => SharedSet;
+  /** Every change up to this revision that all nodes are to hear of has been broadcast. */
+  readonly broadcastRevision: () => number;
   /** The node is not to hear yet that this task is to stop. */
   readonly withheld: (task: TaskId) => boolean;
   /** The node has said hello; called before it is told anything. */
@@ -67,10 +72,14 @@ export class NodeSession {
   readonly #stream: MessageStream<AgentMessage, ControlMessage>;
   /** greeting → live: before the Hello was taken nothing is sent, but to a node that was removed. */
   #live = false;
-  /** The stream takes nothing more at the moment: the node reads too slowly. What changes meanwhile is not queued. */
+  /** The stream takes nothing more at the moment: the node reads too slowly. What changes meanwhile is not queued, but owed. */
   #choked = false;
-  /** Something changed while it was choked: the node gets a full set once it has caught up. */
-  #missed = false;
+  /** The shared parts of a full set that has not been sent whole, and the revision that it began at. */
+  #filling: { readonly parts: readonly SharedPart[]; next: number; readonly revision: number } | undefined;
+  /** Names of what changed and was not sent: it goes out as it is when its turn has come. */
+  readonly #owed = { shared: new Set<string>(), tasks: new Set<string>(), registries: new Set<string>() };
+  /** The newest revision of the network that the node was told whole. */
+  #toldRevision = 0;
   /** Tasks that were lost with the node's silence: it is not to begin what it does not know. */
   #lost: ReadonlySet<TaskId> = new Set();
   #registries = new Set<string>();
@@ -131,7 +140,11 @@ export class NodeSession {
   }
 
   #send(body: NonNullable<ControlMessage['body']>): void {
-    if (!this.#stream.send({ body })) this.#choked = true;
+    this.#sendMessage({ body });
+  }
+
+  #sendMessage(message: ControlMessage): void {
+    if (!this.#stream.send(message)) this.#choked = true;
   }
 
   #take(message: AgentMessage): void {
@@ -266,29 +279,49 @@ export class NodeSession {
     });
   }
 
-  /** The full set, in parts. */
+  /** The full set, in parts: as fast as the node takes them. */
   sendAll(): void {
-    const { store, clock } = this.#parts;
-    const { snapshot } = store;
-    const epoch = this.#parts.epoch();
-    if (epoch === undefined) return;
-    const sentAtMs = clock.now();
-    const items = itemsOf(snapshot, this.node, this.#parts.unseal)
+    const { shared, store, broadcastRevision } = this.#parts;
+    const unfinished = this.#filling;
+    let { revision } = store.snapshot;
+    if (!unfinished) this.#owed.shared.clear();
+    // Of one that was not sent whole the node may hold what has gone since: that is taken from it afterwards.
+    else
+      revision = this.#owed.shared.size > 0 ? unfinished.revision : Math.max(unfinished.revision, broadcastRevision());
+    this.#filling = { parts: shared().parts(), next: 0, revision };
+    this.#pump();
+  }
+
+  /** Sends what is due, while the stream takes it. */
+  #pump(): void {
+    while (this.#live && !this.#choked) {
+      const { shared, tasks, registries } = this.#owed;
+      const part = this.#filling?.parts[this.#filling.next++];
+      if (part) this.#sendMessage(this.#parts.shared().messageOf(part));
+      else if (this.#filling) this.#endFilling(this.#filling.revision);
+      else if (shared.size + tasks.size + registries.size > 0) this.#sendOwed();
+      else return;
+    }
+  }
+
+  /** The node's own part of the full set, which is its last. What is shared and has changed since it began follows as owed. */
+  #endFilling(revision: number): void {
+    const { snapshot } = this.#parts.store;
+    const items = ownItemsOf(snapshot, this.node, this.#parts.unseal)
       .filter((item) => item.kind !== 'task' || !this.#lost.has(item.task.id))
       .map((item) => this.#asToBeTold(item));
     this.#registries = registriesOf(snapshot, this.node);
     this.#contents = new SentContents();
     const contents = items.flatMap((item) => (item.kind === 'task' ? this.#contentsFor(item) : []));
-    this.#missed = false;
+    this.#filling = undefined;
+    this.#owed.tasks.clear();
+    this.#owed.registries.clear();
     const parts = [...partsOf([...contents, ...items])];
     for (const [index, part] of parts.entries()) {
-      const put = part.map(assignmentToWire);
       const more = index + 1 < parts.length;
-      this.#send({
-        $case: 'assignments',
-        value: { epoch, revision: snapshot.revision, full: true, more, put, remove: [], sentAtMs },
-      });
+      this.#sendSet({ revision, full: true, more, put: part.map(assignmentToWire), remove: [] });
     }
+    this.#toldRevision = revision;
   }
 
   /** Only what a task of this node names is ever opened for it. What cannot be opened, the task waits for. */
@@ -314,15 +347,66 @@ export class NodeSession {
   }
 
   /** What changed for this node alone. */
-  sendOwn(dirty: Dirty): void {
-    if (!this.#live || this.#misses()) return;
-    const { snapshot } = this.#parts.store;
+  sendOwn(dirty: Pick<Dirty, 'tasks' | 'credentials'>): void {
+    if (!this.#live) return;
+    for (const id of dirty.tasks.get(this.node) ?? []) this.#owed.tasks.add(id);
+    for (const registry of dirty.credentials) if (this.#registries.has(registry)) this.#owed.registries.add(registry);
+    this.#pump();
+  }
+
+  /** An increment that says all there is of `keys`; a message made once for many sessions is encoded once (see server.ts). */
+  sendShared(message: ControlMessage, keys: Iterable<string>, revision: number): void {
+    if (!this.#live) return;
+    if (this.#choked) {
+      for (const key of keys) this.#owed.shared.add(key);
+      return;
+    }
+    this.#sendMessage(message);
+    this.#toldRevision = revision;
+  }
+
+  /** One increment: what is shared first, for it is what tasks stand on. Only who has all of that has the revision. */
+  #sendOwed(): void {
+    const { shared } = this.#owed;
+    const put: AssignmentSet['put'] = [];
+    const remove: string[] = [];
+    for (const key of shared) {
+      if (put.length + remove.length === partSize) break;
+      shared.delete(key);
+      const item = this.#parts.shared().item(key);
+      if (item) put.push(item);
+      else remove.push(key);
+    }
+    if (shared.size > 0) {
+      this.#sendSet({ revision: this.#toldRevision, full: false, more: false, put, remove });
+      return;
+    }
+    // A full set may have said more than was broadcast.
+    const revision = Math.max(this.#toldRevision, this.#parts.broadcastRevision());
+    const own = this.#takeOwn();
+    const parts = [...partsOf(own.put)];
+    for (const [index, part] of parts.entries()) {
+      const isLast = index + 1 === parts.length;
+      put.push(...part.map(assignmentToWire));
+      if (isLast) remove.push(...own.remove);
+      if (put.length + remove.length === 0) break;
+      const set = { revision: isLast ? revision : this.#toldRevision, full: false, more: false };
+      this.#sendSet({ ...set, put: put.splice(0), remove: remove.splice(0) });
+    }
+    this.#toldRevision = revision;
+  }
+
+  /** What is owed of the node's own. */
+  #takeOwn(): { put: AssignmentItem[]; remove: string[] } {
+    const { store, unseal, withheld } = this.#parts;
+    const { snapshot } = store;
+    const { tasks, registries } = this.#owed;
     const put: AssignmentItem[] = [];
     const remove: string[] = [];
     const gone: string[] = [];
-    for (const id of dirty.tasks.get(this.node) ?? []) {
+    for (const id of tasks) {
       const task = snapshot.get('task', id)?.value;
-      if (task && this.#parts.withheld(task.id)) continue;
+      if (task && withheld(task.id)) continue;
       const item = task?.nodeId === this.node ? taskItem(snapshot, task) : undefined;
       if (!item) {
         gone.push(id);
@@ -332,50 +416,32 @@ export class NodeSession {
       const registry = registryOf(item.template.container.image);
       if (!this.#registries.has(registry)) {
         this.#registries.add(registry);
-        const credential = credentialItem(snapshot, registry, this.#parts.unseal);
+        const credential = credentialItem(snapshot, registry, unseal);
         if (credential) put.push(credential);
       }
       put.push(item);
     }
     // After those that come: what one of them needs too is not taken away.
     for (const id of gone) remove.push(`task/${id}`, ...this.#contents.dropped(id).map((key) => `content/${key}`));
-    for (const registry of dirty.credentials) {
-      if (!this.#registries.has(registry)) continue;
-      const credential = credentialItem(snapshot, registry, this.#parts.unseal);
+    for (const registry of registries) {
+      const credential = credentialItem(snapshot, registry, unseal);
       if (credential) put.push(credential);
       else remove.push(`credential/${registry}`);
     }
-    if (put.length + remove.length === 0) return;
-    const parts = [...partsOf(put)];
-    for (const [index, part] of parts.entries())
-      this.sendSet(part.map(assignmentToWire), index + 1 < parts.length ? [] : remove);
+    tasks.clear();
+    registries.clear();
+    return { put, remove };
   }
 
-  /** An increment; a message made once for many sessions is encoded once (see server.ts). */
-  sendShared(message: ControlMessage): void {
-    if (this.#live && !this.#misses() && !this.#stream.send(message)) this.#choked = true;
-  }
-
-  sendSet(put: AssignmentSet['put'], remove: string[]): void {
+  #sendSet(set: Omit<AssignmentSet, 'epoch' | 'sentAtMs'>): void {
     const epoch = this.#parts.epoch();
     if (epoch === undefined) return;
-    const { store, clock } = this.#parts;
-    const { revision } = store.snapshot;
-    const sentAtMs = clock.now();
-    this.#send({ $case: 'assignments', value: { epoch, revision, full: false, more: false, put, remove, sentAtMs } });
-  }
-
-  /** True, and noted, where an increment cannot go out now. */
-  #misses(): boolean {
-    if (this.#choked) this.#missed = true;
-    return this.#choked;
+    this.#send({ $case: 'assignments', value: { ...set, epoch, sentAtMs: this.#parts.clock.now() } });
   }
 
   #caughtUp(): void {
     this.#choked = false;
-    if (!this.#missed || !this.#live) return;
-    this.#parts.log.info('node had fallen behind, sending it the full set', { node: this.node });
-    this.sendAll();
+    this.#pump();
   }
 }
 

@@ -1,6 +1,6 @@
 /** Whether a story has come to rest: all that is wanted is there, and nothing else. */
 
-import { itemsOf } from '#control-plane/dispatch/assign.ts';
+import { sharedItem, sharedKeys } from '#control-plane/dispatch/shared-set.ts';
 import { isRolling } from '#control-plane/reconcilers/rollout.ts';
 import type { Snapshot } from '#control-plane/store/snapshot.ts';
 import { replicasOf } from '#proto/model/autoscale.ts';
@@ -90,10 +90,10 @@ async function hostsUnlikeStore({ hosts, truth }: World): Promise<string> {
     for (const [kind, found] of Object.entries(await host.remains())) {
       if ([...found].sort().join(' ') !== expected) return `${host.name} has ${kind} [${found}], not [${expected}]`;
     }
-    const items = itemsOf(truth, host.id, (credential) => credential);
+    const items = [...sharedKeys(truth)].flatMap((key) => sharedItem(truth, key) ?? []);
     const view = host.boot.network.wanted;
     for (const kind of ['endpoint', 'peer'] as const) {
-      const should = items.filter((item) => item.kind === kind);
+      const should = items.filter((item) => item.kind === kind && !(item.kind === 'peer' && item.nodeId === host.id));
       const held = (kind === 'endpoint' ? view?.endpoints : view?.peers) ?? [];
       const [is, shall] = [linesOf(held), linesOf(should)];
       if (is !== shall) return `${host.name} has the ${kind}s\n${is}\nnot\n${shall}`;

@@ -1,6 +1,14 @@
 /** Holds what each node is sent, and what a change makes stale, to the state law. */
 import { describe, expect, it } from 'vitest';
-import { endpointOf, itemsOf, mark, nothingDirty, registryOf, servicesOnAny } from '#control-plane/dispatch/assign.ts';
+import {
+  endpointOf,
+  mark,
+  nothingDirty,
+  ownItemsOf,
+  registryOf,
+  servicesOnAny,
+} from '#control-plane/dispatch/assign.ts';
+import { sharedItem, sharedKeys } from '#control-plane/dispatch/shared-set.ts';
 import type { Applied } from '#control-plane/store/records.ts';
 import { LiveSnapshot } from '#control-plane/store/snapshot.ts';
 import { assignmentKey } from '#proto/model/assignment.ts';
@@ -35,7 +43,7 @@ const taskChange = (before: Task | undefined, after: Task | undefined): Applied 
 });
 
 describe('the full set of a node', () => {
-  it('is its own live tasks, all endpoints, the other nodes, and the logins it needs, opened', () => {
+  it('is all endpoints and nodes, and of its own the live tasks, and the logins they need, opened', () => {
     const mine = aTask('mine', onH1);
     const ended = aTask('ended', { ...onH1, state: 'failed' });
     const other = aTask('other', { ...onH1, nodeId: h2.id });
@@ -43,15 +51,11 @@ describe('the full set of a node', () => {
     for (const registry of ['docker.io', 'unused.example']) {
       snapshot.apply('credential', registry, { registry, username: 'u', password: 'sealed' }, 1);
     }
-    const items = itemsOf(snapshot, h1.id, (one) => ({ ...one, password: 'open' }));
-    expect(items.map(assignmentKey)).toEqual([
-      `peer/${h2.id}`,
-      `endpoint/${web.id}`,
-      'credential/docker.io',
-      `task/${mine.id}`,
-    ]);
-    expect(items[2]).toMatchObject({ password: 'open' });
-    expect(items[3]).toMatchObject({ imageDigest: 'sha256:pinned' });
+    expect([...sharedKeys(snapshot)]).toEqual([`peer/${h1.id}`, `peer/${h2.id}`, `endpoint/${web.id}`]);
+    const items = ownItemsOf(snapshot, h1.id, (one) => ({ ...one, password: 'open' }));
+    expect(items.map(assignmentKey)).toEqual(['credential/docker.io', `task/${mine.id}`]);
+    expect(items[0]).toMatchObject({ password: 'open' });
+    expect(items[1]).toMatchObject({ imageDigest: 'sha256:pinned' });
   });
 });
 
@@ -74,7 +78,7 @@ describe('a task', () => {
     snapshot.apply('revision', `${web.id}/1`, { ...aRevision(web), template }, 1);
     const itemOf = (service: typeof db) => {
       snapshot.apply('service', service.id, service, 1);
-      return itemsOf(snapshot, h1.id, (one) => one).find((item) => item.kind === 'task')?.links;
+      return ownItemsOf(snapshot, h1.id, (one) => one).find((item) => item.kind === 'task')?.links;
     };
     const link = {
       alias: 'database',
@@ -159,12 +163,12 @@ describe('a network', () => {
     template: aTemplate({ networks: [{ network: 'shop_front', aliases: ['www'], ipv4Address: '' }] }),
   });
 
-  it('goes to every node before the services that are on it, and says whether they have IPv6', () => {
+  it('goes to every node, as the services that are on it, which say whether they have IPv6', () => {
     const snapshot = snapshotOf();
     snapshot.apply('network', front.spec.name, front, 1);
     snapshot.apply('service', joined.id, joined, 1);
-    const keys = itemsOf(snapshot, h1.id, (one) => one).map(assignmentKey);
-    expect(keys).toEqual([`peer/${h2.id}`, 'network/shop_front', `endpoint/${joined.id}`]);
+    expect([...sharedKeys(snapshot)].slice(2)).toEqual(['network/shop_front', `endpoint/${joined.id}`]);
+    expect(sharedItem(snapshot, 'network/shop_front')).toMatchObject({ kind: 'network', spec: { ipv6: true } });
     const endpoint = endpointOf(snapshot, joined);
     expect(endpoint.networks).toEqual([{ network: 'shop_front', aliases: ['www'] }]);
     expect(endpoint.ipv6).toBe(true);

@@ -1,0 +1,22 @@
+/** F13 and F9: a replica begins to lead, and every agent of the cluster dials it at once, over real gRPC with mutual TLS. */
+import { afterAll, beforeAll, expect, it, vi } from 'vitest';
+import { Endpoint, Peer } from '#proto/gen/gantry/v1/agent.ts';
+import { ReconnectLab } from '#test/support/reconnect-lab.ts';
+
+const [nodes, tasks] = [100, 4_000];
+let lab: ReconnectLab;
+beforeAll(async () => {
+  lab = await ReconnectLab.start(nodes, tasks);
+}, 60_000);
+afterAll(() => lab.close());
+
+it('what is the same for all of them is encoded once, however many dial, and nobody counts as down meanwhile', async () => {
+  const endpoints = vi.spyOn(Endpoint, 'encode');
+  const peers = vi.spyOn(Peer, 'encode');
+  const { bytes, downs } = await lab.failOver();
+  expect(bytes).toBeGreaterThan(nodes * tasks * 50);
+  expect(downs).toBe(0);
+  const services = lab.store.snapshot.count('service');
+  expect(endpoints.mock.calls.length).toBeLessThan(4 * services);
+  expect(peers.mock.calls.length).toBeLessThan(4 * nodes);
+}, 120_000);

@@ -1,0 +1,253 @@
+/** A leader with production dispatch, controllers and gRPC over mutual TLS, and as many agents as wanted that all dial it at once, from processes of their own. */
+import { type ChildProcessByStdio, spawn } from 'node:child_process';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+import type { Readable, Writable } from 'node:stream';
+import { runControllers } from '#control-plane/controllers/loop.ts';
+import { Dispatch } from '#control-plane/dispatch/dispatch.ts';
+import { agentService, agentServiceDefinition } from '#control-plane/dispatch/server.ts';
+import { createRequest } from '#control-plane/security/certificates.ts';
+import { LiveCertificate } from '#control-plane/security/live-certificate.ts';
+import { initPki } from '#control-plane/security/pki.ts';
+import { serveTcp } from '#control-plane/servers.ts';
+import { MemoryEtcd } from '#control-plane/store/memory-store.ts';
+import type { Change } from '#control-plane/store/records.ts';
+import { revisionKey } from '#control-plane/store/snapshot.ts';
+import type { Store } from '#control-plane/store/store.ts';
+import { AgentMessage } from '#proto/gen/gantry/v1/agent.ts';
+import { systemClock } from '#proto/kernel/clock.ts';
+import { Fault } from '#proto/kernel/errors.ts';
+import { silentLog } from '#proto/kernel/log.ts';
+import { systemRandom } from '#proto/kernel/random.ts';
+import { Scope } from '#proto/kernel/scope.ts';
+import type { Node } from '#proto/model/node.ts';
+import type { Task } from '#proto/model/task.ts';
+import { toWire } from '#proto/model/wire.ts';
+import { aCluster, aNode, aRevision, aService, aTask } from './builders.ts';
+import type { Dialling, Said } from './reconnect-process.ts';
+import { testSeal } from './test-seal.ts';
+
+/** Tasks of one service. */
+const replicas = 20;
+const perCommit = 5_000;
+const perProcess = 100;
+const beatEveryMs = 200;
+const kernel = { clock: systemClock, random: systemRandom, log: silentLog };
+
+/** What came of one failover: a replica begins to lead, and all agents dial it at once. */
+export interface Reconnection {
+  /** From the first dial until the last agent had its full set. */
+  readonly ms: number;
+  /** Of this process, meanwhile. */
+  readonly cpuMs: number;
+  /** Most resident memory of this process meanwhile, above what it had before. */
+  readonly grewBytes: number;
+  /** What the agents received. */
+  readonly bytes: number;
+  readonly messages: number;
+  /** Verdicts that a node is down. */
+  readonly downs: number;
+  /** The longest that a beat waited for its answer, from its dial on. */
+  readonly longestBeatMs: number;
+}
+
+export class ReconnectLab {
+  readonly store: Store;
+  readonly #scope: Scope;
+  readonly #dispatch: Dispatch;
+  readonly #processes: readonly Dialling[];
+  #epoch = 0;
+
+  /** A cluster of so many nodes and tasks, all running; nobody leads or has dialled yet. */
+  static async start(nodeCount: number, taskCount: number): Promise<ReconnectLab> {
+    const scope = new Scope();
+    const directory = mkdtempSync(join(tmpdir(), 'gantry-reconnect-'));
+    scope.defer(() => rmSync(directory, { recursive: true, force: true }));
+    const pki = await initPki({ dataDir: join(directory, 'm1'), name: 'm1', advertise: '127.0.0.1' });
+    const store = new MemoryEtcd({ clock: systemClock }).open();
+    scope.defer(() => store.close());
+    const nodes = Array.from({ length: nodeCount }, (_, index) => aNode(`n${index}x`));
+    const records = recordsOf(nodes, taskCount);
+    for (let at = 0; at < records.length; at += perCommit)
+      await store.seen(await store.commit(records.slice(at, at + perCommit)));
+    const dispatch = new Dispatch({
+      ...kernel,
+      store,
+      leadsBy: ({ replica }) => replica === 'm1',
+      mayGrant: () => true,
+      unseal: (credential) => credential,
+      openContent: (content) => testSeal.open(content),
+    });
+    scope.defer(() => dispatch.close());
+    const certificate = new LiveCertificate(pki.authority.certificate, pki.pair('server'));
+    const renew = async () => {
+      throw new Fault('unsupported', 'nobody is here long enough');
+    };
+    const port = await serveTcp(
+      scope,
+      { address: '127.0.0.1', port: 0, flag: '--agent-port' },
+      certificate.credentials({ clients: true }),
+      [{ definition: agentServiceDefinition, handlers: agentService({ dispatch, renew }) }],
+    );
+    const { csrPem, key } = await createRequest('agent');
+    const as = { csrPem, role: 'node', hosts: [], server: false, lifetimeMs: 3_600_000 } as const;
+    const agents: Dialling['agents'][number][] = [];
+    for (const node of nodes)
+      agents.push({
+        certificatePem: await pki.authority.issue({ ...as, commonName: node.id }),
+        hello: helloOf(node, [...store.snapshot.tasksOnNode(node.id)]),
+      });
+    const line = { address: `127.0.0.1:${port}`, caPem: pki.authority.certificate, keyPem: key, beatEveryMs };
+    const processes: Dialling[] = [];
+    for (let at = 0; at < agents.length; at += perProcess)
+      processes.push({ ...line, agents: agents.slice(at, at + perProcess) });
+    return new ReconnectLab(store, scope, dispatch, processes);
+  }
+
+  private constructor(store: Store, scope: Scope, dispatch: Dispatch, processes: readonly Dialling[]) {
+    this.store = store;
+    this.#scope = scope;
+    this.#dispatch = dispatch;
+    this.#processes = processes;
+  }
+
+  /** Begins to lead, and all agents dial; resolves when each has its full set, and all are gone again. */
+  async failOver(): Promise<Reconnection> {
+    const children = this.#processes.map((dialling) => new Agents(dialling));
+    let downs = 0;
+    const unsubscribe = this.store.subscribe(({ changes }) => {
+      for (const change of changes)
+        if (change.table === 'node' && change.after?.state === 'down' && change.before?.state !== 'down') downs++;
+    });
+    const term = new Scope();
+    try {
+      await Promise.all(children.map((child) => child.ready));
+      const { leadership } = this.store;
+      const epoch = ++this.#epoch;
+      await this.store.takeLeadership(leadership, { epoch, replica: 'm1', address: 'm1:7400' });
+      const { liveness, usage } = this.#dispatch;
+      const parts = { ...kernel, store: this.store, liveness, usage, removeVolume: async () => {} };
+      const restBytes = process.memoryUsage.rss();
+      let mostBytes = restBytes;
+      const look = setInterval(() => {
+        mostBytes = Math.max(mostBytes, process.memoryUsage.rss());
+      }, 200);
+      const cpu = process.cpuUsage();
+      const began = performance.now();
+      void runControllers(parts, epoch, term);
+      for (const child of children) child.dial();
+      const received = await Promise.all(children.map((child) => child.synced));
+      const ms = performance.now() - began;
+      const { user, system } = process.cpuUsage(cpu);
+      clearInterval(look);
+      const longest = await Promise.all(children.map((child) => child.end()));
+      return {
+        ms,
+        cpuMs: (user + system) / 1_000,
+        grewBytes: mostBytes - restBytes,
+        bytes: received.reduce((sum, { bytes }) => sum + bytes, 0),
+        messages: received.reduce((sum, { messages }) => sum + messages, 0),
+        downs,
+        longestBeatMs: Math.max(...longest),
+      };
+    } finally {
+      unsubscribe();
+      await term.close();
+      for (const child of children) child.kill();
+    }
+  }
+
+  close(): Promise<void> {
+    return this.#scope.close();
+  }
+}
+
+/** Agents that share a process. */
+class Agents {
+  readonly ready: Promise<void>;
+  /** What they received until each had its full set. */
+  readonly synced: Promise<{ readonly bytes: number; readonly messages: number }>;
+  readonly #ended: Promise<number>;
+  readonly #child: ChildProcessByStdio<Writable, Readable, null>;
+
+  constructor(dialling: Dialling) {
+    this.#child = spawn(process.execPath, ['--no-warnings', join(import.meta.dirname, 'reconnect-process.ts')], {
+      stdio: ['pipe', 'pipe', 'inherit'],
+    });
+    const ready = Promise.withResolvers<void>();
+    const synced = Promise.withResolvers<{ bytes: number; messages: number }>();
+    const ended = Promise.withResolvers<number>();
+    const waiters = [ready, synced, ended];
+    for (const { promise } of waiters) promise.catch(() => {});
+    this.ready = ready.promise;
+    this.synced = synced.promise;
+    this.#ended = ended.promise;
+    this.#child.once('exit', (code) => {
+      for (const { reject } of waiters) reject(new Error(`agents ended with ${code}`));
+    });
+    const totals = { bytes: 0, messages: 0 };
+    let left = dialling.agents.length;
+    createInterface({ input: this.#child.stdout }).on('line', (line) => {
+      const said = JSON.parse(line) as Said;
+      if ('ready' in said) ready.resolve();
+      else if ('longestBeatMs' in said) ended.resolve(said.longestBeatMs);
+      else {
+        totals.bytes += said.bytes;
+        totals.messages += said.messages;
+        if (--left === 0) synced.resolve(totals);
+      }
+    });
+    this.#child.stdin.write(`${JSON.stringify(dialling)}\n`);
+  }
+
+  dial(): void {
+    this.#child.stdin.write('dial\n');
+  }
+
+  /** Resolves to the longest that a beat of theirs waited for its answer. */
+  end(): Promise<number> {
+    this.#child.stdin.write('end\n');
+    return this.#ended;
+  }
+
+  kill(): void {
+    this.#child.kill('SIGKILL');
+  }
+}
+
+function recordsOf(nodes: readonly Node[], taskCount: number): Change[] {
+  const changes: Change[] = [{ table: 'cluster', key: 'config', value: aCluster(), expect: 0 }];
+  for (const value of nodes) changes.push({ table: 'node', key: value.id, value, expect: 0 });
+  for (let number = 0; number * replicas < taskCount; number++) {
+    const service = aService(`s${number}x`, { replicas }, { vip: `10.224.${number >> 8}.${number & 255}` });
+    const revision = aRevision(service);
+    changes.push(
+      { table: 'service', key: service.id, value: service, expect: 0 },
+      { table: 'revision', key: revisionKey(service.id, revision.number), value: revision, expect: 0 },
+    );
+    for (let slot = 1; slot <= replicas; slot++) {
+      const index = number * replicas + slot - 1;
+      const node = nodes[index % nodes.length]!;
+      const value = aTask(`t${index}x`, {
+        serviceId: service.id,
+        serviceName: service.spec.name,
+        slot,
+        nodeId: node.id,
+        nodeName: node.name,
+        address: node.subnet.replace('0/24', `${2 + Math.floor(index / nodes.length)}`),
+      });
+      changes.push({ table: 'task', key: value.id, value, expect: 0 });
+    }
+  }
+  return changes;
+}
+
+function helloOf(node: Node, tasks: readonly Task[]): string {
+  const said = tasks.map((task) => ({ ...task, taskId: task.id, atMs: task.stateAtMs }));
+  const value = { node: toWire(node), epoch: 0, tasks: said.map((status) => toWire(status)) };
+  return Buffer.from(AgentMessage.encode({ body: { $case: 'hello', value } } as AgentMessage).finish()).toString(
+    'base64',
+  );
+}

@@ -1,0 +1,148 @@
+/** Some of the agents that all dial at once: each with its certificate, its session and its beats. Told who they are by a line of JSON, to dial by the next, and to end by the last; says what comes by lines. */
+import { createInterface } from 'node:readline';
+import { BinaryReader } from '@bufbuild/protobuf/wire';
+import * as grpc from '@grpc/grpc-js';
+import { ownConnection } from '#node-agent/grpc-transport.ts';
+import { AgentMessage, AgentService, Beat, BeatAck } from '#proto/gen/gantry/v1/agent.ts';
+import { systemClock } from '#proto/kernel/clock.ts';
+
+/** Many of them share one process and a part of a processor: what waits there is not dead. */
+const patient: grpc.ChannelOptions = { ...ownConnection, 'grpc.keepalive_time_ms': 60_000 };
+
+const againMs = 300;
+
+/** What the process is told. */
+export interface Dialling {
+  readonly address: string;
+  readonly caPem: string;
+  readonly keyPem: string;
+  readonly beatEveryMs: number;
+  readonly agents: readonly { readonly certificatePem: string; readonly hello: string }[];
+}
+
+/** What it says: that it knows them; all that one was sent up to the end of its first full set; and at the end the longest wait for a beat's answer. */
+export type Said =
+  | { readonly ready: true }
+  | { readonly synced: number; readonly bytes: number; readonly messages: number }
+  | { readonly longestBeatMs: number };
+
+/** What matters of a message, without reading all of it: an agent would, but it has a machine of its own. */
+interface Seen {
+  readonly bytes: number;
+  readonly endsFull: boolean;
+  readonly revision: number;
+}
+
+function see(buffer: Buffer): Seen {
+  const reader = new BinaryReader(buffer);
+  const seen = { bytes: buffer.length, endsFull: false, revision: 0 };
+  const [field] = reader.tag();
+  if (field !== 2) return seen;
+  const end = reader.uint32() + reader.pos;
+  let full = false;
+  let more = false;
+  while (reader.pos < end) {
+    const [number, type] = reader.tag();
+    if (number === 2) seen.revision = Number(reader.int64());
+    else if (number === 3) full = reader.bool();
+    else if (number === 4) more = reader.bool();
+    else if (number >= 5) break;
+    else reader.skip(type);
+  }
+  seen.endsFull = full && !more;
+  return seen;
+}
+
+const say = (said: Said) => process.stdout.write(`${JSON.stringify(said)}\n`);
+
+/** One of them. As a real one does, it dials again what breaks. */
+class Agent {
+  /** The longest that a beat has waited for its answer, or its stream to be open. */
+  longestBeatMs = 0;
+  readonly #open: () => grpc.Client;
+  readonly #hello: AgentMessage;
+  readonly #said: (bytes: number, messages: number) => void;
+  #synced = false;
+  #bytes = 0;
+  #messages = 0;
+  #sequence = 0;
+  #answered = 0;
+  #waitingSinceMs = 0;
+
+  constructor(open: () => grpc.Client, hello: AgentMessage, said: (bytes: number, messages: number) => void) {
+    this.#open = open;
+    this.#hello = hello;
+    this.#said = said;
+  }
+
+  talk(): void {
+    const client = this.#open();
+    const session = client.makeBidiStreamRequest(
+      AgentService.session.path,
+      (message: AgentMessage) => Buffer.from(AgentMessage.encode(message).finish()),
+      see,
+    );
+    session.on('data', (seen: Seen) => {
+      this.#bytes += seen.bytes;
+      this.#messages++;
+      if (!seen.endsFull) return;
+      session.write({ body: { $case: 'applied', value: { revision: seen.revision } } });
+      if (!this.#synced) this.#said(this.#bytes, this.#messages);
+      this.#synced = true;
+    });
+    session.on('error', () => {
+      client.close();
+      systemClock.after(againMs, () => this.talk());
+    });
+    session.write(this.#hello);
+  }
+
+  beat(everyMs: number): void {
+    const client = this.#open();
+    const beats = client.makeBidiStreamRequest(
+      AgentService.heartbeat.path,
+      (beat: Beat) => Buffer.from(Beat.encode(beat).finish()),
+      BeatAck.decode,
+    );
+    beats.on('data', (ack: BeatAck) => {
+      this.#answered = ack.sequence;
+      this.longestBeatMs = Math.max(this.longestBeatMs, systemClock.monotonic() - this.#waitingSinceMs);
+      if (this.#answered === this.#sequence) this.#waitingSinceMs = Number.POSITIVE_INFINITY;
+    });
+    let broken = false;
+    beats.on('error', () => {
+      broken = true;
+      client.close();
+      systemClock.after(againMs, () => this.beat(everyMs));
+    });
+    this.#waitingSinceMs = systemClock.monotonic();
+    const beat = () => {
+      if (broken) return;
+      if (this.#answered === this.#sequence) this.#waitingSinceMs = systemClock.monotonic();
+      beats.write({ sequence: ++this.#sequence, session: 1, loopLagMs: 0, condition: 'running', probes: [] });
+      systemClock.after(everyMs, beat);
+    };
+    beat();
+  }
+}
+
+const lines = createInterface({ input: process.stdin })[Symbol.asyncIterator]();
+const line = async () => (await lines.next()).value ?? process.exit();
+const { address, caPem, keyPem, beatEveryMs, agents: dialling } = JSON.parse(await line()) as Dialling;
+const agents = dialling.map(({ certificatePem, hello }, index) => {
+  const tls = grpc.credentials.createSsl(Buffer.from(caPem), Buffer.from(keyPem), Buffer.from(certificatePem));
+  return new Agent(
+    () => new grpc.Client(address, tls, patient),
+    AgentMessage.decode(Buffer.from(hello, 'base64')),
+    (bytes, messages) => say({ synced: index, bytes, messages }),
+  );
+});
+say({ ready: true });
+await line();
+for (const [index, agent] of agents.entries()) {
+  agent.talk();
+  systemClock.after((index * beatEveryMs) / agents.length, () => agent.beat(beatEveryMs));
+}
+await line();
+say({ longestBeatMs: Math.max(...agents.map(({ longestBeatMs }) => longestBeatMs)) });
+process.exit();
