@@ -129,6 +129,7 @@ async function assemble(config: ControlPlaneConfig, kernel: Kernel, scope: Scope
   scope.defer(() => measured.close());
   const doors = await openDoors(config, kernel, scope, {
     ...{ identity, store, dispatch, epoch, events, logs, contents },
+    asOfMs: () => leader?.asOfMs,
     registry: measured.registry,
   });
 
@@ -173,6 +174,8 @@ interface Inside {
   readonly contents: ContentSeal;
   /** This replica leads with; undefined while it follows. */
   readonly epoch: () => number | undefined;
+  /** As in OperatorParts. */
+  readonly asOfMs: () => number | undefined;
   readonly registry: ControlPlaneMetrics['registry'];
 }
 
@@ -181,7 +184,7 @@ async function openDoors(
   config: ControlPlaneConfig,
   kernel: Kernel,
   scope: Scope,
-  { identity, store, dispatch, events, logs, contents, epoch, registry }: Inside,
+  { identity, store, dispatch, events, logs, contents, epoch, asOfMs, registry }: Inside,
 ): Promise<Doors> {
   const { clock, random, log } = kernel;
   const { authority } = identity;
@@ -193,7 +196,7 @@ async function openDoors(
   scope.defer(identity.onChange(() => doors.close()));
   scope.defer(() => doors.close());
   const operator = operatorService({
-    ...{ store, clock, random, events, logs, authority, enrolment, addresses },
+    ...{ store, clock, random, events, logs, authority, enrolment, addresses, asOfMs },
     log: log.with('api'),
     relays: dispatch.relays,
     usage: dispatch.usage,

@@ -68,6 +68,8 @@ export class Leader {
   #term: Term | undefined;
   #watched: { readonly epoch: number; heardAt: number } | undefined;
   #lookedAt = 0;
+  /** When the store, or the leader, was last known to go on (boot-time clock, ms). */
+  #goodAt: number;
   /** Deposed, and no leader heard since. */
   #lost = false;
   #running: Promise<void> | undefined;
@@ -75,6 +77,7 @@ export class Leader {
   constructor(parts: LeaderParts) {
     this.#parts = parts;
     this.#timing = { ...leaderTiming, ...parts.timing };
+    this.#goodAt = parts.clock.boottime();
   }
 
   /** The epoch this replica leads with; undefined while it does not. */
@@ -90,6 +93,16 @@ export class Leader {
   /** For how long the store has not confirmed that this replica leads, ms, sleep of the machine included; Infinity: it does not lead. */
   get unconfirmedMs(): number {
     return this.#term ? this.#parts.clock.boottime() - this.#term.confirmedAt : Number.POSITIVE_INFINITY;
+  }
+
+  /**
+   * The instant (wall clock, ms) up to which this replica knows all that was decided, where it has neither led nor heard a
+   * leader for longer than an election takes: others may have decided more since. Undefined: it is up to date.
+   */
+  get asOfMs(): number | undefined {
+    const { clock } = this.#parts;
+    const ageMs = clock.boottime() - Math.max(this.#goodAt, this.#term?.confirmedAt ?? 0);
+    return ageMs > this.#timing.doubtMs ? clock.now() - ageMs : undefined;
   }
 
   /** Begins to contend. Resolves after the first look: where nobody led, this replica does by then. */
@@ -142,8 +155,10 @@ export class Leader {
     // Who has slept itself cannot say that others were silent.
     else if (now - this.#lookedAt > everyMs + probeTimeoutMs + 300) this.#watched.heardAt = now;
     const watched = this.#watched;
+    const askedAt = clock.boottime();
     if (await this.#leads(leadership)) {
       watched.heardAt = clock.monotonic();
+      this.#goodAt = askedAt;
       this.#lost = false;
       return;
     }
@@ -241,6 +256,7 @@ export class Leader {
     const term = this.#term;
     if (!term) return;
     this.#term = undefined;
+    this.#goodAt = Math.max(this.#goodAt, term.confirmedAt);
     term.doubt.cancel();
     this.#parts.log.info('no longer leading', { epoch: term.epoch, why });
     await term.scope.close();

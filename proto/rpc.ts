@@ -22,12 +22,27 @@ export interface UnaryMethod<Request, Response> {
   readonly responseDeserialize: (bytes: Buffer) => Response;
 }
 
-/** One unary call. Rejects with a Fault. `timeoutMs` 10 s unless told. */
+/** Trailing metadata of an answer that may be out of date: the instant (ms) up to which who answers knows what was decided. */
+const asOfKey = 'gantry-as-of-ms';
+
+/** For the answer of who may not know all that was decided since `ms`; undefined: nothing to say. */
+export function asOf(ms: number | undefined): grpc.Metadata | undefined {
+  if (ms === undefined) return undefined;
+  const metadata = new grpc.Metadata();
+  metadata.set(asOfKey, String(Math.floor(ms)));
+  return metadata;
+}
+
+/** One unary call. Rejects with a Fault. `timeoutMs` 10 s unless told; `outdated` hears of an answer that may be, and as of when (ms) it holds. */
 export function call<Request, Response>(
   client: grpc.Client,
   method: UnaryMethod<Request, Response>,
   request: Request,
-  options: { readonly timeoutMs?: number; readonly signal?: AbortSignal } = {},
+  options: {
+    readonly timeoutMs?: number;
+    readonly signal?: AbortSignal;
+    readonly outdated?: (asOfMs: number) => void;
+  } = {},
 ): Promise<Response> {
   return new Promise((resolve, reject) => {
     const active = client.makeUnaryRequest(
@@ -45,6 +60,10 @@ export function call<Request, Response>(
     );
     const abort = () => active.cancel();
     options.signal?.addEventListener('abort', abort, { once: true });
+    active.on('status', ({ metadata }: grpc.StatusObject) => {
+      const [ms] = metadata.get(asOfKey);
+      if (ms !== undefined) options.outdated?.(Number(ms));
+    });
   });
 }
 
@@ -70,13 +89,14 @@ export function statusOf(error: unknown): Partial<grpc.StatusObject> & { code: g
   return { code: grpcCodeOf(fault.code), details: fault.message, metadata };
 }
 
-/** A unary handler from an async function. */
+/** A unary handler from an async function; `trailer`: what goes with its answers. */
 export function unary<Request, Response>(
   handler: (request: Request, call: grpc.ServerUnaryCall<Request, Response>) => Promise<Response>,
+  trailer?: () => grpc.Metadata | undefined,
 ): grpc.handleUnaryCall<Request, Response> {
   return (active, callback) => {
     handler(active.request, active).then(
-      (response) => callback(null, response),
+      (response) => callback(null, response, trailer?.()),
       (error) => callback(statusOf(error)),
     );
   };

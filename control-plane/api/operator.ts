@@ -4,7 +4,7 @@ import { operatorOf } from '#control-plane/security/access.ts';
 import type { RelayFrame } from '#proto/gen/gantry/v1/agent.ts';
 import type { ExecInput, InfoResponse, OperatorServer } from '#proto/gen/gantry/v1/operator.ts';
 import { toWire } from '#proto/model/wire.ts';
-import { serverStream, unary } from '#proto/rpc.ts';
+import { asOf, unary as plainUnary, serverStream } from '#proto/rpc.ts';
 import { serverSideStream } from '#proto/rpc-stream.ts';
 import { createToken, issueCertificate, putCredential, removeCredential, revokeToken } from './access.ts';
 import { apply } from './apply.ts';
@@ -34,6 +34,8 @@ import { supposed } from './what-if.ts';
 
 /** The handlers of gantry.v1.Operator; who may call them is decided by who serves them. */
 export function operatorService(parts: OperatorParts): OperatorServer {
+  const unary = <Request, Response>(handler: Parameters<typeof plainUnary<Request, Response>>[0]) =>
+    plainUnary(handler, () => asOf(parts.asOfMs()));
   return {
     apply: unary((request, call) => apply(parts, request, operatorOf(call))),
     progress: serverStream((request, signal) => progress(parts, request, signal)),

@@ -37,6 +37,8 @@ export interface OperatorParts {
   readonly logs: LogStore;
   /** Where another replica leads and has the sessions; undefined: this one does, or nobody. */
   readonly leader: () => LeaderDoor | undefined;
+  /** Up to which instant (ms) this replica knows what was decided, where it may not know all of it; undefined: it does. */
+  readonly asOfMs: () => number | undefined;
   /** Of this replica. */
   readonly relays: Relays;
   readonly usage: Usage;

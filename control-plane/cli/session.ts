@@ -10,6 +10,7 @@ import { Fault, isFault } from '#proto/kernel/errors.ts';
 import { call, faultOf, type UnaryMethod } from '#proto/rpc.ts';
 import { type Context, currentContext, readContext } from './context-file.ts';
 import { firstToAnswer, type Target } from './targets.ts';
+import { clockTime } from './words.ts';
 
 export interface CommonOptions {
   readonly json?: true;
@@ -95,6 +96,12 @@ function openSession(
   const opened = [first];
   let client = first;
   const print = (text: string) => void process.stdout.write(`${text}\n`);
+  let noted = false;
+  /** Beside the answer, which scripts read. */
+  const outdated = (asOfMs: number) => {
+    if (!noted) process.stderr.write(`as of ${clockTime(asOfMs)}, no quorum: may be stale\n`);
+    noted = true;
+  };
   return {
     json: options.json === true,
     colours: createColors(coloured(process.stdout)),
@@ -107,7 +114,7 @@ function openSession(
       const deadline = systemClock.monotonic() + callTimeoutMs;
       for (;;) {
         try {
-          return await call(client, method, request, { timeoutMs: deadline - systemClock.monotonic() });
+          return await call(client, method, request, { timeoutMs: deadline - systemClock.monotonic(), outdated });
         } catch (error) {
           const may = targets.length > 1 && repeatable.has(method.path) && isFault(error, 'unavailable', 'timeout');
           if (!may || systemClock.monotonic() + pauseMs >= deadline) throw reworded(error, target);

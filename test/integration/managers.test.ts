@@ -77,10 +77,17 @@ describe('of three managers', () => {
     await onHost('h1', "kill -9 $(pgrep -f '[n]ode-agent/main.ts --data')");
     await eventually(() => onHost('h1', "pgrep -f '[n]ode-agent/main.ts --data'"));
     for (let times = 0; times < 8; times++) await answers();
-    const { code } = await cluster.gantry('ps', 'app');
-    expect(code).toBe(0);
+    const lost = Date.now();
+    const told = await eventually(async () => {
+      const { code, stdout, stderr } = await cluster.gantry('ps', 'app', '--json');
+      expect(code).toBe(0);
+      expect(JSON.parse(stdout)).toHaveLength(4);
+      return /^as of (.*), no quorum: may be stale\n$/.exec(stderr)?.[1];
+    });
+    expect(new Date(told ?? '').getTime()).toBeLessThanOrEqual(lost);
     for (const one of ['m2', 'm3']) await cluster.sandbox.act('start', one);
     await secretIsKept('after-all-are-back');
+    await eventually(async () => (await cluster.gantry('ps', 'app')).stderr === '');
     await Promise.all(['h1', 'h2'].map((node) => cluster.nodeIs(node, 'ready', 60_000)));
     await nothingWasRestarted();
   }, 180_000);

@@ -71,6 +71,7 @@ export function operatorLab(more: Partial<OperatorParts> = {}): OperatorLab {
       },
     },
     leader: () => undefined,
+    asOfMs: () => undefined,
     usage: new UsageDesk(systemClock),
     liveness: new BeatLiveness(systemClock),
     relays: {

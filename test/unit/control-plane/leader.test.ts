@@ -184,4 +184,27 @@ describe('leadership', () => {
     expect(m1.began).toEqual([1]);
     expect(m1.ended).toEqual([1]);
   });
+
+  test('who leads, and who hears the leader, is up to date; who has done neither for 3 s knows as of when it is', async () => {
+    const lab = new ReplicaLab();
+    const [m1, m2] = [lab.add('m1'), lab.add('m2')];
+    await m1.start();
+    await m2.start();
+    await lab.clock.pass(60_000);
+    expect([m1, m2].map(({ leader }) => leader.asOfMs)).toEqual([undefined, undefined]);
+    const cutAt = lab.clock.now();
+    for (const { store } of [m1, m2]) store.setConnected(false);
+    m1.audible = false;
+    await lab.clock.pass(2_000);
+    expect([m1, m2].map(({ leader }) => leader.asOfMs)).toEqual([undefined, undefined]);
+    await lab.clock.pass(10_000);
+    for (const { leader } of [m1, m2]) {
+      expect(leader.asOfMs).toBeGreaterThan(cutAt - 1_000);
+      expect(leader.asOfMs).toBeLessThanOrEqual(cutAt);
+    }
+    for (const { store } of [m1, m2]) store.setConnected(true);
+    m1.audible = true;
+    await lab.clock.pass(40_000);
+    expect([m1, m2].map(({ leader }) => leader.asOfMs)).toEqual([undefined, undefined]);
+  });
 });

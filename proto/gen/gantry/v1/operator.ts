@@ -10713,6 +10713,7 @@ export const AuthorityMember: MessageFns<AuthorityMember> = {
   },
 };
 
+/** A replica that has lost its quorum goes on to answer out of what it knows: then an answer has `gantry-as-of-ms` in its trailing metadata. */
 export type OperatorService = typeof OperatorService;
 export const OperatorService = {
   /** Resolves Compose files; commits all of it in one transaction, or nothing. */
