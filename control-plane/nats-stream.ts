@@ -2,7 +2,11 @@
 import {
   AckPolicy,
   type ConsumerConfig,
+  type ConsumerInfo,
   type ConsumerMessages,
+  DeliverPolicy,
+  ErrorCode,
+  type JetStreamManager,
   type JsMsg,
   type NatsConnection,
   NatsError,
@@ -10,7 +14,7 @@ import {
   RetentionPolicy,
   StorageType,
 } from 'nats';
-import type { Clock } from '#proto/kernel/clock.ts';
+import type { Clock, Timer } from '#proto/kernel/clock.ts';
 import { Queue } from '#proto/kernel/queue.ts';
 
 export interface StreamLimits {
@@ -58,73 +62,134 @@ export interface Backlog {
   stop(): void;
 }
 
-/** How long a history may be silent before it is taken to have ended: retention took the rest. */
-const silenceMs = 3_000;
+/** Silent for so long, a consumer is taken to be lost, or retention to have taken what it had to say: another one tells. */
+const silenceMs = { history: 3_000, live: 10_000 } as const;
+/** Consumers in a row that promise messages and bring none. */
+const mostSilent = 3;
+/** Without an answer for so long another consumer is asked for as well: JetStream gives them to servers that it does not know to be off. */
+const headStartMs = 400;
+const mostAsked = 20;
 
-/** Reads a stream from a point on; survives reconnects, in order and without repeats. */
+type Start = Pick<Partial<ConsumerConfig>, 'deliver_policy' | 'opt_start_time' | 'opt_start_seq'>;
+
+/** Reads a stream from a point on; survives reconnects and servers that are off, in order and without repeats. */
 export async function consumeFrom(
   connection: NatsConnection,
   stream: string,
   subject: string,
-  start: Pick<Partial<ConsumerConfig>, 'deliver_policy' | 'opt_start_time' | 'opt_start_seq'>,
+  start: Start,
   options: { readonly follow: boolean; readonly clock: Clock; readonly signal: AbortSignal | undefined },
 ): Promise<Backlog> {
-  const manager = await connection.jetstreamManager();
-  const probe = {
-    ack_policy: AckPolicy.None,
-    filter_subject: subject,
-    mem_storage: true,
-    inactive_threshold: nanos(5_000),
-    ...start,
-  };
-  const counted = await manager.consumers.add(stream, probe as Partial<ConsumerConfig>);
-  void manager.consumers.delete(stream, counted.name).catch(() => {});
-  let left = counted.num_pending;
-  const queue = new Queue<JsMsg>();
+  const { clock, follow, signal } = options;
+  const manager = await connection.jetstreamManager({ checkAPI: false });
+  const place = (from: Start) => placed(manager, clock, stream, { filter_subject: subject, ...from });
+  const first = await place(start);
+  let left = first.num_pending;
+  /** Undefined: what was there at the beginning has all been told. */
+  const queue = new Queue<JsMsg | undefined>();
   let messages: ConsumerMessages | undefined;
+  let stopped = false;
   const stop = () => {
+    stopped = true;
     messages?.stop();
     queue.end();
   };
-  if (left > 0 || options.follow) {
-    const consumer = await connection.jetstream().consumers.get(stream, { filterSubjects: subject, ...start });
-    messages = await consumer.consume({ max_messages: 500 });
-    options.signal?.addEventListener('abort', stop, { once: true });
-    if (options.signal?.aborted) stop();
-    void pump(messages, queue);
-  }
+  const watch = () => clock.after(left > 0 ? silenceMs.history : silenceMs.live, () => messages?.stop());
+  /** One consumer after the other, each from where the last one broke off. */
+  const pump = async () => {
+    let last = 0;
+    let silent = 0;
+    for (let info = first; ; ) {
+      const consumer = await connection.jetstream().consumers.get(stream, info.name);
+      messages = await consumer.consume({ max_messages: 500 });
+      if (stopped) messages.stop();
+      let timer = watch();
+      let delivered = 0;
+      for await (const message of messages) {
+        timer.cancel();
+        // Sent, and lost with a connection: it is asked for again.
+        if (message.info.deliverySequence !== ++delivered) break;
+        last = message.seq;
+        queue.push(message);
+        timer = watch();
+      }
+      timer.cancel();
+      messages.stop();
+      remove(manager, stream, info);
+      if (stopped) return;
+      silent = delivered > 0 ? 0 : silent + 1;
+      if (left > 0 && silent === mostSilent) throw NatsError.errorForCode(ErrorCode.Timeout);
+      info = await place(last > 0 ? { deliver_policy: DeliverPolicy.StartSequence, opt_start_seq: last + 1 } : start);
+      if (left > 0 && info.num_pending === 0) queue.push(undefined);
+    }
+  };
+  if (left > 0 || follow) {
+    signal?.addEventListener('abort', stop, { once: true });
+    if (signal?.aborted) stop();
+    pump().catch((error) => queue.end(error));
+  } else remove(manager, stream, first);
   const reader = queue[Symbol.asyncIterator]();
   return {
     stop() {
-      options.signal?.removeEventListener('abort', stop);
+      signal?.removeEventListener('abort', stop);
       stop();
     },
     async *history() {
       while (left > 0) {
-        const timer = options.clock.after(silenceMs, stop);
-        const next = await reader.next();
-        timer.cancel();
-        if (next.done) return;
-        left = Math.min(left - 1, next.value.info.pending);
-        yield next.value;
+        const { done, value } = await reader.next();
+        if (done) return;
+        left = value ? Math.min(left - 1, value.info.pending) : 0;
+        if (value) yield value;
       }
     },
     async *live(windowMs) {
       for (;;) {
-        const first = await reader.next();
-        if (first.done) return;
-        await options.clock.sleep(windowMs);
-        yield [first.value, ...queue.drain()];
+        const { done, value } = await reader.next();
+        if (done) return;
+        await clock.sleep(windowMs);
+        yield [value, ...queue.drain()].filter((message) => message !== undefined);
       }
     },
   };
 }
 
-async function pump(messages: ConsumerMessages, queue: Queue<JsMsg>): Promise<void> {
-  try {
-    for await (const message of messages) queue.push(message);
-    queue.end();
-  } catch (error) {
-    queue.end(error);
-  }
+/** A consumer at a server that answers. */
+function placed(
+  manager: JetStreamManager,
+  clock: Clock,
+  stream: string,
+  config: Start & Pick<ConsumerConfig, 'filter_subject'>,
+): Promise<ConsumerInfo> {
+  const { promise, resolve, reject } = Promise.withResolvers<ConsumerInfo>();
+  const wanted = { ack_policy: AckPolicy.None, mem_storage: true, inactive_threshold: nanos(5_000), ...config };
+  let found = false;
+  let asked = 0;
+  let failed = 0;
+  let next: Timer | undefined;
+  const ask = () => {
+    asked++;
+    next = asked < mostAsked ? clock.after(headStartMs, ask) : undefined;
+    manager.consumers.add(stream, wanted as Partial<ConsumerConfig>).then(
+      (info) => {
+        next?.cancel();
+        if (found) remove(manager, stream, info);
+        found = true;
+        resolve(info);
+      },
+      (error) => {
+        failed++;
+        const waits = error instanceof NatsError && error.code === ErrorCode.Timeout && failed < mostAsked;
+        if (waits || found) return;
+        next?.cancel();
+        reject(error);
+      },
+    );
+  };
+  ask();
+  return promise;
+}
+
+/** It would go by itself, a little later. */
+function remove(manager: JetStreamManager, stream: string, { name }: ConsumerInfo): void {
+  manager.consumers.delete(stream, name).catch(() => {});
 }

@@ -48,7 +48,7 @@ export function openNats(parts: NatsParts): Nats {
     reconnectJitter: 100,
     reconnectJitterTLS: 100,
     timeout: 5_000,
-    pingInterval: 5_000,
+    pingInterval: 2_000,
     maxPingOut: 2,
     noAsyncTraces: true,
   }).then(async (connection) => {

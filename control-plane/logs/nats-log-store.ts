@@ -1,5 +1,5 @@
 /** `LogStore` over the JetStream stream LOGS, into which agents publish. */
-import { DeliverPolicy, type JsMsg, type NatsConnection } from 'nats';
+import { DeliverPolicy, ErrorCode, type JsMsg, type NatsConnection, NatsError } from 'nats';
 import { LogBatch } from '#proto/gen/gantry/v1/logs.ts';
 import type { Clock } from '#proto/kernel/clock.ts';
 import { type Nats, natsFault } from '#proto/nats.ts';
@@ -43,7 +43,10 @@ export function logStore(parts: LogStoreParts): LogStore {
     async *read(query) {
       const connection = parts.nats.connection();
       try {
-        await prepare(connection);
+        // Where the stream cannot be looked at just now, it may be read all the same.
+        await prepare(connection).catch((error) => {
+          if (!(error instanceof NatsError) || error.code !== ErrorCode.Timeout) throw error;
+        });
         yield* readLines(connection, query, parts.clock);
       } catch (error) {
         if (query.signal?.aborted) return;
