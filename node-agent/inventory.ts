@@ -20,6 +20,8 @@ export interface InventoryChange {
 
 export class Inventory {
   #items = new Map<string, AssignmentItem>();
+  /** Those of one kind, as last asked for, until one of them changes. */
+  readonly #listed = new Map<string, readonly AssignmentItem[]>();
   #parts: Map<string, AssignmentItem> | undefined;
   #unreadable: string[] = [];
   #epoch = 0;
@@ -56,8 +58,14 @@ export class Inventory {
     }
     if (set.revision < this.#revision) return undefined;
     this.#revision = set.revision;
-    for (const item of put) this.#items.set(assignmentKey(item), item);
-    for (const key of set.remove) this.#items.delete(key);
+    for (const item of put) {
+      this.#items.set(assignmentKey(item), item);
+      this.#listed.delete(item.kind);
+    }
+    for (const key of set.remove) {
+      this.#items.delete(key);
+      this.#listed.delete(key.slice(0, key.indexOf('/')));
+    }
     return { put, removed: set.remove, full: false, unreadable: this.#unreadable.splice(0) };
   }
 
@@ -89,6 +97,7 @@ export class Inventory {
       if (!held || JSON.stringify(held) !== JSON.stringify(item)) put.push(item);
     }
     this.#items = next;
+    this.#listed.clear();
     this.#parts = undefined;
     this.#epoch = set.epoch;
     this.#revision = set.revision;
@@ -96,7 +105,7 @@ export class Inventory {
     return { put, removed, full: true, unreadable: this.#unreadable.splice(0) };
   }
 
-  tasks(): TaskAssignment[] {
+  tasks(): readonly TaskAssignment[] {
     return this.#of('task');
   }
   task(id: TaskId): TaskAssignment | undefined {
@@ -105,7 +114,7 @@ export class Inventory {
   endpoint(id: ServiceId): Endpoint | undefined {
     return this.#items.get(`endpoint/${id}`) as (AssignmentItem & { kind: 'endpoint' }) | undefined;
   }
-  endpoints(): Endpoint[] {
+  endpoints(): readonly Endpoint[] {
     return this.#of('endpoint');
   }
   /** The virtual address of a service of that project; '': it has none. */
@@ -113,10 +122,10 @@ export class Inventory {
     const named = this.endpoints().find((one) => one.project === project && one.name === service);
     return named?.mode === 'vip' ? named.vip : '';
   }
-  peers(): Peer[] {
+  peers(): readonly Peer[] {
     return this.#of('peer');
   }
-  networks(): ClusterNetwork[] {
+  networks(): readonly ClusterNetwork[] {
     return this.#of('network');
   }
   credential(registry: string): Credential | undefined {
@@ -127,11 +136,9 @@ export class Inventory {
     return this.#items.get(`content/${contentKey(ref)}`) as (AssignmentItem & { kind: 'content' }) | undefined;
   }
 
-  #of<K extends AssignmentItem['kind']>(kind: K): Extract<AssignmentItem, { kind: K }>[] {
-    const items: Extract<AssignmentItem, { kind: K }>[] = [];
-    for (const item of this.#items.values()) {
-      if (item.kind === kind) items.push(item as Extract<AssignmentItem, { kind: K }>);
-    }
-    return items;
+  #of<K extends AssignmentItem['kind']>(kind: K): readonly Extract<AssignmentItem, { kind: K }>[] {
+    const listed = this.#listed.get(kind) ?? [...this.#items.values()].filter((item) => item.kind === kind);
+    this.#listed.set(kind, listed);
+    return listed as readonly Extract<AssignmentItem, { kind: K }>[];
   }
 }

@@ -402,7 +402,8 @@ class Controllers {
       appliedRevision: (node: Node) => liveness.appliedRevision(node.id),
       withheld: (node: Node) => liveness.withheld(node.id, revisionOf(node)),
     };
-    const { changes, suspects, deaf, wakeAtMs } = decideNodes(store.snapshot, hearing, clock.now());
+    const subnets = this.#books.subnets(store.snapshot, clock.now());
+    const { changes, suspects, deaf, wakeAtMs } = decideNodes(store.snapshot, hearing, clock.now(), subnets);
     for (const { id } of suspects) liveness.suspect(id);
     this.#deaf = deaf;
     this.#nodesTimer?.cancel();

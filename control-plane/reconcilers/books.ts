@@ -6,12 +6,14 @@ import type { Change, Delta } from '#control-plane/store/records.ts';
 import type { Snapshot } from '#control-plane/store/snapshot.ts';
 import { Zones } from '#proto/model/calendar.ts';
 import type { NodeId, ServiceId, TaskId } from '#proto/model/ids.ts';
+import type { Node } from '#proto/model/node.ts';
 import { occupiesNode, type Task } from '#proto/model/task.ts';
 import { Addresses } from './addresses.ts';
 import { Claims } from './claims.ts';
 import { NetworkAddresses } from './network-addresses.ts';
 import type { Move } from './rebalance.ts';
 import { same } from './same.ts';
+import { adviseSubnets, type SubnetAdvice } from './subnets.ts';
 
 export class Books {
   readonly ledger: Ledger;
@@ -22,6 +24,8 @@ export class Books {
   /** What the rebalancer wants moved next, until the decision about the service has seen it. */
   readonly moves = new Map<ServiceId, Move>();
   readonly zones = new Zones();
+  /** As last advised; undefined: something that it depends on has changed since, or may have. */
+  #subnets: ReadonlyMap<Node, SubnetAdvice> | undefined;
 
   constructor(snapshot: Snapshot, now: number) {
     this.ledger = Ledger.of(snapshot);
@@ -31,9 +35,21 @@ export class Books {
     this.networkAddresses = NetworkAddresses.of(snapshot, now);
   }
 
+  /** What `adviseSubnets` says, without looking at every node where all have what they should and nothing about them has changed. */
+  subnets(snapshot: Snapshot, now: number): ReadonlyMap<Node, SubnetAdvice> {
+    if (this.#subnets) return this.#subnets;
+    const advice = adviseSubnets(snapshot, now);
+    // Who waits for a subnet may get it with time, or when a task ends.
+    const isSettled = [...advice.values()].every(({ subnet, message }) => subnet !== '' && message === '');
+    if (isSettled) this.#subnets = advice;
+    return advice;
+  }
+
   apply(delta: Delta, now: number): void {
     this.ledger.apply(delta);
     for (const change of delta.changes) {
+      if (change.table === 'node' || change.table === 'network' || change.table === 'cluster')
+        this.#subnets = undefined;
       if (change.table === 'task') {
         this.addresses.setTask(change.key as TaskId, change.after, now);
         this.networkAddresses.setTask(change.key as TaskId, change.after, now);

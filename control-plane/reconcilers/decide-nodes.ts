@@ -8,7 +8,7 @@ import type { Node } from '#proto/model/node.ts';
 import { adviseFence, type Leases } from './fence.ts';
 import { flappingWakeAtMs, flappingWords, nextFlapping } from './flapping.ts';
 import { type Hearing, judge } from './node-health.ts';
-import { adviseSubnets } from './subnets.ts';
+import { adviseSubnets, type SubnetAdvice } from './subnets.ts';
 
 export interface NodesDecision {
   readonly changes: readonly Change[];
@@ -19,8 +19,13 @@ export interface NodesDecision {
   readonly wakeAtMs: number;
 }
 
-/** `now`: wall clock ms, for `stateAtMs`; `hearing` is in monotonic time. */
-export function decideNodes(snapshot: Snapshot, hearing: Hearing & Leases, now: number): NodesDecision {
+/** `now`: wall clock ms, for `stateAtMs`; `hearing` is in monotonic time; `subnets`: `adviseSubnets` of that snapshot. */
+export function decideNodes(
+  snapshot: Snapshot,
+  hearing: Hearing & Leases,
+  now: number,
+  subnets: ReadonlyMap<Node, SubnetAdvice> = adviseSubnets(snapshot, now),
+): NodesDecision {
   const changed = new Map<NodeId, Node>();
   const { verdicts, suspects, deaf, ...judged } = judge(
     snapshot.all('node'),
@@ -34,7 +39,7 @@ export function decideNodes(snapshot: Snapshot, hearing: Hearing & Leases, now: 
   }
   const fencedAtMs = takeFences(snapshot, changed, hearing);
   const flappingAtMs = takeFlapping(snapshot, changed, now);
-  takeAdvice(snapshot, changed, now);
+  takeAdvice(snapshot, changed, subnets);
   const changes = [...changed.values()].map((value): Change => {
     return { table: 'node', key: value.id, value, expect: snapshot.get('node', value.id)?.modRevision ?? 0 };
   });
@@ -67,8 +72,8 @@ function takeFlapping(snapshot: Snapshot, changed: Map<NodeId, Node>, now: numbe
 }
 
 /** Subnets, and what is wrong with them and with who has them, where nothing worse is. */
-function takeAdvice(snapshot: Snapshot, changed: Map<NodeId, Node>, now: number): void {
-  for (const [{ id }, { subnet, message }] of adviseSubnets(snapshot, now)) {
+function takeAdvice(snapshot: Snapshot, changed: Map<NodeId, Node>, subnets: ReadonlyMap<Node, SubnetAdvice>): void {
+  for (const [{ id }, { subnet, message }] of subnets) {
     const node = changed.get(id) ?? (snapshot.node(id) as Node);
     const warnings = [message, flappingWords(node)].filter(Boolean).join('; ');
     const said = node.state === 'ready' ? node.away || warnings : node.message;

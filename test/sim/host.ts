@@ -93,14 +93,14 @@ export class Host {
 
   /** Tasks with a live process here, and the address that each answers at. */
   live(): { readonly id: TaskId; readonly address: string; readonly settings: LiveSettings }[] {
-    if (!this.boot) return [];
+    const live: { id: TaskId; address: string; settings: LiveSettings }[] = [];
+    if (!this.boot) return live;
     const { containers, network } = this.boot;
-    const live = [...containers.containers.values()].filter(({ started, exit }) => started && !exit);
-    return live.map(({ request: { id }, settings }) => ({
-      id,
-      address: network.attachments.get(id)?.address ?? '',
-      settings,
-    }));
+    for (const { request, started, exit, settings } of containers.containers.values()) {
+      if (!started || exit) continue;
+      live.push({ id: request.id, address: network.attachments.get(request.id)?.address ?? '', settings });
+    }
+    return live;
   }
 
   async remains(): Promise<Remains> {

@@ -46,12 +46,15 @@ export class SimNetwork implements Line {
     const link = `${from}>${to}`;
     this.#cuts.set(link, (this.#cuts.get(link) ?? 0) + 1);
     return () => {
-      this.#cuts.set(link, this.#cuts.get(link)! - 1);
-      if (this.isCut(from, to)) return;
+      const left = this.#cuts.get(link)! - 1;
+      if (left > 0) this.#cuts.set(link, left);
+      else this.#cuts.delete(link);
+      if (left > 0) return;
       for (const stream of this.#streams) stream.mended(from, to);
     };
   }
   isCut(from: string, to: string): boolean {
+    if (this.#cuts.size === 0) return false;
     return (this.#cuts.get(`${from}>${to}`) ?? 0) > 0;
   }
   /** Added to every message from or to the machine. */

@@ -69,15 +69,20 @@ export class Process implements Clock {
 
   /** `part` as this process holds it: what it asked for still happens when it dies, but it does not hear of it. */
   hold<T extends object>(part: T): T {
+    const held = new Map<PropertyKey, { readonly method: unknown; readonly asHeld: unknown }>();
     return new Proxy(part, {
       get: (target, name) => {
         const value = Reflect.get(target, name, target);
         if (typeof value !== 'function') return value;
-        return (...input: unknown[]) => {
+        const known = held.get(name);
+        if (known?.method === value) return known.asHeld;
+        const asHeld = (...input: unknown[]) => {
           const mine = input.map((one) => (typeof one === 'function' ? this.#listener(one as never) : one));
           const result = value.apply(target, mine);
           return result instanceof Promise ? this.#heard(result) : result;
         };
+        held.set(name, { method: value, asHeld });
+        return asHeld;
       },
     });
   }

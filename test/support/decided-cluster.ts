@@ -14,11 +14,11 @@ export class DecidedCluster {
   readonly snapshot = new LiveSnapshot();
   now = 1_000_000;
   readonly #random = seededRandom(7);
-  readonly #books: Books;
+  readonly books: Books;
   #revision = 1;
 
   constructor(nodes: readonly Node[], services: readonly Service[] = [], tasks: readonly Task[] = []) {
-    this.#books = new Books(this.snapshot, this.now);
+    this.books = new Books(this.snapshot, this.now);
     for (const node of nodes) this.put('node', node);
     for (const service of services) {
       this.put('service', service);
@@ -43,12 +43,12 @@ export class DecidedCluster {
       if (change) applied.push(change);
     }
     this.snapshot.revision = this.#revision;
-    this.#books.apply({ revision: this.#revision, changes: applied }, this.now);
+    this.books.apply({ revision: this.#revision, changes: applied }, this.now);
   }
 
   /** One decision about the service; the books know of it, the snapshot does not. */
   consider(service: Service): Decision {
-    return decideService({ ...this.wish, books: this.#books }, service.id);
+    return decideService({ ...this.wish, books: this.books }, service.id);
   }
 
   /** One decision about the service, committed. */

@@ -2,6 +2,7 @@
 import fc from 'fast-check';
 import { expect, it } from 'vitest';
 import { decideNodes } from '#control-plane/reconcilers/decide-nodes.ts';
+import { adviseSubnets, type SubnetAdvice } from '#control-plane/reconcilers/subnets.ts';
 import { keyOf } from '#control-plane/store/snapshot.ts';
 import { type Cidr, contains, nthAddress, overlaps, parseCidr } from '#net/plan/cidr.ts';
 
@@ -61,6 +62,8 @@ const blockOf = ({ base, prefix }: Cidr): Cidr =>
 const covers = (text: string) => overlaps(parseCidr(text), parseCidr(network)) && parseCidr(text).prefix <= 21;
 const meets = (a: string, b: string) => overlaps(parseCidr(a), parseCidr(b));
 
+const byId = (advice: ReadonlyMap<Node, SubnetAdvice>) => [...advice].map(([{ id }, told]) => [id, told]);
+
 class World {
   readonly cluster = new DecidedCluster([]);
   #made = 0;
@@ -104,7 +107,11 @@ class World {
   }
 
   decide(): number {
-    const { changes } = decideNodes(this.cluster.snapshot, hearing, this.cluster.now);
+    const { snapshot, now, books } = this.cluster;
+    const advice = books.subnets(snapshot, now);
+    // What the books remember of the last look is what a look would say.
+    expect(byId(advice)).toEqual(byId(adviseSubnets(snapshot, now)));
+    const { changes } = decideNodes(snapshot, hearing, now, advice);
     this.cluster.commit(changes);
     return changes.length;
   }
