@@ -1,7 +1,7 @@
 /** Which slots a replicated service has: surplus ones are given up, missing ones are taken, lowest first, after those that somebody left only for a while. */
 import { isWhyReplicas, replicasOf, whyReplicas } from '#proto/model/autoscale.ts';
 import type { Service } from '#proto/model/service.ts';
-import { isWanted } from '#proto/model/task.ts';
+import { isTerminal, isWanted } from '#proto/model/task.ts';
 import { activeOf, isSeated, isUp, latestOf, type Opinion, type Seat } from './seats.ts';
 
 export interface Seating {
@@ -23,7 +23,7 @@ export function replicated(
   const surplus = seated.length > replicas ? givenUp(seated, seated.length - replicas, tasksOn) : new Set<Seat>();
   const wanted = seated.filter((seat) => !surplus.has(seat));
   const taken = new Set(wanted.map((seat) => seat.slot));
-  const kept = [...seats.values()].filter((seat) => !isSeated(seat) && isKept(seat)).sort((a, b) => a.slot - b.slot);
+  const kept = [...seats.values()].filter((seat) => !isSeated(seat) && isKept(seat)).sort(lastLeftFirst);
   for (const seat of kept.slice(0, Math.max(0, replicas - wanted.length))) {
     wanted.push(seat);
     taken.add(seat.slot);
@@ -48,6 +48,15 @@ function isKept(seat: Seat): boolean {
   const latest = latestOf(seat);
   const isGivenUp = latest?.wanted === 'shutdown' && isWhyReplicas(latest.why);
   return latest !== undefined && !isGivenUp;
+}
+
+/** Where there were to be fewer meanwhile, who is leaving now, or left last, is the one to be followed. */
+function lastLeftFirst(a: Seat, b: Seat): number {
+  const leftAtMs = ({ tasks }: Seat) =>
+    tasks.some(({ state }) => !isTerminal(state))
+      ? Number.MAX_VALUE
+      : Math.max(...tasks.map(({ stateAtMs }) => stateAtMs));
+  return leftAtMs(b) - leftAtMs(a) || a.slot - b.slot;
 }
 
 /** What empties a seat for good: its tasks stop, and its last end is not the restart policy's affair any more. */

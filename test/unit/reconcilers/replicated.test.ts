@@ -35,4 +35,24 @@ describe('a replicated service', () => {
     }
     expect(cluster.active(web).filter(({ state }) => state === 'running')).toHaveLength(3);
   });
+
+  it('fills the seat that is left now rather than one that was left before there were to be fewer', () => {
+    const web = aService('web', { replicas: 4 });
+    const nodes = ['h1', 'h2', 'h3', 'h4'].map((name) => aNode(name));
+    const cluster = new DecidedCluster(nodes, [web]);
+    cluster.settle(web);
+    const [first, , third] = cluster.active(web);
+    const drain = ({ nodeName }: { readonly nodeName: string }) =>
+      cluster.put('node', { ...cluster.snapshot.node(aNode(nodeName).id)!, availability: 'drain' });
+    drain(first!);
+    cluster.decide(web);
+    cluster.commit(scaleService(cluster.wish, web.id, 3));
+    cluster.settle(web);
+    expect(cluster.active(web).map(({ slot }) => slot)).toEqual([2, 3, 4]);
+    cluster.now += 1_000;
+    drain(third!);
+    cluster.decide(web);
+    cluster.settle(web);
+    expect(cluster.active(web).map(({ slot }) => slot)).toEqual([2, 3, 4]);
+  });
 });
