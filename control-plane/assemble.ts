@@ -7,7 +7,7 @@ import { Fault } from '#proto/kernel/errors.ts';
 import type { Log } from '#proto/kernel/log.ts';
 import type { Random } from '#proto/kernel/random.ts';
 import { Scope } from '#proto/kernel/scope.ts';
-import { tcpProbe } from '#proto/kernel-probe.ts';
+import { kernelProbe } from '#proto/kernel-probe.ts';
 import { serveMetrics } from '#proto/metrics-server.ts';
 import { openNats } from '#proto/nats.ts';
 import { unary } from '#proto/rpc.ts';
@@ -114,7 +114,7 @@ async function assemble(config: ControlPlaneConfig, kernel: Kernel, scope: Scope
     clock,
     random,
     log: log.with('dispatch'),
-    probe: tcpProbe(clock),
+    probe: kernelProbe(clock),
     leadsBy: (leadership) => leader?.wrote(leadership) ?? false,
     mayGrant: () => (leader?.unconfirmedMs ?? Number.POSITIVE_INFINITY) <= confirmedMs,
     notice: (notice) => events.note(notice, store.snapshot.revision),

@@ -9,7 +9,7 @@ import { setPriority } from 'node:os';
 import { join } from 'node:path';
 import { systemClock } from '#proto/kernel/clock.ts';
 import { describe } from '#proto/kernel/errors.ts';
-import { tcpProbe } from '#proto/kernel-probe.ts';
+import { kernelProbe } from '#proto/kernel-probe.ts';
 import { procStat } from '../proc-stat.ts';
 import { cgroupOf, findCgroups } from '../runtime/cgroup.ts';
 import { grpcBeatLine } from './grpc-beat-line.ts';
@@ -43,7 +43,7 @@ const complain = (of: string, why = '') => {
 const watchdog = new Watchdog({
   clock,
   dial: grpcBeatLine,
-  probe: tcpProbe(clock),
+  probe: kernelProbe(clock),
   lease,
   statOf: procStat,
   build,

@@ -43,6 +43,25 @@ describe('a host that lives', () => {
     expect(await placed()).toEqual(before);
   }, 60_000);
 
+  test('keeps its tasks while nothing of ours runs there and its firewall drops every connection: its kernel answers echoes', async () => {
+    const before = await placed();
+    await eventually(async () => !(await why('h2')).includes('never answered'), { timeoutMs: 20_000 });
+    await cluster.sandbox.run('h2', [
+      'nft',
+      'table inet shut { chain c { type filter hook input priority 0; tcp flags & (syn|ack) == syn drop; }; }',
+    ]);
+    for (const program of ['[n]ode-agent/main.ts', '[w]atchdog/main.ts']) await signal('h2', 'STOP', program);
+    try {
+      await eventually(async () => (await why('h2')).includes('but its kernel answers'), { timeoutMs: 20_000 });
+      expect(await why('h2')).toMatch(/h2 is ready.*the leader heard its kernel/s);
+    } finally {
+      for (const program of ['[w]atchdog/main.ts', '[n]ode-agent/main.ts']) await signal('h2', 'CONT', program);
+      await cluster.sandbox.run('h2', ['nft', 'delete table inet shut']);
+    }
+    await eventually(async () => (await why('h2')).includes('the agent is running'), { timeoutMs: 20_000 });
+    expect(await placed()).toEqual(before);
+  }, 60_000);
+
   test('keeps its tasks while its watchdog is stopped, and gets another one', async () => {
     const before = await placed();
     const pid = (await cluster.sandbox.run('h3', ['cat', '/run/gantry/watchdog.pid'])).trim();

@@ -172,7 +172,7 @@ export class SimNetwork implements Line {
     this.#kernels.set(address, { machine, answers });
   }
 
-  /** As `tcpProbe` asks: three attempts, of which one answer is enough, and what arrived while the process stood still counts. */
+  /** As `kernelProbe` asks: three attempts, of which one answer is enough, and what arrived while the process stood still counts. */
   probe({ machine, process }: Party): KernelProbe {
     return (address, withinMs) =>
       new Promise((resolve) => {
