@@ -35,7 +35,8 @@ export function decideNodes(
   for (const { node, state, message, away } of verdicts) {
     const unaccounted = node.unaccounted || state === 'down';
     const stateAtMs = state === node.state ? node.stateAtMs : now;
-    changed.set(node.id, { ...node, state, message, away, stateAtMs, unaccounted });
+    const restored = state === 'ready' ? undefined : node.restored;
+    changed.set(node.id, { ...node, state, message, away, stateAtMs, unaccounted, restored });
   }
   const fencedAtMs = takeFences(snapshot, changed, hearing);
   const flappingAtMs = takeFlapping(snapshot, changed, now);

@@ -226,11 +226,9 @@ export class Enrolment {
    */
   #replacedBy({ name, former }: Pick<EnrolRequest, 'name' | 'former'>): Versioned<Node> | undefined {
     const { snapshot } = this.#parts.store;
-    const restoredAtMs = snapshot.cluster?.restoredAtMs ?? 0;
     const found = [...snapshot.all('node')].find((node) => node.name === name);
     if (found && isSame(found, former)) return undefined;
-    const isUnheard = found && found.state !== 'ready' && found.bootId !== '' && found.stateAtMs <= restoredAtMs;
-    return isUnheard ? snapshot.get('node', found.id) : undefined;
+    return found?.restored && found.state !== 'ready' ? snapshot.get('node', found.id) : undefined;
   }
 
   #isAnother({ id, name, state }: Node): Fault {

@@ -105,8 +105,14 @@ function asRestored(path: string, value: unknown, atMs: number): unknown {
 
 /** Whether it is still there is yet to be seen. */
 function notHeard(node: Node, atMs: number): Node {
-  if (node.state === 'down') return node;
-  return { ...node, state: 'unknown', message: 'not heard since the cluster was restored', stateAtMs: atMs };
+  if (node.state === 'down') return { ...node, restored: true };
+  return {
+    ...node,
+    state: 'unknown',
+    message: 'not heard since the cluster was restored',
+    stateAtMs: atMs,
+    restored: true,
+  };
 }
 
 function putOf(key: string, value: unknown): IRequestOp {

@@ -53,6 +53,8 @@ export interface Node {
   readonly fenced: boolean;
   /** It was down, and its agent has not said since what still runs there. */
   readonly unaccounted: boolean;
+  /** Written by a restore from a backup, and not heard since. */
+  readonly restored?: boolean | undefined;
   /** Absent: it was not down of late. */
   readonly flapping?: Flapping | undefined;
 }

@@ -239,6 +239,7 @@ export function nodeFromWire(node: types.Node): Node {
     away: node.away,
     fenced: node.fenced,
     unaccounted: node.unaccounted,
+    ...(node.restored && { restored: true }),
     ...(node.flapping && { flapping: node.flapping }),
   };
 }

@@ -73,8 +73,9 @@ describe('a backup', () => {
         state: 'unknown',
         stateAtMs: atMs,
         bootId: nodes[0]!.bootId,
+        restored: true,
       });
-      expect(snapshot.node(nodes[1]!.id)).toEqual(nodes[1]);
+      expect(snapshot.node(nodes[1]!.id)).toEqual({ ...nodes[1], restored: true });
     });
     await client.kv.deleteRange({ key: Buffer.from('/'), range_end: Buffer.from('0') });
     await restore({ epoch: 5e9 });

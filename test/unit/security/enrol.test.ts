@@ -230,7 +230,14 @@ describe('a cluster that was restored from a backup', () => {
   const restoredAtMs = 1_000_000;
   const restored = async (fields: Partial<Node>) => {
     const { nodeId: id } = await enrolment.enrol(await request('h1', await token()));
-    await change(id, { bootId: 'b', state: 'unknown', stateAtMs: restoredAtMs, ...fields });
+    await change(id, {
+      bootId: 'b',
+      agentVersion: '1',
+      state: 'unknown',
+      stateAtMs: restoredAtMs,
+      restored: true,
+      ...fields,
+    });
     const { value, modRevision } = store.snapshot.get('cluster', 'config')!;
     const changed = { ...value, incarnation: 1, restoredAtMs };
     await store.seen(await store.commit([{ table: 'cluster', key: 'config', value: changed, expect: modRevision }]));
@@ -239,7 +246,7 @@ describe('a cluster that was restored from a backup', () => {
 
   test('gives the name of a node that was not heard since to another machine, as another node', async () => {
     for (const state of ['unknown', 'down'] as const) {
-      const before = await restored({ state });
+      const before = await restored({ state, stateAtMs: restoredAtMs + 9_000 });
       const { nodeId: now } = await enrolment.enrol(await request('h1', await token()));
       expect(now).not.toBe(before);
       expect([...store.snapshot.all('node')].map(({ id }) => id)).toEqual([now]);
@@ -249,7 +256,7 @@ describe('a cluster that was restored from a backup', () => {
   });
 
   test('does not where that node came back', async () => {
-    await restored({ state: 'ready', stateAtMs: restoredAtMs + 1 });
+    await restored({ state: 'ready', stateAtMs: restoredAtMs + 1, restored: undefined });
     await expect(enrolment.enrol(await request('h1', await token()))).rejects.toEqual(faultOf('exists'));
     const [node] = store.snapshot.all('node');
     await change(node!.id, { state: 'unknown', stateAtMs: restoredAtMs + 2 });

@@ -927,6 +927,10 @@ export interface Node {
   fenced: boolean;
   /** it was down, and its agent has not said since what still runs there */
   unaccounted: boolean;
+  /** written by a restore, and not heard since */
+  restored?:
+    | boolean
+    | undefined;
   /** unset: it was not down of late */
   flapping?: Flapping | undefined;
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
@@ -9386,6 +9390,7 @@ function createBaseNode(): Node {
     away: "",
     fenced: false,
     unaccounted: false,
+    restored: undefined,
     flapping: undefined,
     _unknownFields: {},
   };
@@ -9473,6 +9478,9 @@ export const Node: MessageFns<Node> = {
     }
     if (message.unaccounted !== false) {
       writer.uint32(440).bool(message.unaccounted);
+    }
+    if (message.restored !== undefined) {
+      writer.uint32(728).bool(message.restored);
     }
     if (message.flapping !== undefined) {
       Flapping.encode(message.flapping, writer.uint32(722).fork()).join();
@@ -9723,6 +9731,14 @@ export const Node: MessageFns<Node> = {
             message.unaccounted = reader.bool();
             continue;
           }
+          case 91: {
+            if (tag !== 728) {
+              break;
+            }
+
+            message.restored = reader.bool();
+            continue;
+          }
           case 90: {
             if (tag !== 722) {
               break;
@@ -9803,6 +9819,7 @@ export const Node: MessageFns<Node> = {
     message.away = object.away ?? "";
     message.fenced = object.fenced ?? false;
     message.unaccounted = object.unaccounted ?? false;
+    message.restored = object.restored ?? undefined;
     message.flapping = (object.flapping !== undefined && object.flapping !== null)
       ? Flapping.fromPartial(object.flapping)
       : undefined;
