@@ -46,11 +46,15 @@ async function restore(file: string, options: Record<string, string | boolean | 
   const passphrase = passphraseFile === undefined ? undefined : readPassphrase(passphraseFile);
   const now = systemClock.now();
   const request = { file, passphrase, data, force: force === true, now, random: systemRandom };
-  const { info, records } = await prepareRestore(request);
+  const { info, records, unfinishedJobs } = await prepareRestore(request);
   await initPki({ dataDir: data, name, advertise, lifetimeMs });
   process.stdout.write(
     `the cluster of ${new Date(info.createdAtMs).toISOString()}, ${records} records, is in ${data}\nstart etcd, NATS and the control plane of ${name}: it comes up with it\n`,
   );
+  if (unfinishedJobs.length > 0)
+    process.stdout.write(
+      `these jobs had not ended then; what of them has ended since may run again: ${unfinishedJobs.join(', ')}\n  → gantry suspend or rm them as soon as it is up, where that would do harm\n`,
+    );
 }
 
 async function run(options: Record<string, string | undefined>): Promise<void> {

@@ -8,6 +8,10 @@ import { join } from 'node:path';
 import { type BackupEntry, type BackupInfo, lineOf, readBackup, recordLine, writeBackup } from '#proto/backup-file.ts';
 import { Fault } from '#proto/kernel/errors.ts';
 import { newId, type Random } from '#proto/kernel/random.ts';
+import { qualifiedName } from '#proto/model/ids.ts';
+import { isJob } from '#proto/model/job.ts';
+import type { Service } from '#proto/model/service.ts';
+import { isTerminal, type Task } from '#proto/model/task.ts';
 import { isIdentityFile, placeIdentity } from './security/pki.ts';
 
 export interface RestoreRequest {
@@ -20,6 +24,13 @@ export interface RestoreRequest {
   /** Wall clock, ms. */
   readonly now: number;
   readonly random: Random;
+}
+
+export interface Prepared {
+  readonly info: BackupInfo;
+  readonly records: number;
+  /** Jobs, `project/name`, with a task that had not ended when the backup was made: what has ended since runs again where its node does not tell of it. */
+  readonly unfinishedJobs: readonly string[];
 }
 
 /** What waits for the next start. */
@@ -39,19 +50,20 @@ const sealFile = (data: string) => join(data, 'pki', 'seal.key');
  * Reads the whole file before it changes anything. Faults: those of `readBackup`; `precondition` where another cluster's identity
  * lies there and `force` is not given; `not-found`.
  */
-export async function prepareRestore(request: RestoreRequest): Promise<{ info: BackupInfo; records: number }> {
+export async function prepareRestore(request: RestoreRequest): Promise<Prepared> {
   const { file, passphrase, data, force, now, random } = request;
   if (!existsSync(file)) throw new Fault('not-found', `there is no file ${file}`);
   await mkdir(data, { recursive: true, mode: 0o700 });
   const entries = readBackup(createReadStream(file), passphrase);
   const { info, identity, rest } = await headOf(entries);
-  const count = { records: 0 };
-  const sealed = writeBackup(recordsOnly(info, rest, count), { passphrase: identity['seal.key']!, random });
+  const seen: Seen = { records: 0, jobs: new Map(), unfinished: new Set() };
+  const sealed = writeBackup(recordsOnly(info, rest, seen), { passphrase: identity['seal.key']!, random });
   await writeWhole(recordsFile(data), sealed);
   await placeIdentity(data, identity, force ? now : undefined);
   const pending: PendingRestore = { id: newId(random), force, atMs: now, info };
   await writeWhole(pendingFile(data), [Buffer.from(JSON.stringify(pending))]);
-  return { info, records: count.records };
+  const unfinishedJobs = [...seen.jobs].flatMap(([id, name]) => (seen.unfinished.has(id) ? [name] : [])).sort();
+  return { info, records: seen.records, unfinishedJobs };
 }
 
 /** Undefined where nothing waits. Faults: `corrupt`. */
@@ -104,18 +116,34 @@ async function* from(first: BackupEntry, entries: AsyncGenerator<BackupEntry>): 
   yield* entries;
 }
 
-async function* recordsOnly(
-  info: BackupInfo,
-  entries: AsyncIterable<BackupEntry>,
-  count: { records: number },
-): AsyncGenerator<Buffer> {
+/** What was met on the way through the records. */
+interface Seen {
+  records: number;
+  /** Their names, by service id. */
+  readonly jobs: Map<string, string>;
+  /** Services with tasks that have not ended. */
+  readonly unfinished: Set<string>;
+}
+
+function note(seen: Seen, path: string, value: unknown): void {
+  seen.records++;
+  if (path.startsWith('service/')) {
+    const { id, spec } = value as Service;
+    if (isJob(spec)) seen.jobs.set(id, qualifiedName(spec.project, spec.name));
+  } else if (path.startsWith('task/')) {
+    const { serviceId, state } = value as Task;
+    if (!isTerminal(state)) seen.unfinished.add(serviceId);
+  }
+}
+
+async function* recordsOnly(info: BackupInfo, entries: AsyncIterable<BackupEntry>, seen: Seen): AsyncGenerator<Buffer> {
   yield Buffer.from(lineOf(['backup', info]));
   for await (const entry of entries) {
     if (entry[0] !== 'record') continue;
-    count.records++;
+    note(seen, entry[1], entry[2]);
     yield Buffer.from(recordLine(entry[1], JSON.stringify(entry[2])));
   }
-  yield Buffer.from(lineOf(['end', count]));
+  yield Buffer.from(lineOf(['end', { records: seen.records }]));
 }
 
 /** All of it or nothing, also after a power cut. */
