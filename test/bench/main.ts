@@ -12,6 +12,7 @@ import { network } from './net.ts';
 import { oneService } from './one-service.ts';
 import { placement } from './placement.ts';
 import { powerOff } from './power-off.ts';
+import { reconnect } from './reconnect.ts';
 import { writeRecord } from './record.ts';
 import { replacement } from './replacement.ts';
 
@@ -43,12 +44,14 @@ const actions: Readonly<Record<string, (lab: Lab) => Promise<Figure[]>>> = {
 };
 
 /** Those that need no cluster. */
-const alone: Readonly<Record<string, () => Promise<Figure[]>>> = { e: placement, net: network };
+const alone: Readonly<Record<string, () => Promise<Figure[]>>> = { e: placement, net: network, reconnect };
 /** Memory before power-off: hosts that have just booted are no idle hosts. */
 const order = ['a', 'c', 'b', 'f', 'd', 'failover', 'calm'];
 const unknown = sections.filter((section) => !(section in alone) && !(section in actions));
 if (unknown.length > 0) {
-  process.stderr.write(`bench: there is no section ${unknown.join(', ')}; there are a to f, net, failover and calm\n`);
+  process.stderr.write(
+    `bench: there is no section ${unknown.join(', ')}; there are a to f, net, failover, calm and reconnect\n`,
+  );
   process.exit(2);
 }
 
