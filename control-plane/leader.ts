@@ -86,8 +86,8 @@ export class Leader {
   }
 
   /** This run has written that key: it may still name an earlier run of this replica, and nobody leads by it then. */
-  wrote({ replica, epoch }: Leadership): boolean {
-    return replica === this.#parts.self.replica && this.#ours.has(epoch) && epoch !== this.#foundEpoch;
+  wrote(leadership: Leadership): boolean {
+    return this.#isOurs(leadership) && leadership.epoch !== this.#foundEpoch;
   }
 
   /** For how long the store has not confirmed that this replica leads, ms, sleep of the machine included; Infinity: it does not lead. */
@@ -142,10 +142,15 @@ export class Leader {
     this.#lookedAt = this.#parts.clock.monotonic();
   }
 
+  /** Another replica may have written the epoch that we tried to. */
+  #isOurs({ replica, epoch }: Leadership): boolean {
+    return replica === this.#parts.self.replica && this.#ours.has(epoch);
+  }
+
   async #contend(): Promise<void> {
     const { store, clock } = this.#parts;
     const leadership = store.leadership;
-    if (!leadership || this.#ours.has(leadership.epoch)) {
+    if (!leadership || this.#isOurs(leadership)) {
       await this.#take(leadership);
       return;
     }

@@ -1,17 +1,18 @@
 /** What must hold whatever goes wrong: small objects, each with a name, asked at every step of the store, every look at the hosts, and when all is quiet. */
 import { leavesService, withdrawalLimitMs } from '#control-plane/dispatch/withdrawal.ts';
 import type { Change, Delta } from '#control-plane/store/records.ts';
-import { containsAddress } from '#net/plan/cidr.ts';
 import { assert } from '#proto/kernel/errors.ts';
 import type { NodeId, TaskId } from '#proto/model/ids.ts';
 
-import { isAbsent, isServing, isTerminal, mayAdvance, mayWant, occupiesNode, type Task } from '#proto/model/task.ts';
+import { isAbsent, isServing, isTerminal, mayAdvance, mayWant, occupiesNode } from '#proto/model/task.ts';
 import { pinnedVolumes } from '#proto/model/volume.ts';
+import { addressInvariants } from './address-invariants.ts';
 import { contentsAreKept } from './documents.ts';
 import type { Host } from './host.ts';
 import { jobInvariants } from './job-invariants.ts';
+import { nameOf, nodesOf } from './named.ts';
 import { movesKeepTheirBudget, nobodyLeavesForLess } from './placement-invariants.ts';
-import { rolloutsEndWithAReason, rolloutsKeepTheirPace, seatsAreNotCrowded } from './rollouts.ts';
+import { overtakenAreStopped, rolloutsEndWithAReason, rolloutsKeepTheirPace, seatsAreNotCrowded } from './rollouts.ts';
 import { orderIsKept } from './start-order.ts';
 import type { World } from './world.ts';
 
@@ -45,8 +46,7 @@ export function invariants(): readonly Invariant[] {
     statesGoForward,
     nodesHoldWhatTheyHave,
     volumesDrawTheirTasks,
-    addressesAreUnique,
-    addressesRest(),
+    ...addressInvariants(),
     restartsWait(),
     vipsAreUnique,
     noTaskIsLost(),
@@ -54,16 +54,17 @@ export function invariants(): readonly Invariant[] {
     epochsGoForward(),
     onlyTheLeaderWrites,
     agentsObeyNoOlderEpoch(),
+    viewsGoForward(),
     oneTaskOneHost,
     singletonsAreNeverTwice,
     endedTasksStayEnded,
-    processesHaveTheirAddress,
     onlyWhatIsAssignedRuns(),
     viewsAreCurrent(),
     stopsComeLast(),
     rolloutsKeepTheirPace(),
     seatsAreNotCrowded,
     rolloutsEndWithAReason,
+    overtakenAreStopped,
     movesKeepTheirBudget(),
     orderIsKept(),
     contentsAreKept,
@@ -127,57 +128,6 @@ const volumesDrawTheirTasks: Invariant = {
     }
   },
 };
-
-const addressesAreUnique: Invariant = {
-  name: 'no address means two tasks, and each is of its node',
-  step(delta, { truth }) {
-    for (const id of nodesOf(delta)) {
-      const node = truth.node(id);
-      if (!node) continue;
-      const holders = new Map<string, Task>();
-      for (const task of truth.tasksOnNode(id)) {
-        if (!occupiesNode(task)) continue;
-        const other = holders.get(task.address);
-        assert(!other, `${task.address} is held by ${other?.id} and ${task.id}`);
-        const inside = containsAddress(node.subnet, task.address);
-        assert(inside, `${task.address} of ${nameOf(task)} is outside ${node.subnet}`);
-        holders.set(task.address, task);
-      }
-    }
-  },
-};
-
-/** As far as one leader can know: what nobody has written down of a node that is no member any more is not known. */
-function addressesRest(): Invariant {
-  const freed = new Map<string, { readonly atMs: number; readonly epoch: number; readonly by: TaskId }>();
-  return {
-    name: 'a freed address means nobody for a minute',
-    step({ changes }, { clock, epoch, truth }) {
-      const now = clock.now();
-      for (const change of changes) {
-        if (change.table === 'node' && !change.after && change.before?.subnet) {
-          for (const [address, { by }] of freed) {
-            if (containsAddress(change.before.subnet, address) && !truth.task(by)) freed.delete(address);
-          }
-        }
-        if (change.table !== 'task') continue;
-        const before = change.before && occupiesNode(change.before) ? change.before : undefined;
-        const after = change.after && occupiesNode(change.after) ? change.after : undefined;
-        if (before && !after) freed.set(before.address, { atMs: now, epoch, by: before.id });
-        if (change.before && !change.after && !truth.node(change.before.nodeId as NodeId)) {
-          freed.delete(change.before.address);
-        }
-        if (before || !after) continue;
-        const free = freed.get(after.address);
-        if (free?.epoch !== epoch) continue;
-        assert(now - free.atMs >= restMs, `${after.address} rested only ${now - free.atMs} ms`);
-      }
-    },
-  };
-}
-
-/** A minute, less what the leader's clock may have jumped. */
-const restMs = 56_000;
 
 /** A wait of up to a second begins before the task is prepared: what cannot be prepared is begun a few times at once, and again once it was lost. */
 const mostRestarts = 20;
@@ -302,6 +252,23 @@ function agentsObeyNoOlderEpoch(): Invariant {
   };
 }
 
+function viewsGoForward(): Invariant {
+  const newest = new Map<string, number>();
+  return {
+    name: 'what an agent has put into its kernel is never followed by what was before it',
+    look({ hosts }) {
+      for (const { name, starts, boot, process, torn } of hosts) {
+        const revision = boot?.network.wanted?.revision;
+        if (!process || torn || revision === undefined) continue;
+        const key = `${boot!.id}.${starts}`;
+        const before = newest.get(key) ?? 0;
+        assert(revision >= before, `${name} had revision ${before}, and then ${revision}`);
+        newest.set(key, revision);
+      }
+    },
+  };
+}
+
 const oneTaskOneHost: Invariant = {
   name: 'a task runs on no other host than its own',
   started(host, id, { etcd }) {
@@ -334,20 +301,6 @@ const endedTasksStayEnded: Invariant = {
     const task = etcd.get('task', id)?.value;
     const ended = task && isTerminal(task.state) && task.state !== 'orphaned';
     assert(!ended, `${host.name} started ${task && nameOf(task)}, which is ${task?.state}`);
-  },
-};
-
-const processesHaveTheirAddress: Invariant = {
-  name: 'every process has an address, and no two of a host the same',
-  look({ hosts }) {
-    for (const host of hosts) {
-      const holders = new Map<string, TaskId>();
-      for (const { id, address } of host.live()) {
-        assert(address !== '', `${id} runs on ${host.name} without a network`);
-        assert(!holders.has(address), `${address} is that of ${id} and ${holders.get(address)} on ${host.name}`);
-        holders.set(address, id);
-      }
-    }
   },
 };
 
@@ -447,15 +400,4 @@ function stopsComeLast(): Invariant {
       }
     },
   };
-}
-
-function nodesOf({ changes }: Delta): Set<NodeId> {
-  const nodes = new Set<NodeId>();
-  for (const change of changes) if (change.table === 'task' && change.after?.nodeId) nodes.add(change.after.nodeId);
-  return nodes;
-}
-
-/** As people call it, and its id. */
-export function nameOf(task: Task): string {
-  return `${task.serviceName}.${task.slot} ${task.id}`;
 }

@@ -27,12 +27,15 @@ registerHooks({
 });
 
 // Only what is loaded from here on has the bug in it.
+const { plots } = await import('./plots.ts');
 const { BrokenStory, tell } = await import('./story.ts');
 assert(left.size === 0, `never loaded: ${[...left].map(({ file }) => file)}`);
 let caught: { readonly seed: number; readonly why: string } | undefined;
-for (let seed = 1; seed <= mutation.seeds && !caught; seed++) {
+const { from = 1, story = 'first', seeds } = mutation;
+const plot = plots.find(({ name }) => name === story)!;
+for (let seed = from; seed < from + seeds && !caught; seed++) {
   try {
-    await tell(seed);
+    await tell(seed, { plot, brief: story !== 'first' });
   } catch (error) {
     if (!(error instanceof BrokenStory)) throw error;
     caught = { seed, why: error.why };

@@ -12,8 +12,11 @@ export interface Mutation {
   /** What goes wrong with it. */
   readonly name: string;
   readonly edits: readonly Edit[];
-  /** It is caught within so many seeds, from 1 on. */
+  /** It is caught within so many seeds, from `from` (1 unless told) on. */
   readonly seeds: number;
+  readonly from?: number;
+  /** By this plot; `first` unless told. The whole one is told without its quiet. */
+  readonly story?: 'first' | 'whole';
 }
 
 export const mutations: readonly Mutation[] = [
@@ -100,5 +103,107 @@ export const mutations: readonly Mutation[] = [
       },
     ],
     seeds: 20,
+  },
+  {
+    name: 'a leader that begins does not know which addresses rest',
+    story: 'whole',
+    edits: [
+      {
+        file: 'control-plane/reconcilers/addresses.ts',
+        find: 'if (endedAtMs + addressRestMs > now) rest(pool',
+        replace: 'if (endedAtMs + addressRestMs > now && now < 0) rest(pool',
+      },
+    ],
+    seeds: 4,
+  },
+  {
+    name: 'a host is judged by silence alone, whatever its kernel answers',
+    story: 'whole',
+    edits: [
+      {
+        file: 'control-plane/reconcilers/node-health.ts',
+        find: 'const kernel = kernelVerdict(hearing.kernelOf(node), lastMs);',
+        replace: "const kernel = 'untold';",
+      },
+    ],
+    seeds: 4,
+  },
+  {
+    name: 'what only other hosts hear of a kernel does not count',
+    story: 'whole',
+    edits: [
+      {
+        file: 'control-plane/reconcilers/kernel-verdict.ts',
+        find: '[round.leader, ...round.peers.values()] : [];',
+        replace: '[round.leader] : [];',
+      },
+    ],
+    seeds: 4,
+  },
+  {
+    name: 'duplicates run on when a node comes back',
+    story: 'whole',
+    edits: [
+      {
+        file: 'control-plane/reconcilers/seat.ts',
+        find: 'const others = staying.filter((task) => task !== best && isUp(best)',
+        replace: 'const others = staying.filter((task) => task !== best && !isUp(best)',
+      },
+    ],
+    seeds: 4,
+  },
+  {
+    name: 'tasks leave for others that are no more important',
+    story: 'whole',
+    edits: [
+      {
+        file: 'control-plane/scheduler/preempt.ts',
+        find: 'if (of >= priority) return undefined;',
+        replace: 'if (of > priority) return undefined;',
+      },
+      {
+        file: 'control-plane/scheduler/preempt.ts',
+        find: 'isWanted(task) && classOf(task) < priority',
+        replace: 'isWanted(task) && classOf(task) <= priority',
+      },
+    ],
+    seeds: 4,
+  },
+  {
+    name: 'one task more is isolated than is kept',
+    story: 'whole',
+    edits: [
+      {
+        file: 'control-plane/reconcilers/isolation.ts',
+        find: 'isolated < atMost ? noReplacement',
+        replace: 'isolated <= atMost ? noReplacement',
+      },
+    ],
+    seeds: 4,
+  },
+  {
+    name: 'an instant of a schedule is decided twice',
+    story: 'whole',
+    edits: [
+      {
+        file: 'control-plane/reconcilers/schedule.ts',
+        find: 'decidedUntilMs: atMs };',
+        replace: 'decidedUntilMs: next.decidedUntilMs };',
+      },
+    ],
+    seeds: 4,
+  },
+  {
+    name: 'what was just added by the autoscaler is taken away at once',
+    story: 'whole',
+    edits: [
+      {
+        file: 'control-plane/reconcilers/autoscale.ts',
+        find: 'highs: [...recent(before.highs, spec.down.stabilizationMs)',
+        replace: 'highs: [...recent(before.highs, spec.up.stabilizationMs)',
+      },
+    ],
+    from: 3,
+    seeds: 4,
   },
 ];

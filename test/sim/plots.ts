@@ -2,6 +2,7 @@
 import { autoscaling } from './chapters/autoscale.ts';
 import { isolation } from './chapters/isolation.ts';
 import { jobs } from './chapters/jobs.ts';
+import { networks } from './chapters/networks.ts';
 import { priorities } from './chapters/priorities.ts';
 import { services } from './chapters/services.ts';
 import { watchdogs } from './chapters/watchdogs.ts';
@@ -15,7 +16,7 @@ export const whole: Plot = {
   name: 'whole',
   watched: true,
   odds: { wishes: 1, of: 2 },
-  chapters: [services, watchdogs, jobs, autoscaling, isolation, priorities],
+  chapters: [services, watchdogs, jobs, autoscaling, isolation, priorities, networks],
 };
 
 export const plots: readonly Plot[] = [first, whole];

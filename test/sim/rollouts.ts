@@ -174,3 +174,23 @@ export const rolloutsEndWithAReason: Invariant = {
     }
   },
 };
+
+/** Who has not come up waits for nobody any more when another revision is on its way. */
+export const overtakenAreStopped: Invariant = {
+  name: 'no successor stays that never came up and was overtaken',
+  calm({ truth, clock }) {
+    for (const service of truth.all('service')) {
+      if (service.rollout.state !== 'updating' && service.rollout.state !== 'rolling-back') continue;
+      const active = [...truth.tasksOfService(service.id)].filter((task) => isActive(task) && task.nodeId !== '');
+      for (const task of active) {
+        const holder = active.find((other) => other.id !== task.id && seatOf(other) === seatOf(task) && isUp(other));
+        const waitsMs = clock.now() - task.createdAtMs;
+        const isOvertaken = holder && !isUp(task) && task.revision !== service.revision && task.iteration === 0;
+        assert(
+          !isOvertaken || waitsMs < 20_000,
+          `${taskName(task)} of revision ${task.revision} waits for ${waitsMs} ms`,
+        );
+      }
+    }
+  },
+};

@@ -19,12 +19,12 @@ const found = [
   5000240, // a lower free seat was filled beside one that was left for its turn, and a third turn began
   482, // a successor that completed left its forerunner in its seat for good
 ];
-const fixed = [...new Set([...found, ...upTo(8)])];
+const fixed = [...new Set([...found, ...upTo(6)])];
 /** The same of the whole plot. */
 const foundInAll = [
   22, // a host whose kernel only others heard, and never the leader, counted as down
 ];
-const fixedInAll = [...new Set([...foundInAll, ...upTo(8)])];
+const fixedInAll = [...new Set([...foundInAll, ...upTo(6)])];
 const fresh = Array.from({ length: 4 }, () => 10_000 + systemRandom.int(1_000_000));
 
 function upTo(count: number): number[] {

@@ -2,12 +2,13 @@
 
 import { sharedItem, sharedKeys } from '#control-plane/dispatch/shared-set.ts';
 import { isRolling } from '#control-plane/reconcilers/rollout.ts';
+import { tables } from '#control-plane/store/feed.ts';
 import type { Snapshot } from '#control-plane/store/snapshot.ts';
 import { replicasOf } from '#proto/model/autoscale.ts';
 import { isJob } from '#proto/model/job.ts';
 import { isAbsent, isActive, occupiesNode } from '#proto/model/task.ts';
-import { nameOf } from './invariants.ts';
 import { isUnderWay } from './job-invariants.ts';
+import { nameOf } from './named.ts';
 import { waitsInVain } from './start-order.ts';
 import type { World } from './world.ts';
 
@@ -34,6 +35,9 @@ function viewsApart({ replicas, etcd }: World): string {
       const seen = run?.view.snapshot.get(table, key)?.modRevision;
       if (seen !== modRevision) return `${name} has ${table}/${key} of revision ${seen}, not ${modRevision}`;
     }
+    for (const table of tables)
+      for (const key of run?.view.snapshot.keys(table) ?? [])
+        if (!etcd.get(table, key)) return `${name} still has ${table}/${key}`;
   }
   return '';
 }
@@ -92,9 +96,9 @@ async function hostsUnlikeStore({ hosts, truth }: World): Promise<string> {
     }
     const items = [...sharedKeys(truth)].flatMap((key) => sharedItem(truth, key) ?? []);
     const view = host.boot.network.wanted;
-    for (const kind of ['endpoint', 'peer'] as const) {
+    for (const kind of ['endpoint', 'peer', 'network'] as const) {
       const should = items.filter((item) => item.kind === kind && !(item.kind === 'peer' && item.nodeId === host.id));
-      const held = (kind === 'endpoint' ? view?.endpoints : view?.peers) ?? [];
+      const held = { endpoint: view?.endpoints, peer: view?.peers, network: view?.networks }[kind] ?? [];
       const [is, shall] = [linesOf(held), linesOf(should)];
       if (is !== shall) return `${host.name} has the ${kind}s\n${is}\nnot\n${shall}`;
     }

@@ -31,6 +31,8 @@ export interface TellOptions {
   readonly print?: ((line: string) => void) | undefined;
   /** Disturbances that do not happen, by number: the others are the same as with them. */
   readonly without?: ReadonlySet<number>;
+  /** Without the quiet after each round. */
+  readonly brief?: boolean;
   /** Else drawn from the seed. */
   readonly size?: WorldSize;
 }
@@ -38,7 +40,7 @@ export interface TellOptions {
 /** Runs the story of one seed; throws where an invariant breaks or the cluster does not come to rest, with the end of the trace. */
 export async function tell(
   seed: number,
-  { plot = first, print, without = new Set(), size = sizeOf(seed) }: TellOptions = {},
+  { plot = first, print, without = new Set(), brief = false, size = sizeOf(seed) }: TellOptions = {},
 ): Promise<Outcome> {
   const { watched, chapters } = plot;
   const invariants = chapters.flatMap((chapter) => chapter.invariants?.() ?? []);
@@ -53,7 +55,7 @@ export async function tell(
       await chaos(world, plot, seed, round, without);
       await calm(world);
       troubledMs += world.clock.monotonic() - beganMs;
-      await quiet(world, seededRandom(seed * 31 + round));
+      if (!brief) await quiet(world, seededRandom(seed * 31 + round));
     }
     for (const chapter of chapters) chapter.tidyUp?.(world);
     const settledAfterMs = await settle(world, plot);

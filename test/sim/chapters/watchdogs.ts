@@ -79,6 +79,49 @@ const faults: readonly SimFault[] = [
     },
   },
   {
+    name: 'a leader that only its agents hear',
+    strike(world) {
+      const replica = world.leader;
+      if (!replica?.run || world.replicas.length < 2) return undefined;
+      const { store } = replica.run;
+      const mends = othersThan(world, replica.name).flatMap((name) => [
+        world.network.cut(replica.name, name),
+        world.network.cut(name, replica.name),
+      ]);
+      store.setConnected(false);
+      mendLater(world, [...mends, () => store.setConnected(true)]);
+      return replica.name;
+    },
+  },
+  {
+    name: 'a host comes back to the leader of before',
+    strike(world) {
+      const { leader } = world;
+      const host = aHost(world);
+      if (!leader?.run || world.replicas.length < 2) return undefined;
+      const { store } = leader.run;
+      const others = othersThan(world, leader.name);
+      const cut = (one: string, names: readonly string[]) =>
+        names.flatMap((name) => [world.network.cut(one, name), world.network.cut(name, one)]);
+      const apart = cut(leader.name, others);
+      store.setConnected(false);
+      const mends = [...apart, () => store.setConnected(true)];
+      // It finds the new leader meanwhile, loses that one, and finds the old one again.
+      const away = cut(host.name, [leader.name]);
+      world.clock.after(1_300 + world.random.int(700), () => {
+        for (const mend of away) mend();
+        const next = world.leader;
+        if (!next || next === leader) return;
+        next.crash();
+        world.during(3_000, () => next.start());
+      });
+      world.during(4_500, () => {
+        for (const mend of mends) mend();
+      });
+      return `${host.name} to ${leader.name}`;
+    },
+  },
+  {
     name: 'one stream falls behind the others',
     strike(world) {
       const host = aHost(world);
@@ -86,6 +129,11 @@ const faults: readonly SimFault[] = [
     },
   },
 ];
+
+/** Names of the other replicas. */
+function othersThan({ replicas }: World, but: string): readonly string[] {
+  return replicas.flatMap(({ name }) => (name === but ? [] : [name]));
+}
 
 function cutOff(world: World, way: 'up' | 'down' | 'both'): string {
   const host = aHost(world);

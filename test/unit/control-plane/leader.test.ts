@@ -116,6 +116,20 @@ describe('leadership', () => {
     expect(m2.began).toEqual([2]);
   });
 
+  test('a leader that was cut off and tried to lead again meanwhile leaves its successor alone, which wrote that epoch', async () => {
+    const lab = new ReplicaLab();
+    const [m1, m2] = [lab.add('m1'), lab.add('m2')];
+    await m1.start();
+    await m2.start();
+    m1.store.setConnected(false);
+    await lab.clock.pass(6_000);
+    expect(m2.began).toEqual([2]);
+    m1.store.setConnected(true);
+    await lab.clock.pass(60_000);
+    expect(m1.began).toEqual([1]);
+    expect(m2.ended).toEqual([]);
+  });
+
   test('a leader that the store does not confirm for 3 s stops, and leads again with a new epoch when it does', async () => {
     const lab = new ReplicaLab();
     const m1 = lab.add('m1');
