@@ -98,7 +98,7 @@ describe('a backup', () => {
       });
     expect((await cluster.tasks()).map(runs)).toEqual(before);
     expect(await secretOf(cluster, 'web.1')).toBe('s3cret');
-  });
+  }, 120_000);
 });
 
 test('F36: the disk of a node as it was yesterday: nothing of yesterday runs, and what is wanted today does', async () => {
@@ -149,4 +149,4 @@ test('on two new hosts at other addresses the cluster of three goes on; what lie
     );
     return true;
   });
-});
+}, 120_000);
