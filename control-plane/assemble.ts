@@ -18,7 +18,7 @@ import { Turns } from './api/turns.ts';
 import { keepIdentity, openIdentity, replicaCredentials, replicaProbe } from './assemble-identity.ts';
 import { openStore } from './assemble-store.ts';
 import type { ControlPlaneConfig } from './config.ts';
-import { foundCluster } from './controllers/found-cluster.ts';
+import { foundCluster, founded } from './controllers/found-cluster.ts';
 import { runControllers } from './controllers/loop.ts';
 import { planTasks } from './controllers/plan.ts';
 import { Dispatch } from './dispatch/dispatch.ts';
@@ -102,6 +102,11 @@ async function assemble(config: ControlPlaneConfig, kernel: Kernel, scope: Scope
     metrics?.committed(outcome, changes, seconds),
   );
   scope.defer(() => store.close());
+  const [first] = config.managers;
+  if (first && first.name !== config.name && !store.snapshot.cluster) {
+    log.info('there is no cluster yet', { why: `${first.name} founds it, or restores it` });
+    await Promise.race([founded(store), failed]);
+  }
   await foundCluster(store, config, kernel);
 
   // Contends last, when everything that a leader serves is there; until then this replica follows.

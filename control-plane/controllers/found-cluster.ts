@@ -71,6 +71,19 @@ export async function foundCluster(
   }
 }
 
+/** Resolves when there is a cluster: of several managers the first one founds it, or restores it, and no other may be faster. */
+export function founded(store: Store): Promise<void> {
+  return new Promise((resolve) => {
+    const unsubscribe = store.subscribe(look);
+    function look(): void {
+      if (!store.snapshot.cluster) return;
+      unsubscribe();
+      resolve();
+    }
+    look();
+  });
+}
+
 /** A unique local /96 (RFC 4193) that no other cluster is likely to have: its 40 bits are made of the cluster's id. */
 export function ownNetwork6(clusterId: string): string {
   const digest = createHash('sha256').update(`gantry network6 ${clusterId}`).digest();

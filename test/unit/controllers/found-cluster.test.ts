@@ -1,12 +1,12 @@
 /** The record of the cluster: made once, completed where it is older than a setting, changed by no flag. */
 import { expect, it } from 'vitest';
-import { foundCluster, ownNetwork6 } from '#control-plane/controllers/found-cluster.ts';
+import { foundCluster, founded, ownNetwork6 } from '#control-plane/controllers/found-cluster.ts';
 import { readSetting } from '#control-plane/reconcilers/cluster-settings.ts';
 import { MemoryEtcd } from '#control-plane/store/memory-store.ts';
 import { systemClock } from '#proto/kernel/clock.ts';
 import { silentLog } from '#proto/kernel/log.ts';
 import { seededRandom } from '#proto/kernel/random.ts';
-import { aCluster } from '#test/support/builders.ts';
+import { aCluster, aNode } from '#test/support/builders.ts';
 
 const asked = { network: '10.192.0.0/11', vipNetwork: '10.224.0.0/14', domain: 'gantry.internal', nats: '' };
 const parts = { random: seededRandom(1), log: silentLog };
@@ -48,4 +48,18 @@ it('a cluster of before gets what it lacks, and nothing else changes', async () 
     encapsulation: 'auto',
     encryption: '',
   });
+});
+
+it('waits where another manager is to found it', async () => {
+  const store = new MemoryEtcd({ clock: systemClock }).open();
+  let there = false;
+  const waits = founded(store).then(() => {
+    there = true;
+  });
+  await store.seen(await store.commit([{ table: 'node', key: 'n', value: aNode('n'), expect: 0 }]));
+  expect(there).toBe(false);
+  await foundCluster(store, asked, parts);
+  await waits;
+  await founded(store);
+  await store.close();
 });
