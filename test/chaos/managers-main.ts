@@ -1,10 +1,17 @@
-/** `npm run chaos:managers -- --rounds 20`: of three managers the one that leads both etcd and the control plane is taken, under 100 writes/s. */
+/**
+ * `npm run chaos:managers -- --rounds 20`: of three managers the one that leads both etcd and the control plane is taken, under 100 writes/s;
+ * `--deployments 3`: then so often during the deployment of 100 tasks, beside as many that are left alone.
+ */
 import { parseArgs } from 'node:util';
 import { startCluster } from '#test/support/cluster.ts';
 import { type LossOutcome, losses, ManagersLab } from '#test/support/managers-lab.ts';
 
-const { values } = parseArgs({ options: { rounds: { type: 'string', default: '10' } } });
+const { values } = parseArgs({
+  options: { rounds: { type: 'string', default: '10' }, deployments: { type: 'string', default: '0' } },
+});
 const rounds = Number(values.rounds);
+const deployments = Number(values.deployments);
+const deployedTasks = 100;
 const print = (line: string) => process.stdout.write(`${line}\n`);
 const at = (share: number, figures: readonly number[]) =>
   Math.round([...figures].sort((a, b) => a - b)[Math.min(figures.length - 1, Math.floor(figures.length * share))] ?? 0);
@@ -15,6 +22,8 @@ const cluster = await startCluster(2, { managers: 3 });
 for (const signal of ['SIGINT', 'SIGTERM'] as const)
   process.once(signal, () => void cluster.close().then(() => process.exit(130)));
 const outcomes: LossOutcome[] = [];
+const delays: number[] = [];
+let twice = 0;
 try {
   await cluster.apply('name: app\nservices: { app: { image: "registry:5000/hello:1", deploy: { replicas: 4 } } }\n');
   await cluster.settled('app', 4, 60_000);
@@ -28,6 +37,16 @@ try {
       `${round + 1}/${rounds} ${loss} (${manager}): ${acknowledged} writes acknowledged, ${lost.length} lost, longest gap ${Math.round(gap)} ms; reads elsewhere: longest gap ${Math.round(readGap)} ms, ${readsFailed} failed; ${restarted} tasks restarted`,
     );
     for (const name of lost) print(`LOST ${name}`);
+  }
+  for (let round = 0; round < deployments; round++) {
+    const loss = losses[round % losses.length] as (typeof losses)[number];
+    const calm = await lab.deployment(`calm${round}`, deployedTasks);
+    const lost = await lab.deployment(`lost${round}`, deployedTasks, loss);
+    delays.push(lost.ms - calm.ms);
+    twice += lost.twice;
+    print(
+      `deployment ${round + 1}/${deployments} of ${deployedTasks} tasks: ${Math.round(calm.ms)} ms, with ${loss} ${Math.round(lost.ms)} ms; ${lost.twice} tasks twice`,
+    );
   }
   lab.close();
 } finally {
@@ -45,4 +64,6 @@ print(`longest gap between reads at those that stayed: ${spread(outcomes.map(({ 
 print(
   `${sum((one) => one.acknowledged)} acknowledged, ${lost} lost; ${readsFailed} reads failed; ${restarted} tasks restarted`,
 );
-process.exit(lost + restarted > 0 ? 1 : 0);
+if (deployments > 0)
+  print(`a deployment took longer by the loss of its leader: ${spread(delays)}; ${twice} tasks were started twice`);
+process.exit(lost + restarted + twice > 0 ? 1 : 0);

@@ -2,6 +2,7 @@
 import { credentials } from '@grpc/grpc-js';
 import { controlPlaneSocket } from '#node-agent/sandbox/layout.ts';
 import { OperatorClient } from '#proto/gen/gantry/v1/operator.ts';
+import type { Task } from '#proto/gen/gantry/v1/types.ts';
 import { systemClock } from '#proto/kernel/clock.ts';
 import { isFault } from '#proto/kernel/errors.ts';
 import { call, channelOptions } from '#proto/rpc.ts';
@@ -36,6 +37,14 @@ export interface LossOutcome {
   /** Acknowledged, and not there afterwards. */
   readonly lost: readonly string[];
   readonly restarted: number;
+}
+
+/** What a deployment has shown while its leader was lost, or was not. */
+export interface DeploymentOutcome {
+  /** From the wish until all of its tasks ran, ms. */
+  readonly ms: number;
+  /** Tasks beyond one for each seat, those that ended included. */
+  readonly twice: number;
 }
 
 interface Written {
@@ -93,6 +102,40 @@ export class ManagersLab {
       lost,
       restarted: notAmong(before, await this.#cluster.running('app')),
     };
+  }
+
+  /** Deploys so many tasks; `loss`: how the leader is taken once a tenth of them run. Then all of it is removed again. */
+  async deployment(name: string, tasks: number, loss?: Loss): Promise<DeploymentOutcome> {
+    const manager = await this.#bothLeadersAtOne();
+    const service = `{ image: "registry:5000/hello:1", stop_grace_period: 1s, deploy: { replicas: ${tasks} } }`;
+    const file = this.#cluster.compose(`${name}.yaml`, `name: ${name}\nservices: { ${name}: ${service} }\n`);
+    const options = { timeoutMs: 180_000, everyMs: 50 };
+    const running = async () => (await this.#tasks(name)).filter(({ state }) => state === 'running').length;
+    const beganAt = systemClock.monotonic();
+    const { code, stderr } = await this.#cluster.gantry('apply', '-f', file, '--detach');
+    if (code !== 0) throw new Error(`apply ended with ${code}: ${stderr}`);
+    if (loss) {
+      await eventually(async () => (await running()) >= tasks / 10, options);
+      await this.#take(manager, loss);
+    }
+    await eventually(async () => (await running()) === tasks, options);
+    const ms = systemClock.monotonic() - beganAt;
+    if (loss === 'power off') await this.#cluster.sandbox.act('start', manager);
+    await this.#allWell();
+    const all = await this.#tasks(name);
+    const twice = all.length - new Set(all.map(({ slot }) => slot)).size;
+    await this.#cluster.gantry('rm', name);
+    await eventually(async () => (await this.#tasks(name)).length === 0, options);
+    return { ms, twice };
+  }
+
+  /** All tasks of the service that there are records of, as whichever manager knows most has them. */
+  async #tasks(name: string): Promise<Task[]> {
+    const request = { kind: 'task', service: name, node: '', project: '', all: true };
+    const asked = [...this.#clients.values()].map((one) => call(one, service.list, request, { timeoutMs: callMs }));
+    const found = await Promise.allSettled(asked);
+    const lists = found.flatMap((one) => (one.status === 'fulfilled' ? [one.value] : []));
+    return lists.sort((a, b) => b.revision - a.revision)[0]?.tasks ?? [];
   }
 
   async #take(manager: string, loss: Loss): Promise<void> {
