@@ -66,6 +66,8 @@ export class Host {
   starts = 0;
   /** Of its wall clock. */
   skewMs = 0;
+  /** The replica that its agent has a session with, or tries to. */
+  dialled = '';
   /** Its agent's main loop does not turn, though nobody stopped the process. */
   hangs = false;
   /** Its agent dies with the next container it starts. */
@@ -200,7 +202,12 @@ export class Host {
       logs: { path: (task) => `/logs/${task}`, follow() {}, drop: async () => {} },
       bootId: boot.id,
       registryOf,
-      transport: network.transport(party, node.id),
+      transport: {
+        connect: (address) => {
+          this.dialled = address;
+          return network.transport(party, node.id).connect(address);
+        },
+      },
       fence: process.hold(boot.fence),
       heartbeat:
         boot.watchdog?.heartbeat(process, this.starts) ??

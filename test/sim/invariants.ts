@@ -241,9 +241,11 @@ function agentsObeyNoOlderEpoch(): Invariant {
   const newest = new Map<NodeId, number>();
   return {
     name: 'no agent goes back to an older epoch',
-    look({ hosts }) {
-      for (const { id, name, journal, process, torn } of hosts) {
+    look({ hosts, replicas }) {
+      for (const { id, name, journal, process, torn, connected, dialled } of hosts) {
         if (!process || !journal || torn) continue;
+        const heard = replicas.find(({ address }) => address === dialled)?.epoch ?? journal.epoch;
+        assert(!connected || heard >= journal.epoch, `${name} knows epoch ${journal.epoch}, and obeys ${heard}`);
         const before = newest.get(id) ?? 0;
         assert(journal.epoch >= before, `${name} obeyed epoch ${before}, then ${journal.epoch}`);
         newest.set(id, journal.epoch);

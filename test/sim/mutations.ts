@@ -15,8 +15,8 @@ export interface Mutation {
   /** It is caught within so many seeds, from `from` (1 unless told) on. */
   readonly seeds: number;
   readonly from?: number;
-  /** By this plot; `first` unless told. The whole one is told without its quiet. */
-  readonly story?: 'first' | 'whole';
+  /** By this plot; `first` unless told. The others are told without their quiet. */
+  readonly story?: 'first' | 'whole' | 'turnover';
 }
 
 export const mutations: readonly Mutation[] = [
@@ -204,6 +204,20 @@ export const mutations: readonly Mutation[] = [
       },
     ],
     from: 3,
+    seeds: 4,
+  },
+  {
+    name: 'agents obey a leader that was deposed',
+    story: 'turnover',
+    edits: [
+      { file: 'node-agent/session.ts', find: 'if (epoch >= newest) {', replace: 'if (epoch >= 0) {' },
+      {
+        file: 'control-plane/dispatch/session.ts',
+        find: 'if (hello.epoch > epoch) {',
+        replace: 'if (hello.epoch < 0) {',
+      },
+    ],
+    from: 4,
     seeds: 4,
   },
 ];

@@ -19,4 +19,18 @@ export const whole: Plot = {
   chapters: [services, watchdogs, jobs, autoscaling, isolation, priorities, networks],
 };
 
-export const plots: readonly Plot[] = [first, whole];
+/** Leaders that come and go while services are scaled: the more of what is rare in the whole. */
+export const turnover: Plot = {
+  name: 'turnover',
+  watched: true,
+  odds: { wishes: 1, of: 3 },
+  chapters: [
+    {
+      ...services,
+      wishes: (services.wishes ?? []).filter(({ name }) => ['scale', 'update', 'restart'].includes(name)),
+      faults: [...(services.faults ?? []), ...(watchdogs.faults ?? [])].filter(({ name }) => /leader/.test(name)),
+    },
+  ],
+};
+
+export const plots: readonly Plot[] = [first, whole, turnover];
