@@ -35,7 +35,7 @@ const mostPeers = 3;
 
 export class KernelProbes {
   readonly #parts: KernelProbesParts;
-  /** When each node last answered a probe from here. */
+  /** When each node last answered a probe, from here or of a peer. */
   readonly #answeredAt = new Map<NodeId, number>();
   readonly #checkedAt = new Map<NodeId, number>();
   readonly #rounds = new Map<NodeId, KernelRound>();
@@ -88,6 +88,7 @@ export class KernelProbes {
   said(peer: NodeId, node: NodeId, answered: boolean): void {
     const round = this.#rounds.get(node);
     if (!round?.peers.has(peer) || round.peers.get(peer) !== undefined) return;
+    if (answered) this.#answeredAt.set(node, this.#parts.clock.monotonic());
     this.#note(node, round, { peers: new Map(round.peers).set(peer, answered) });
   }
 

@@ -3,7 +3,7 @@ import type { NodeId } from '#proto/model/ids.ts';
 
 /** As in controllers/liveness: one asking of a host's kernel, from here and by peers on other hosts. */
 export interface KernelSeen {
-  /** Monotonic ms; undefined: it never answered, as behind a firewall. */
+  /** Monotonic ms, from here or by what a peer said; undefined: it never answered, as behind a firewall. */
   readonly answeredAtMs: number | undefined;
   readonly round:
     | {
@@ -17,20 +17,24 @@ export interface KernelSeen {
 
 /**
  * `dead`: neither the leader nor any peer that it asked hears the kernel · `lives`: one of them does · `asking`: not all have said so ·
- * `untold`: probes can tell nothing, because it never answered one from here nor now one of a peer, or because no other host was there to ask.
+ * `untold`: probes can tell nothing, because it never answered any, or because no other host was there to ask.
  */
 export type KernelVerdict = 'dead' | 'lives' | 'asking' | 'untold';
+
+/** What was heard of a kernel stands for so long where later rounds tell nothing. */
+const standsMs = 5_000;
 
 /** Of a host whose last beat was at `lastMs`. */
 export function kernelVerdict({ answeredAtMs, round }: KernelSeen, lastMs: number): KernelVerdict {
   const said = round && round.askedAtMs >= lastMs ? [round.leader, ...round.peers.values()] : [];
-  // Who hears it needs not have been heard by it before.
   if (said.includes(true)) return 'lives';
   if (answeredAtMs === undefined) return 'untold';
   if (!round || round.askedAtMs < lastMs) return 'asking';
   if (!round.closed && said.includes(undefined)) return 'asking';
   const isHeardByNone = round.leader === false && [...round.peers.values()].includes(false);
-  return isHeardByNone ? 'dead' : 'untold';
+  if (isHeardByNone) return 'dead';
+  // Whoever was asked this time did not say: what was heard just before stands.
+  return answeredAtMs >= lastMs && round.askedAtMs - answeredAtMs < standsMs ? 'lives' : 'untold';
 }
 
 /** Who heard what, in words. `nameOf`: of a node. */

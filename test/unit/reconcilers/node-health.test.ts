@@ -225,6 +225,18 @@ describe('a silent host whose kernel is asked', () => {
     }
   });
 
+  it('that was heard just before lives on where nobody says anything this time, for five seconds', () => {
+    const heardAt = (answeredAtMs: number) => {
+      const { kernels } = asked(23_000, false, [undefined, undefined], true);
+      return { kernels: { h2: { ...kernels.h2!, answeredAtMs } } };
+    };
+    expect(verdicts(24_000, silent, heardAt(20_700)).said).not.toContain('h2: down');
+    expect(verdicts(24_000, silent, heardAt(19_900)).said).toContain('h2: down');
+    const { kernels } = asked(26_000, false, [undefined, undefined], true);
+    const late = { kernels: { h2: { ...kernels.h2!, answeredAtMs: 20_700 } } };
+    expect(verdicts(26_700, silent, late).said).toContain('h2: down');
+  });
+
   it('is asked again: what was heard before its last beat says nothing', () => {
     expect(verdicts(20_900, silent, asked(19_900, false, [false, false])).said).toEqual([]);
   });
