@@ -11,18 +11,29 @@ interface RotateOptions extends CommonOptions {
 }
 
 const lookEveryMs = 500;
+/** No manager answers for so long: that is no replica that starts its etcd again. */
+const patienceMs = 60_000;
 
-/** Begins one, or has it wait no longer, and says how far it is until only the new CA is trusted; interrupted, the rotation goes on. */
+/**
+ * Begins one, or has it wait no longer, and says how far it is until only the new CA is trusted; interrupted, the rotation goes on.
+ * Faults: those of a call, when no manager has answered for a minute.
+ */
 export function rotate(options: RotateOptions): Promise<number> {
   return withSession(options, async (session) => {
     let status = await session.call(methods.rotateAuthority, { finish: options.finish === true });
+    let answeredAt = systemClock.monotonic();
     for (let said = ''; !options.detach && status.phase !== 'settled'; ) {
       const words = progress(status);
       if (words !== said && !session.json) session.print(words);
       said = words;
       await systemClock.sleep(lookEveryMs);
       // Replicas take turns in starting their etcd again: one that does not answer will.
-      status = await session.call(methods.authority, {}).catch(() => status);
+      const answer = await session.call(methods.authority, {}).catch((error: unknown) => {
+        if (systemClock.monotonic() - answeredAt > patienceMs) throw error;
+      });
+      if (!answer) continue;
+      status = answer;
+      answeredAt = systemClock.monotonic();
     }
     if (session.json) session.printJson(status);
     else if (status.phase === 'settled') session.print('only the new CA is trusted');
