@@ -1,13 +1,21 @@
 /** A volume's data stays where it is: its service waits for that host, or begins anew elsewhere where it says so. */
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { type Cluster, startCluster } from '#test/support/cluster.ts';
 import { eventually } from '#test/support/eventually.ts';
 
 let cluster: Cluster;
+/** The disk of a machine that is no host of the cluster. */
+const stranger = mkdtempSync(join(tmpdir(), 'stranger-'));
 beforeAll(async () => {
   cluster = await startCluster();
 });
-afterAll(() => cluster?.close());
+afterAll(async () => {
+  await cluster?.close();
+  rmSync(stranger, { recursive: true, force: true });
+});
 
 const service = (name: string, more = '') => `
 name: ${name}
@@ -83,8 +91,10 @@ test('another machine does not get the name of a lost one, whose volumes are not
   const joins = async () => {
     const token = (await cluster.gantry('token', 'create')).stdout.trim();
     const flags = `--name ${home} --advertise 10.90.0.1 --control-plane 10.90.0.250:7400 --metrics-port 0`;
-    const places = '--data /tmp/stranger/data --run /tmp/stranger/run --containerd /tmp/stranger/none.sock';
-    const line = `timeout 5 ${process.execPath} ${process.cwd()}/node-agent/main.ts ${flags} ${places} --token ${token} 2>&1; true`;
+    const places = `--data ${stranger}/data --run ${stranger}/run --containerd ${stranger}/none.sock`;
+    const agent = `${process.execPath} ${process.cwd()}/node-agent/main.ts ${flags} ${places} --token ${token}`;
+    const isTold = `grep -qE 'another machine|joined the cluster' ${stranger}/log`;
+    const line = `${agent} > ${stranger}/log 2>&1 & agent=$!; while kill -0 $agent && ! ${isTold}; do sleep 0.1; done; kill $agent; cat ${stranger}/log`;
     return cluster.sandbox.run(other, ['sh', '-c', line]);
   };
   const refused = await joins();
