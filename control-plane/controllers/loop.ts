@@ -229,7 +229,8 @@ class Controllers {
     this.#setNamed(before, after);
     this.#autoscaler.onService({ before, after });
     this.#markDependents(spec.project, spec.name);
-    if (!after) this.#markDependencies(before);
+    // Gone, or not to be removed after all.
+    if (before?.removing && !after?.removing) this.#markDependencies(before);
     if (after) {
       this.#dirty.add(id);
       if (isPerNode(after.spec)) this.#global.add(id);

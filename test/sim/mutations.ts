@@ -137,6 +137,11 @@ export const mutations: readonly Mutation[] = [
         find: '[round.leader, ...round.peers.values()] : [];',
         replace: '[round.leader] : [];',
       },
+      {
+        file: 'control-plane/dispatch/kernel-probes.ts',
+        find: 'if (answered) this.#answeredAt.set(node, this.#parts.clock.monotonic());',
+        replace: '',
+      },
     ],
     seeds: 4,
   },

@@ -23,10 +23,12 @@ const fixed = [...new Set([...found, ...upTo(6)])];
 /** The same of the whole plot. */
 const foundInAll = [
   22, // a host whose kernel only others heard, and never the leader, counted as down
+  154481, // a service that was removed waited for ever for one that depended on it, whose removal had been undone
   438950, // the same where in one round nobody who was asked could say
 ];
 const fixedInAll = [...new Set([...foundInAll, ...upTo(6)])];
-const fresh = Array.from({ length: 4 }, () => 10_000 + systemRandom.int(1_000_000));
+/** Of each plot. */
+const fresh = Array.from({ length: 2 }, () => 10_000 + systemRandom.int(1_000_000));
 
 function upTo(count: number): number[] {
   return Array.from({ length: count }, (_, index) => index + 1);
@@ -37,7 +39,10 @@ function told(plot: Plot, seed: number) {
 }
 
 describe('a cluster in which everything goes wrong', () => {
-  it.each([...fixed.map((seed) => told(first, seed)), ...[...fixedInAll, ...fresh].map((seed) => told(whole, seed))])(
+  it.each([
+    ...[...fixed, ...fresh].map((seed) => told(first, seed)),
+    ...[...fixedInAll, ...fresh].map((seed) => told(whole, seed)),
+  ])(
     'keeps its invariants, comes to rest, and does the same again: $story, seed $seed',
     { timeout: 120_000 },
     async ({ plot, seed }) => {

@@ -101,6 +101,30 @@ describe('the controllers', () => {
     expect(active()).toEqual([]);
   });
 
+  it('stop a service that waited for one that depends on it, also when that one stays after all', async () => {
+    const { clock, store, wish, active } = await controllers();
+    await clock.pass(1_000);
+    const on = { service: 'db', condition: 'service_started', restart: false, required: false } as const;
+    const specs = [aSpec('db', { replicas: 1 }), aSpec('web', { replicas: 1, dependsOn: [on] })];
+    void store.commit(specs.flatMap((spec) => createService(wish, spec)));
+    await clock.pass(20);
+    const db = active().find(({ serviceName }) => serviceName === 'db')!;
+    void store.commit([
+      { table: 'task', key: db.id, value: { ...db, state: 'running', startedAtMs: 1 }, expect: modOf(store, db.id) },
+    ]);
+    await clock.pass(20);
+    const before = store.snapshot.serviceNamed('demo', 'web')!;
+    const ids = [...store.snapshot.all('service')].map(({ id }) => id);
+    void store.commit(ids.flatMap((id) => removeService(wish, id)));
+    await clock.pass(20);
+    expect(active().map(({ serviceName }) => serviceName)).toEqual(['db']);
+    const expected = store.snapshot.get('service', before.id)!;
+    const value = { ...expected.value, removing: false };
+    void store.commit([{ table: 'service', key: before.id, value, expect: expected.modRevision }]);
+    await clock.pass(20);
+    expect(active().map(({ serviceName }) => serviceName)).not.toContain('db');
+  });
+
   it('bring two new services that share a new volume to one node, in one commit that names it once', async () => {
     const { clock, etcd, store, wish, active } = await controllers();
     await clock.pass(1_000);
