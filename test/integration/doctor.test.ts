@@ -34,7 +34,9 @@ beforeAll(async () => {
 });
 afterAll(() => cluster?.close());
 
-const shell = (host: string, command: string) => cluster.sandbox.run(host, ['bash', '-c', command]);
+/** Its input is a socket, for which bash would read root's own .bashrc, whatever that does. */
+const bash = ['bash', '--norc', '-c'] as const;
+const shell = (host: string, command: string) => cluster.sandbox.run(host, [...bash, command]);
 
 /** What the doctor says of the paths; its exit code must fit. */
 async function doctor(...places: string[]): Promise<readonly Diagnosis[]> {
@@ -48,8 +50,7 @@ async function doctor(...places: string[]): Promise<readonly Diagnosis[]> {
 /** A somebody who does `command` again and again, faster than the agent repairs; returns what ends it. */
 function stubbornly(host: string, command: string): () => Promise<void> {
   const [program, ...args] = cluster.sandbox.execLine(host, [
-    'bash',
-    '-c',
+    ...bash,
     `until read -t 0.03 _; do ${command}; done >/dev/null 2>&1`,
   ]);
   const child = spawn(program, args, { stdio: ['pipe', 'ignore', 'ignore'] });

@@ -91,7 +91,7 @@ test('F30: a host that goes down again and again leaves what it lost to others, 
   expect((await cluster.settled('app', 8)).map(({ node }) => node)).not.toContain('h3');
   expect(await why('app.8')).toMatch(/h3 .*flapping: after all others/);
   expect((await cluster.gantry('activate', 'h3')).code).toBe(0);
-  expect(await why('h3')).not.toContain('flapping');
+  await eventually(async () => !(await why('h3')).includes('flapping'), { timeoutMs: 20_000 });
   await eventually(async () => (await cluster.settled('app', 8)).some(({ node }) => node === 'h3'), {
     timeoutMs: 60_000,
   });

@@ -55,7 +55,10 @@ function open() {
 /** Two processes of a container that may ignore SIGTERM; the pid of the first, which begins the other only in the container's group. */
 async function container(ignores: boolean): Promise<number> {
   const script = `read; ${ignores ? "trap '' TERM; " : ''}sleep 1000 & while kill -0 $!; do wait; done`;
-  const { pid, stdin } = spawn('bash', ['-c', script], { detached: true, stdio: ['pipe', 'ignore', 'ignore'] });
+  const { pid, stdin } = spawn('bash', ['--norc', '-c', script], {
+    detached: true,
+    stdio: ['pipe', 'ignore', 'ignore'],
+  });
   await eventually(() => startTicksOf(pid!) !== undefined);
   // As the OCI runtimes do: into the group of every hierarchy, of which these two count here.
   const freezer = cgroups.freezer(groupOf(id));
