@@ -3,13 +3,10 @@ import { isIPv4 } from 'node:net';
 import * as grpc from '@grpc/grpc-js';
 import type { TlsIdentity } from '#proto/certificates.ts';
 import { AgentClient, AgentService, type RelayFrame } from '#proto/gen/gantry/v1/agent.ts';
-import { call, channelOptions } from '#proto/rpc.ts';
+import { call, ownConnection } from '#proto/rpc.ts';
 import { callerStream } from '#proto/rpc-stream.ts';
 import { knock } from './knock.ts';
 import type { Connection, Transport } from './transport.ts';
-
-/** Options of a channel that never shares its TCP connection: the default pool would hand a new dial the dead one. */
-export const ownConnection: grpc.ChannelOptions = { ...channelOptions, 'grpc.use_local_subchannel_pool': 1 };
 
 /**
  * `identity` is asked at each dial, so that a renewed certificate is used from the next one on. `seek` has the host find out anew

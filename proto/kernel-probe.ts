@@ -10,6 +10,8 @@ import type { Clock } from './kernel/clock.ts';
 
 /** Nobody listens there (tcpmux); somebody who does is an answer too. */
 const port = 1;
+/** How long an answer is waited for, by the leader and by peers: kernels answer in far less, whatever else their machines do. */
+export const probeMs = 250;
 /** A lost packet is no silence: when each question is asked, ms. */
 const connectAtMs = [0, 100, 200];
 const pingAtMs = [10, 100];

@@ -13,6 +13,9 @@ export const channelOptions: grpc.ChannelOptions = {
   'grpc.keepalive_timeout_ms': 3_000,
 };
 
+/** Options of a channel that never shares its TCP connection: the default pool would hand a new dial the dead one. */
+export const ownConnection: grpc.ChannelOptions = { ...channelOptions, 'grpc.use_local_subchannel_pool': 1 };
+
 /** What a method's definition tells: how to call it without its generated overloads. */
 export interface UnaryMethod<Request, Response> {
   readonly path: string;

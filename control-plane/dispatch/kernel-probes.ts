@@ -1,7 +1,7 @@
 /** Asks the kernel of a silent host itself, from here and from other hosts, and keeps what each heard: the leader's memory of probes. */
 import type { Clock, Timer } from '#proto/kernel/clock.ts';
 import type { Random } from '#proto/kernel/random.ts';
-import type { KernelProbe } from '#proto/kernel-probe.ts';
+import { type KernelProbe, probeMs } from '#proto/kernel-probe.ts';
 import type { NodeId } from '#proto/model/ids.ts';
 import type { KernelRound, KernelSeen } from '../controllers/liveness.ts';
 
@@ -19,8 +19,6 @@ export interface KernelProbesParts {
   readonly tell: (node: NodeId) => void;
 }
 
-/** How long an answer is waited for: kernels answer in far less, whatever else their machines do. */
-const probeMs = 250;
 /** A peer that has not said what it heard by then does not count. */
 const roundMs = 700;
 /**

@@ -224,8 +224,7 @@ function network6(text: string): string {
 /** At most 90 days: what is kept takes its place in etcd and on disks. */
 function span(text: string, what: string): number {
   if (text === 'off' || text === '0') return 0;
-  const [, amount, unit] = /^(\d{1,6})(m|h|d)$/.exec(text) ?? [];
-  const ms = Number(amount) * ({ m: 60_000, h: 3_600_000, d: 86_400_000 }[unit ?? ''] ?? Number.NaN);
+  const ms = spanMs(text, 'mhd');
   if (ms > 0 && ms <= 90 * 86_400_000) return ms;
   throw new Fault('invalid', `"${text}" is not ${what}`, {
     remedy: 'write 24h, 30m, 7d (at most 90d), or off',
@@ -234,17 +233,20 @@ function span(text: string, what: string): number {
 
 /** `off` is 0. */
 function shortSpan(text: string, what: string, least: string, most: string): number {
-  const ms = shortMs(text);
-  if (text === 'off' || (ms >= shortMs(least) && ms <= shortMs(most))) return text === 'off' ? 0 : ms;
+  if (text === 'off') return 0;
+  const [ms, leastMs, mostMs] = [text, least, most].map((one) => spanMs(one, 'smh')) as [number, number, number];
+  if (ms >= leastMs && ms <= mostMs) return ms;
   throw new Fault('invalid', `"${text}" is not ${what}`, {
     remedy: `write 30s or 5m (from ${least} to ${most}), or off`,
   });
 }
 
-/** NaN where it is none. */
-function shortMs(text: string): number {
-  const [, amount, unit = ''] = /^(\d{1,6})(s|m|h)$/.exec(text) ?? [];
-  return Number(amount) * ({ s: 1_000, m: 60_000, h: 3_600_000 }[unit] ?? Number.NaN);
+const unitMs: Readonly<Record<string, number>> = { s: 1_000, m: 60_000, h: 3_600_000, d: 86_400_000 };
+
+/** A whole number of one of `units`, in ms; NaN where it is none. */
+function spanMs(text: string, units: string): number {
+  const [, amount, unit = ''] = /^(\d{1,6})([smhd])$/.exec(text) ?? [];
+  return units.includes(unit) ? Number(amount) * (unitMs[unit] ?? Number.NaN) : Number.NaN;
 }
 
 /** From 1. */

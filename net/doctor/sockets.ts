@@ -1,9 +1,9 @@
 /** The sockets that probes send with: opened in any namespace, never blocking, read by looking again every few milliseconds. */
 import os from 'node:os';
 import koffi from 'koffi';
-import { closeFd, errnoOf, MSG_DONTWAIT, receive, send, setOption } from '#net/host/libc.ts';
+import { closeFd, errnoOf, linkAddress, MSG_DONTWAIT, receive, send, setOption } from '#net/host/libc.ts';
 import { openInNetns } from '#net/host/netns.ts';
-import { arpRequest } from '#net/host/seek.ts';
+import { arpRequest, ETH_P_ARP } from '#net/host/seek.ts';
 import type { Clock } from '#proto/kernel/clock.ts';
 import { Fault } from '#proto/kernel/errors.ts';
 
@@ -29,7 +29,6 @@ const IP_MTU_DISCOVER = 10;
 /** Never fragment, and do not believe what was learnt of the path. */
 const IP_PMTUDISC_PROBE = 3;
 const POLLOUT = 4;
-const ETH_P_ARP = 0x0806;
 const lookEveryMs = 4;
 
 /** Where a probe starts: the path of a pinned namespace; undefined: the host's. */
@@ -276,7 +275,7 @@ export async function arpOwners(
   // Without a protocol until it is bound: else it would hear every link.
   using socket = open(undefined, AF_PACKET, SOCK.datagram, 0);
   const { fd } = socket;
-  const here = linkAddress(ask.link);
+  const here = linkAddress(ask.link, ETH_P_ARP);
   if (c.bind(fd, here, here.length) < 0) throw new Fault('unavailable', `no ARP on link ${ask.link}: ${errnoName()}`);
   const target = Buffer.from(ask.address.split('.').map(Number));
   const request = arpRequest(Buffer.from(ask.mac.replaceAll(':', ''), 'hex'), ask.from, ask.address);
@@ -293,14 +292,4 @@ export async function arpOwners(
     await awaited(clock, ask.waitMs / 2, hear);
   }
   return macs;
-}
-
-function linkAddress(link: number): Buffer {
-  const address = Buffer.alloc(20);
-  address.writeUInt16LE(AF_PACKET, 0);
-  address.writeUInt16BE(ETH_P_ARP, 2);
-  address.writeInt32LE(link, 4);
-  address[11] = 6;
-  address.fill(0xff, 12, 18);
-  return address;
 }

@@ -169,8 +169,8 @@ export function sendToAll(fd: number, data: Buffer, link: number, protocol: numb
   return c.sendto(fd, data, data.length, MSG_DONTWAIT, to, to.length) >= 0;
 }
 
-/** struct sockaddr_ll (packet(7)) of everybody on the link. */
-function linkAddress(link: number, protocol: number): Buffer {
+/** struct sockaddr_ll (packet(7)) of everybody on the link, by a protocol of Ethernet's. */
+export function linkAddress(link: number, protocol: number): Buffer {
   const address = Buffer.alloc(20);
   address.writeUInt16LE(AF_PACKET, 0);
   address.writeUInt16BE(protocol, 2);

@@ -7,7 +7,8 @@ import { closeFd, openLink, sendToAll } from './libc.ts';
 import { addressBytes, Netlink } from './netlink.ts';
 import { wayTo } from './routing.ts';
 
-const ETH_P_ARP = 0x0806;
+/** The protocol's number on Ethernet (RFC 826). */
+export const ETH_P_ARP = 0x0806;
 
 /** `address`: IPv4. Nothing where there is no way, or no need to ask on it. */
 export function seek(address: string): void {

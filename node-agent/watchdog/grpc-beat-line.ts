@@ -1,7 +1,7 @@
 /** Beats over gRPC with the node's certificate, on a TCP connection that nothing else shares. */
 import * as grpc from '@grpc/grpc-js';
 import { AgentClient, type Beat, type BeatAck } from '#proto/gen/gantry/v1/agent.ts';
-import { channelOptions } from '#proto/rpc.ts';
+import { ownConnection } from '#proto/rpc.ts';
 import { callerStream } from '#proto/rpc-stream.ts';
 import type { BeatLine } from './beats.ts';
 import type { BeatIdentity } from './protocol.ts';
@@ -10,7 +10,7 @@ export function grpcBeatLine(address: string, { keyPem, certificatePem, caPem }:
   const client = new AgentClient(
     address,
     grpc.credentials.createSsl(Buffer.from(caPem), Buffer.from(keyPem), Buffer.from(certificatePem)),
-    { ...channelOptions, 'grpc.use_local_subchannel_pool': 1 },
+    ownConnection,
   );
   let call: grpc.ClientDuplexStream<Beat, BeatAck> | undefined;
   return {

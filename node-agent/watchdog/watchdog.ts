@@ -4,16 +4,13 @@
  */
 import type { Clock } from '#proto/kernel/clock.ts';
 import { describe } from '#proto/kernel/errors.ts';
-import type { KernelProbe } from '#proto/kernel-probe.ts';
+import { type KernelProbe, probeMs } from '#proto/kernel-probe.ts';
 import type { HeartbeatTarget } from '../heartbeat.ts';
 import type { ProcStat } from '../proc-stat.ts';
 import { Beats, type BeatsParts } from './beats.ts';
 import { conditionOf, loopLagMs } from './condition.ts';
 import type { LeaseFile } from './lease-file.ts';
 import { type AgentWord, protocol, type WatchdogWord } from './protocol.ts';
-
-/** As long as the leader waits for its own. */
-const probeMs = 250;
 
 /** A connection of an agent. */
 export interface AgentLink {

@@ -15,7 +15,10 @@ const kinds = [
   { act: 'crash', mend: 'start', what: 'crash, its sockets reset', atMostMs: 500 },
 ] as const;
 
-/** `rounds` of each of `acts` (`kill`, `cut`, `crash`), the hosts by turns. Answers are asked for at a host that is left, once all replicas were heard to run. */
+/** What `--acts` may name. */
+export const failoverActs: readonly string[] = kinds.map(({ act }) => act);
+
+/** `rounds` of each of `acts`, the hosts by turns. Answers are asked for at a host that is left, once all replicas were heard to run. */
 export async function failover(bench: BenchCluster, rounds: number, acts: readonly string[]): Promise<Figure[]> {
   const started = bench.running(name, replicas);
   await bench.apply(`name: ${project}

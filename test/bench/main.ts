@@ -4,7 +4,7 @@ import { parseArgs } from 'node:util';
 import { BenchCluster } from './bench-cluster.ts';
 import { burst } from './burst.ts';
 import { calm } from './calm.ts';
-import { failover } from './failover.ts';
+import { failover, failoverActs } from './failover.ts';
 import { type Figure, met, ratio, table } from './figure.ts';
 import { Floor } from './floor.ts';
 import { memory } from './memory.ts';
@@ -21,12 +21,14 @@ const { values, positionals } = parseArgs({
   options: {
     minutes: { type: 'string', default: '60' },
     rounds: { type: 'string', default: '30' },
-    acts: { type: 'string', default: 'kill,cut,crash' },
+    acts: { type: 'string', default: failoverActs.join() },
     /** Busy processes a core. */
     hogs: { type: 'string', default: '4' },
   },
 });
 const sections = positionals.length > 0 ? positionals : ['a', 'b', 'c', 'd', 'e', 'f', 'net'];
+
+const acts = values.acts.split(',');
 
 interface Lab {
   readonly bench: BenchCluster;
@@ -40,7 +42,7 @@ const actions: Readonly<Record<string, (lab: Lab) => Promise<Figure[]>>> = {
   d: ({ bench }) => powerOff(bench),
   f: ({ bench }) => memory(bench),
   calm: ({ bench }) => calm(bench, Number(values.minutes), Number(values.hogs)),
-  failover: ({ bench }) => failover(bench, Number(values.rounds), values.acts.split(',')),
+  failover: ({ bench }) => failover(bench, Number(values.rounds), acts),
 };
 
 /** Those that need no cluster. */
@@ -52,6 +54,11 @@ if (unknown.length > 0) {
   process.stderr.write(
     `bench: there is no section ${unknown.join(', ')}; there are a to f, net, failover, calm and reconnect\n`,
   );
+  process.exit(2);
+}
+const unknownActs = acts.filter((act) => !failoverActs.includes(act));
+if (unknownActs.length > 0) {
+  process.stderr.write(`bench: --acts knows no ${unknownActs.join(', ')}; there are ${failoverActs.join(', ')}\n`);
   process.exit(2);
 }
 

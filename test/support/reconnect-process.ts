@@ -2,9 +2,9 @@
 import { createInterface } from 'node:readline';
 import { BinaryReader } from '@bufbuild/protobuf/wire';
 import * as grpc from '@grpc/grpc-js';
-import { ownConnection } from '#node-agent/grpc-transport.ts';
 import { AgentMessage, AgentService, Beat, BeatAck } from '#proto/gen/gantry/v1/agent.ts';
 import { systemClock } from '#proto/kernel/clock.ts';
+import { ownConnection } from '#proto/rpc.ts';
 
 /** Many of them share one process and a part of a processor: what waits there is not dead. */
 const patient: grpc.ChannelOptions = { ...ownConnection, 'grpc.keepalive_time_ms': 60_000 };
