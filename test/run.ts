@@ -9,6 +9,8 @@ interface Counts {
   readonly passed: number;
   readonly failed: number;
   readonly skipped: number;
+  /** What failed and how, a test each: said again at the end, where a long run is read first. */
+  readonly failures?: readonly string[];
 }
 
 interface Suite {
@@ -23,8 +25,22 @@ interface Report {
   readonly numPendingTests: number;
   readonly numTodoTests: number;
   readonly success: boolean;
-  readonly testResults: readonly { readonly status: string; readonly assertionResults: readonly unknown[] }[];
+  readonly testResults: readonly ReportedFile[];
 }
+
+interface ReportedFile {
+  readonly name: string;
+  readonly status: string;
+  readonly message: string;
+  readonly assertionResults: readonly {
+    readonly fullName: string;
+    readonly status: string;
+    readonly failureMessages: readonly string[] | null;
+  }[];
+}
+
+/** Of a failed test's message: enough to know what went wrong, while many failures still fit one screen. */
+const MESSAGE_LINES = 20;
 
 const root = join(import.meta.dirname, '..');
 const pure = ['--pool=forks', '--no-isolate'];
@@ -89,7 +105,22 @@ function countsOf(file: string, code: number): Counts {
     passed: report.numPassedTests,
     failed: failed === 0 && code !== 0 ? 1 : failed,
     skipped: report.numPendingTests + report.numTodoTests,
+    failures: report.testResults.filter((one) => one.status === 'failed').flatMap(failuresOf),
   };
+}
+
+function failuresOf(file: ReportedFile): readonly string[] {
+  const where = relative(root, file.name);
+  if (file.assertionResults.length === 0) return [`${where}\n${beginningOf(file.message)}`];
+  return file.assertionResults
+    .filter((test) => test.status === 'failed')
+    .map((test) => `${where} › ${test.fullName}\n${beginningOf((test.failureMessages ?? []).join('\n'))}`);
+}
+
+function beginningOf(message: string): string {
+  const lines = message.split('\n').filter((line) => !line.includes('/node_modules/'));
+  const more = lines.length > MESSAGE_LINES ? ['…'] : [];
+  return [...lines.slice(0, MESSAGE_LINES), ...more].map((line) => `    ${line}`).join('\n');
 }
 
 function ends(program: string, args: readonly string[]): Promise<number> {
@@ -110,6 +141,7 @@ if (unknown.length > 0) {
   process.exit(2);
 }
 const total = { passed: 0, failed: 0, skipped: 0 };
+const failures: string[] = [];
 for (const suite of suites.filter((one) => chosen.length === 0 || chosen.includes(one.name))) {
   const startedAt = systemClock.monotonic();
   process.stdout.write(`\n── ${suite.name}\n`);
@@ -117,9 +149,11 @@ for (const suite of suites.filter((one) => chosen.length === 0 || chosen.include
   total.passed += counts.passed;
   total.failed += counts.failed;
   total.skipped += counts.skipped;
+  failures.push(...(counts.failures ?? (counts.failed > 0 ? [suite.name] : [])));
   const seconds = ((systemClock.monotonic() - startedAt) / 1_000).toFixed(1);
   process.stdout.write(`── ${suite.name}: ${counts.passed} passed, ${counts.failed} failed in ${seconds} s\n`);
 }
 const skipped = total.skipped > 0 ? `, ${total.skipped} skipped` : '';
+if (failures.length > 0) process.stdout.write(`\nFailed:\n\n${failures.join('\n\n')}\n`);
 process.stdout.write(`\n${total.passed} passed, ${total.failed} failed${skipped}\n`);
 process.exitCode = total.failed > 0 ? 1 : 0;
