@@ -1,4 +1,4 @@
-/** `npm run chaos:fence -- --rounds 100 --seed 7`: so many faults against a singleton, and by its own log it never runs twice. */
+/** `npm run chaos:fence -- --rounds 100 --seed 7`: so many faults against a singleton, and by its own log it never runs twice. `--managers 3`: a stopped leader has successors. */
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -13,6 +13,8 @@ const { values } = parseArgs({
     seed: { type: 'string', default: '' },
     /** Only this fault. */
     fault: { type: 'string', default: '' },
+    /** One or three. */
+    managers: { type: 'string', default: '1' },
   },
 });
 const rounds = Number(values.rounds);
@@ -20,7 +22,7 @@ const seed = values.seed === '' ? systemRandom.int(2 ** 31) : Number(values.seed
 const print = (line: string) => process.stdout.write(`${line}\n`);
 print(`seed ${seed}, ${rounds} rounds`);
 const directory = mkdtempSync(join(tmpdir(), 'fence-'));
-const cluster = await startCluster();
+const cluster = await startCluster(3, { managers: Number(values.managers) });
 let failed = true;
 const close = async () => {
   await cluster.close();

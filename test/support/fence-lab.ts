@@ -29,10 +29,11 @@ const controlPlane = 'control-plane/main.ts';
 const nothing = async () => {};
 
 const signalled =
-  (program: string, signal: string, manager = false): Strike =>
+  (program: string, signal: string, where: 'host' | 'leader' = 'host'): Strike =>
   async (lab, host) => {
-    await lab.signal(manager ? 'm1' : host, program, signal);
-    return signal === 'STOP' ? () => lab.signal(manager ? 'm1' : host, program, 'CONT') : nothing;
+    const struck = where === 'leader' ? await lab.leader() : host;
+    await lab.signal(struck, program, signal);
+    return signal === 'STOP' ? () => lab.signal(struck, program, 'CONT') : nothing;
   };
 
 /** Frames from the host, or to it, are lost at the switch. */
@@ -82,10 +83,10 @@ export const fenceFaults: Readonly<Record<string, Strike>> = {
     },
   ),
   'agent and watchdog stopped': both(signalled(agent, 'STOP'), signalled(watchdog, 'STOP')),
-  'leader killed': signalled(controlPlane, 'KILL', true),
-  'leader stopped': signalled(controlPlane, 'STOP', true),
-  'control plane restarted': signalled(controlPlane, 'TERM', true),
-  'etcd stopped': signalled('--data-dir /var/lib/gantry/etcd', 'STOP', true),
+  'leader killed': signalled(controlPlane, 'KILL', 'leader'),
+  'leader stopped': signalled(controlPlane, 'STOP', 'leader'),
+  'control plane restarted': signalled(controlPlane, 'TERM', 'leader'),
+  'etcd stopped': signalled('--data-dir /var/lib/gantry/etcd', 'STOP', 'leader'),
   'containerd killed': signalled('containerd --config', 'KILL'),
   'conmon killed': signalled('conmon --cid', 'KILL'),
   drained: async ({ cluster }, host) => {
@@ -176,6 +177,11 @@ services:
       [ "$p" = /proc/$$ ] || ! tr '\\0' ' ' <$p/cmdline 2>/dev/null | grep -qF -e "$1" || kill -s "$2" "\${p#/proc/}"
     done; true`;
     await this.cluster.sandbox.run(host, ['sh', '-c', script, 'signal', program, signal]);
+  }
+
+  /** The manager whose control plane leads. */
+  leader(): Promise<string> {
+    return eventually(async () => (await this.cluster.json<{ leader: string }>('info')).leader);
   }
 
   /** The host that the singleton last wrote on, once it writes. */
