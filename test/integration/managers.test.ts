@@ -86,8 +86,8 @@ describe('of three managers', () => {
     });
     expect(new Date(told ?? '').getTime()).toBeLessThanOrEqual(lost);
     for (const one of ['m2', 'm3']) await cluster.sandbox.act('start', one);
-    await secretIsKept('after-all-are-back');
     await eventually(async () => (await cluster.gantry('ps', 'app')).stderr === '');
+    await secretIsKept('after-all-are-back');
     await Promise.all(['h1', 'h2'].map((node) => cluster.nodeIs(node, 'ready', 60_000)));
     await nothingWasRestarted();
   }, 180_000);
