@@ -45,6 +45,8 @@ export interface Liveness {
   withhold(node: NodeId, modRevision: number): void;
   /** Its lease is withheld, and its record still as it was. */
   withheld(node: NodeId, modRevision: number): boolean;
+  /** Nodes whose lease is withheld, if their records are still as they were. */
+  withheldNodes(): Iterable<NodeId>;
   /**
    * Calls `listener` when a node's beats begin, begin again after a silence, or its stream ends. Calling it for every
    * beat is allowed and costs a look at one node. The result unsubscribes.

@@ -386,7 +386,8 @@ class Controllers {
 
   #decideNodes(): void {
     const { store, clock, liveness, log } = this.#parts;
-    const revisionOf = ({ id }: Node) => store.snapshot.get('node', id)?.modRevision ?? 0;
+    const revisionOf = (id: NodeId) => store.snapshot.get('node', id)?.modRevision ?? 0;
+    const isWithheld = (id: NodeId) => liveness.withheld(id, revisionOf(id));
     this.#nodesDirty = false;
     this.#noticeLag();
     const now = clock.monotonic();
@@ -401,7 +402,7 @@ class Controllers {
       kernelOf: (node: Node) => liveness.kernelOf(node.id),
       agentOf: (node: Node) => liveness.agentOf(node.id),
       appliedRevision: (node: Node) => liveness.appliedRevision(node.id),
-      withheld: (node: Node) => liveness.withheld(node.id, revisionOf(node)),
+      withheld: new Set([...liveness.withheldNodes()].filter(isWithheld)),
     };
     const subnets = this.#books.subnets(store.snapshot, clock.now());
     const { changes, suspects, deaf, wakeAtMs } = decideNodes(store.snapshot, hearing, clock.now(), subnets);

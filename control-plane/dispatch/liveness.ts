@@ -71,6 +71,10 @@ export class BeatLiveness implements Liveness {
     return false;
   }
 
+  withheldNodes(): Iterable<NodeId> {
+    return this.#withheld.keys();
+  }
+
   onChange(listener: (node: NodeId) => void): () => void {
     this.#listeners.add(listener);
     return () => this.#listeners.delete(listener);

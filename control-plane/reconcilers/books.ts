@@ -6,14 +6,14 @@ import type { Change, Delta } from '#control-plane/store/records.ts';
 import type { Snapshot } from '#control-plane/store/snapshot.ts';
 import { Zones } from '#proto/model/calendar.ts';
 import type { NodeId, ServiceId, TaskId } from '#proto/model/ids.ts';
-import type { Node } from '#proto/model/node.ts';
 import { occupiesNode, type Task } from '#proto/model/task.ts';
 import { Addresses } from './addresses.ts';
 import { Claims } from './claims.ts';
+import type { Subnets } from './decide-nodes.ts';
 import { NetworkAddresses } from './network-addresses.ts';
 import type { Move } from './rebalance.ts';
 import { same } from './same.ts';
-import { adviseSubnets, type SubnetAdvice } from './subnets.ts';
+import { adviseSubnets, messageOf } from './subnets.ts';
 
 export class Books {
   readonly ledger: Ledger;
@@ -24,8 +24,8 @@ export class Books {
   /** What the rebalancer wants moved next, until the decision about the service has seen it. */
   readonly moves = new Map<ServiceId, Move>();
   readonly zones = new Zones();
-  /** As last advised; undefined: something that it depends on has changed since, or may have. */
-  #subnets: ReadonlyMap<Node, SubnetAdvice> | undefined;
+  /** As last advised, and taken; undefined: something that it depends on has changed since, or may have. */
+  #subnets: Subnets | undefined;
 
   constructor(snapshot: Snapshot, now: number) {
     this.ledger = Ledger.of(snapshot);
@@ -36,13 +36,17 @@ export class Books {
   }
 
   /** What `adviseSubnets` says, without looking at every node where all have what they should and nothing about them has changed. */
-  subnets(snapshot: Snapshot, now: number): ReadonlyMap<Node, SubnetAdvice> {
+  subnets(snapshot: Snapshot, now: number): Subnets {
     if (this.#subnets) return this.#subnets;
     const advice = adviseSubnets(snapshot, now);
-    // Who waits for a subnet may get it with time, or when a task ends.
-    const isSettled = [...advice.values()].every(({ subnet, message }) => subnet !== '' && message === '');
-    if (isSettled) this.#subnets = advice;
-    return advice;
+    const taken = [...advice].every(([node, told]) => {
+      // Who waits for a subnet may get it with time, or when a task ends.
+      const isSettled = told.subnet !== '' && told.message === '';
+      return isSettled && node.subnet === told.subnet && node.message === messageOf(node, told);
+    });
+    const subnets = { advice, taken };
+    if (taken) this.#subnets = subnets;
+    return subnets;
   }
 
   apply(delta: Delta, now: number): void {

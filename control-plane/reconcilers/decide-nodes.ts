@@ -6,9 +6,9 @@ import { defaultAgentAwayLimitMs, defaultFlapDampingMs } from '#proto/model/clus
 import type { NodeId } from '#proto/model/ids.ts';
 import type { Node } from '#proto/model/node.ts';
 import { adviseFence, type Leases } from './fence.ts';
-import { flappingWakeAtMs, flappingWords, nextFlapping } from './flapping.ts';
+import { flappingWakeAtMs, nextFlapping } from './flapping.ts';
 import { type Hearing, judge } from './node-health.ts';
-import { adviseSubnets, type SubnetAdvice } from './subnets.ts';
+import { adviseSubnets, messageOf, type SubnetAdvice } from './subnets.ts';
 
 export interface NodesDecision {
   readonly changes: readonly Change[];
@@ -19,15 +19,25 @@ export interface NodesDecision {
   readonly wakeAtMs: number;
 }
 
-/** `now`: wall clock ms, for `stateAtMs`; `hearing` is in monotonic time; `subnets`: `adviseSubnets` of that snapshot. */
+/** What `adviseSubnets` says of a snapshot. */
+export interface Subnets {
+  readonly advice: ReadonlyMap<Node, SubnetAdvice>;
+  /** All records are as advised: only those that change for another reason are to be looked at. */
+  readonly taken: boolean;
+}
+
+/**
+ * `now`: wall clock ms, for `stateAtMs`; `hearing` is in monotonic time. For their silence all nodes are looked at, for all else those alone that
+ * something has happened to, or is to.
+ */
 export function decideNodes(
   snapshot: Snapshot,
   hearing: Hearing & Leases,
   now: number,
-  subnets: ReadonlyMap<Node, SubnetAdvice> = adviseSubnets(snapshot, now),
+  subnets: Subnets = { advice: adviseSubnets(snapshot, now), taken: false },
 ): NodesDecision {
   const changed = new Map<NodeId, Node>();
-  const { verdicts, suspects, deaf, ...judged } = judge(
+  const { verdicts, suspects, lapsing, deaf, ...judged } = judge(
     snapshot.all('node'),
     hearing,
     (snapshot.cluster?.agentAwayLimitMs ?? defaultAgentAwayLimitMs) || Number.POSITIVE_INFINITY,
@@ -38,7 +48,7 @@ export function decideNodes(
     const restored = state === 'ready' ? undefined : node.restored;
     changed.set(node.id, { ...node, state, message, away, stateAtMs, unaccounted, restored });
   }
-  const fencedAtMs = takeFences(snapshot, changed, hearing);
+  const fencedAtMs = takeFences(snapshot, changed, lapsing, hearing);
   const flappingAtMs = takeFlapping(snapshot, changed, now);
   takeAdvice(snapshot, changed, subnets);
   const changes = [...changed.values()].map((value): Change => {
@@ -47,13 +57,16 @@ export function decideNodes(
   return { changes, suspects, deaf, wakeAtMs: Math.min(judged.wakeAtMs, fencedAtMs, hearing.now + flappingAtMs - now) };
 }
 
-/** Whose lease is over, and who holds one again; when the next one is over. */
-function takeFences(snapshot: Snapshot, changed: Map<NodeId, Node>, leases: Leases): number {
+/** Whose lease is over, and who holds one again; when the next one of `lapsing` is over. */
+function takeFences(snapshot: Snapshot, changed: Map<NodeId, Node>, lapsing: readonly Node[], leases: Leases): number {
   let wakeAtMs = Number.POSITIVE_INFINITY;
-  for (const node of snapshot.all('node')) {
-    const { modRevision } = snapshot.get('node', node.id)!;
+  const fenced = [...snapshot.fencedNodes()].map(({ id }) => id);
+  for (const id of new Set([...lapsing.map((node) => node.id), ...fenced, ...leases.withheld])) {
+    const record = snapshot.get('node', id);
+    if (!record) continue;
+    const { value: node, modRevision } = record;
     const advice = adviseFence(node, modRevision, leases);
-    if (advice.fenced !== undefined) changed.set(node.id, { ...(changed.get(node.id) ?? node), fenced: advice.fenced });
+    if (advice.fenced !== undefined) changed.set(id, { ...(changed.get(id) ?? node), fenced: advice.fenced });
     wakeAtMs = Math.min(wakeAtMs, advice.wakeAtMs);
   }
   return wakeAtMs;
@@ -63,7 +76,7 @@ function takeFences(snapshot: Snapshot, changed: Map<NodeId, Node>, leases: Leas
 function takeFlapping(snapshot: Snapshot, changed: Map<NodeId, Node>, now: number): number {
   const dampingMs = snapshot.cluster?.flapDampingMs ?? defaultFlapDampingMs;
   let wakeAtMs = Number.POSITIVE_INFINITY;
-  for (const node of snapshot.all('node')) {
+  for (const node of concerned(snapshot, changed)) {
     const next = changed.get(node.id) ?? node;
     const flapping = nextFlapping(node, next.state, now, dampingMs);
     if (flapping !== node.flapping) changed.set(node.id, { ...next, flapping });
@@ -73,11 +86,19 @@ function takeFlapping(snapshot: Snapshot, changed: Map<NodeId, Node>, now: numbe
 }
 
 /** Subnets, and what is wrong with them and with who has them, where nothing worse is. */
-function takeAdvice(snapshot: Snapshot, changed: Map<NodeId, Node>, subnets: ReadonlyMap<Node, SubnetAdvice>): void {
-  for (const [{ id }, { subnet, message }] of subnets) {
-    const node = changed.get(id) ?? (snapshot.node(id) as Node);
-    const warnings = [message, flappingWords(node)].filter(Boolean).join('; ');
-    const said = node.state === 'ready' ? node.away || warnings : node.message;
-    if (node.subnet !== subnet || node.message !== said) changed.set(id, { ...node, subnet, message: said });
+function takeAdvice(snapshot: Snapshot, changed: Map<NodeId, Node>, { advice, taken }: Subnets): void {
+  for (const record of taken ? concerned(snapshot, changed) : advice.keys()) {
+    const told = advice.get(record);
+    if (!told) continue;
+    const node = changed.get(record.id) ?? record;
+    const message = messageOf(node, told);
+    if (node.subnet !== told.subnet || node.message !== message)
+      changed.set(node.id, { ...node, subnet: told.subnet, message });
   }
+}
+
+/** The records of those that change, and of those that were down of late. */
+function concerned(snapshot: Snapshot, changed: ReadonlyMap<NodeId, Node>): ReadonlySet<Node> {
+  const records = [...changed.keys()].flatMap((id) => snapshot.node(id) ?? []);
+  return new Set([...records, ...snapshot.flappingNodes()]);
 }

@@ -1,4 +1,5 @@
 /** When a node's lease is surely over, so that none of the singletons it was given runs any more. Pure; the node's side is node-agent/watchdog/lease.ts. */
+import type { NodeId } from '#proto/model/ids.ts';
 import type { Node } from '#proto/model/node.ts';
 
 /** How long after a beat was sent the singletons of its node may run, where the beat was acknowledged with a lease. */
@@ -15,8 +16,8 @@ export interface Leases {
   lastBeatAt(node: Node): number | undefined;
   /** The revision that its agent has said, in its session now, to hold; undefined: it has no session. */
   appliedRevision(node: Node): number | undefined;
-  /** This leader has begun to write down that it is fenced, and grants it nothing since. */
-  withheld(node: Node): boolean;
+  /** Nodes that this leader has begun to write down as fenced, and grants nothing since. */
+  readonly withheld: ReadonlySet<NodeId>;
 }
 
 /** Of all leases that this leader, or one before it, can have granted the node. */
@@ -38,7 +39,7 @@ export interface FenceAdvice {
 export function adviseFence(node: Node, modRevision: number, leases: Leases): FenceAdvice {
   const overAtMs = leaseOverAtMs(node, leases);
   if (leases.now < overAtMs) {
-    if (!node.fenced) return { fenced: leases.withheld(node) ? false : undefined, wakeAtMs: overAtMs };
+    if (!node.fenced) return { fenced: leases.withheld.has(node.id) ? false : undefined, wakeAtMs: overAtMs };
     const heard = leases.lastBeatAt(node) !== undefined;
     const knows = heard && (leases.appliedRevision(node) ?? -1) >= modRevision;
     return { fenced: knows ? false : undefined, wakeAtMs: Number.POSITIVE_INFINITY };

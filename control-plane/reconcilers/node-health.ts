@@ -69,6 +69,8 @@ export interface HealthAdvice {
   readonly verdicts: readonly Verdict[];
   /** Silent nodes whose kernels are to be asked. */
   readonly suspects: readonly Node[];
+  /** Nodes whose lease may be over, or will be before `wakeAtMs`: silent ones, and those that are not ready. */
+  readonly lapsing: readonly Node[];
   /** No member at all is heard: it is we who are cut off, and nothing is known of any of them. */
   readonly deaf: boolean;
   /** When a node that is ready now could be down at the earliest; Infinity: never. */
@@ -85,7 +87,7 @@ export function judge(all: Iterable<Node>, hearing: Hearing, agentAwayLimitMs: n
   const verdicts: Verdict[] = [];
   const silent: { node: Node; silentMs: number; heard: boolean }[] = [];
   const suspects: Node[] = [];
-  const nameOf = (id: NodeId) => nodes.find((node) => node.id === id)?.name ?? id;
+  const lapsing: Node[] = [];
   let listening = 0;
   let quiet = 0;
   let wakeAtMs = Number.POSITIVE_INFINITY;
@@ -101,6 +103,7 @@ export function judge(all: Iterable<Node>, hearing: Hearing, agentAwayLimitMs: n
     const judged = node.state === 'ready' || (node.state === 'unknown' && node.bootId !== '');
     const suspectAtMs = lastMs + (heard ? (hungUp ? 0 : suspectMs) : graceMs - askMs);
     const kernel = kernelVerdict(hearing.kernelOf(node), lastMs);
+    if (!judged || now >= suspectAtMs) lapsing.push(node);
     if (judged) {
       if (now >= suspectAtMs) suspects.push(node);
       else wakeAtMs = Math.min(wakeAtMs, suspectAtMs);
@@ -139,6 +142,8 @@ export function judge(all: Iterable<Node>, hearing: Hearing, agentAwayLimitMs: n
   // Nobody is left to take over, so that a verdict would only cost the tasks of living nodes their place.
   const deaf = quiet === listening && silent.length === listening && listening > 0;
   const mass = quiet >= 2 && quiet * 2 > listening;
+  const names = silent.length > 0 ? new Map(nodes.map(({ id, name }) => [id, name])) : undefined;
+  const nameOf = (id: NodeId) => names?.get(id) ?? id;
   for (const { node, silentMs, heard } of silent) {
     if ((mass || deaf) && silentMs < massSilenceMs) {
       wakeAtMs = Math.min(wakeAtMs, now + massSilenceMs - silentMs);
@@ -158,7 +163,7 @@ export function judge(all: Iterable<Node>, hearing: Hearing, agentAwayLimitMs: n
         away: node.away,
       });
   }
-  return { verdicts, suspects, deaf, wakeAtMs };
+  return { verdicts, suspects, lapsing, deaf, wakeAtMs };
 }
 
 /** A host that is heard lives; what is to be said of it depends on its agent alone. */

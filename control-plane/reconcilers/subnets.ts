@@ -5,6 +5,7 @@ import { nextSubnet, pinnedSubnetProblem } from '#net/plan/ipam.ts';
 import type { Node } from '#proto/model/node.ts';
 import { isTerminal, occupiesNode } from '#proto/model/task.ts';
 import { addressRestMs, defaultNetwork, defaultVipNetwork } from './addresses.ts';
+import { flappingWords } from './flapping.ts';
 
 /** Each node's part of the cluster network, unless its operator says otherwise. */
 export const subnetPrefix = 24;
@@ -14,6 +15,12 @@ export interface SubnetAdvice {
   readonly subnet: string;
   /** What the operator should know; empty: nothing. */
   readonly message: string;
+}
+
+/** What the record of a node is to say: what is wrong with its subnet comes after all that is worse. */
+export function messageOf(node: Node, { message }: SubnetAdvice): string {
+  if (node.state !== 'ready') return node.message;
+  return node.away || [message, flappingWords(node)].filter(Boolean).join('; ');
 }
 
 /** A range that may be nobody's subnet, and why, as the rest of "10.192.7.0/24 …". */

@@ -23,6 +23,9 @@ export interface Snapshot {
   revisionOf(id: ServiceId, number: number): Revision | undefined;
   tasksOfService(id: ServiceId): Iterable<Task>;
   tasksOnNode(id: NodeId): Iterable<Task>;
+  fencedNodes(): Iterable<Node>;
+  /** Those that were down of late. */
+  flappingNodes(): Iterable<Node>;
   revisionsOfService(id: ServiceId): Iterable<Revision>;
   /** All that are kept, by the document's key; also of one whose record is gone. */
   contentsOfDocument(key: string): Iterable<SealedContent>;
@@ -60,6 +63,8 @@ export class LiveSnapshot implements Snapshot {
   };
   readonly #tasksOfService = new Map<string, Map<string, Task>>();
   readonly #tasksOnNode = new Map<string, Map<string, Task>>();
+  readonly #fencedNodes = new Map<string, Node>();
+  readonly #flappingNodes = new Map<string, Node>();
   readonly #revisionsOfService = new Map<string, Map<string, Revision>>();
   readonly #contentsOfDocument = new Map<string, Map<string, SealedContent>>();
   readonly #trashedVolumes = new Map<string, Trashed>();
@@ -101,6 +106,12 @@ export class LiveSnapshot implements Snapshot {
   }
   tasksOnNode(id: NodeId): Iterable<Task> {
     return this.#tasksOnNode.get(id)?.values() ?? none;
+  }
+  fencedNodes(): Iterable<Node> {
+    return this.#fencedNodes.values();
+  }
+  flappingNodes(): Iterable<Node> {
+    return this.#flappingNodes.values();
   }
   revisionsOfService(id: ServiceId): Iterable<Revision> {
     return this.#revisionsOfService.get(id)?.values() ?? none;
@@ -156,6 +167,10 @@ export class LiveSnapshot implements Snapshot {
           change.after?.nodeId || undefined,
           change.after,
         );
+        break;
+      case 'node':
+        keep(this.#fencedNodes, change.key, change.after?.fenced ? change.after : undefined);
+        keep(this.#flappingNodes, change.key, change.after?.flapping ? change.after : undefined);
         break;
       case 'revision':
         move(this.#revisionsOfService, change.key, change.before?.serviceId, change.after?.serviceId, change.after);
@@ -230,6 +245,11 @@ export function keyOf<T extends Table>(table: T, value: Tables[T]): string {
 
 function dependenciesOf(service: Service | undefined): readonly string[] {
   return service?.spec.dependsOn.map((dependency) => qualifiedName(service.spec.project, dependency.service)) ?? [];
+}
+
+function keep<V>(index: Map<string, V>, key: string, value: V | undefined): void {
+  if (value === undefined) index.delete(key);
+  else index.set(key, value);
 }
 
 function move<V>(

@@ -69,6 +69,7 @@ try {
     appliedRevision: () => undefined,
     withhold: () => {},
     withheld: () => false,
+    withheldNodes: () => [],
     onChange: () => () => {},
   };
   void runControllers(

@@ -186,7 +186,9 @@ class History {
       agentOf: () => undefined,
       kernelOf: () => ({ answeredAtMs: undefined, round: undefined }),
       appliedRevision: ({ id }: { id: NodeId }) => liveness.appliedRevision(id),
-      withheld: ({ id }: { id: NodeId }) => liveness.withheld(id, snapshot.get('node', id)!.modRevision),
+      withheld: new Set(
+        [...liveness.withheldNodes()].filter((id) => liveness.withheld(id, snapshot.get('node', id)?.modRevision ?? 0)),
+      ),
     };
     const { changes } = decideNodes(snapshot, hearing, now);
     for (const change of changes)

@@ -54,7 +54,7 @@ const hearing = {
   agentOf: () => undefined,
   kernelOf: () => ({ answeredAtMs: undefined, round: undefined }),
   appliedRevision: () => undefined,
-  withheld: () => false,
+  withheld: new Set<never>(),
 };
 
 const blockOf = ({ base, prefix }: Cidr): Cidr =>
@@ -108,10 +108,10 @@ class World {
 
   decide(): number {
     const { snapshot, now, books } = this.cluster;
-    const advice = books.subnets(snapshot, now);
+    const subnets = books.subnets(snapshot, now);
     // What the books remember of the last look is what a look would say.
-    expect(byId(advice)).toEqual(byId(adviseSubnets(snapshot, now)));
-    const { changes } = decideNodes(snapshot, hearing, now, advice);
+    expect(byId(subnets.advice)).toEqual(byId(adviseSubnets(snapshot, now)));
+    const { changes } = decideNodes(snapshot, hearing, now, subnets);
     this.cluster.commit(changes);
     return changes.length;
   }

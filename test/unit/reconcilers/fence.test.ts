@@ -31,7 +31,7 @@ describe('the fence', () => {
       leaderSinceMs: 0,
       lastBeatAt: () => beatAt,
       appliedRevision: () => undefined,
-      withheld: () => false,
+      withheld: new Set<never>(),
       ...more,
     });
 
@@ -57,7 +57,7 @@ describe('the fence', () => {
   });
 
   it('is voided by writing the record, where the node was heard after all', () => {
-    expect(asked(50_100, 50_000, {}, { withheld: () => true }).fenced).toBe(false);
+    expect(asked(50_100, 50_000, {}, { withheld: new Set([aNode('h1').id]) }).fenced).toBe(false);
   });
 
   it('says nothing of a machine that has not described itself', () => {

@@ -47,7 +47,7 @@ class Story {
         kernelOf: () => ({ answeredAtMs: undefined, round: undefined }),
         agentOf: () => undefined,
         appliedRevision: () => snapshot.revision,
-        withheld: () => false,
+        withheld: new Set<never>(),
       },
       now,
     );
