@@ -104,7 +104,8 @@ class HostFence implements Fence {
     const { clock, log } = this.#parts;
     this.#timer = clock.after(lookEveryMs, () => this.#look());
     if (this.#armed.size === 0) return;
-    for (const task of killOverdue(this.#parts)) log.warn('the lease is over: a singleton is killed', { task });
+    const killed = killOverdue(this.#parts, this.#armed.keys());
+    for (const task of killed) log.warn('the lease is over: a singleton is killed', { task });
     for (const [task, armed] of this.#armed)
       if (startTicksOf(armed.guardPid) !== armed.guardTicks && this.#processes(task).length > 0)
         void this.#replace(task, armed);

@@ -20,9 +20,14 @@ export interface OverdueParts {
 /** How often everybody looks. */
 export const lookEveryMs = 100;
 
-/** Singletons that were armed on this node and not forgotten. */
+/** Singletons that were armed on this node and not forgotten; none where there is no such directory. */
 export function armedIn(directory: string): TaskId[] {
-  return readdirSync(directory).filter(isId).map(taskId);
+  try {
+    return readdirSync(directory).filter(isId).map(taskId);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return [];
+    throw error;
+  }
 }
 
 /** Where it is written why the lease ended a task. */
@@ -30,10 +35,14 @@ export function killedPath(directory: string, task: TaskId): string {
   return join(directory, `${task}.killed`);
 }
 
-/** The tasks of which something was left to kill. */
-export function killOverdue({ clock, cgroups, groupOf, lease, directory }: OverdueParts): TaskId[] {
+/** The tasks of which something was left to kill. `armed`: those that are known without their files. */
+export function killOverdue(
+  { clock, cgroups, groupOf, lease, directory }: OverdueParts,
+  armed: Iterable<TaskId> = [],
+): TaskId[] {
   if (dueAt(lease.untilMs(), clock.boottime()) !== 'kill') return [];
-  const left = armedIn(directory).filter((task) => cgroups.processes(groupOf(task)).length > 0);
+  const all = new Set([...armedIn(directory), ...armed]);
+  const left = [...all].filter((task) => cgroups.processes(groupOf(task)).length > 0);
   for (const task of left) {
     note(killedPath(directory, task));
     cgroups.kill(groupOf(task));

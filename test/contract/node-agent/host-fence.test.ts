@@ -9,6 +9,7 @@ import { type Cgroups, findCgroups } from '#node-agent/runtime/cgroup.ts';
 import { startTicksOf } from '#node-agent/runtime/processes.ts';
 import { hostFence } from '#node-agent/watchdog/host-fence.ts';
 import { type LeaseFile, openLease } from '#node-agent/watchdog/lease-file.ts';
+import { armedIn } from '#node-agent/watchdog/overdue.ts';
 import { systemClock } from '#proto/kernel/clock.ts';
 import { silentLog } from '#proto/kernel/log.ts';
 import { type TaskId, taskId } from '#proto/model/ids.ts';
@@ -41,7 +42,7 @@ afterEach(async () => {
   await fence.empty(id);
   // Guards end with it; one that a test has stopped cannot.
   for (const pid of guards.splice(0)) if (startTicksOf(pid) !== undefined) process.kill(pid, 'SIGKILL');
-  rmSync(directory, { recursive: true });
+  rmSync(directory, { recursive: true, force: true });
   await eventually(() => cgroups.remove(parent));
 });
 
@@ -123,6 +124,16 @@ describe.each([...new Set(versions)].map((mountinfo) => ({ mountinfo, version: f
       const untilMs = lease.untilMs();
       await eventually(() => members().length === 0);
       expect(systemClock.boottime()).toBeLessThan(fencedAt(untilMs));
+    });
+
+    it('is killed without its guard where all that was written down is gone: there is no lease then', async () => {
+      const pid = await container(true);
+      lease.renew(in_(60_000));
+      await fence.arm(id, { pid, signal: 'SIGTERM' });
+      process.kill(guard(), 'SIGSTOP');
+      rmSync(directory, { recursive: true });
+      expect(armedIn(directory)).toEqual([]);
+      await eventually(() => members().length === 0);
     });
 
     it('gets another guard when its own dies, also from an agent that comes after', async () => {
