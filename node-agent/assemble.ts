@@ -4,7 +4,7 @@ import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type HostFacts, readHostFacts } from '#net/host/host-facts.ts';
 import { resetNetwork } from '#net/host/reset.ts';
-import { seek } from '#net/host/seek.ts';
+import { seeker } from '#net/host/seek.ts';
 import { connectFrom } from '#net/host/task-socket.ts';
 import { hostNetwork } from '#net/host-network.ts';
 import { issuerOf, whyRefused } from '#proto/certificates.ts';
@@ -221,7 +221,7 @@ async function assemble(config: AgentConfig, kernel: Kernel, signal: AbortSignal
     connectFrom,
     readLog: (task, sinceMs) => logs.read(task, sinceMs),
     removeVolume: (name) => volumes.remove(name),
-    transport: grpcTransport(() => keeper.identity, seek),
+    transport: grpcTransport(() => keeper.identity, seeker(clock), clock),
     heartbeat,
     addresses: config.controlPlane,
     describe: () => ({ ...machine, ...facts(), authority: issuerOf(keeper.identity) }),

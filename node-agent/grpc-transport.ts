@@ -3,6 +3,7 @@ import { isIPv4 } from 'node:net';
 import * as grpc from '@grpc/grpc-js';
 import type { TlsIdentity } from '#proto/certificates.ts';
 import { AgentClient, AgentService, type RelayFrame } from '#proto/gen/gantry/v1/agent.ts';
+import { type Clock, systemClock } from '#proto/kernel/clock.ts';
 import { call, ownConnection } from '#proto/rpc.ts';
 import { callerStream } from '#proto/rpc-stream.ts';
 import { knock } from './knock.ts';
@@ -10,11 +11,16 @@ import type { Connection, Transport } from './transport.ts';
 
 /**
  * `identity` is asked at each dial, so that a renewed certificate is used from the next one on. `seek` has the host find out anew
- * who is next on the way to an address (IPv4) that does not answer.
+ * who is next on the way to an address (IPv4) that has not answered for so long.
  */
-export function grpcTransport(identity: () => TlsIdentity, seek: (address: string) => void = () => {}): Transport {
-  /** Addresses that did not answer when they were last knocked at. */
-  const shut = new Set<string>();
+export function grpcTransport(
+  identity: () => TlsIdentity,
+  seek: (address: string, silentMs: number) => void = () => {},
+  clock: Clock = systemClock,
+  knockAt = knock,
+): Transport {
+  /** Addresses that did not answer when they were last knocked at, and since when; monotonic ms. */
+  const shut = new Map<string, number>();
   return {
     connect(address, opened = () => {}): Connection {
       const { keyPem, certificatePem, caPem } = identity();
@@ -30,7 +36,7 @@ export function grpcTransport(identity: () => TlsIdentity, seek: (address: strin
       };
       const { host, port } = partsOf(address);
       let misses = 0;
-      const endKnocking = knock({
+      const door = {
         host,
         port,
         isShut: shut.has(address),
@@ -40,15 +46,17 @@ export function grpcTransport(identity: () => TlsIdentity, seek: (address: strin
           return isReady;
         },
         unanswered: () => {
-          shut.add(address);
-          // Everybody on the link hears it, of every node that is cut off.
-          if (isIPv4(host) && misses++ % 2 === 0) seek(host);
+          const now = clock.monotonic();
+          const since = shut.get(address) ?? now;
+          shut.set(address, since);
+          if (isIPv4(host) && misses++ % 2 === 0) seek(host, now - since);
         },
         opened: () => {
           shut.delete(address);
           opened();
         },
-      });
+      };
+      const endKnocking = knockAt(door, clock);
       const tracked = <C extends grpc.ClientDuplexStream<never, unknown>>(active: C): C => {
         calls.add(active);
         active.on('end', () => calls.delete(active));

@@ -163,9 +163,10 @@ export function openLink(link: number): { readonly fd: number; readonly mac: Buf
   }
 }
 
-/** Sends to all who are on the link, by a protocol of Ethernet's; false where the kernel does not take it. */
-export function sendToAll(fd: number, data: Buffer, link: number, protocol: number): boolean {
+/** Sends to all who are on the link, or to one MAC of it, by a protocol of Ethernet's; false where the kernel does not take it. */
+export function sendOnLink(fd: number, data: Buffer, link: number, protocol: number, mac?: Buffer): boolean {
   const to = linkAddress(link, protocol);
+  mac?.copy(to, 12);
   return c.sendto(fd, data, data.length, MSG_DONTWAIT, to, to.length) >= 0;
 }
 

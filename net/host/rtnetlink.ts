@@ -42,6 +42,7 @@ const AF_BRIDGE = 7;
 const AF_INET = 2;
 const AF_INET6 = 10;
 export const IFF_UP = 1;
+const IFF_LOWER_UP = 0x10000;
 
 export interface Link {
   readonly index: number;
@@ -208,6 +209,17 @@ export function findLink(netlink: Netlink, name: string): Link | undefined {
   }
 }
 
+/** Somebody is at the other end of the cable, as far as the link can tell. */
+export function hasCarrier(netlink: Netlink, index: number): boolean {
+  const request = { what: `looking at link ${index}`, type: RTM.getLink, flags: 0, body: linkBody(index, 0, 0) };
+  try {
+    return (netlink.ask(request).body.readUInt32LE(8) & IFF_LOWER_UP) !== 0;
+  } catch (error) {
+    if (isFault(error, 'not-found')) return false;
+    throw error;
+  }
+}
+
 export function listLinks(netlink: Netlink): Link[] {
   const request = { what: 'listing links', type: RTM.getLink, flags: 0, body: linkBody(0, 0, 0) };
   return netlink.dump(request).map((message) => readLink(message.body));
@@ -285,6 +297,19 @@ export function askNeighbour(index: number, address: string): Request {
     flags: NLM_F_CREATE,
     body: Buffer.concat([head, attribute(NDA.address, addressBytes(address))]),
   };
+}
+
+/** The MAC of an IPv4 address on a link, as far as the kernel knows it now. */
+export function neighbourMac(netlink: Netlink, link: number, address: string): string | undefined {
+  const body = Buffer.concat([neighbourHead(AF_INET, link, 0, 0), attribute(NDA.address, addressBytes(address))]);
+  try {
+    const answer = netlink.ask({ what: `looking for ${address}`, type: RTM.getNeighbour, flags: 0, body });
+    const mac = attributesOf(answer.body, 12).get(NDA.mac);
+    return mac?.length === 6 ? macText(mac) : undefined;
+  } catch (error) {
+    if (isFault(error, 'not-found')) return undefined;
+    throw error;
+  }
 }
 
 /** The neighbours that have a MAC: IPv4 address to MAC. */

@@ -1,6 +1,7 @@
 /** A process that holds the Network of the namespace it is started in, driven by a test through lines of JSON. */
 import readline from 'node:readline';
 import { resetNetwork } from '#net/host/reset.ts';
+import { seeker } from '#net/host/seek.ts';
 import { hostNetwork } from '#net/host-network.ts';
 import type { Attachment, NetworkWanted } from '#net/network.ts';
 import { systemClock } from '#proto/kernel/clock.ts';
@@ -19,6 +20,7 @@ const called: string[] = [];
 network.onCall((service) => called.push(service));
 network.onRepair((repair) => say({ repair: repair.message }));
 
+const seek = seeker(systemClock);
 let held: NetworkWanted | undefined;
 const calls: Record<string, (argument: never) => Promise<unknown>> = {
   apply: (wanted) => network.apply(wanted),
@@ -33,6 +35,12 @@ const calls: Record<string, (argument: never) => Promise<unknown>> = {
   called: async () => called.splice(0),
   traffic: async () => [...(await network.traffic())],
   connections: async (addresses: readonly string[]) => [...(await network.connections(addresses))],
+  /** `times` in a row, without waiting for answers; how long that took, ms. */
+  async seek({ address, silentMs, times }: { address: string; silentMs: number; times: number }) {
+    const start = performance.now();
+    for (let time = 0; time < times; time++) seek(address, silentMs);
+    return performance.now() - start;
+  },
   wireguardKey: async () => network.wireguardKey,
   close: () => network.close(),
   /** Ends the network as an uninstall does; what was removed. */

@@ -14,6 +14,7 @@ import { grpcTransport } from '#node-agent/grpc-transport.ts';
 import type { Heartbeat } from '#node-agent/heartbeat.ts';
 import { enrol, formerMember, formerPath, loadIdentity, type NodeIdentity } from '#node-agent/identity.ts';
 import { IdentityKeeper, renewalAt } from '#node-agent/identity-keeper.ts';
+import type { Door } from '#node-agent/knock.ts';
 import { procStat } from '#node-agent/proc-stat.ts';
 import { dismissWatchdog, watchdogOf } from '#node-agent/watchdog/dismiss.ts';
 import { watchdogHeartbeat } from '#node-agent/watchdog/heartbeat-watchdog.ts';
@@ -25,6 +26,7 @@ import { Scope } from '#proto/kernel/scope.ts';
 import { unary } from '#proto/rpc.ts';
 import { AgentLab, LabHost } from '#test/support/agent-lab.ts';
 import { eventually } from '#test/support/eventually.ts';
+import { FakeClock } from '#test/support/fake-clock.ts';
 
 const parts = { clock: systemClock, random: systemRandom, log: silentLog };
 const directory = mkdtempSync(join(tmpdir(), 'gantry-identity-'));
@@ -255,6 +257,37 @@ describe('a session over gRPC', () => {
     await eventually(() => host.agent!.session.connected && host.agent!.session.connection !== first);
     dispatch.beats = beats;
     await eventually(() => dispatch.liveness.lastBeatAt(host.id) !== undefined);
+  });
+
+  it('has those looked for that do not answer, every other time, and told for how long they have not', async () => {
+    await controlPlane();
+    const identity = await joined('h1');
+    const clock = new FakeClock();
+    const sought: [string, number][] = [];
+    let door: Door | undefined;
+    const transport = grpcTransport(
+      () => identity,
+      (address, silentMs) => sought.push([address, silentMs]),
+      clock,
+      (one) => {
+        door = one;
+        return () => {};
+      },
+    );
+    const misses = async (count: number) => {
+      const connection = transport.connect('192.0.2.9:7400');
+      for (let miss = 0; miss < count; miss++) {
+        await clock.pass(150);
+        door!.unanswered();
+      }
+      return connection.close();
+    };
+    await misses(4);
+    await misses(2);
+    expect(sought).toEqual([0, 300, 600].map((ms) => ['192.0.2.9', ms]));
+    door!.opened();
+    await misses(1);
+    expect(sought.at(-1)).toEqual(['192.0.2.9', 0]);
   });
 
   it('tells a node that was removed to hold nothing, and refuses it', async () => {
