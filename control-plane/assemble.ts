@@ -39,6 +39,7 @@ import {
   onlyNodes,
   onlyOperators,
   onlyReplicas,
+  refusing,
 } from './security/access.ts';
 import { rootAfter } from './security/authority-files.ts';
 import { Enrolment } from './security/enrol.ts';
@@ -105,7 +106,11 @@ async function assemble(config: ControlPlaneConfig, kernel: Kernel, scope: Scope
   const [first] = config.managers;
   if (first && first.name !== config.name && !store.snapshot.cluster) {
     log.info('there is no cluster yet', { why: `${first.name} founds it, or restores it` });
+    const waiting = scope.child();
+    const refused = refusing(OperatorService, noClusterYet(first.name));
+    await serveSocket(waiting, config.socket, [{ definition: OperatorService, handlers: refused }]);
     await Promise.race([founded(store), failed]);
+    await waiting.close();
   }
   await foundCluster(store, config, kernel);
 
@@ -182,6 +187,17 @@ interface Inside {
   /** As in OperatorParts. */
   readonly asOfMs: () => number | undefined;
   readonly registry: ControlPlaneMetrics['registry'];
+}
+
+/** What operators are told on a manager that waits. */
+function noClusterYet(first: string): Fault {
+  return new Fault(
+    'unavailable',
+    `there is no cluster yet: ${first} founds it, or restores it, and this manager waits`,
+    {
+      remedy: `start etcd, NATS and the control plane of ${first}, the first of GANTRY_MANAGERS`,
+    },
+  );
 }
 
 /** All that others may call, and who may. */

@@ -14,6 +14,9 @@ export type Identity =
 export type Rule = (identity: Identity) => void;
 
 type Call = Pick<grpc.ServerUnaryCall<unknown, unknown>, 'getAuthContext'>;
+interface Emitter {
+  emit(event: 'error', error: unknown): void;
+}
 
 /** Whose certificate the call came with. Faults: `unauthenticated`. */
 export function identityOf(call: Call): Identity {
@@ -77,22 +80,37 @@ export function guarded<S extends grpc.UntypedServiceImplementation>(
   const methods: grpc.UntypedServiceImplementation = {};
   for (const [name, method] of Object.entries(definition)) {
     const handler = service[name] as (call: unknown, callback?: grpc.sendUnaryData<unknown>) => void;
-    methods[name] = ((
-      call: Call & { emit(event: 'error', error: unknown): void },
-      callback?: grpc.sendUnaryData<unknown>,
-    ) => {
+    methods[name] = ((call: Call & Emitter, callback?: grpc.sendUnaryData<unknown>) => {
       try {
         (others[name] ?? rule)(identityOf(call));
       } catch (error) {
-        // Only a call with one response has a callback to refuse it by.
-        if (method.responseStream) call.emit('error', statusOf(error));
-        else callback?.(statusOf(error));
+        refuse(method, error, call, callback);
         return;
       }
       handler.call(service, call, callback);
     }) as grpc.UntypedHandleCall;
   }
   return methods as S;
+}
+
+/** A service whose every method refuses, for that reason. */
+export function refusing(definition: grpc.ServiceDefinition, why: Fault): grpc.UntypedServiceImplementation {
+  const handlers = Object.entries(definition).map(([name, method]) => [
+    name,
+    (call: Emitter, callback?: grpc.sendUnaryData<unknown>) => refuse(method, why, call, callback),
+  ]);
+  return Object.fromEntries(handlers) as grpc.UntypedServiceImplementation;
+}
+
+/** Only a call with one response has a callback to refuse it by. */
+function refuse(
+  method: { readonly responseStream: boolean },
+  error: unknown,
+  call: Emitter,
+  callback?: grpc.sendUnaryData<unknown>,
+): void {
+  if (method.responseStream) call.emit('error', statusOf(error));
+  else callback?.(statusOf(error));
 }
 
 function forbidden(identity: Identity, why: string): Fault {

@@ -15,11 +15,12 @@ const main = join(import.meta.dirname, '../../../control-plane/main.ts');
 const root = mkdtempSync(join(tmpdir(), 'gantry-replicas-'));
 const running = new Map<string, ChildProcess>();
 let etcd: TestEtcd;
+let etcdFiles: NonNullable<NonNullable<Parameters<typeof startEtcd>[0]>['tls']>;
 
 const dataOf = (name: string) => join(root, name);
 const socketOf = (name: string) => join(root, `${name}.sock`);
 
-function start(name: string): ChildProcess {
+function start(name: string, more: Record<string, string> = {}): ChildProcess {
   const flags = {
     data: dataOf(name),
     name,
@@ -29,6 +30,7 @@ function start(name: string): ChildProcess {
     'agent-port': '0',
     'enrol-port': '0',
     'metrics-port': '0',
+    ...more,
   };
   const args = Object.entries(flags).flatMap(([flag, value]) => [`--${flag}`, value]);
   const child = spawn(process.execPath, [main, 'run', ...args], { stdio: 'ignore' });
@@ -39,6 +41,7 @@ function start(name: string): ChildProcess {
 async function stop(name: string, signal: NodeJS.Signals): Promise<number | null> {
   const child = running.get(name)!;
   running.delete(name);
+  if (child.exitCode !== null) return child.exitCode;
   const gone = new Promise<number | null>((resolve) => child.once('exit', resolve));
   child.kill(signal);
   return gone;
@@ -65,9 +68,8 @@ beforeAll(async () => {
   for (const file of ['ca.pem', 'ca.key', 'seal.key'])
     cpSync(join(dataOf('m1'), 'pki', file), join(dataOf('m2'), 'pki', file));
   const [server, client] = [pkiPaths(dataOf('m1'), 'etcd'), pkiPaths(dataOf('m1'), 'client')];
-  etcd = await startEtcd({
-    tls: { ca: server.ca, cert: server.cert, key: server.key, clientCert: client.cert, clientKey: client.key },
-  });
+  etcdFiles = { ca: server.ca, cert: server.cert, key: server.key, clientCert: client.cert, clientKey: client.key };
+  etcd = await startEtcd({ tls: etcdFiles });
 });
 afterAll(async () => {
   for (const name of [...running.keys()]) await stop(name, 'SIGKILL');
@@ -125,5 +127,34 @@ describe('the control plane as a process', () => {
 
   test('ends with 0 when it is told to stop', async () => {
     expect(await stop('m2', 'SIGTERM')).toBe(0);
+  });
+
+  test('that is not the first of several waits for the first to found the cluster, and says so to who asks it', async () => {
+    const empty = await startEtcd({ tls: etcdFiles });
+    const more = { etcd: empty.url, managers: 'm1=127.0.0.1,m2=127.0.0.2,m3=127.0.0.3' };
+    start('m2', { ...more, advertise: '127.0.0.2' });
+    const refusal = {
+      code: 'unavailable',
+      remedy: expect.stringContaining('start etcd, NATS and the control plane of m1'),
+    };
+    const asked = () =>
+      info('m2').then(
+        () => undefined,
+        (fault) => (fault.message.includes('no cluster') ? fault : undefined),
+      );
+    expect(await eventually(asked)).toMatchObject({ ...refusal, message: expect.stringContaining('m1 founds it') });
+    const client = new grpc.Client(`unix:${socketOf('m2')}`, grpc.credentials.createInsecure());
+    const { path, requestSerialize, responseDeserialize } = OperatorService.events;
+    const events = client.makeServerStreamRequest(path, requestSerialize, responseDeserialize, {
+      follow: true,
+      sinceMs: 0,
+    });
+    const ended = new Promise<Error>((resolve) => events.once('error', resolve));
+    expect((await ended).message).toContain('there is no cluster yet');
+    client.close();
+    start('m1', more);
+    await eventually(async () => (await info('m1')).epoch === 1 && (await info('m2')).epoch === 1);
+    for (const name of ['m1', 'm2']) expect(await stop(name, 'SIGTERM')).toBe(0);
+    await empty.close();
   });
 });
