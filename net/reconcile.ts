@@ -231,14 +231,15 @@ export class Reconciler {
 
   #mustLook(): boolean {
     if (!this.#planned) return this.#wanted !== undefined && this.#parts.clock.monotonic() >= this.#retryAt;
+    const { input, around, plan } = this.#planned;
+    let news = false;
     try {
-      const { links, table } = this.#parts.kernel.disturbed(this.#planned.plan);
+      const { links, table } = this.#parts.kernel.disturbed(plan);
       this.#stale = { links: this.#stale.links || links, table: this.#stale.table || table };
+      news = !sameWires(this.#around(input as NetworkWanted), around);
     } catch (error) {
       this.#failed(error);
     }
-    const { input, around } = this.#planned;
-    const news = !sameWires(this.#around(input as NetworkWanted), around);
     if (this.#failure !== '' && this.#parts.clock.monotonic() < this.#retryAt) return false;
     return news || this.#stale.links || this.#stale.table;
   }
