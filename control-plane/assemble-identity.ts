@@ -2,6 +2,7 @@
 import * as grpc from '@grpc/grpc-js';
 import { ClusterService } from '#proto/gen/gantry/v1/cluster.ts';
 import type { Clock } from '#proto/kernel/clock.ts';
+import { Fault } from '#proto/kernel/errors.ts';
 import type { Log } from '#proto/kernel/log.ts';
 import type { Random } from '#proto/kernel/random.ts';
 import { retry } from '#proto/kernel/retry.ts';
@@ -16,6 +17,9 @@ import { dayMs } from './security/certificates.ts';
 import { LiveIdentity } from './security/live-identity.ts';
 import { initPki, type PkiParts } from './security/pki.ts';
 import type { Store } from './store/store.ts';
+
+/** Between two questions to an etcd that is about to end. */
+const oftenMs = { initialMs: 50, maxMs: 50 };
 
 interface Kernel {
   readonly clock: Clock;
@@ -83,10 +87,17 @@ export function keepIdentity(
     return next;
   };
   const restartEtcd = async () => {
-    await runPartCommand(etcdRestart);
-    await retry({ clock, random, signal: scope.signal }, { initialMs: 200, maxMs: 1_000 }, () =>
-      store.readLeadership(),
-    );
+    const parts = { clock, random, signal: scope.signal };
+    // The command may only have told it to end: who answers next may be the one that is about to.
+    const silent = retry(parts, { ...oftenMs, attempts: 200 }, async () => {
+      const answers = await store.readLeadership().then(
+        () => true,
+        () => false,
+      );
+      if (answers) throw new Fault('unavailable', 'etcd goes on');
+    });
+    await Promise.all([runPartCommand(etcdRestart), silent.catch(() => {})]);
+    await retry(parts, { initialMs: 200, maxMs: 1_000 }, () => store.readLeadership());
   };
   const keeper = new AuthorityKeeper({
     store,

@@ -52,6 +52,8 @@ export function etcdVariables({ dataDir, name, advertise, managers }: Beside): s
     HEARTBEAT_INTERVAL: 50,
     ELECTION_TIMEOUT: 500,
     PRE_VOTE: true,
+    // It would dial itself with a certificate that is not allowed in here, again and again.
+    ENABLE_GRPC_GATEWAY: false,
     MAX_TXN_OPS: 8_192,
     MAX_REQUEST_BYTES: 9_437_184,
     AUTO_COMPACTION_MODE: 'revision',

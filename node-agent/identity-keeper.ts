@@ -3,6 +3,7 @@ import { X509Certificate } from 'node:crypto';
 import { certificatesIn, isIssuedBy } from '#proto/certificates.ts';
 import type { EnrolResponse } from '#proto/gen/gantry/v1/agent.ts';
 import type { Clock } from '#proto/kernel/clock.ts';
+import { Fault } from '#proto/kernel/errors.ts';
 import type { Log } from '#proto/kernel/log.ts';
 import type { Random } from '#proto/kernel/random.ts';
 import { type BackoffPolicy, backoffMs } from '#proto/kernel/retry.ts';
@@ -35,6 +36,8 @@ export class IdentityKeeper {
   #dueMs: number;
   #wake: AbortController = new AbortController();
   #stored: Promise<void> = Promise.resolve();
+  /** What the control plane said last that it trusts, PEM; undefined: it has not said it to this run. */
+  #told: string | undefined;
 
   constructor(parts: IdentityKeeperParts, first: NodeIdentity) {
     this.#parts = parts;
@@ -55,6 +58,7 @@ export class IdentityKeeper {
   /** The control plane trusts these roots, PEM, of which the first issues: so does this node, and gets a certificate of that. */
   trust(caPem: string): void {
     const roots = certificatesIn(caPem);
+    if (roots.length > 0) this.#told = caPem;
     if (roots.length === 0 || (caPem === this.#identity.caPem && isIssuedBy(this.#identity.certificatePem, roots[0]!)))
       return;
     if (caPem !== this.#identity.caPem) this.#take({ ...this.#identity, caPem });
@@ -88,6 +92,9 @@ export class IdentityKeeper {
         const { nodeId } = this.#identity;
         const request = await certificateRequest(nodeId);
         const { certificatePem, caPem } = await renew(request.csrPem);
+        const newest = this.#told && certificatesIn(this.#told)[0];
+        if (newest && !isIssuedBy(certificatePem, newest))
+          throw new Fault('unavailable', 'the replica that was asked still issues by another CA');
         this.#dueMs = renewalAt(certificatePem, random);
         failures = 0;
         await this.#take({ nodeId, keyPem: request.keyPem, certificatePem, caPem });

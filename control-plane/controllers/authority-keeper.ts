@@ -42,6 +42,8 @@ export class AuthorityKeeper {
   #closed = false;
   /** Monotonic: since when it is about to start its etcd again. */
   #turnSinceMs: number | undefined;
+  /** What its etcd trusts since this run has started it again: the record may still be behind. */
+  #etcdTrusts: readonly string[] | undefined;
 
   constructor(parts: AuthorityKeeperParts) {
     this.#parts = parts;
@@ -106,7 +108,12 @@ export class AuthorityKeeper {
     }
     const state = held.value;
     const trust = await adopt(state);
-    const etcd = await this.#etcd(state, trust.trusts);
+    if (this.#isEtcdsTurn(state, trust.trusts)) {
+      await this.#restartEtcd(trust.trusts);
+      // That took long: the record is another one by now.
+      return this.#step();
+    }
+    const etcd = this.#trustsOfEtcd(state, trust.trusts);
     const mine: ReplicaTrust = etcd ? { ...trust, etcd } : trust;
     if (JSON.stringify(state.replicas[replica]) !== JSON.stringify(mine)) {
       await this.#commit({ ...state, replicas: { ...state.replicas, [replica]: mine } }, held.modRevision);
@@ -115,28 +122,36 @@ export class AuthorityKeeper {
     await this.#lead(state, held.modRevision);
   }
 
-  /** What this manager's etcd trusts; one manager after the other, so that the others' go on meanwhile. */
-  async #etcd(state: AuthorityState, trusts: readonly string[]): Promise<readonly string[] | undefined> {
-    const { replica, restartEtcd, clock, log } = this.#parts;
+  /** What this manager's etcd trusts; undefined where it is not ours to start. */
+  #trustsOfEtcd({ replicas, phase }: AuthorityState, trusts: readonly string[]): readonly string[] | undefined {
+    const { replica, restartEtcd } = this.#parts;
     if (!restartEtcd) return undefined;
-    const known = state.replicas[replica]?.etcd;
+    return this.#etcdTrusts ?? replicas[replica]?.etcd ?? (phase === 'dropping' ? undefined : trusts);
+  }
+
+  /** It trusts what is trusted no more, and so does none before it: one after the other, so that the others' go on meanwhile. */
+  #isEtcdsTurn(state: AuthorityState, trusts: readonly string[]): boolean {
+    const { replica, restartEtcd, clock } = this.#parts;
+    if (!restartEtcd) return false;
+    const known = this.#trustsOfEtcd(state, trusts);
     // More than it was started with needs no start: what is issued by a new root is shown with its certificate by the old one.
-    const isDropped = known === undefined || known.some((hash) => !trusts.includes(hash));
-    if (known !== undefined && !isDropped) return known;
-    if (known === undefined && state.phase !== 'dropping') return trusts;
+    if (known?.every((hash) => trusts.includes(hash))) return false;
     const now = clock.monotonic();
     this.#turnSinceMs ??= now;
     const before = Object.entries(state.replicas).some(
       ([name, other]) => name < replica && other.etcd?.some((hash) => !trusts.includes(hash)),
     );
-    if (before && now - this.#turnSinceMs < turnMs) {
-      this.#lookIn(retryMs);
-      return known;
-    }
+    if (!before || now - this.#turnSinceMs >= turnMs) return true;
+    this.#lookIn(retryMs);
+    return false;
+  }
+
+  async #restartEtcd(trusts: readonly string[]): Promise<void> {
+    const { restartEtcd, log } = this.#parts;
     log.info('starting etcd again: it is to trust the new CA alone');
-    await restartEtcd();
+    await restartEtcd!();
+    this.#etcdTrusts = trusts;
     this.#turnSinceMs = undefined;
-    return trusts;
   }
 
   async #lead(state: AuthorityState, expect: number): Promise<void> {
