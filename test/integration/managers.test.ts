@@ -20,6 +20,7 @@ services:
 afterAll(() => cluster?.close());
 
 const idAndPid = (tasks: readonly TaskRow[]) => tasks.map(({ id, pid }) => `${id} ${pid}`).sort();
+const linesOf = (text: string) => text.split('\n').filter((line) => line !== '');
 const answers = () => eventually(() => cluster.http('http://10.90.0.1:18091/'));
 const leader = async () => (await cluster.json<{ leader: string }>('info')).leader;
 const onHost = (host: string, line: string) => cluster.sandbox.run(host, ['sh', '-c', line]);
@@ -36,18 +37,39 @@ async function secretIsKept(name: string): Promise<void> {
   expect(secrets.filter((one) => one.name === name)).toHaveLength(1);
 }
 
+/** All that was ever printed and all that has happened, also since one of three servers of NATS is gone. */
+async function logsAndEventsAreWhole(secret: string): Promise<void> {
+  const isWhole = async () => {
+    const [logs, events] = await Promise.all([cluster.gantry('logs', 'app'), cluster.gantry('events', '--json')]);
+    expect([logs.code, logs.stderr, events.code, events.stderr]).toEqual([0, '', 0, '']);
+    expect(linesOf(logs.stdout).filter((line) => line.includes('listens on 8080'))).toHaveLength(4);
+    const happened = linesOf(events.stdout).map(
+      (line) => JSON.parse(line) as { kind: string; action: string; name: string },
+    );
+    const count = (one: Partial<(typeof happened)[number]>) =>
+      happened.filter((event) => Object.entries(one).every(([key, value]) => event[key as 'kind'] === value)).length;
+    expect(count({ kind: 'task', action: 'running' })).toBe(4);
+    expect(count({ action: 'secret-created', name: secret })).toBe(1);
+    return true;
+  };
+  // The two that are left find each other; whatever is read from then on is whole.
+  await eventually(isWhole, { timeoutMs: 30_000 });
+  await Promise.all(Array.from({ length: 6 }, isWhole));
+}
+
 async function nothingWasRestarted(): Promise<void> {
   expect(idAndPid(await cluster.settled('app', 4))).toEqual(idAndPid(before));
 }
 
 describe('of three managers', () => {
-  test('the one that leads loses its power: the next command goes through, and no task is restarted', async () => {
+  test('the one that leads loses its power: the next command goes through, no task is restarted, and logs and events are whole', async () => {
     const led = await leader();
     await cluster.sandbox.act('kill', led);
     await secretIsKept('after-the-power-went');
     await eventually(async () => (await leader()) !== led);
     await Promise.all(['h1', 'h2'].map((node) => cluster.nodeIs(node, 'ready')));
     await nothingWasRestarted();
+    await logsAndEventsAreWhole('after-the-power-went');
     await cluster.sandbox.act('start', led);
     await eventually(() => onHost(led, 'curl -sf http://127.0.0.1:7402/metrics'), { timeoutMs: 30_000 });
   }, 120_000);

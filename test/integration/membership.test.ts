@@ -1,7 +1,8 @@
 /** Who is in: machines that join by hand with tokens good and bad, and nodes that are put out. */
-import { existsSync } from 'node:fs';
+import { existsSync, renameSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { hostLayout } from '#node-agent/sandbox/layout.ts';
 import { systemClock } from '#proto/kernel/clock.ts';
 import { type Cluster, startCluster } from '#test/support/cluster.ts';
 import { eventually } from '#test/support/eventually.ts';
@@ -75,6 +76,36 @@ describe('a join token', () => {
     expect(await joins('odd', 'GANTRY-1.abc')).toMatch(/malformed.*code 1\n$/s);
     expect(existsSync(join(machines, 'odd/data/identity'))).toBe(false);
   });
+});
+
+describe('the name of a node that is down', () => {
+  const places = () => hostLayout(cluster.sandbox.layout, 'h2');
+
+  test('is refused to another disk, given back to the disk it had, and given to another once it is given up', async () => {
+    const before = await identity('h2');
+    await cluster.sandbox.act('kill', 'h2');
+    await cluster.nodeIs('h2', 'down');
+    const { token: text } = await token();
+    expect(await joins('h2', text)).toMatch(/this is another machine, or another disk.*gantry node rm h2.*code 1\n$/s);
+    // As an operator does where the cluster takes the identity no more (README).
+    const agent = join(places().gantry, 'agent');
+    renameSync(join(agent, 'identity'), join(agent, 'identity.former'));
+    rmSync(join(places().gantry, 'joined'));
+    await cluster.sandbox.act('start', 'h2');
+    await cluster.nodeIs('h2', 'ready');
+    expect(await identity('h2')).toBe(before);
+    expect(existsSync(join(agent, 'identity.former'))).toBe(false);
+    await cluster.sandbox.act('kill', 'h2');
+    await cluster.nodeIs('h2', 'down');
+    expect((await cluster.gantry('node', 'rm', 'h2', '--force')).code).toBe(0);
+    expect(await joins('h2', text)).toContain('joined the cluster');
+    expect(await names()).toEqual(['h1', 'h2']);
+    // Its own disk is now the stranger: it waits until that one is given up.
+    expect((await cluster.gantry('node', 'rm', 'h2', '--force')).code).toBe(0);
+    const { ready } = await cluster.sandbox.act('start', 'h2');
+    expect(ready).toContain('h2');
+    expect(await identity('h2')).not.toBe(before);
+  }, 120_000);
 });
 
 describe('a node', () => {
