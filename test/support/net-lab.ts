@@ -335,6 +335,16 @@ export class LabHost {
     return { ...task, netns: netnsPath };
   }
 
+  /** Has `damage` done, and waits until it is told to be put right. How soon after it the network looks: test/unit/net/reconcile. */
+  async repaired(damage: () => Promise<unknown>, message: RegExp): Promise<void> {
+    this.repairs.length = 0;
+    await damage();
+    const { netns, repairs } = this;
+    await eventually(() => repairs.some((text) => message.test(text)), { timeoutMs: 25_000 }).catch((cause) => {
+      throw new Error(`${netns} told of no ${message}, but of ${JSON.stringify(repairs)}: ${this.log}`, { cause });
+    });
+  }
+
   async stop(): Promise<void> {
     await this.killAgent();
     // Its process ends with it.

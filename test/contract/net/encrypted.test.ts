@@ -130,18 +130,12 @@ describe('when something breaks', () => {
       'both devices and all routes are deleted',
       () => h1.run('sh', '-c', 'ip link del gantry-wg; ip link del gantry-vx; ip route flush proto 71'),
     ],
-  ] as const)('%s: all is back within two seconds, and nothing was said in clear meanwhile', async (_what, damage) => {
+  ] as const)('%s: all is back, and nothing was said in clear meanwhile', async (_what, damage) => {
     const { output, stop } = chatter(t1, t2);
     await eventually(() => output().includes('heard'), { timeoutMs: 3000 });
-    h1.repairs.length = 0;
     const index = await deviceIndex(h1);
     const wire = await overheard(async () => {
-      const start = performance.now();
-      await damage();
-      await eventually(() => h1.repairs.some((text) => text.includes('the tunnel gantry-wg was missing')), {
-        timeoutMs: 5000,
-      });
-      expect(performance.now() - start).toBeLessThan(2000);
+      await h1.repaired(damage, /the tunnel gantry-wg was missing/);
       const heard = output().length;
       await eventually(() => output().length > heard, { timeoutMs: 5000 });
     });

@@ -197,12 +197,8 @@ describe('repair', () => {
       /route 10\.192\.2\.0\/24 via 10\.192\.2\.0 dev gantry-vx onlink.* was missing/,
     ],
     ['its reverse path check', 'sysctl -qw net.ipv4.conf.gantry-vx.rp_filter=1', /gantry-vx\.rp_filter was 1/],
-  ])('puts back %s within two seconds', async (_what, damage, message) => {
-    h1.repairs.length = 0;
-    const start = performance.now();
-    await h1.run(...damage.split(' '));
-    await eventually(() => h1.repairs.some((text) => message.test(text)), { timeoutMs: 5000 });
-    expect(performance.now() - start).toBeLessThan(2000);
+  ])('puts back %s', async (_what, damage, message) => {
+    await h1.repaired(() => h1.run(...damage.split(' ')), message);
     await eventually(async () => (await lab.get(t1.netns, t2.address, 80)).startsWith('t2 '), { timeoutMs: 3000 });
   });
 });
