@@ -97,9 +97,11 @@ export class ViewedStore implements Store {
 
   async takeLeadership(expected: Leadership | undefined, next: Leadership): Promise<boolean> {
     const taken = await this.#inner.takeLeadership(expected, next);
+    if (!taken) return false;
     // Who leads has seen all that was committed before.
-    if (taken) this.clear();
-    return taken;
+    this.clear();
+    this.#feed.step(this.#inner.snapshot.revision, []);
+    return true;
   }
   readLeadership(): Promise<Leadership | undefined> {
     return this.#inner.readLeadership();
