@@ -39,6 +39,7 @@ iperf3 iperf3
 tcpdump tcpdump
 htpasswd apache2-utils
 flock util-linux
+faketime faketime
 ${GANTRY_ALSO:-sh dash}
 END
 

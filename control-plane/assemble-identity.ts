@@ -8,6 +8,7 @@ import type { Random } from '#proto/kernel/random.ts';
 import { retry } from '#proto/kernel/retry.ts';
 import type { Scope } from '#proto/kernel/scope.ts';
 import type { AuthorityState } from '#proto/model/authority.ts';
+import { clockComplaint } from '#proto/model/wall-clock.ts';
 import { call, channelOptions } from '#proto/rpc.ts';
 import type { ControlPlaneConfig } from './config.ts';
 import { AuthorityKeeper } from './controllers/authority-keeper.ts';
@@ -42,10 +43,11 @@ export function replicaCredentials({ pki }: LiveIdentity): grpc.ChannelCredentia
   return grpc.credentials.createSsl(Buffer.from(pki.authority.trust), Buffer.from(key), Buffer.from(certificate));
 }
 
-/** Asks another replica for a sign of life, over a connection that is kept for each: the epoch it leads with. */
+/** Asks another replica for a sign of life, over a connection that is kept for each: the epoch it leads with. Says where its clock and ours differ. */
 export function replicaProbe(
   scope: Scope,
   identity: LiveIdentity,
+  { clock, log }: Pick<Kernel, 'clock' | 'log'>,
 ): (address: string, signal?: AbortSignal) => Promise<number | undefined> {
   const clients = new Map<string, grpc.Client>();
   const forget = () => {
@@ -54,13 +56,22 @@ export function replicaProbe(
   };
   scope.defer(forget);
   scope.defer(identity.onChange(forget));
+  /** Of each replica, what was last said of its clock. */
+  const said = new Map<string, string>();
+  const compare = (replica: string, aheadMs: number) => {
+    const why = clockComplaint([{ name: replica, aheadMs }]) ?? '';
+    if (why !== '' && why !== said.get(replica)) log.warn('clocks differ', { why });
+    said.set(replica, why);
+  };
   return async (address, signal) => {
     let client = clients.get(address);
     if (!client) {
       client = new grpc.Client(address, replicaCredentials(identity), channelOptions);
       clients.set(address, client);
     }
+    const askedAt = clock.monotonic();
     const answer = await call(client, ClusterService.ping, {}, { timeoutMs: 1_000, ...(signal && { signal }) });
+    if (answer.atMs > 0) compare(answer.replica, answer.atMs + (clock.monotonic() - askedAt) / 2 - clock.now());
     return answer.leading ? answer.epoch : undefined;
   };
 }

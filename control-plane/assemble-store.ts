@@ -17,7 +17,7 @@ export interface StoreOpening {
   readonly config: ControlPlaneConfig;
   readonly identity: LiveIdentity;
   readonly kernel: { readonly clock: Clock; readonly random: Random; readonly log: Log };
-  /** etcd has lost what we know: this process must be started again. */
+  /** etcd has lost what we know, or has what only a newer version reads: this process must be started again. */
   readonly fail: (fault: Fault) => void;
   /** Whether a replica leads at this address. */
   readonly leads: (address: string) => Promise<boolean>;
@@ -41,7 +41,7 @@ export async function openStore(opening: StoreOpening): Promise<Store> {
         random,
         log: log.with('store'),
         sealer: sealer([identity.pki.sealKey], random),
-        onRewound: fail,
+        onUnusable: fail,
       });
     } catch (error) {
       if (isFault(error)) log.warn('waiting for etcd', { error, attempt, address: config.etcd.join(',') });
@@ -51,7 +51,7 @@ export async function openStore(opening: StoreOpening): Promise<Store> {
   return retry({ clock, random }, { initialMs: 100, maxMs: 2_000 }, open, (error) => {
     return isFault(error, 'unavailable', 'timeout') && clock.monotonic() < deadline;
   }).catch((error) => {
-    if (!isFault(error)) throw error;
+    if (!isFault(error) || error.code === 'unsupported') throw error;
     throw new Fault(error.code, `cannot work without etcd at ${config.etcd.join(', ')}: ${error.message}`, {
       cause: error,
       remedy: error.remedy ?? 'start it with the certificates under pki/etcd, or point --etcd at it',

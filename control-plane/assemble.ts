@@ -91,7 +91,7 @@ async function assemble(config: ControlPlaneConfig, kernel: Kernel, scope: Scope
   const { promise: failed, reject: fail } = Promise.withResolvers<never>();
   failed.catch(() => {});
   let metrics: ControlPlaneMetrics | undefined;
-  const probe = replicaProbe(scope, identity);
+  const probe = replicaProbe(scope, identity, kernel);
   const opened = await openStore({
     config,
     identity,
@@ -239,6 +239,7 @@ async function openDoors(
     replica: config.name,
     epoch: epoch() ?? store.leadership?.epoch ?? 0,
     leading: epoch() !== undefined,
+    atMs: clock.now(),
   });
   const agentPort = await serveTcp(
     scope,
@@ -266,7 +267,15 @@ async function openDoors(
     scope,
     { address: config.listen, port: config.enrolPort, flag: '--enrol-port', messageBytes: enrolmentBytes },
     identity.enrolDoor.credentials({ clients: false }),
-    [{ definition: EnrolmentService, handlers: { enrol: unary((request) => enrolment.enrol(request)) } }],
+    [
+      {
+        definition: EnrolmentService,
+        handlers: {
+          enrol: unary((request) => enrolment.enrol(request)),
+          time: unary(async () => ({ atMs: clock.now() })),
+        },
+      },
+    ],
   );
   // Whoever can open a socket of mode 0600 is root on a manager, and an operator.
   await serveSocket(scope, config.socket, [{ definition: OperatorService, handlers: operator }]);

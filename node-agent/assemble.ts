@@ -18,7 +18,9 @@ import { serveMetrics } from '#proto/metrics-server.ts';
 import { leaseComponent } from '#proto/model/node.ts';
 import { openNats } from '#proto/nats.ts';
 import { type Agent, startAgent } from './agent.ts';
+import { whyClock } from './clock-check.ts';
 import type { AgentConfig, ImportConfig, ResetConfig } from './config.ts';
+import { claimForm } from './form.ts';
 import { grpcTransport } from './grpc-transport.ts';
 import { enrol, formerMember, formerPath, identityPaths, loadIdentity, type NodeIdentity } from './identity.ts';
 import { IdentityKeeper } from './identity-keeper.ts';
@@ -44,6 +46,7 @@ import { dismissWatchdog } from './watchdog/dismiss.ts';
 import { watchdogHeartbeat } from './watchdog/heartbeat-watchdog.ts';
 import { hostFence, shell } from './watchdog/host-fence.ts';
 import { openLease } from './watchdog/lease-file.ts';
+import { ownCode } from './watchdog/own-code.ts';
 
 export interface Kernel {
   readonly clock: Clock;
@@ -106,6 +109,7 @@ async function assemble(config: AgentConfig, kernel: Kernel, signal: AbortSignal
   const { clock, random, log } = kernel;
   for (const path of [config.data, config.run]) mkdirSync(path, { recursive: true, mode: 0o700 });
   scope.defer(holdRunDirectory(config.run));
+  claimForm(config.data, agentVersion);
   const bootId = readBootId(config.bootIdFile);
   let agent: Agent | undefined;
   const keeper = keepIdentity(config, kernel, await ownIdentity(config, kernel, signal), () => agent);
@@ -170,7 +174,7 @@ async function assemble(config: AgentConfig, kernel: Kernel, signal: AbortSignal
     log: log.with('watchdog'),
     run: config.run,
     bootId,
-    version: agentVersion,
+    build: ownCode(agentVersion),
     addresses: config.controlPlane,
     identity: () => keeper.identity,
   });
@@ -290,7 +294,7 @@ const explainEveryMs = 10_000;
 
 /** Says why the control plane does not take this node, where its certificate is the reason: who refuses one does not say so. */
 function explaining(
-  { controlPlane }: AgentConfig,
+  { controlPlane, enrol: enrolmentPorts }: AgentConfig,
   { clock, log }: Kernel,
   { session }: Agent,
   identity: () => NodeIdentity,
@@ -300,13 +304,17 @@ function explaining(
   const look = async () => {
     const isAway = !session.connected;
     // Once is a redial.
-    const why = isAway && wasAway ? await whyRefused(identity(), controlPlane[0]!, clock.now()) : undefined;
+    const clocks = isAway && wasAway ? await whyClock(enrolmentPorts, clock) : undefined;
+    if (clocks !== undefined && clocks !== said) log.error(`no session, and clocks differ: ${clocks}`);
+    // By a clock that is wrong nothing can be said of certificates.
+    const isUnknown = isAway && wasAway && clocks === undefined;
+    const why = isUnknown ? await whyRefused(identity(), controlPlane[0]!, clock.now()) : undefined;
     wasAway = isAway;
     if (why !== undefined && why !== said)
       log.error(
         `the control plane refuses this node: ${why}: move \`identity\` in its data directory to \`identity.former\`, and start its agent with a new token (gantry token create)`,
       );
-    said = why ?? '';
+    said = clocks ?? why ?? '';
   };
   let closed = false;
   let timer = clock.after(explainEveryMs, function again() {

@@ -17,6 +17,7 @@ import { type NodeId, nodeId } from '#proto/model/ids.ts';
 import { type JoinToken, parseToken } from '#proto/model/token.ts';
 import { call, channelOptions } from '#proto/rpc.ts';
 import { certificateRequest } from './certificate-request.ts';
+import { whyClock } from './clock-check.ts';
 
 export interface NodeIdentity extends TlsIdentity {
   readonly nodeId: NodeId;
@@ -131,7 +132,9 @@ export async function enrol(parts: EnrolParts): Promise<NodeIdentity> {
       return response;
     } catch (error) {
       if (number <= addresses.length && isTransient(error)) {
-        parts.log.warn('cannot join yet, trying again', { address, why: describe(error) });
+        const clocks = await whyClock([address], parts.clock);
+        const why = [describe(error), clocks].filter((one) => one !== undefined).join('; ');
+        parts.log.warn('cannot join yet, trying again', { address, why });
       }
       throw error;
     }

@@ -49,6 +49,21 @@ function completed(item: AssignmentItem): AssignmentItem {
   return { ...item, template: taskTemplate(container, { ...item.template, container, limits }) };
 }
 
+/** Kinds of items, and whether they are ever in the journal. */
+const kinds: Readonly<Record<AssignmentItem['kind'], boolean>> = {
+  task: true,
+  endpoint: true,
+  peer: true,
+  network: true,
+  credential: false,
+  content: false,
+};
+
+function isKnownItem(key: string): boolean {
+  const [item, kind = ''] = key.split('/', 2);
+  return item === 'item' && kind in kinds;
+}
+
 /** Below this nothing is compacted. */
 const compactAboveBytes = 1 << 20;
 
@@ -80,11 +95,10 @@ export class Journal {
   get membership(): Membership | undefined {
     return this.#records.get('membership') as Membership | undefined;
   }
-  /** The set as last known, tasks included. */
+  /** The set as last known, tasks included. What a newer agent has noted beside it is left alone, and stays for that. */
   items(): AssignmentItem[] {
     const items: AssignmentItem[] = [];
-    for (const [key, value] of this.#records)
-      if (key.startsWith('item/')) items.push(completed(value as AssignmentItem));
+    for (const [key, value] of this.#records) if (isKnownItem(key)) items.push(completed(value as AssignmentItem));
     return items;
   }
   statuses(): TaskStatus[] {

@@ -5,9 +5,9 @@ import { Fault } from '#proto/kernel/errors.ts';
 import { nodeId } from '#proto/model/ids.ts';
 import type { Node, Platform } from '#proto/model/node.ts';
 import type { GenericResource } from '#proto/model/resources.ts';
+import packageJson from '../package.json' with { type: 'json' };
 
-/** As in package.json. */
-export const agentVersion = '0.1.0';
+export const agentVersion = packageJson.version;
 const architectures: Record<string, string> = { x64: 'amd64', arm: 'arm', arm64: 'arm64' };
 
 /** Of this process's machine, in OCI's words. */

@@ -214,15 +214,18 @@ export class Session {
     }
   }
 
-  /** Instants in it are the leader's: what a task is to wait counts from when we hear of it, however our clocks differ. */
+  /**
+   * Instants in it are the leader's: what a task is to wait counts from when we hear of it, however our clocks differ, and is no
+   * longer than it was when the task was made, however the clocks of two leaders do.
+   */
   #assigned(set: AssignmentSet): void {
-    const aheadMs = this.#parts.clock.now() - set.sentAtMs;
+    const now = this.#parts.clock.now();
     const put = set.put.map((assignment): Assignment => {
       const { item } = assignment;
       const task = item?.$case === 'task' ? item.value.task : undefined;
       if (item?.$case !== 'task' || !task || task.startAfterMs === 0) return assignment;
-      const isDue = task.startAfterMs <= set.sentAtMs;
-      const later = { ...task, startAfterMs: isDue ? 0 : task.startAfterMs + aheadMs };
+      const waitMs = Math.min(task.startAfterMs - set.sentAtMs, task.startAfterMs - task.createdAtMs);
+      const later = { ...task, startAfterMs: waitMs <= 0 ? 0 : now + waitMs };
       return { ...assignment, item: { $case: 'task', value: { ...item.value, task: later } } };
     });
     this.#parts.assigned({ ...set, put });

@@ -1,5 +1,6 @@
 /** Why a task is where it is, or nowhere: the scheduler's table and the seat's history. */
 import { explainTask } from '#control-plane/controllers/plan.ts';
+import { judgeClocks } from '#control-plane/reconcilers/clocks.ts';
 import { passedOverMs } from '#control-plane/reconcilers/flapping.ts';
 import { probeWords } from '#control-plane/reconcilers/kernel-verdict.ts';
 import { silenceMs, suspectMs } from '#control-plane/reconcilers/node-health.ts';
@@ -9,6 +10,7 @@ import type { ExplainRequest, ExplainResponse } from '#proto/gen/gantry/v1/opera
 import { type NodeId, taskName } from '#proto/model/ids.ts';
 import type { Node } from '#proto/model/node.ts';
 import { exitWords, isIsolated, isWanted, type Task } from '#proto/model/task.ts';
+import { offWords } from '#proto/model/wall-clock.ts';
 import { checksOf } from './checks.ts';
 import { findAny, findTask } from './names.ts';
 import type { OperatorParts } from './parts.ts';
@@ -62,11 +64,20 @@ function healthOf({ store, clock, liveness, leader }: OperatorParts, node: Node)
     ...(hungUpAtMs === undefined ? [] : [`Its beats were hung up ${ago(hungUpAtMs)}.`]),
     ...(agent ? [`Its watchdog says that the agent is ${agent.condition}, since ${ago(agent.sinceMs)}.`] : []),
     `Kernel: ${probeWords(kernel, nameOf)}${round ? ` (${ago(round.askedAtMs)})` : ''}.`,
+    ...clockOf(store, liveness),
     isHeard
       ? `What would change it: ${suspectMs / 1_000} s without a beat, and no answer of its kernel to us and to peers.`
       : 'What would change it: a beat of it.',
     ...flappingOf(store.snapshot, node),
   ];
+}
+
+/** What of clocks is not the node's own fault, and so not in its record. */
+function clockOf({ leadership }: OperatorParts['store'], liveness: OperatorParts['liveness']): string[] {
+  const { ownMs } = judgeClocks(liveness.clocks(), leadership?.replica ?? '');
+  return ownMs === 0
+    ? []
+    : [`The clock of ${leadership?.replica}, which leads, is ${offWords(ownMs)} those of most hosts.`];
 }
 
 /** How often it was down of late, and what one time more would bring. */

@@ -1,6 +1,6 @@
 /** `gantry events`. */
 import { untilInterrupt } from './interrupt.ts';
-import { type CommonOptions, jsonText, withSession } from './session.ts';
+import { type CommonOptions, withSession } from './session.ts';
 import { clockTime } from './words.ts';
 
 interface EventsOptions extends CommonOptions {
@@ -15,7 +15,7 @@ export function events(options: EventsOptions): Promise<number> {
     return await untilInterrupt(stream, async () => {
       for await (const event of session.stream(stream)) {
         if (session.json) {
-          session.print(jsonText(event));
+          session.print(JSON.stringify(event));
           continue;
         }
         const where = event.node && event.node !== event.name ? ` on ${event.node}` : '';

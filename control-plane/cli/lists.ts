@@ -140,6 +140,7 @@ export function nodes(options: ListOptions): Promise<number> {
         `${cores(reserved?.cpuMillis ?? 0)}/${cores(node?.capacity?.cpuMillis ?? 0)}`,
         `${bytes(reserved?.memoryBytes ?? 0)}/${bytes(node?.capacity?.memoryBytes ?? 0)}`,
         ...(devices ? [devicesText(node?.capacity, reserved)] : []),
+        node?.agentVersion ?? '',
         Object.entries(node?.labels ?? {})
           .map(([key, value]) => `${key}=${value}`)
           .join(' '),
@@ -150,7 +151,7 @@ export function nodes(options: ListOptions): Promise<number> {
           [
             ...['NODE', 'STATE', 'AVAILABILITY', 'ADDRESS', 'SUBNET', 'TASKS', 'CPUS', 'MEMORY'],
             ...(devices ? ['DEVICES'] : []),
-            ...['LABELS', 'SINCE'],
+            ...['VERSION', 'LABELS', 'SINCE'],
           ],
           rows,
           colours.bold,

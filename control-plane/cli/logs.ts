@@ -2,7 +2,7 @@
 import type { LogLine } from '#proto/gen/gantry/v1/operator.ts';
 import { taskName } from '#proto/model/ids.ts';
 import { untilInterrupt } from './interrupt.ts';
-import { type CommonOptions, jsonText, type Session, withSession } from './session.ts';
+import { type CommonOptions, type Session, withSession } from './session.ts';
 import { width } from './words.ts';
 
 interface LogsOptions extends CommonOptions {
@@ -32,7 +32,7 @@ export function logs(options: LogsOptions, name: string): Promise<number> {
 }
 
 function jsonLine(line: LogLine): string {
-  return `${jsonText({ ...line, task: nameOf(line), text: Buffer.from(line.text).toString() })}\n`;
+  return `${JSON.stringify({ ...line, task: nameOf(line), text: Buffer.from(line.text).toString() })}\n`;
 }
 
 function nameOf({ service, slot, node }: LogLine): string {

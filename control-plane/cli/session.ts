@@ -137,13 +137,8 @@ function openSession(
       for (const one of opened) one.close();
     },
     print,
-    printJson: (value) => print(jsonText(value, 2)),
+    printJson: (value) => print(JSON.stringify(value, null, 2)),
   };
-}
-
-/** As scripts read it: what only our decoder keeps is left out. */
-export function jsonText(value: unknown, indent = 0): string {
-  return JSON.stringify(value, (key, inner) => (key === '_unknownFields' ? undefined : inner), indent);
 }
 
 /** Colours only where somebody looks: https://no-color.org. */

@@ -35,6 +35,8 @@ export interface Liveness {
   hungUpAt(node: NodeId): number | undefined;
   /** As the node's last beat said; undefined: none since this leader began. */
   agentOf(node: NodeId): AgentReport | undefined;
+  /** What the clocks of nodes are ahead of this one, ms, of those whose beats tell. */
+  clocks(): ReadonlyMap<NodeId, number>;
   /** What probes of its kernel have shown. */
   kernelOf(node: NodeId): KernelSeen;
   /** It is silent: its kernel is to be asked. The answers come by `onChange`. */

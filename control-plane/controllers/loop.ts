@@ -1,5 +1,6 @@
 /** The only loop: what has changed is looked at, decided purely, committed, and looked at again. */
 import { Books } from '#control-plane/reconcilers/books.ts';
+import { judgeClocks } from '#control-plane/reconcilers/clocks.ts';
 import { decideNodes } from '#control-plane/reconcilers/decide-nodes.ts';
 import { type Decision, decideService } from '#control-plane/reconcilers/decide-service.ts';
 import { ownerOf } from '#control-plane/reconcilers/shared-network.ts';
@@ -14,6 +15,7 @@ import { isPerNode } from '#proto/model/job.ts';
 import type { Node } from '#proto/model/node.ts';
 import type { Service } from '#proto/model/service.ts';
 import { occupiesNode, type Task } from '#proto/model/task.ts';
+import { offWords } from '#proto/model/wall-clock.ts';
 import { affectedBy } from './affected.ts';
 import { Autoscaler } from './autoscaler.ts';
 import { differs, sameGround, samePlace, waitsForSubnet } from './differences.ts';
@@ -79,6 +81,7 @@ class Controllers {
   #deaf = false;
   #deafUntilMs = 0;
   #tickAtMs = 0;
+  #clockSaid = '';
   #nodesDirty = true;
   #nodesBusy = false;
   #nodesTimer: Timer | undefined;
@@ -392,6 +395,9 @@ class Controllers {
     this.#noticeLag();
     const now = clock.monotonic();
     if (this.#deaf) this.#deafUntilMs = now;
+    const clocks = liveness.clocks();
+    const { words, ownMs } = judgeClocks(clocks, store.leadership?.replica ?? '');
+    this.#noticeClock(ownMs);
     const hearing = {
       now,
       leaderSinceMs: this.#leaderSinceMs,
@@ -400,6 +406,8 @@ class Controllers {
       lastBeatAt: (node: Node) => liveness.lastBeatAt(node.id),
       hungUpAt: (node: Node) => liveness.hungUpAt(node.id),
       kernelOf: (node: Node) => liveness.kernelOf(node.id),
+      clockOf: ({ id }: Node) => (clocks.has(id) ? (words.get(id) ?? '') : undefined),
+      wrongClocks: words.keys(),
       agentOf: (node: Node) => liveness.agentOf(node.id),
       appliedRevision: (node: Node) => liveness.appliedRevision(node.id),
       withheld: new Set([...liveness.withheldNodes()].filter(isWithheld)),
@@ -417,6 +425,13 @@ class Controllers {
     for (const change of changes) if (change.table === 'node') this.#logNode(change.value!);
     log.debug('nodes change', { count: changes.length });
     void this.#commitNodes(changes, wakeAtMs);
+  }
+
+  /** Said once, until it is otherwise. */
+  #noticeClock(ownMs: number): void {
+    const why = ownMs === 0 ? '' : `the clock of this host is ${offWords(ownMs)} those of most hosts`;
+    if (why !== '' && why !== this.#clockSaid) this.#parts.log.warn('a clock is wrong', { why });
+    this.#clockSaid = why;
   }
 
   #logNode(node: Node): void {

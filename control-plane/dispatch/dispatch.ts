@@ -186,6 +186,7 @@ export class Dispatch {
         }
         this.#beatStreams.set(node, stream);
         this.liveness.beat(node, conditionIn(beat));
+        this.liveness.told(node, beat.atMs);
         for (const { nodeId: other, answered } of beat.probes) this.liveness.probed(node, other as NodeId, answered);
         stream.send({
           sequence: beat.sequence,

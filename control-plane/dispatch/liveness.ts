@@ -1,6 +1,7 @@
 /** Last beats of the nodes, in the memory of the leader. */
 import type { Clock } from '#proto/kernel/clock.ts';
 import type { NodeId } from '#proto/model/ids.ts';
+import { isOff } from '#proto/model/wall-clock.ts';
 import type { AgentReport, KernelSeen, Liveness } from '../controllers/liveness.ts';
 import { KernelProbes, type KernelProbesParts } from './kernel-probes.ts';
 
@@ -12,6 +13,7 @@ export class BeatLiveness implements Liveness {
   readonly #last = new Map<NodeId, number>();
   readonly #hungUp = new Map<NodeId, number>();
   readonly #agents = new Map<NodeId, AgentReport>();
+  readonly #clocks = new Map<NodeId, number>();
   /** Nodes that are to be fenced: the revision of their record when that was decided. */
   readonly #withheld = new Map<NodeId, number>();
   readonly #applied: (node: NodeId) => number | undefined;
@@ -39,6 +41,21 @@ export class BeatLiveness implements Liveness {
 
   agentOf(node: NodeId): AgentReport | undefined {
     return this.#agents.get(node);
+  }
+
+  clocks(): ReadonlyMap<NodeId, number> {
+    return this.#clocks;
+  }
+
+  /** Its wall clock said so when it sent the beat that was just heard; 0: it does not tell. */
+  told(node: NodeId, atMs: number): void {
+    if (atMs === 0) return;
+    const aheadMs = atMs - this.#clock.now();
+    const before = this.#clocks.get(node);
+    // A beat can only be late, and makes a clock look behind; so that is believed bit by bit.
+    const now = before === undefined || aheadMs > before ? aheadMs : before + (aheadMs - before) / 4;
+    this.#clocks.set(node, now);
+    if (isOff(now) !== isOff(before ?? 0)) this.tell(node);
   }
 
   kernelOf(node: NodeId): KernelSeen {
@@ -111,6 +128,7 @@ export class BeatLiveness implements Liveness {
     this.#last.delete(node);
     this.#hungUp.delete(node);
     this.#agents.delete(node);
+    this.#clocks.delete(node);
     this.#probes?.forget(node);
     this.#withheld.delete(node);
   }
@@ -120,6 +138,7 @@ export class BeatLiveness implements Liveness {
     this.#last.clear();
     this.#hungUp.clear();
     this.#agents.clear();
+    this.#clocks.clear();
     this.#probes?.reset();
     this.#withheld.clear();
   }

@@ -118,7 +118,7 @@ class RingEventLog implements EventLog {
     if (!backlog) return;
     try {
       for await (const message of backlog.history()) {
-        const { _unknownFields, ...event } = WireEvent.decode(message.data);
+        const event = WireEvent.decode(message.data);
         if (event.atMs >= sinceMs) yield event as Event;
       }
     } finally {

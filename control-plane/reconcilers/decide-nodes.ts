@@ -50,6 +50,7 @@ export function decideNodes(
   }
   const fencedAtMs = takeFences(snapshot, changed, lapsing, hearing);
   const flappingAtMs = takeFlapping(snapshot, changed, now);
+  takeClocks(snapshot, changed, hearing);
   takeAdvice(snapshot, changed, subnets);
   const changes = [...changed.values()].map((value): Change => {
     return { table: 'node', key: value.id, value, expect: snapshot.get('node', value.id)?.modRevision ?? 0 };
@@ -83,6 +84,18 @@ function takeFlapping(snapshot: Snapshot, changed: Map<NodeId, Node>, now: numbe
     wakeAtMs = Math.min(wakeAtMs, flappingWakeAtMs({ ...next, flapping }, dampingMs));
   }
   return wakeAtMs;
+}
+
+/** Whose clock is wrong, and whose is right again. Who has not told its time yet stays as it is. */
+function takeClocks(snapshot: Snapshot, changed: Map<NodeId, Node>, { clockOf, wrongClocks }: Hearing): void {
+  const before = [...snapshot.wrongClockNodes()].map(({ id }) => id);
+  for (const id of new Set([...wrongClocks, ...before])) {
+    const node = changed.get(id) ?? snapshot.node(id);
+    if (!node) continue;
+    const said = clockOf(node);
+    if (said === undefined || said === (node.clock ?? '')) continue;
+    changed.set(id, { ...node, clock: said === '' ? undefined : said });
+  }
 }
 
 /** Subnets, and what is wrong with them and with who has them, where nothing worse is. */

@@ -56,6 +56,10 @@ export interface Hearing {
   hungUpAt(node: Node): number | undefined;
   /** What probes of its kernel have shown. */
   kernelOf(node: Node): KernelSeen;
+  /** What is wrong with its clock; '': nothing; undefined: it has not told its time since this leader began. */
+  clockOf(node: Node): string | undefined;
+  /** Of whom that is not ''. */
+  readonly wrongClocks: Iterable<NodeId>;
   /** undefined: its beats say nothing of its agent. */
   agentOf(node: Node): AgentSeen | undefined;
 }

@@ -20,7 +20,7 @@ export interface SubnetAdvice {
 /** What the record of a node is to say: what is wrong with its subnet comes after all that is worse. */
 export function messageOf(node: Node, { message }: SubnetAdvice): string {
   if (node.state !== 'ready') return node.message;
-  return node.away || [message, flappingWords(node)].filter(Boolean).join('; ');
+  return node.away || [message, flappingWords(node), node.clock].filter(Boolean).join('; ');
 }
 
 /** A range that may be nobody's subnet, and why, as the rest of "10.192.7.0/24 …". */

@@ -47,8 +47,8 @@ export interface IssueRequest {
 
 export const dayMs = 86_400_000;
 const algorithm = { name: 'ECDSA', namedCurve: 'P-256', hash: 'SHA-256' } as const;
-/** Certificates begin a little in the past: the clocks of machines differ. */
-const skewMs = 300_000;
+/** Certificates begin in the past: who checks them may have a clock that is behind, by an hour where somebody has taken local time for UTC. */
+const skewMs = dayMs;
 
 /** A new self-signed root of ten years. */
 export async function createAuthority(name: string, nowMs: number, random: Random): Promise<KeyPair> {

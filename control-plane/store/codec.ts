@@ -7,6 +7,27 @@ export const prefix = '/gantry/';
 /** The one key that says who leads. */
 export const leadershipKey = `${prefix}leadership`;
 
+/** Says in which form records are, and who raised it to that: `{form, by}`. Missing: 1. */
+export const formKey = `${prefix}form`;
+/**
+ * Raised where an older replica would take what we write for something else: by the leader, once all replicas are of a version
+ * that knows the new form. New tables, and fields that may be left out, are no reason.
+ */
+export const storeForm = 1;
+
+/** Faults: `unsupported`, records of a form that a newer version has raised. */
+export function assertForm(bytes: Buffer): void {
+  const { form, by } = JSON.parse(bytes.toString()) as { form: number; by: string };
+  if (form <= storeForm) return;
+  throw new Fault(
+    'unsupported',
+    `control plane ${by} has written records of form ${form}; this version reads forms up to ${storeForm}`,
+    {
+      remedy: `start ${by} or a newer one; to go back all the same, restore a backup that was made before (gantry cluster restore)`,
+    },
+  );
+}
+
 /** Encrypts what must not lie readable in etcd or its backups. */
 export interface Sealer {
   seal(text: string): string;

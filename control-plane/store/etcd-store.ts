@@ -7,8 +7,10 @@ import type { Random } from '#proto/kernel/random.ts';
 import { backoffMs } from '#proto/kernel/retry.ts';
 import type { Leadership } from '#proto/model/cluster.ts';
 import {
+  assertForm,
   decodeRecord,
   encodeRecord,
+  formKey,
   leadershipKey,
   noSealer,
   parseRecordKey,
@@ -31,8 +33,8 @@ export interface EtcdStoreParts {
   readonly random: Random;
   readonly log: Log;
   readonly sealer?: Sealer;
-  /** etcd lost history we have seen: nothing in memory can be trusted any more. */
-  readonly onRewound?: (fault: Fault) => void;
+  /** etcd lost history we have seen, or has what only a newer version reads: nothing in memory can be trusted any more. */
+  readonly onUnusable?: (fault: Fault) => void;
   /** etcd's `--max-txn-ops`; 8,192 unless told. */
   readonly maxOps?: number;
   /** Values of one commit; 8 MiB unless told: etcd before 3.5 takes more, and cannot read its own log of more than 10 MiB at a time when it is started again. */
@@ -114,7 +116,7 @@ class EtcdStore implements Store {
         onEvents: (events) => this.#onEvents(events),
         onRewound: (fault) => {
           parts.log.error('etcd lost history', { error: fault });
-          parts.onRewound?.(fault);
+          parts.onUnusable?.(fault);
         },
       },
     });
@@ -335,6 +337,15 @@ class EtcdStore implements Store {
   }
 
   #onEvents(events: readonly KeyEvent[]): void {
+    try {
+      this.#step(events);
+    } catch (error) {
+      if (isFault(error, 'unsupported')) this.#parts.onUnusable?.(error);
+      throw error;
+    }
+  }
+
+  #step(events: readonly KeyEvent[]): void {
     for (let start = 0; start < events.length; ) {
       const revision = events[start]!.modRevision;
       let end = start + 1;
@@ -353,6 +364,7 @@ class EtcdStore implements Store {
         if (value) leadership = decodeLeadership(value, modRevision);
         continue;
       }
+      if (path === formKey && value) assertForm(value);
       const name = parseRecordKey(path);
       if (name) records.push({ ...name, value: value && decodeRecord(name.table, value, this.#sealer), modRevision });
     }

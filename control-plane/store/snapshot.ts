@@ -26,6 +26,7 @@ export interface Snapshot {
   fencedNodes(): Iterable<Node>;
   /** Those that were down of late. */
   flappingNodes(): Iterable<Node>;
+  wrongClockNodes(): Iterable<Node>;
   revisionsOfService(id: ServiceId): Iterable<Revision>;
   /** All that are kept, by the document's key; also of one whose record is gone. */
   contentsOfDocument(key: string): Iterable<SealedContent>;
@@ -65,6 +66,7 @@ export class LiveSnapshot implements Snapshot {
   readonly #tasksOnNode = new Map<string, Map<string, Task>>();
   readonly #fencedNodes = new Map<string, Node>();
   readonly #flappingNodes = new Map<string, Node>();
+  readonly #wrongClockNodes = new Map<string, Node>();
   readonly #revisionsOfService = new Map<string, Map<string, Revision>>();
   readonly #contentsOfDocument = new Map<string, Map<string, SealedContent>>();
   readonly #trashedVolumes = new Map<string, Trashed>();
@@ -112,6 +114,9 @@ export class LiveSnapshot implements Snapshot {
   }
   flappingNodes(): Iterable<Node> {
     return this.#flappingNodes.values();
+  }
+  wrongClockNodes(): Iterable<Node> {
+    return this.#wrongClockNodes.values();
   }
   revisionsOfService(id: ServiceId): Iterable<Revision> {
     return this.#revisionsOfService.get(id)?.values() ?? none;
@@ -171,6 +176,7 @@ export class LiveSnapshot implements Snapshot {
       case 'node':
         keep(this.#fencedNodes, change.key, change.after?.fenced ? change.after : undefined);
         keep(this.#flappingNodes, change.key, change.after?.flapping ? change.after : undefined);
+        keep(this.#wrongClockNodes, change.key, change.after?.clock ? change.after : undefined);
         break;
       case 'revision':
         move(this.#revisionsOfService, change.key, change.before?.serviceId, change.after?.serviceId, change.after);

@@ -3,7 +3,7 @@ import type { ProbeFact } from '#proto/gen/gantry/v1/probe.ts';
 import type { Clock } from '#proto/kernel/clock.ts';
 import type { Hop, Verdict } from '#proto/model/net-finding.ts';
 
-export interface Fact extends Omit<ProbeFact, 'probe' | 'hop' | 'verdict' | '_unknownFields'> {
+export interface Fact extends Omit<ProbeFact, 'probe' | 'hop' | 'verdict'> {
   /** `watch`: a watcher is ready. */
   readonly hop: Hop | 'watch';
   readonly verdict: Verdict;

@@ -54,6 +54,7 @@ exec tini -- sh /run/sandbox/services.sh </dev/null
 export function servicesScript(plan: HostPlan): string {
   const services = plan.role === 'manager' ? managerServices(plan) : workerServices(plan);
   return `ulimit -n 1048576 2>/dev/null || ulimit -n "$(ulimit -H -n)"
+program=${quote(plan.codeDir)}
 export NODE_COMPILE_CACHE=${quote(plan.compileCache)} HOME=/root PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 keep() {
   service=$1
@@ -85,7 +86,7 @@ agent() (
     set -- --token "$(cat /run/sandbox/join-token)"
   fi
   . /run/sandbox/settings.env
-  exec env ${leanNode(plan, 2)} ${quote(`${plan.codeDir}/node-agent/main.ts`)} --data ${agentData} --run /run/gantry \\
+  exec env ${leanNode(plan, 2)} "\${GANTRY_PROGRAM:-$program}/node-agent/main.ts" --data ${agentData} --run /run/gantry \\
     --name ${plan.name} --advertise ${addressOfPlan(plan)} --control-plane ${plan.managers.map((one) => `${managerAddress(one)}:7400`).join(',')} \\
     --containerd /run/containerd/containerd.sock --insecure-registry ${registryName} --insecure-registry ${switchNetworks} "$@"
 )
@@ -125,7 +126,7 @@ function leanNode({ nodeProgram }: HostPlan, semiSpaceMegabytes: number): string
 function managerServices(plan: HostPlan): string {
   const registry = plan.name === firstManager ? 'keep registry docker-registry serve /run/sandbox/registry.yml &' : '';
   if (plan.bare) return registry;
-  const main = `${leanNode(plan, 4)} ${quote(`${plan.codeDir}/control-plane/main.ts`)}`;
+  const main = `${leanNode(plan, 4)} "\${GANTRY_PROGRAM:-$program}/control-plane/main.ts"`;
   const data = '/var/lib/gantry/control-plane';
   const managers = plan.managers.map((one) => `${one}=${managerAddress(one)}`).join(',');
   const place = `--data ${data} --name ${plan.name} --advertise ${addressOfPlan(plan)} --managers ${managers}`;

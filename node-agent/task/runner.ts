@@ -64,6 +64,8 @@ export class TaskRunner {
   readonly #draining = new AbortController();
   #closed = false;
   #turning = false;
+  /** What the wall clock was ahead of the monotonic one when instants of what is wanted were told: it may have stepped since. */
+  #wallMs: number;
 
   /** `known`: what an earlier agent last said of it, and what the runtime has of it now. */
   constructor(
@@ -73,6 +75,7 @@ export class TaskRunner {
   ) {
     this.#parts = parts;
     this.#wanted = wanted;
+    this.#wallMs = parts.clock.now() - parts.clock.monotonic();
     this.#status = known.status ?? firstStatus(wanted, parts.clock.now());
     if (known.container) this.#adopt(known.container);
     else if (this.#status.startedAtMs > 0 && !isTerminal(this.#status.state)) {
@@ -121,6 +124,7 @@ export class TaskRunner {
     // A leader that withholds the stop from all does not know that an earlier one has told us.
     const isBackward = mayWant(wanted.task.wanted, task.wanted);
     this.#wanted = isBackward ? { ...wanted, task: { ...wanted.task, wanted: task.wanted, why: task.why } } : wanted;
+    this.#wallMs = this.#parts.clock.now() - this.#parts.clock.monotonic();
     // What was refused is not what is wanted now.
     this.#limitAgainAtMs = 0;
     if (stopReason(this.#wanted)) this.#preparing.abort(new Fault('cancelled', 'the task was told to stop'));
@@ -149,7 +153,8 @@ export class TaskRunner {
     try {
       for (let more = true; more && !this.#closed; ) {
         const { clock } = this.#parts;
-        const now = { wallMs: clock.now(), monotonicMs: clock.monotonic() };
+        const monotonicMs = clock.monotonic();
+        const now = { wallMs: monotonicMs + this.#wallMs, monotonicMs };
         const { steps, againInMs } = decide(this.#wanted, this.#seen(), now);
         more = false;
         for (const step of steps) more = this.#do(step) || more;

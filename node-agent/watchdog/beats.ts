@@ -23,6 +23,8 @@ export interface BeatsParts {
   readonly probe: (orders: BeatAck['probes']) => void;
   /** A lease was granted, until this boot time. */
   readonly leased: (untilMs: number) => void;
+  /** Told once for each aim: a beat was acknowledged. */
+  readonly heard: () => void;
   /** Told once for each aim: acknowledgements have stopped coming. */
   readonly silent: () => void;
 }
@@ -44,6 +46,7 @@ export class Beats {
   /** Of the last acknowledgement, or of the dial since. */
   #aliveAtMs = 0;
   #told = false;
+  #heard = false;
   #expelledMs = 0;
   #timer: Timer | undefined;
 
@@ -58,6 +61,7 @@ export class Beats {
     this.#periodMs = periodMs;
     this.#identity = identity;
     this.#told = false;
+    this.#heard = false;
     this.#expelledMs = 0;
     this.#hangUp();
     this.#turn();
@@ -125,6 +129,9 @@ export class Beats {
     const untilMs = this.#sent.granted(ack.sequence, ack.leaseMs);
     if (untilMs > 0) this.#parts.leased(untilMs);
     if (ack.probes.length > 0) this.#parts.probe(ack.probes);
+    if (this.#heard) return;
+    this.#heard = true;
+    this.#parts.heard();
   }
 
   #hangUp(): void {

@@ -4,6 +4,8 @@
 #   LEASE   file with the lease's end: boot-time ms and boot id     KILLED  file that says why, for the agent
 #   GROUP   the container's control group: freezer of version 1, or version 2     PID, SIGNAL  asked to stop by that first
 # It says "ready" when it watches, and ends when the group is empty or gone. It starts no process: there may be no room for one.
+# Read to its end before it begins: it lives on when the file is written over by another version.
+{
 lease=$1 boot=$2 killed=$3 group=$4 pid=$5 signal=$6 guard=$7 ask=$8
 exec 9<> <(:) 2>/dev/null
 asked=
@@ -49,3 +51,5 @@ while members; do
     read -r -t 0.05 -u 9
   fi
 done
+exit 0
+}

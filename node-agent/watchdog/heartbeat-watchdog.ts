@@ -1,6 +1,6 @@
 /** The agent's side of its watchdog: adopts the one that is there or starts one, aims it, and replaces it when it hangs or dies. */
-import { spawn } from 'node:child_process';
-import { statSync } from 'node:fs';
+import { type ChildProcess, spawn } from 'node:child_process';
+import { existsSync } from 'node:fs';
 import { connect, type Socket } from 'node:net';
 import { fileURLToPath } from 'node:url';
 import type { Clock, Timer } from '#proto/kernel/clock.ts';
@@ -12,6 +12,7 @@ import {
   type AgentWord,
   type BeatIdentity,
   hear,
+  ownSocket,
   protocol,
   say,
   type WatchdogWord,
@@ -25,8 +26,8 @@ export interface WatchdogParts {
   readonly run: string;
   /** Of this boot of the machine: leases are by its clock. */
   readonly bootId: string;
-  /** Names the agent's code: a watchdog of another one is replaced. */
-  readonly version: string;
+  /** Names the agent's code (own-code.ts): a watchdog of another one is replaced. */
+  readonly build: string;
   /** HOST:PORT of the control plane's replicas. */
   readonly addresses: readonly string[];
   /** Asked at each aim. */
@@ -51,10 +52,15 @@ export function watchdogHeartbeat(parts: WatchdogParts): Heartbeat {
 
 class WatchdogLink implements Heartbeat {
   readonly #parts: WatchdogParts;
-  readonly #build: string;
   #socket: Socket | undefined;
   /** It has answered our hello. */
   #greeted = false;
+  /** Ours, until it is in charge. */
+  #next: { readonly process: ChildProcess; readonly charge: 'when greeted' | 'when heard' } | undefined;
+  /** The pid of the one in charge where it is well, and only of another version: it beats on until ours is heard. */
+  #yielding: number | undefined;
+  /** The one that ours takes the place of at this moment. */
+  #former: number | undefined;
   #target: HeartbeatTarget | undefined;
   #listener: () => void = () => {};
   #sequence = 0;
@@ -66,10 +72,9 @@ class WatchdogLink implements Heartbeat {
 
   constructor(parts: WatchdogParts) {
     this.#parts = parts;
-    this.#build = `${parts.version} ${program}`;
     this.#turnedAtMs = parts.clock.monotonic();
     if (watchdogOf(parts.run) === undefined) this.#start('there is none');
-    else this.#dial();
+    else this.#dial(watchdogSocket(parts.run));
     this.#turn();
   }
 
@@ -90,8 +95,8 @@ class WatchdogLink implements Heartbeat {
     this.#socket?.destroy();
   }
 
-  #dial(): void {
-    const socket = connect(watchdogSocket(this.#parts.run));
+  #dial(path: string): void {
+    const socket = connect(path);
     this.#socket?.destroy();
     this.#socket = socket;
     this.#greeted = false;
@@ -109,17 +114,50 @@ class WatchdogLink implements Heartbeat {
 
   #take(word: WatchdogWord): void {
     this.#unanswered = 0;
-    if (word.say === 'silent') {
-      if (word.session === this.#target?.session) this.#listener();
-    } else if (word.say === 'hello') {
-      if (word.protocol !== protocol || word.build !== this.#build) {
-        this.#start('it is of another version');
-        return;
-      }
-      this.#greeted = true;
-      this.#parts.log.info('the watchdog keeps the beat', { pid: word.pid });
-      this.#sayAim();
+    switch (word.say) {
+      case 'hello':
+        this.#greet(word);
+        break;
+      case 'heard':
+        if (this.#next?.charge === 'when heard') this.#putInCharge();
+        break;
+      case 'charged':
+        this.#charged();
+        break;
+      case 'silent':
+        if (word.session === this.#target?.session) this.#listener();
     }
+  }
+
+  #greet(hello: WatchdogWord & { readonly say: 'hello' }): void {
+    const { run, build, log } = this.#parts;
+    const isOurs = this.#next !== undefined;
+    if (isOurs && hello.protocol !== protocol) {
+      log.error('the program on disk is of another version than this agent, which has no watchdog: restart the agent');
+      this.#startIn(startMs, 'it is of another version');
+      return;
+    }
+    if (hello.protocol !== protocol || hello.build !== build) {
+      this.#yielding = watchdogOf(run);
+      this.#start('it is of another version');
+      return;
+    }
+    this.#greeted = true;
+    log.info('the watchdog keeps the beat', { pid: hello.pid });
+    this.#sayAim();
+    if (this.#next?.charge === 'when greeted') this.#putInCharge();
+  }
+
+  #putInCharge(): void {
+    this.#former = watchdogOf(this.#parts.run);
+    this.#say({ say: 'charge' });
+  }
+
+  /** Only then the one before ends: the beat does not pause for it. */
+  #charged(): void {
+    if (this.#former !== undefined) endQuietly(this.#former);
+    this.#next = undefined;
+    this.#yielding = undefined;
   }
 
   #say(word: AgentWord): void {
@@ -145,14 +183,16 @@ class WatchdogLink implements Heartbeat {
     else this.#say({ say: 'turn', sequence: ++this.#sequence });
   }
 
-  /** The new one takes the place of the old one, which ends only then: the beat does not pause for it. */
+  /**
+   * One more watchdog. It takes charge as soon as it can be spoken to; where the one before is well, and only of another version,
+   * not before its own beats are acknowledged, which takes a session of ours.
+   */
   #start(why: string): void {
     if (this.#closed || this.#startTimer) return;
-    const { clock, log, run, bootId } = this.#parts;
-    const socket = watchdogSocket(run);
+    const { clock, log, run, build, bootId } = this.#parts;
+    this.#next?.process.kill('SIGKILL');
     const former = watchdogOf(run);
-    const before = inodeOf(socket);
-    const child = spawn(process.execPath, [...flags, program, run, this.#build, bootId], {
+    const child = spawn(process.execPath, [...flags, program, run, build, bootId], {
       detached: true,
       stdio: ['ignore', 'ignore', 'inherit'],
       cwd: '/',
@@ -160,25 +200,29 @@ class WatchdogLink implements Heartbeat {
     });
     child.on('error', (error) => log.error('a watchdog cannot be started', { error }));
     child.unref();
+    const isPatient = former !== undefined && former === this.#yielding;
+    this.#next = { process: child, charge: isPatient ? 'when heard' : 'when greeted' };
     if (why !== 'there is none') log.warn('the watchdog is replaced', { why, ...(former && { pid: former }) });
     const began = clock.monotonic();
+    const path = ownSocket(run, child.pid ?? 0);
     const look = () => {
-      const inode = inodeOf(socket);
-      if (inode !== undefined && inode !== before) {
+      if (existsSync(path)) {
         this.#startTimer = undefined;
-        this.#dial();
-        if (former !== undefined && former !== child.pid) endQuietly(former);
+        this.#dial(path);
       } else if (clock.monotonic() - began > startMs || child.exitCode !== null) {
-        child.kill('SIGKILL');
-        this.#startTimer = clock.after(againMs, () => {
-          this.#startTimer = undefined;
-          this.#start('it did not come up');
-        });
+        this.#startIn(againMs, 'it did not come up');
       } else {
         this.#startTimer = clock.after(lookMs, look);
       }
     };
     this.#startTimer = clock.after(lookMs, look);
+  }
+
+  #startIn(ms: number, why: string): void {
+    this.#startTimer = this.#parts.clock.after(ms, () => {
+      this.#startTimer = undefined;
+      this.#start(why);
+    });
   }
 }
 
@@ -188,8 +232,4 @@ function endQuietly(pid: number): void {
   } catch {
     // It has ended by itself.
   }
-}
-
-function inodeOf(path: string): number | undefined {
-  return statSync(path, { throwIfNoEntry: false })?.ino;
 }

@@ -1,7 +1,7 @@
 /**
  * The watchdog: a small process that lives on when the agent ends, hangs or is stopped. It sends the host's beats and says in
- * them how the agent is. It writes down the lease they are granted, and kills the singletons that outlive it. Started by the agent as `main.ts RUN BUILD BOOTID`, adopted by the next one; it ends when told to, or when
- * its socket is not in RUN any more.
+ * them how the agent is. It writes down the lease they are granted, and kills the singletons that outlive it. Started by the agent as `main.ts RUN BUILD BOOTID`, adopted by the next one; it ends when told to, when
+ * its socket is not in RUN any more, and when the agent that started it ends before it has put it in charge.
  */
 import { mkdirSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
@@ -15,7 +15,15 @@ import { cgroupOf, findCgroups } from '../runtime/cgroup.ts';
 import { grpcBeatLine } from './grpc-beat-line.ts';
 import { openLease } from './lease-file.ts';
 import { killOverdue, lookEveryMs } from './overdue.ts';
-import { type AgentWord, hear, say, type WatchdogWord, watchdogPidFile, watchdogSocket } from './protocol.ts';
+import {
+  type AgentWord,
+  hear,
+  ownSocket,
+  say,
+  type WatchdogWord,
+  watchdogPidFile,
+  watchdogSocket,
+} from './protocol.ts';
 import { Watchdog } from './watchdog.ts';
 
 const [run, build, bootId] = process.argv.slice(2);
@@ -27,8 +35,13 @@ const lease = openLease(leases, bootId);
 const cgroups = findCgroups();
 const clock = systemClock;
 const path = watchdogSocket(run);
+const own = ownSocket(run, process.pid);
 /** How often it looks whether it is still the one in charge. */
 const inChargeMs = 1_000;
+/** Whoever has started it speaks to it by then. */
+const unspokenMs = 5_000;
+let inCharge = false;
+let spokenTo = false;
 
 // grpc-js names the server by its IP address in TLS; Node warns about it at every start (DEP0123).
 process.noDeprecation = true;
@@ -52,12 +65,19 @@ const watchdog = new Watchdog({
 });
 
 const server = createServer((socket) => {
+  spokenTo = true;
   const link = { say: (word: WatchdogWord) => say(socket, word) };
   socket.on('error', () => {}); // 'close' follows.
-  socket.on('close', () => watchdog.left(link));
+  socket.on('close', () => {
+    if (!inCharge) process.exit(0);
+    watchdog.left(link);
+  });
   hear<AgentWord>(socket, (word) => {
     if (word.say === 'end') process.exit(0);
-    watchdog.take(link, word);
+    if (word.say === 'charge') {
+      takeCharge();
+      link.say({ say: 'charged' });
+    } else watchdog.take(link, word);
   });
 });
 
@@ -75,18 +95,27 @@ function killOverdues(): void {
 
 /** Put in place whole: whoever finds it finds somebody who answers. */
 function takeCharge(): void {
-  const own = `${path}.${process.pid}`;
-  server.listen(own, () => {
-    writeFileSync(watchdogPidFile(run!), `${process.pid} ${procStat(process.pid)?.startTicks}\n`);
-    renameSync(own, path);
-    const { ino } = statSync(path);
-    const look = () => {
-      if (statSync(path, { throwIfNoEntry: false })?.ino !== ino) process.exit(0);
-      clock.after(inChargeMs, look);
-    };
-    look();
-  });
+  if (inCharge) return;
+  writeFileSync(watchdogPidFile(run!), `${process.pid} ${procStat(process.pid)?.startTicks}\n`);
+  renameSync(own, path);
+  inCharge = true;
+  const { ino } = statSync(path);
+  const look = () => {
+    if (statSync(path, { throwIfNoEntry: false })?.ino !== ino) process.exit(0);
+    clock.after(inChargeMs, look);
+  };
+  look();
+}
+
+/** Found by who has started it; whoever finds it can speak to it. */
+function listen(): void {
+  const unready = `${own}.next`;
+  rmSync(unready, { force: true });
+  server.listen(unready, () => renameSync(unready, own));
   process.on('exit', () => rmSync(own, { force: true }));
+  clock.after(unspokenMs, () => {
+    if (!spokenTo) process.exit(0);
+  });
 }
 
 /** A busy machine must not hold the beat up. Without the right to, it goes on as it is. */
@@ -99,5 +128,5 @@ function goFirst(): void {
 }
 
 goFirst();
-takeCharge();
+listen();
 killOverdues();

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import type { HeartbeatTarget } from '../heartbeat.ts';
 
 /** Changes with every change of meaning below: a watchdog that speaks another one is replaced. */
-export const protocol = 1;
+export const protocol = 2;
 
 /** What a TLS client shows and trusts, PEM. */
 export interface BeatIdentity {
@@ -26,6 +26,8 @@ export type AgentWord =
     }
   /** The agent's main loop turns. Answered with the same sequence. */
   | { readonly say: 'turn'; readonly sequence: number }
+  /** It takes the place of the one before, if any. Until then it looks after the agent and beats, and nobody else finds it. */
+  | { readonly say: 'charge' }
   /** The watchdog is not needed any more, or another one has taken over. */
   | { readonly say: 'end' };
 
@@ -34,12 +36,21 @@ export type WatchdogWord =
   /** Answers the agent's. `build` is what it was started as: another code is replaced. */
   | { readonly say: 'hello'; readonly protocol: number; readonly build: string; readonly pid: number }
   | { readonly say: 'turn'; readonly sequence: number }
+  /** Beats of this session are acknowledged: once for each aim. */
+  | { readonly say: 'heard'; readonly session: number }
+  /** It is in charge. */
+  | { readonly say: 'charged' }
   /** Beats of this session are not acknowledged any more. */
   | { readonly say: 'silent'; readonly session: number };
 
 /** Where the watchdog of a run directory listens; whoever is named by it is the one in charge. */
 export function watchdogSocket(run: string): string {
   return join(run, 'watchdog.sock');
+}
+
+/** Where a watchdog listens that is not in charge yet. */
+export function ownSocket(run: string, pid: number): string {
+  return `${watchdogSocket(run)}.${pid}`;
 }
 
 /** Holds `PID STARTTICKS` of the one in charge: one that hangs says nothing any more. */

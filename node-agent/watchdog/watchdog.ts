@@ -58,14 +58,12 @@ export class Watchdog {
         for (const { nodeId, address } of orders) void this.#probe(nodeId, address);
       },
       leased: (untilMs) => this.#renew(untilMs),
-      silent: () => {
-        const { link } = this.#agent ?? {};
-        if (link && this.#target) link.say({ say: 'silent', session: this.#target.session });
-      },
+      heard: () => this.#tell('heard'),
+      silent: () => this.#tell('silent'),
     });
   }
 
-  /** What an agent says, but for `end`. The one that said hello last is looked after. */
+  /** What an agent says, but for `charge` and `end`. The one that said hello last is looked after. */
   take(link: AgentLink, word: AgentWord): void {
     const { clock, statOf, build, pid } = this.#parts;
     switch (word.say) {
@@ -92,6 +90,10 @@ export class Watchdog {
     if (this.#agent?.link === link) this.#connected = false;
   }
 
+  #tell(say: 'heard' | 'silent'): void {
+    if (this.#target) this.#agent?.link.say({ say, session: this.#target.session });
+  }
+
   #say(): ReturnType<BeatsParts['say']> {
     const { clock, statOf } = this.#parts;
     const { pid = 0, startTicks = 0 } = this.#agent ?? {};
@@ -100,7 +102,13 @@ export class Watchdog {
     const condition = conditionOf({ stat, startTicks, connected: this.#connected, sinceTurnMs });
     const probes = this.#heard;
     this.#heard = [];
-    return { session: this.#target?.session ?? 0, loopLagMs: loopLagMs(sinceTurnMs), condition, probes };
+    return {
+      session: this.#target?.session ?? 0,
+      loopLagMs: loopLagMs(sinceTurnMs),
+      condition,
+      probes,
+      atMs: clock.now(),
+    };
   }
 
   async #probe(nodeId: string, address: string): Promise<void> {

@@ -57,6 +57,8 @@ export interface Node {
   readonly restored?: boolean | undefined;
   /** Absent: it was not down of late. */
   readonly flapping?: Flapping | undefined;
+  /** What is wrong with its wall clock; absent: nothing. */
+  readonly clock?: string | undefined;
 }
 
 /** That a node was down of late, and how often. */

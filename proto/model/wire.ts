@@ -241,6 +241,7 @@ export function nodeFromWire(node: types.Node): Node {
     unaccounted: node.unaccounted,
     ...(node.restored && { restored: true }),
     ...(node.flapping && { flapping: node.flapping }),
+    ...(node.clock && { clock: node.clock }),
   };
 }
 

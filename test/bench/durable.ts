@@ -64,6 +64,7 @@ try {
     lastBeatAt: () => systemClock.monotonic(),
     hungUpAt: () => undefined,
     agentOf: () => undefined,
+    clocks: () => new Map(),
     kernelOf: () => ({ answeredAtMs: undefined, round: undefined }),
     suspect: () => {},
     appliedRevision: () => undefined,

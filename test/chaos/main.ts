@@ -5,7 +5,7 @@
 import { parseArgs } from 'node:util';
 import { systemClock } from '#proto/kernel/clock.ts';
 import { systemRandom } from '#proto/kernel/random.ts';
-import { ChaosLab, chosenFaults } from '#test/support/chaos.ts';
+import { ChaosLab, chaosWishes, chosenFaults } from '#test/support/chaos.ts';
 import { startCluster } from '#test/support/cluster.ts';
 
 const { values } = parseArgs({
@@ -26,7 +26,7 @@ const endAt = systemClock.monotonic() + minutes * 60_000;
 let broken = 0;
 do {
   print(`seed ${seed}, ${rounds} rounds`);
-  const cluster = await startCluster();
+  const cluster = await startCluster(3, chaosWishes);
   for (const signal of ['SIGINT', 'SIGTERM'] as const)
     process.once(signal, () => void cluster.close().then(() => process.exit(130)));
   try {

@@ -32,9 +32,9 @@ try {
     const loss = losses[round % losses.length] as (typeof losses)[number];
     const outcome = await lab.round(loss);
     outcomes.push(outcome);
-    const { manager, acknowledged, gap, readGap, readsFailed, lost, restarted } = outcome;
+    const { manager, acknowledged, gap, readGap, readsFailed, lost, restarted, sessionsMs } = outcome;
     print(
-      `${round + 1}/${rounds} ${loss} (${manager}): ${acknowledged} writes acknowledged, ${lost.length} lost, longest gap ${Math.round(gap)} ms; reads elsewhere: longest gap ${Math.round(readGap)} ms, ${readsFailed} failed; ${restarted} tasks restarted`,
+      `${round + 1}/${rounds} ${loss} (${manager}): ${acknowledged} writes acknowledged, ${lost.length} lost, longest gap ${Math.round(gap)} ms; reads elsewhere: longest gap ${Math.round(readGap)} ms, ${readsFailed} failed; sessions of all nodes after ${sessionsMs} ms; ${restarted} tasks restarted`,
     );
     for (const name of lost) print(`LOST ${name}`);
   }
@@ -61,6 +61,9 @@ const [lost, restarted, readsFailed] = [
 print(`longest gap between acknowledged writes, by round: ${spread(outcomes.map(({ gap }) => gap))}`);
 print(`a write, tries at other managers included: ${spread(outcomes.flatMap(({ latencies }) => latencies))}`);
 print(`longest gap between reads at those that stayed: ${spread(outcomes.map(({ readGap }) => readGap))}`);
+print(
+  `from a leader's first moment to the sessions of all nodes: ${spread(outcomes.map(({ sessionsMs }) => sessionsMs))}`,
+);
 print(
   `${sum((one) => one.acknowledged)} acknowledged, ${lost} lost; ${readsFailed} reads failed; ${restarted} tasks restarted`,
 );

@@ -1,13 +1,13 @@
 /** The short form of `npm run chaos`: a few faults, drawn anew each time, on a real cluster with writes going on. */
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { systemRandom } from '#proto/kernel/random.ts';
-import { ChaosLab } from '#test/support/chaos.ts';
+import { ChaosLab, chaosWishes } from '#test/support/chaos.ts';
 import { type Cluster, startCluster } from '#test/support/cluster.ts';
 
 let cluster: Cluster;
 let lab: ChaosLab;
 beforeAll(async () => {
-  cluster = await startCluster();
+  cluster = await startCluster(3, chaosWishes);
   lab = await ChaosLab.start(cluster);
 });
 afterAll(async () => {

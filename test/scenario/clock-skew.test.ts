@@ -39,3 +39,21 @@ it('F12: a delay that is over when the node hears of the task holds nothing up',
   await runs(await lab.assign(host, 't1', { startAfterMs: lab.clock.now() - 10 }));
   expect(lab.clock.monotonic() - begin).toBeLessThan(5_000);
 });
+
+it('F12: a clock that is set back while a task waits makes it wait no longer', async () => {
+  const host = await hostAhead(0);
+  const id = await lab.assign(host, 't1', { startAfterMs: lab.clock.now() + 3_000, createdAtMs: lab.clock.now() });
+  await eventually(() => lab.task(id).state === 'ready');
+  const begin = lab.clock.monotonic();
+  host.skewMs = -hourMs;
+  await runs(id);
+  expect(lab.clock.monotonic() - begin).toBeLessThan(10_000);
+});
+
+it('F12: what the clock of an earlier leader has delayed waits no longer than it was to, though the next one is behind', async () => {
+  const host = await hostAhead(0);
+  const theirs = lab.clock.now() + hourMs;
+  const begin = lab.clock.monotonic();
+  await runs(await lab.assign(host, 't1', { createdAtMs: theirs, startAfterMs: theirs + 500 }));
+  expect(lab.clock.monotonic() - begin).toBeLessThan(10_000);
+});

@@ -3,6 +3,9 @@ import { systemClock } from '#proto/kernel/clock.ts';
 import type { Random } from '#proto/kernel/random.ts';
 import type { Cluster } from './cluster.ts';
 import { type HostPart, hostParts, killing } from './host-parts.ts';
+import { otherVersion, ownVersion } from './other-version.ts';
+import { type Ending, endings, UpgradeLab } from './upgrade-lab.ts';
+import { noticedMs, setClock } from './wall-clock.ts';
 
 /** Where a fault happens, and with which die. */
 export interface Scene {
@@ -77,6 +80,23 @@ const onCable = (name: string, number: string, match: (host: string) => string, 
     await shell(scene, 'switch', `${chain}; nft add rule bridge chaos c ${match(scene.host)} ${verdict}`);
     await lasts(scene, 1_000, 6_000);
     await shell(scene, 'switch', 'nft delete table bridge chaos');
+  },
+});
+
+const endingOf = (random: Random) => endings[random.int(endings.length)] as Ending;
+
+/** An hour off, perhaps to the other side then, and right again: no clock of that kind decides anything about hosts. */
+const clockStep = (name: string, of: (scene: Scene) => string): ChaosFault => ({
+  name,
+  number: 'F12',
+  happen: async (scene) => {
+    const hour = scene.random.int(2) === 0 ? 3_600 : -3_600;
+    for (const aheadSeconds of scene.random.int(2) === 0 ? [hour] : [hour, -hour]) {
+      setClock(scene.cluster, of(scene), aheadSeconds);
+      await lasts(scene, noticedMs + 500, 4_000);
+    }
+    setClock(scene.cluster, of(scene), 0);
+    await systemClock.sleep(noticedMs);
   },
 });
 
@@ -169,10 +189,23 @@ export const chaosFaults: readonly ChaosFault[] = [
   {
     name: 'upgrade an agent',
     number: 'F36',
-    happen: async (scene) => {
-      await shell(scene, scene.host, `kill -TERM $(pgrep ${hostParts.agent}) || true`);
+    happen: async ({ cluster, random, host }) => {
+      const lab = new UpgradeLab(cluster, random);
+      const version = (await lab.versionOf(host)) === ownVersion ? otherVersion : ownVersion;
+      await lab.agentTo(host, version, endingOf(random));
     },
   },
+  {
+    name: 'upgrade the control plane',
+    number: 'F36',
+    happen: async ({ cluster, random }) => {
+      const lab = new UpgradeLab(cluster, random);
+      const version = (await lab.versionOfManager('m1')) === ownVersion ? otherVersion : ownVersion;
+      await lab.managerTo('m1', version, endingOf(random));
+    },
+  },
+  clockStep('clock of a host', ({ host }) => host),
+  clockStep('clock of the manager', () => 'm1'),
   {
     name: 'flood of logs',
     number: 'F34',

@@ -1,4 +1,5 @@
 /** A real cluster under one fault after the other, with writes going on, held to the invariants of ../shared/FAULTS.md after each. */
+import type { Wishes } from '#node-agent/sandbox/protocol.ts';
 import { systemClock } from '#proto/kernel/clock.ts';
 import { seededRandom } from '#proto/kernel/random.ts';
 import { agentDirectory, type ChaosFault, chaosFaults, smallDiskHost } from './chaos-faults.ts';
@@ -6,6 +7,7 @@ import type { Cluster, TaskRow } from './cluster.ts';
 import { remains } from './leaks.ts';
 import { FaultLab } from './net-faults.ts';
 import { onSmallDisk } from './small-disk.ts';
+import { settableClocks } from './wall-clock.ts';
 
 /** `web` is scaled all the time, the others are nobody's business: their tasks may change only where a fault takes them. */
 export const chaosProject = `
@@ -32,6 +34,8 @@ services:
 `;
 
 const hosts = ['h1', 'h2', 'h3'] as const;
+/** What the cluster is started with. */
+export const chaosWishes: Wishes = { settings: settableClocks('m1', ...hosts) };
 /** From the end of a fault until all invariants hold (I8). */
 export const convergeMs = 10_000;
 /** A host that was off starts its kernel's services, containerd and agent first. */

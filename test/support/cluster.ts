@@ -51,6 +51,7 @@ export interface NodeRow {
   readonly address6: string;
   readonly foreignNetworks: readonly string[];
   readonly tasks: number;
+  readonly agentVersion: string;
 }
 
 export interface Cluster {

@@ -34,6 +34,8 @@ export interface LossOutcome {
   /** The same of reads at the managers that stayed. */
   readonly readGap: number;
   readonly readsFailed: number;
+  /** From the moment that the next leader began to lead until it had the sessions of all nodes; by its log. */
+  readonly sessionsMs: number;
   /** Acknowledged, and not there afterwards. */
   readonly lost: readonly string[];
   readonly restarted: number;
@@ -45,6 +47,13 @@ export interface DeploymentOutcome {
   readonly ms: number;
   /** Tasks beyond one for each seat, those that ended included. */
   readonly twice: number;
+}
+
+interface LogLine {
+  readonly time: string;
+  readonly message: string;
+  readonly epoch: number;
+  readonly node?: string;
 }
 
 interface Written {
@@ -99,6 +108,7 @@ export class ManagersLab {
       gap: longestGap(written.map(({ at }) => at)),
       readGap: Math.max(...reads.map(({ at }) => longestGap(at))),
       readsFailed: reads.reduce((sum, { failed }) => sum + failed, 0),
+      sessionsMs: await this.#sessionsMs(),
       lost,
       restarted: notAmong(before, await this.#cluster.running('app')),
     };
@@ -221,6 +231,25 @@ export class ManagersLab {
       const request = { type: 'config', name: `caught-up-${name}`, data: Buffer.from(`${this.#rounds}`), labels: {} };
       await eventually(() => call(client, service.putDocument, request), options);
     }
+  }
+
+  async #sessionsMs(): Promise<number> {
+    const logs = await Promise.all(
+      managers.map((name) =>
+        this.#on(name, "grep -h -e leading -e 'node connected' /var/log/control-plane.log || true"),
+      ),
+    );
+    const lines = logs.flatMap((text) =>
+      text
+        .split('\n')
+        .filter(Boolean)
+        .map((line) => JSON.parse(line) as LogLine),
+    );
+    const began = lines.filter(({ message }) => message === 'leading').sort((a, b) => b.epoch - a.epoch)[0];
+    const connected = lines.filter(({ message, epoch }) => message === 'node connected' && epoch === began?.epoch);
+    const first = new Map<string, number>();
+    for (const { node = '', time } of connected) if (!first.has(node)) first.set(node, Date.parse(time));
+    return Math.max(...first.values()) - Date.parse(began?.time ?? '');
   }
 
   /** Moves etcd's leader to where the control plane's is; its name. */

@@ -270,6 +270,7 @@ export class MemoryHeartbeat implements Heartbeat {
       loopLagMs: 0,
       condition: 'running',
       probes: [],
+      atMs: this.#clock.now(),
     });
     if (this.#clock.monotonic() - this.#ackedAt > silenceMs) {
       this.#silent();

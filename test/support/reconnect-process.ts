@@ -119,7 +119,7 @@ class Agent {
     const beat = () => {
       if (broken) return;
       if (this.#answered === this.#sequence) this.#waitingSinceMs = systemClock.monotonic();
-      beats.write({ sequence: ++this.#sequence, session: 1, loopLagMs: 0, condition: 'running', probes: [] });
+      beats.write({ sequence: ++this.#sequence, session: 1, loopLagMs: 0, condition: 'running', probes: [], atMs: 0 });
       systemClock.after(everyMs, beat);
     };
     beat();

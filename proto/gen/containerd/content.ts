@@ -45,62 +45,51 @@ export interface Info {
   createdAt: Timestamp | undefined;
   updatedAt: Timestamp | undefined;
   labels: { [key: string]: string };
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface Info_LabelsEntry {
   key: string;
   value: string;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface InfoRequest {
   digest: string;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface InfoResponse {
   info: Info | undefined;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface UpdateRequest {
   info: Info | undefined;
   updateMask: string[] | undefined;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface UpdateResponse {
   info: Info | undefined;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface ListContentRequest {
   filters: string[];
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface ListContentResponse {
   info: Info[];
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface DeleteContentRequest {
   digest: string;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface ReadContentRequest {
   digest: string;
   offset: number;
   size: number;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface ReadContentResponse {
   offset: number;
   data: Buffer;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface Status {
@@ -110,17 +99,14 @@ export interface Status {
   offset: number;
   total: number;
   expected: string;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface StatusRequest {
   ref: string;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface StatusResponse {
   status: Status | undefined;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface WriteContentRequest {
@@ -131,13 +117,11 @@ export interface WriteContentRequest {
   offset: number;
   data: Buffer;
   labels: { [key: string]: string };
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface WriteContentRequest_LabelsEntry {
   key: string;
   value: string;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface WriteContentResponse {
@@ -147,16 +131,14 @@ export interface WriteContentResponse {
   offset: number;
   total: number;
   digest: string;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface AbortRequest {
   ref: string;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 function createBaseInfo(): Info {
-  return { digest: "", size: 0, createdAt: undefined, updatedAt: undefined, labels: {}, _unknownFields: {} };
+  return { digest: "", size: 0, createdAt: undefined, updatedAt: undefined, labels: {} };
 }
 
 export const Info: MessageFns<Info> = {
@@ -176,14 +158,6 @@ export const Info: MessageFns<Info> = {
     globalThis.Object.entries(message.labels).forEach(([key, value]: [string, string]) => {
       Info_LabelsEntry.encode({ key: key as any, value }, writer.uint32(42).fork()).join();
     });
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
-    }
     return writer;
   },
 
@@ -247,15 +221,7 @@ export const Info: MessageFns<Info> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -290,7 +256,7 @@ export const Info: MessageFns<Info> = {
 };
 
 function createBaseInfo_LabelsEntry(): Info_LabelsEntry {
-  return { key: "", value: "", _unknownFields: {} };
+  return { key: "", value: "" };
 }
 
 export const Info_LabelsEntry: MessageFns<Info_LabelsEntry> = {
@@ -300,14 +266,6 @@ export const Info_LabelsEntry: MessageFns<Info_LabelsEntry> = {
     }
     if (message.value !== "") {
       writer.uint32(18).string(message.value);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -345,15 +303,7 @@ export const Info_LabelsEntry: MessageFns<Info_LabelsEntry> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -373,21 +323,13 @@ export const Info_LabelsEntry: MessageFns<Info_LabelsEntry> = {
 };
 
 function createBaseInfoRequest(): InfoRequest {
-  return { digest: "", _unknownFields: {} };
+  return { digest: "" };
 }
 
 export const InfoRequest: MessageFns<InfoRequest> = {
   encode(message: InfoRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.digest !== "") {
       writer.uint32(10).string(message.digest);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -417,15 +359,7 @@ export const InfoRequest: MessageFns<InfoRequest> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -444,21 +378,13 @@ export const InfoRequest: MessageFns<InfoRequest> = {
 };
 
 function createBaseInfoResponse(): InfoResponse {
-  return { info: undefined, _unknownFields: {} };
+  return { info: undefined };
 }
 
 export const InfoResponse: MessageFns<InfoResponse> = {
   encode(message: InfoResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.info !== undefined) {
       Info.encode(message.info, writer.uint32(10).fork()).join();
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -488,15 +414,7 @@ export const InfoResponse: MessageFns<InfoResponse> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -515,7 +433,7 @@ export const InfoResponse: MessageFns<InfoResponse> = {
 };
 
 function createBaseUpdateRequest(): UpdateRequest {
-  return { info: undefined, updateMask: undefined, _unknownFields: {} };
+  return { info: undefined, updateMask: undefined };
 }
 
 export const UpdateRequest: MessageFns<UpdateRequest> = {
@@ -525,14 +443,6 @@ export const UpdateRequest: MessageFns<UpdateRequest> = {
     }
     if (message.updateMask !== undefined) {
       FieldMask.encode(FieldMask.wrap(message.updateMask), writer.uint32(18).fork()).join();
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -570,15 +480,7 @@ export const UpdateRequest: MessageFns<UpdateRequest> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -598,21 +500,13 @@ export const UpdateRequest: MessageFns<UpdateRequest> = {
 };
 
 function createBaseUpdateResponse(): UpdateResponse {
-  return { info: undefined, _unknownFields: {} };
+  return { info: undefined };
 }
 
 export const UpdateResponse: MessageFns<UpdateResponse> = {
   encode(message: UpdateResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.info !== undefined) {
       Info.encode(message.info, writer.uint32(10).fork()).join();
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -642,15 +536,7 @@ export const UpdateResponse: MessageFns<UpdateResponse> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -669,21 +555,13 @@ export const UpdateResponse: MessageFns<UpdateResponse> = {
 };
 
 function createBaseListContentRequest(): ListContentRequest {
-  return { filters: [], _unknownFields: {} };
+  return { filters: [] };
 }
 
 export const ListContentRequest: MessageFns<ListContentRequest> = {
   encode(message: ListContentRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     for (const v of message.filters) {
       writer.uint32(10).string(v!);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -713,15 +591,7 @@ export const ListContentRequest: MessageFns<ListContentRequest> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -740,21 +610,13 @@ export const ListContentRequest: MessageFns<ListContentRequest> = {
 };
 
 function createBaseListContentResponse(): ListContentResponse {
-  return { info: [], _unknownFields: {} };
+  return { info: [] };
 }
 
 export const ListContentResponse: MessageFns<ListContentResponse> = {
   encode(message: ListContentResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     for (const v of message.info) {
       Info.encode(v!, writer.uint32(10).fork()).join();
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -784,15 +646,7 @@ export const ListContentResponse: MessageFns<ListContentResponse> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -811,21 +665,13 @@ export const ListContentResponse: MessageFns<ListContentResponse> = {
 };
 
 function createBaseDeleteContentRequest(): DeleteContentRequest {
-  return { digest: "", _unknownFields: {} };
+  return { digest: "" };
 }
 
 export const DeleteContentRequest: MessageFns<DeleteContentRequest> = {
   encode(message: DeleteContentRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.digest !== "") {
       writer.uint32(10).string(message.digest);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -855,15 +701,7 @@ export const DeleteContentRequest: MessageFns<DeleteContentRequest> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -882,7 +720,7 @@ export const DeleteContentRequest: MessageFns<DeleteContentRequest> = {
 };
 
 function createBaseReadContentRequest(): ReadContentRequest {
-  return { digest: "", offset: 0, size: 0, _unknownFields: {} };
+  return { digest: "", offset: 0, size: 0 };
 }
 
 export const ReadContentRequest: MessageFns<ReadContentRequest> = {
@@ -895,14 +733,6 @@ export const ReadContentRequest: MessageFns<ReadContentRequest> = {
     }
     if (message.size !== 0) {
       writer.uint32(24).int64(message.size);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -948,15 +778,7 @@ export const ReadContentRequest: MessageFns<ReadContentRequest> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -977,7 +799,7 @@ export const ReadContentRequest: MessageFns<ReadContentRequest> = {
 };
 
 function createBaseReadContentResponse(): ReadContentResponse {
-  return { offset: 0, data: Buffer.alloc(0), _unknownFields: {} };
+  return { offset: 0, data: Buffer.alloc(0) };
 }
 
 export const ReadContentResponse: MessageFns<ReadContentResponse> = {
@@ -987,14 +809,6 @@ export const ReadContentResponse: MessageFns<ReadContentResponse> = {
     }
     if (message.data.length !== 0) {
       writer.uint32(18).bytes(message.data);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -1032,15 +846,7 @@ export const ReadContentResponse: MessageFns<ReadContentResponse> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -1060,7 +866,7 @@ export const ReadContentResponse: MessageFns<ReadContentResponse> = {
 };
 
 function createBaseStatus(): Status {
-  return { startedAt: undefined, updatedAt: undefined, ref: "", offset: 0, total: 0, expected: "", _unknownFields: {} };
+  return { startedAt: undefined, updatedAt: undefined, ref: "", offset: 0, total: 0, expected: "" };
 }
 
 export const Status: MessageFns<Status> = {
@@ -1082,14 +888,6 @@ export const Status: MessageFns<Status> = {
     }
     if (message.expected !== "") {
       writer.uint32(50).string(message.expected);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -1159,15 +957,7 @@ export const Status: MessageFns<Status> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -1195,21 +985,13 @@ export const Status: MessageFns<Status> = {
 };
 
 function createBaseStatusRequest(): StatusRequest {
-  return { ref: "", _unknownFields: {} };
+  return { ref: "" };
 }
 
 export const StatusRequest: MessageFns<StatusRequest> = {
   encode(message: StatusRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.ref !== "") {
       writer.uint32(10).string(message.ref);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -1239,15 +1021,7 @@ export const StatusRequest: MessageFns<StatusRequest> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -1266,21 +1040,13 @@ export const StatusRequest: MessageFns<StatusRequest> = {
 };
 
 function createBaseStatusResponse(): StatusResponse {
-  return { status: undefined, _unknownFields: {} };
+  return { status: undefined };
 }
 
 export const StatusResponse: MessageFns<StatusResponse> = {
   encode(message: StatusResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.status !== undefined) {
       Status.encode(message.status, writer.uint32(10).fork()).join();
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -1310,15 +1076,7 @@ export const StatusResponse: MessageFns<StatusResponse> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -1339,16 +1097,7 @@ export const StatusResponse: MessageFns<StatusResponse> = {
 };
 
 function createBaseWriteContentRequest(): WriteContentRequest {
-  return {
-    action: 0,
-    ref: "",
-    total: 0,
-    expected: "",
-    offset: 0,
-    data: Buffer.alloc(0),
-    labels: {},
-    _unknownFields: {},
-  };
+  return { action: 0, ref: "", total: 0, expected: "", offset: 0, data: Buffer.alloc(0), labels: {} };
 }
 
 export const WriteContentRequest: MessageFns<WriteContentRequest> = {
@@ -1374,14 +1123,6 @@ export const WriteContentRequest: MessageFns<WriteContentRequest> = {
     globalThis.Object.entries(message.labels).forEach(([key, value]: [string, string]) => {
       WriteContentRequest_LabelsEntry.encode({ key: key as any, value }, writer.uint32(58).fork()).join();
     });
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
-    }
     return writer;
   },
 
@@ -1461,15 +1202,7 @@ export const WriteContentRequest: MessageFns<WriteContentRequest> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -1502,7 +1235,7 @@ export const WriteContentRequest: MessageFns<WriteContentRequest> = {
 };
 
 function createBaseWriteContentRequest_LabelsEntry(): WriteContentRequest_LabelsEntry {
-  return { key: "", value: "", _unknownFields: {} };
+  return { key: "", value: "" };
 }
 
 export const WriteContentRequest_LabelsEntry: MessageFns<WriteContentRequest_LabelsEntry> = {
@@ -1512,14 +1245,6 @@ export const WriteContentRequest_LabelsEntry: MessageFns<WriteContentRequest_Lab
     }
     if (message.value !== "") {
       writer.uint32(18).string(message.value);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -1557,15 +1282,7 @@ export const WriteContentRequest_LabelsEntry: MessageFns<WriteContentRequest_Lab
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -1587,7 +1304,7 @@ export const WriteContentRequest_LabelsEntry: MessageFns<WriteContentRequest_Lab
 };
 
 function createBaseWriteContentResponse(): WriteContentResponse {
-  return { action: 0, startedAt: undefined, updatedAt: undefined, offset: 0, total: 0, digest: "", _unknownFields: {} };
+  return { action: 0, startedAt: undefined, updatedAt: undefined, offset: 0, total: 0, digest: "" };
 }
 
 export const WriteContentResponse: MessageFns<WriteContentResponse> = {
@@ -1609,14 +1326,6 @@ export const WriteContentResponse: MessageFns<WriteContentResponse> = {
     }
     if (message.digest !== "") {
       writer.uint32(50).string(message.digest);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -1686,15 +1395,7 @@ export const WriteContentResponse: MessageFns<WriteContentResponse> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -1722,21 +1423,13 @@ export const WriteContentResponse: MessageFns<WriteContentResponse> = {
 };
 
 function createBaseAbortRequest(): AbortRequest {
-  return { ref: "", _unknownFields: {} };
+  return { ref: "" };
 }
 
 export const AbortRequest: MessageFns<AbortRequest> = {
   encode(message: AbortRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.ref !== "") {
       writer.uint32(10).string(message.ref);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -1766,15 +1459,7 @@ export const AbortRequest: MessageFns<AbortRequest> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {

@@ -28,18 +28,15 @@ export interface ApplyRequest {
   diff: Descriptor | undefined;
   mounts: Mount[];
   payloads: { [key: string]: Any };
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface ApplyRequest_PayloadsEntry {
   key: string;
   value: Any | undefined;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface ApplyResponse {
   applied: Descriptor | undefined;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface DiffRequest {
@@ -48,22 +45,19 @@ export interface DiffRequest {
   mediaType: string;
   ref: string;
   labels: { [key: string]: string };
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface DiffRequest_LabelsEntry {
   key: string;
   value: string;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface DiffResponse {
   diff: Descriptor | undefined;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 function createBaseApplyRequest(): ApplyRequest {
-  return { diff: undefined, mounts: [], payloads: {}, _unknownFields: {} };
+  return { diff: undefined, mounts: [], payloads: {} };
 }
 
 export const ApplyRequest: MessageFns<ApplyRequest> = {
@@ -77,14 +71,6 @@ export const ApplyRequest: MessageFns<ApplyRequest> = {
     globalThis.Object.entries(message.payloads).forEach(([key, value]: [string, Any]) => {
       ApplyRequest_PayloadsEntry.encode({ key: key as any, value }, writer.uint32(26).fork()).join();
     });
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
-    }
     return writer;
   },
 
@@ -132,15 +118,7 @@ export const ApplyRequest: MessageFns<ApplyRequest> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -171,7 +149,7 @@ export const ApplyRequest: MessageFns<ApplyRequest> = {
 };
 
 function createBaseApplyRequest_PayloadsEntry(): ApplyRequest_PayloadsEntry {
-  return { key: "", value: undefined, _unknownFields: {} };
+  return { key: "", value: undefined };
 }
 
 export const ApplyRequest_PayloadsEntry: MessageFns<ApplyRequest_PayloadsEntry> = {
@@ -181,14 +159,6 @@ export const ApplyRequest_PayloadsEntry: MessageFns<ApplyRequest_PayloadsEntry> 
     }
     if (message.value !== undefined) {
       Any.encode(message.value, writer.uint32(18).fork()).join();
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -226,15 +196,7 @@ export const ApplyRequest_PayloadsEntry: MessageFns<ApplyRequest_PayloadsEntry> 
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -254,21 +216,13 @@ export const ApplyRequest_PayloadsEntry: MessageFns<ApplyRequest_PayloadsEntry> 
 };
 
 function createBaseApplyResponse(): ApplyResponse {
-  return { applied: undefined, _unknownFields: {} };
+  return { applied: undefined };
 }
 
 export const ApplyResponse: MessageFns<ApplyResponse> = {
   encode(message: ApplyResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.applied !== undefined) {
       Descriptor.encode(message.applied, writer.uint32(10).fork()).join();
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -298,15 +252,7 @@ export const ApplyResponse: MessageFns<ApplyResponse> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -327,7 +273,7 @@ export const ApplyResponse: MessageFns<ApplyResponse> = {
 };
 
 function createBaseDiffRequest(): DiffRequest {
-  return { left: [], right: [], mediaType: "", ref: "", labels: {}, _unknownFields: {} };
+  return { left: [], right: [], mediaType: "", ref: "", labels: {} };
 }
 
 export const DiffRequest: MessageFns<DiffRequest> = {
@@ -347,14 +293,6 @@ export const DiffRequest: MessageFns<DiffRequest> = {
     globalThis.Object.entries(message.labels).forEach(([key, value]: [string, string]) => {
       DiffRequest_LabelsEntry.encode({ key: key as any, value }, writer.uint32(42).fork()).join();
     });
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
-    }
     return writer;
   },
 
@@ -418,15 +356,7 @@ export const DiffRequest: MessageFns<DiffRequest> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -457,7 +387,7 @@ export const DiffRequest: MessageFns<DiffRequest> = {
 };
 
 function createBaseDiffRequest_LabelsEntry(): DiffRequest_LabelsEntry {
-  return { key: "", value: "", _unknownFields: {} };
+  return { key: "", value: "" };
 }
 
 export const DiffRequest_LabelsEntry: MessageFns<DiffRequest_LabelsEntry> = {
@@ -467,14 +397,6 @@ export const DiffRequest_LabelsEntry: MessageFns<DiffRequest_LabelsEntry> = {
     }
     if (message.value !== "") {
       writer.uint32(18).string(message.value);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -512,15 +434,7 @@ export const DiffRequest_LabelsEntry: MessageFns<DiffRequest_LabelsEntry> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -540,21 +454,13 @@ export const DiffRequest_LabelsEntry: MessageFns<DiffRequest_LabelsEntry> = {
 };
 
 function createBaseDiffResponse(): DiffResponse {
-  return { diff: undefined, _unknownFields: {} };
+  return { diff: undefined };
 }
 
 export const DiffResponse: MessageFns<DiffResponse> = {
   encode(message: DiffResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.diff !== undefined) {
       Descriptor.encode(message.diff, writer.uint32(26).fork()).join();
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -584,15 +490,7 @@ export const DiffResponse: MessageFns<DiffResponse> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {

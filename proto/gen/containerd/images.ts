@@ -32,64 +32,53 @@ export interface Image {
   target: Descriptor | undefined;
   createdAt: Timestamp | undefined;
   updatedAt: Timestamp | undefined;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface Image_LabelsEntry {
   key: string;
   value: string;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface GetImageRequest {
   name: string;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface GetImageResponse {
   image: Image | undefined;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface CreateImageRequest {
   image: Image | undefined;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface CreateImageResponse {
   image: Image | undefined;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface UpdateImageRequest {
   image: Image | undefined;
   updateMask: string[] | undefined;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface UpdateImageResponse {
   image: Image | undefined;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface ListImagesRequest {
   filters: string[];
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface ListImagesResponse {
   images: Image[];
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface DeleteImageRequest {
   name: string;
   sync: boolean;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 function createBaseImage(): Image {
-  return { name: "", labels: {}, target: undefined, createdAt: undefined, updatedAt: undefined, _unknownFields: {} };
+  return { name: "", labels: {}, target: undefined, createdAt: undefined, updatedAt: undefined };
 }
 
 export const Image: MessageFns<Image> = {
@@ -108,14 +97,6 @@ export const Image: MessageFns<Image> = {
     }
     if (message.updatedAt !== undefined) {
       Timestamp.encode(message.updatedAt, writer.uint32(66).fork()).join();
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -180,15 +161,7 @@ export const Image: MessageFns<Image> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -225,7 +198,7 @@ export const Image: MessageFns<Image> = {
 };
 
 function createBaseImage_LabelsEntry(): Image_LabelsEntry {
-  return { key: "", value: "", _unknownFields: {} };
+  return { key: "", value: "" };
 }
 
 export const Image_LabelsEntry: MessageFns<Image_LabelsEntry> = {
@@ -235,14 +208,6 @@ export const Image_LabelsEntry: MessageFns<Image_LabelsEntry> = {
     }
     if (message.value !== "") {
       writer.uint32(18).string(message.value);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -280,15 +245,7 @@ export const Image_LabelsEntry: MessageFns<Image_LabelsEntry> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -308,21 +265,13 @@ export const Image_LabelsEntry: MessageFns<Image_LabelsEntry> = {
 };
 
 function createBaseGetImageRequest(): GetImageRequest {
-  return { name: "", _unknownFields: {} };
+  return { name: "" };
 }
 
 export const GetImageRequest: MessageFns<GetImageRequest> = {
   encode(message: GetImageRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.name !== "") {
       writer.uint32(10).string(message.name);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -352,15 +301,7 @@ export const GetImageRequest: MessageFns<GetImageRequest> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -379,21 +320,13 @@ export const GetImageRequest: MessageFns<GetImageRequest> = {
 };
 
 function createBaseGetImageResponse(): GetImageResponse {
-  return { image: undefined, _unknownFields: {} };
+  return { image: undefined };
 }
 
 export const GetImageResponse: MessageFns<GetImageResponse> = {
   encode(message: GetImageResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.image !== undefined) {
       Image.encode(message.image, writer.uint32(10).fork()).join();
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -423,15 +356,7 @@ export const GetImageResponse: MessageFns<GetImageResponse> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -450,21 +375,13 @@ export const GetImageResponse: MessageFns<GetImageResponse> = {
 };
 
 function createBaseCreateImageRequest(): CreateImageRequest {
-  return { image: undefined, _unknownFields: {} };
+  return { image: undefined };
 }
 
 export const CreateImageRequest: MessageFns<CreateImageRequest> = {
   encode(message: CreateImageRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.image !== undefined) {
       Image.encode(message.image, writer.uint32(10).fork()).join();
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -494,15 +411,7 @@ export const CreateImageRequest: MessageFns<CreateImageRequest> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -521,21 +430,13 @@ export const CreateImageRequest: MessageFns<CreateImageRequest> = {
 };
 
 function createBaseCreateImageResponse(): CreateImageResponse {
-  return { image: undefined, _unknownFields: {} };
+  return { image: undefined };
 }
 
 export const CreateImageResponse: MessageFns<CreateImageResponse> = {
   encode(message: CreateImageResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.image !== undefined) {
       Image.encode(message.image, writer.uint32(10).fork()).join();
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -565,15 +466,7 @@ export const CreateImageResponse: MessageFns<CreateImageResponse> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -592,7 +485,7 @@ export const CreateImageResponse: MessageFns<CreateImageResponse> = {
 };
 
 function createBaseUpdateImageRequest(): UpdateImageRequest {
-  return { image: undefined, updateMask: undefined, _unknownFields: {} };
+  return { image: undefined, updateMask: undefined };
 }
 
 export const UpdateImageRequest: MessageFns<UpdateImageRequest> = {
@@ -602,14 +495,6 @@ export const UpdateImageRequest: MessageFns<UpdateImageRequest> = {
     }
     if (message.updateMask !== undefined) {
       FieldMask.encode(FieldMask.wrap(message.updateMask), writer.uint32(18).fork()).join();
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -647,15 +532,7 @@ export const UpdateImageRequest: MessageFns<UpdateImageRequest> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -675,21 +552,13 @@ export const UpdateImageRequest: MessageFns<UpdateImageRequest> = {
 };
 
 function createBaseUpdateImageResponse(): UpdateImageResponse {
-  return { image: undefined, _unknownFields: {} };
+  return { image: undefined };
 }
 
 export const UpdateImageResponse: MessageFns<UpdateImageResponse> = {
   encode(message: UpdateImageResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.image !== undefined) {
       Image.encode(message.image, writer.uint32(10).fork()).join();
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -719,15 +588,7 @@ export const UpdateImageResponse: MessageFns<UpdateImageResponse> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -746,21 +607,13 @@ export const UpdateImageResponse: MessageFns<UpdateImageResponse> = {
 };
 
 function createBaseListImagesRequest(): ListImagesRequest {
-  return { filters: [], _unknownFields: {} };
+  return { filters: [] };
 }
 
 export const ListImagesRequest: MessageFns<ListImagesRequest> = {
   encode(message: ListImagesRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     for (const v of message.filters) {
       writer.uint32(10).string(v!);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -790,15 +643,7 @@ export const ListImagesRequest: MessageFns<ListImagesRequest> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -817,21 +662,13 @@ export const ListImagesRequest: MessageFns<ListImagesRequest> = {
 };
 
 function createBaseListImagesResponse(): ListImagesResponse {
-  return { images: [], _unknownFields: {} };
+  return { images: [] };
 }
 
 export const ListImagesResponse: MessageFns<ListImagesResponse> = {
   encode(message: ListImagesResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     for (const v of message.images) {
       Image.encode(v!, writer.uint32(10).fork()).join();
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -861,15 +698,7 @@ export const ListImagesResponse: MessageFns<ListImagesResponse> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -888,7 +717,7 @@ export const ListImagesResponse: MessageFns<ListImagesResponse> = {
 };
 
 function createBaseDeleteImageRequest(): DeleteImageRequest {
-  return { name: "", sync: false, _unknownFields: {} };
+  return { name: "", sync: false };
 }
 
 export const DeleteImageRequest: MessageFns<DeleteImageRequest> = {
@@ -898,14 +727,6 @@ export const DeleteImageRequest: MessageFns<DeleteImageRequest> = {
     }
     if (message.sync !== false) {
       writer.uint32(16).bool(message.sync);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -943,15 +764,7 @@ export const DeleteImageRequest: MessageFns<DeleteImageRequest> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {

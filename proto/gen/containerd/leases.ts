@@ -28,50 +28,42 @@ export interface Lease {
   id: string;
   createdAt: Timestamp | undefined;
   labels: { [key: string]: string };
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface Lease_LabelsEntry {
   key: string;
   value: string;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface CreateRequest {
   id: string;
   labels: { [key: string]: string };
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface CreateRequest_LabelsEntry {
   key: string;
   value: string;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface CreateResponse {
   lease: Lease | undefined;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface DeleteRequest {
   id: string;
   sync: boolean;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface ListRequest {
   filters: string[];
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface ListResponse {
   leases: Lease[];
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 function createBaseLease(): Lease {
-  return { id: "", createdAt: undefined, labels: {}, _unknownFields: {} };
+  return { id: "", createdAt: undefined, labels: {} };
 }
 
 export const Lease: MessageFns<Lease> = {
@@ -85,14 +77,6 @@ export const Lease: MessageFns<Lease> = {
     globalThis.Object.entries(message.labels).forEach(([key, value]: [string, string]) => {
       Lease_LabelsEntry.encode({ key: key as any, value }, writer.uint32(26).fork()).join();
     });
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
-    }
     return writer;
   },
 
@@ -140,15 +124,7 @@ export const Lease: MessageFns<Lease> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -179,7 +155,7 @@ export const Lease: MessageFns<Lease> = {
 };
 
 function createBaseLease_LabelsEntry(): Lease_LabelsEntry {
-  return { key: "", value: "", _unknownFields: {} };
+  return { key: "", value: "" };
 }
 
 export const Lease_LabelsEntry: MessageFns<Lease_LabelsEntry> = {
@@ -189,14 +165,6 @@ export const Lease_LabelsEntry: MessageFns<Lease_LabelsEntry> = {
     }
     if (message.value !== "") {
       writer.uint32(18).string(message.value);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -234,15 +202,7 @@ export const Lease_LabelsEntry: MessageFns<Lease_LabelsEntry> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -262,7 +222,7 @@ export const Lease_LabelsEntry: MessageFns<Lease_LabelsEntry> = {
 };
 
 function createBaseCreateRequest(): CreateRequest {
-  return { id: "", labels: {}, _unknownFields: {} };
+  return { id: "", labels: {} };
 }
 
 export const CreateRequest: MessageFns<CreateRequest> = {
@@ -273,14 +233,6 @@ export const CreateRequest: MessageFns<CreateRequest> = {
     globalThis.Object.entries(message.labels).forEach(([key, value]: [string, string]) => {
       CreateRequest_LabelsEntry.encode({ key: key as any, value }, writer.uint32(26).fork()).join();
     });
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
-    }
     return writer;
   },
 
@@ -320,15 +272,7 @@ export const CreateRequest: MessageFns<CreateRequest> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -356,7 +300,7 @@ export const CreateRequest: MessageFns<CreateRequest> = {
 };
 
 function createBaseCreateRequest_LabelsEntry(): CreateRequest_LabelsEntry {
-  return { key: "", value: "", _unknownFields: {} };
+  return { key: "", value: "" };
 }
 
 export const CreateRequest_LabelsEntry: MessageFns<CreateRequest_LabelsEntry> = {
@@ -366,14 +310,6 @@ export const CreateRequest_LabelsEntry: MessageFns<CreateRequest_LabelsEntry> = 
     }
     if (message.value !== "") {
       writer.uint32(18).string(message.value);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -411,15 +347,7 @@ export const CreateRequest_LabelsEntry: MessageFns<CreateRequest_LabelsEntry> = 
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -439,21 +367,13 @@ export const CreateRequest_LabelsEntry: MessageFns<CreateRequest_LabelsEntry> = 
 };
 
 function createBaseCreateResponse(): CreateResponse {
-  return { lease: undefined, _unknownFields: {} };
+  return { lease: undefined };
 }
 
 export const CreateResponse: MessageFns<CreateResponse> = {
   encode(message: CreateResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.lease !== undefined) {
       Lease.encode(message.lease, writer.uint32(10).fork()).join();
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -483,15 +403,7 @@ export const CreateResponse: MessageFns<CreateResponse> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -510,7 +422,7 @@ export const CreateResponse: MessageFns<CreateResponse> = {
 };
 
 function createBaseDeleteRequest(): DeleteRequest {
-  return { id: "", sync: false, _unknownFields: {} };
+  return { id: "", sync: false };
 }
 
 export const DeleteRequest: MessageFns<DeleteRequest> = {
@@ -520,14 +432,6 @@ export const DeleteRequest: MessageFns<DeleteRequest> = {
     }
     if (message.sync !== false) {
       writer.uint32(16).bool(message.sync);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -565,15 +469,7 @@ export const DeleteRequest: MessageFns<DeleteRequest> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -593,21 +489,13 @@ export const DeleteRequest: MessageFns<DeleteRequest> = {
 };
 
 function createBaseListRequest(): ListRequest {
-  return { filters: [], _unknownFields: {} };
+  return { filters: [] };
 }
 
 export const ListRequest: MessageFns<ListRequest> = {
   encode(message: ListRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     for (const v of message.filters) {
       writer.uint32(10).string(v!);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -637,15 +525,7 @@ export const ListRequest: MessageFns<ListRequest> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -664,21 +544,13 @@ export const ListRequest: MessageFns<ListRequest> = {
 };
 
 function createBaseListResponse(): ListResponse {
-  return { leases: [], _unknownFields: {} };
+  return { leases: [] };
 }
 
 export const ListResponse: MessageFns<ListResponse> = {
   encode(message: ListResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     for (const v of message.leases) {
       Lease.encode(v!, writer.uint32(10).fork()).join();
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -708,15 +580,7 @@ export const ListResponse: MessageFns<ListResponse> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {

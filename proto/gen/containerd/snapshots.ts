@@ -43,18 +43,15 @@ export interface PrepareSnapshotRequest {
   key: string;
   parent: string;
   labels: { [key: string]: string };
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface PrepareSnapshotRequest_LabelsEntry {
   key: string;
   value: string;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface PrepareSnapshotResponse {
   mounts: Mount[];
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface ViewSnapshotRequest {
@@ -62,35 +59,29 @@ export interface ViewSnapshotRequest {
   key: string;
   parent: string;
   labels: { [key: string]: string };
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface ViewSnapshotRequest_LabelsEntry {
   key: string;
   value: string;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface ViewSnapshotResponse {
   mounts: Mount[];
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface MountsRequest {
   snapshotter: string;
   key: string;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface MountsResponse {
   mounts: Mount[];
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface RemoveSnapshotRequest {
   snapshotter: string;
   key: string;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface CommitSnapshotRequest {
@@ -98,19 +89,16 @@ export interface CommitSnapshotRequest {
   name: string;
   key: string;
   labels: { [key: string]: string };
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface CommitSnapshotRequest_LabelsEntry {
   key: string;
   value: string;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface StatSnapshotRequest {
   snapshotter: string;
   key: string;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface Info {
@@ -120,45 +108,38 @@ export interface Info {
   createdAt: Timestamp | undefined;
   updatedAt: Timestamp | undefined;
   labels: { [key: string]: string };
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface Info_LabelsEntry {
   key: string;
   value: string;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface StatSnapshotResponse {
   info: Info | undefined;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface ListSnapshotsRequest {
   snapshotter: string;
   filters: string[];
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface ListSnapshotsResponse {
   info: Info[];
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface UsageRequest {
   snapshotter: string;
   key: string;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface UsageResponse {
   size: number;
   inodes: number;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 function createBasePrepareSnapshotRequest(): PrepareSnapshotRequest {
-  return { snapshotter: "", key: "", parent: "", labels: {}, _unknownFields: {} };
+  return { snapshotter: "", key: "", parent: "", labels: {} };
 }
 
 export const PrepareSnapshotRequest: MessageFns<PrepareSnapshotRequest> = {
@@ -175,14 +156,6 @@ export const PrepareSnapshotRequest: MessageFns<PrepareSnapshotRequest> = {
     globalThis.Object.entries(message.labels).forEach(([key, value]: [string, string]) => {
       PrepareSnapshotRequest_LabelsEntry.encode({ key: key as any, value }, writer.uint32(34).fork()).join();
     });
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
-    }
     return writer;
   },
 
@@ -238,15 +211,7 @@ export const PrepareSnapshotRequest: MessageFns<PrepareSnapshotRequest> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -276,7 +241,7 @@ export const PrepareSnapshotRequest: MessageFns<PrepareSnapshotRequest> = {
 };
 
 function createBasePrepareSnapshotRequest_LabelsEntry(): PrepareSnapshotRequest_LabelsEntry {
-  return { key: "", value: "", _unknownFields: {} };
+  return { key: "", value: "" };
 }
 
 export const PrepareSnapshotRequest_LabelsEntry: MessageFns<PrepareSnapshotRequest_LabelsEntry> = {
@@ -286,14 +251,6 @@ export const PrepareSnapshotRequest_LabelsEntry: MessageFns<PrepareSnapshotReque
     }
     if (message.value !== "") {
       writer.uint32(18).string(message.value);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -331,15 +288,7 @@ export const PrepareSnapshotRequest_LabelsEntry: MessageFns<PrepareSnapshotReque
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -363,21 +312,13 @@ export const PrepareSnapshotRequest_LabelsEntry: MessageFns<PrepareSnapshotReque
 };
 
 function createBasePrepareSnapshotResponse(): PrepareSnapshotResponse {
-  return { mounts: [], _unknownFields: {} };
+  return { mounts: [] };
 }
 
 export const PrepareSnapshotResponse: MessageFns<PrepareSnapshotResponse> = {
   encode(message: PrepareSnapshotResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     for (const v of message.mounts) {
       Mount.encode(v!, writer.uint32(10).fork()).join();
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -407,15 +348,7 @@ export const PrepareSnapshotResponse: MessageFns<PrepareSnapshotResponse> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -434,7 +367,7 @@ export const PrepareSnapshotResponse: MessageFns<PrepareSnapshotResponse> = {
 };
 
 function createBaseViewSnapshotRequest(): ViewSnapshotRequest {
-  return { snapshotter: "", key: "", parent: "", labels: {}, _unknownFields: {} };
+  return { snapshotter: "", key: "", parent: "", labels: {} };
 }
 
 export const ViewSnapshotRequest: MessageFns<ViewSnapshotRequest> = {
@@ -451,14 +384,6 @@ export const ViewSnapshotRequest: MessageFns<ViewSnapshotRequest> = {
     globalThis.Object.entries(message.labels).forEach(([key, value]: [string, string]) => {
       ViewSnapshotRequest_LabelsEntry.encode({ key: key as any, value }, writer.uint32(34).fork()).join();
     });
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
-    }
     return writer;
   },
 
@@ -514,15 +439,7 @@ export const ViewSnapshotRequest: MessageFns<ViewSnapshotRequest> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -552,7 +469,7 @@ export const ViewSnapshotRequest: MessageFns<ViewSnapshotRequest> = {
 };
 
 function createBaseViewSnapshotRequest_LabelsEntry(): ViewSnapshotRequest_LabelsEntry {
-  return { key: "", value: "", _unknownFields: {} };
+  return { key: "", value: "" };
 }
 
 export const ViewSnapshotRequest_LabelsEntry: MessageFns<ViewSnapshotRequest_LabelsEntry> = {
@@ -562,14 +479,6 @@ export const ViewSnapshotRequest_LabelsEntry: MessageFns<ViewSnapshotRequest_Lab
     }
     if (message.value !== "") {
       writer.uint32(18).string(message.value);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -607,15 +516,7 @@ export const ViewSnapshotRequest_LabelsEntry: MessageFns<ViewSnapshotRequest_Lab
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -637,21 +538,13 @@ export const ViewSnapshotRequest_LabelsEntry: MessageFns<ViewSnapshotRequest_Lab
 };
 
 function createBaseViewSnapshotResponse(): ViewSnapshotResponse {
-  return { mounts: [], _unknownFields: {} };
+  return { mounts: [] };
 }
 
 export const ViewSnapshotResponse: MessageFns<ViewSnapshotResponse> = {
   encode(message: ViewSnapshotResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     for (const v of message.mounts) {
       Mount.encode(v!, writer.uint32(10).fork()).join();
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -681,15 +574,7 @@ export const ViewSnapshotResponse: MessageFns<ViewSnapshotResponse> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -708,7 +593,7 @@ export const ViewSnapshotResponse: MessageFns<ViewSnapshotResponse> = {
 };
 
 function createBaseMountsRequest(): MountsRequest {
-  return { snapshotter: "", key: "", _unknownFields: {} };
+  return { snapshotter: "", key: "" };
 }
 
 export const MountsRequest: MessageFns<MountsRequest> = {
@@ -718,14 +603,6 @@ export const MountsRequest: MessageFns<MountsRequest> = {
     }
     if (message.key !== "") {
       writer.uint32(18).string(message.key);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -763,15 +640,7 @@ export const MountsRequest: MessageFns<MountsRequest> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -791,21 +660,13 @@ export const MountsRequest: MessageFns<MountsRequest> = {
 };
 
 function createBaseMountsResponse(): MountsResponse {
-  return { mounts: [], _unknownFields: {} };
+  return { mounts: [] };
 }
 
 export const MountsResponse: MessageFns<MountsResponse> = {
   encode(message: MountsResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     for (const v of message.mounts) {
       Mount.encode(v!, writer.uint32(10).fork()).join();
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -835,15 +696,7 @@ export const MountsResponse: MessageFns<MountsResponse> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -862,7 +715,7 @@ export const MountsResponse: MessageFns<MountsResponse> = {
 };
 
 function createBaseRemoveSnapshotRequest(): RemoveSnapshotRequest {
-  return { snapshotter: "", key: "", _unknownFields: {} };
+  return { snapshotter: "", key: "" };
 }
 
 export const RemoveSnapshotRequest: MessageFns<RemoveSnapshotRequest> = {
@@ -872,14 +725,6 @@ export const RemoveSnapshotRequest: MessageFns<RemoveSnapshotRequest> = {
     }
     if (message.key !== "") {
       writer.uint32(18).string(message.key);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -917,15 +762,7 @@ export const RemoveSnapshotRequest: MessageFns<RemoveSnapshotRequest> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -945,7 +782,7 @@ export const RemoveSnapshotRequest: MessageFns<RemoveSnapshotRequest> = {
 };
 
 function createBaseCommitSnapshotRequest(): CommitSnapshotRequest {
-  return { snapshotter: "", name: "", key: "", labels: {}, _unknownFields: {} };
+  return { snapshotter: "", name: "", key: "", labels: {} };
 }
 
 export const CommitSnapshotRequest: MessageFns<CommitSnapshotRequest> = {
@@ -962,14 +799,6 @@ export const CommitSnapshotRequest: MessageFns<CommitSnapshotRequest> = {
     globalThis.Object.entries(message.labels).forEach(([key, value]: [string, string]) => {
       CommitSnapshotRequest_LabelsEntry.encode({ key: key as any, value }, writer.uint32(34).fork()).join();
     });
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
-    }
     return writer;
   },
 
@@ -1025,15 +854,7 @@ export const CommitSnapshotRequest: MessageFns<CommitSnapshotRequest> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -1063,7 +884,7 @@ export const CommitSnapshotRequest: MessageFns<CommitSnapshotRequest> = {
 };
 
 function createBaseCommitSnapshotRequest_LabelsEntry(): CommitSnapshotRequest_LabelsEntry {
-  return { key: "", value: "", _unknownFields: {} };
+  return { key: "", value: "" };
 }
 
 export const CommitSnapshotRequest_LabelsEntry: MessageFns<CommitSnapshotRequest_LabelsEntry> = {
@@ -1073,14 +894,6 @@ export const CommitSnapshotRequest_LabelsEntry: MessageFns<CommitSnapshotRequest
     }
     if (message.value !== "") {
       writer.uint32(18).string(message.value);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -1118,15 +931,7 @@ export const CommitSnapshotRequest_LabelsEntry: MessageFns<CommitSnapshotRequest
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -1150,7 +955,7 @@ export const CommitSnapshotRequest_LabelsEntry: MessageFns<CommitSnapshotRequest
 };
 
 function createBaseStatSnapshotRequest(): StatSnapshotRequest {
-  return { snapshotter: "", key: "", _unknownFields: {} };
+  return { snapshotter: "", key: "" };
 }
 
 export const StatSnapshotRequest: MessageFns<StatSnapshotRequest> = {
@@ -1160,14 +965,6 @@ export const StatSnapshotRequest: MessageFns<StatSnapshotRequest> = {
     }
     if (message.key !== "") {
       writer.uint32(18).string(message.key);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -1205,15 +1002,7 @@ export const StatSnapshotRequest: MessageFns<StatSnapshotRequest> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -1233,7 +1022,7 @@ export const StatSnapshotRequest: MessageFns<StatSnapshotRequest> = {
 };
 
 function createBaseInfo(): Info {
-  return { name: "", parent: "", kind: 0, createdAt: undefined, updatedAt: undefined, labels: {}, _unknownFields: {} };
+  return { name: "", parent: "", kind: 0, createdAt: undefined, updatedAt: undefined, labels: {} };
 }
 
 export const Info: MessageFns<Info> = {
@@ -1256,14 +1045,6 @@ export const Info: MessageFns<Info> = {
     globalThis.Object.entries(message.labels).forEach(([key, value]: [string, string]) => {
       Info_LabelsEntry.encode({ key: key as any, value }, writer.uint32(50).fork()).join();
     });
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
-    }
     return writer;
   },
 
@@ -1335,15 +1116,7 @@ export const Info: MessageFns<Info> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -1379,7 +1152,7 @@ export const Info: MessageFns<Info> = {
 };
 
 function createBaseInfo_LabelsEntry(): Info_LabelsEntry {
-  return { key: "", value: "", _unknownFields: {} };
+  return { key: "", value: "" };
 }
 
 export const Info_LabelsEntry: MessageFns<Info_LabelsEntry> = {
@@ -1389,14 +1162,6 @@ export const Info_LabelsEntry: MessageFns<Info_LabelsEntry> = {
     }
     if (message.value !== "") {
       writer.uint32(18).string(message.value);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -1434,15 +1199,7 @@ export const Info_LabelsEntry: MessageFns<Info_LabelsEntry> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -1462,21 +1219,13 @@ export const Info_LabelsEntry: MessageFns<Info_LabelsEntry> = {
 };
 
 function createBaseStatSnapshotResponse(): StatSnapshotResponse {
-  return { info: undefined, _unknownFields: {} };
+  return { info: undefined };
 }
 
 export const StatSnapshotResponse: MessageFns<StatSnapshotResponse> = {
   encode(message: StatSnapshotResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.info !== undefined) {
       Info.encode(message.info, writer.uint32(10).fork()).join();
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -1506,15 +1255,7 @@ export const StatSnapshotResponse: MessageFns<StatSnapshotResponse> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -1533,7 +1274,7 @@ export const StatSnapshotResponse: MessageFns<StatSnapshotResponse> = {
 };
 
 function createBaseListSnapshotsRequest(): ListSnapshotsRequest {
-  return { snapshotter: "", filters: [], _unknownFields: {} };
+  return { snapshotter: "", filters: [] };
 }
 
 export const ListSnapshotsRequest: MessageFns<ListSnapshotsRequest> = {
@@ -1543,14 +1284,6 @@ export const ListSnapshotsRequest: MessageFns<ListSnapshotsRequest> = {
     }
     for (const v of message.filters) {
       writer.uint32(18).string(v!);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -1588,15 +1321,7 @@ export const ListSnapshotsRequest: MessageFns<ListSnapshotsRequest> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -1616,21 +1341,13 @@ export const ListSnapshotsRequest: MessageFns<ListSnapshotsRequest> = {
 };
 
 function createBaseListSnapshotsResponse(): ListSnapshotsResponse {
-  return { info: [], _unknownFields: {} };
+  return { info: [] };
 }
 
 export const ListSnapshotsResponse: MessageFns<ListSnapshotsResponse> = {
   encode(message: ListSnapshotsResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     for (const v of message.info) {
       Info.encode(v!, writer.uint32(10).fork()).join();
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -1660,15 +1377,7 @@ export const ListSnapshotsResponse: MessageFns<ListSnapshotsResponse> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -1687,7 +1396,7 @@ export const ListSnapshotsResponse: MessageFns<ListSnapshotsResponse> = {
 };
 
 function createBaseUsageRequest(): UsageRequest {
-  return { snapshotter: "", key: "", _unknownFields: {} };
+  return { snapshotter: "", key: "" };
 }
 
 export const UsageRequest: MessageFns<UsageRequest> = {
@@ -1697,14 +1406,6 @@ export const UsageRequest: MessageFns<UsageRequest> = {
     }
     if (message.key !== "") {
       writer.uint32(18).string(message.key);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -1742,15 +1443,7 @@ export const UsageRequest: MessageFns<UsageRequest> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -1770,7 +1463,7 @@ export const UsageRequest: MessageFns<UsageRequest> = {
 };
 
 function createBaseUsageResponse(): UsageResponse {
-  return { size: 0, inodes: 0, _unknownFields: {} };
+  return { size: 0, inodes: 0 };
 }
 
 export const UsageResponse: MessageFns<UsageResponse> = {
@@ -1780,14 +1473,6 @@ export const UsageResponse: MessageFns<UsageResponse> = {
     }
     if (message.inodes !== 0) {
       writer.uint32(16).int64(message.inodes);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -1825,15 +1510,7 @@ export const UsageResponse: MessageFns<UsageResponse> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {

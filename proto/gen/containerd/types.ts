@@ -17,7 +17,6 @@ export interface Mount {
   source: string;
   target: string;
   options: string[];
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface Descriptor {
@@ -25,20 +24,17 @@ export interface Descriptor {
   digest: string;
   size: number;
   annotations: { [key: string]: string };
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface Descriptor_AnnotationsEntry {
   key: string;
   value: string;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface Metric {
   timestamp: Timestamp | undefined;
   id: string;
   data: Any | undefined;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface Envelope {
@@ -46,11 +42,10 @@ export interface Envelope {
   namespace: string;
   topic: string;
   event: Any | undefined;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 function createBaseMount(): Mount {
-  return { type: "", source: "", target: "", options: [], _unknownFields: {} };
+  return { type: "", source: "", target: "", options: [] };
 }
 
 export const Mount: MessageFns<Mount> = {
@@ -66,14 +61,6 @@ export const Mount: MessageFns<Mount> = {
     }
     for (const v of message.options) {
       writer.uint32(34).string(v!);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -127,15 +114,7 @@ export const Mount: MessageFns<Mount> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -157,7 +136,7 @@ export const Mount: MessageFns<Mount> = {
 };
 
 function createBaseDescriptor(): Descriptor {
-  return { mediaType: "", digest: "", size: 0, annotations: {}, _unknownFields: {} };
+  return { mediaType: "", digest: "", size: 0, annotations: {} };
 }
 
 export const Descriptor: MessageFns<Descriptor> = {
@@ -174,14 +153,6 @@ export const Descriptor: MessageFns<Descriptor> = {
     globalThis.Object.entries(message.annotations).forEach(([key, value]: [string, string]) => {
       Descriptor_AnnotationsEntry.encode({ key: key as any, value }, writer.uint32(42).fork()).join();
     });
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
-    }
     return writer;
   },
 
@@ -237,15 +208,7 @@ export const Descriptor: MessageFns<Descriptor> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -275,7 +238,7 @@ export const Descriptor: MessageFns<Descriptor> = {
 };
 
 function createBaseDescriptor_AnnotationsEntry(): Descriptor_AnnotationsEntry {
-  return { key: "", value: "", _unknownFields: {} };
+  return { key: "", value: "" };
 }
 
 export const Descriptor_AnnotationsEntry: MessageFns<Descriptor_AnnotationsEntry> = {
@@ -285,14 +248,6 @@ export const Descriptor_AnnotationsEntry: MessageFns<Descriptor_AnnotationsEntry
     }
     if (message.value !== "") {
       writer.uint32(18).string(message.value);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -330,15 +285,7 @@ export const Descriptor_AnnotationsEntry: MessageFns<Descriptor_AnnotationsEntry
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -358,7 +305,7 @@ export const Descriptor_AnnotationsEntry: MessageFns<Descriptor_AnnotationsEntry
 };
 
 function createBaseMetric(): Metric {
-  return { timestamp: undefined, id: "", data: undefined, _unknownFields: {} };
+  return { timestamp: undefined, id: "", data: undefined };
 }
 
 export const Metric: MessageFns<Metric> = {
@@ -371,14 +318,6 @@ export const Metric: MessageFns<Metric> = {
     }
     if (message.data !== undefined) {
       Any.encode(message.data, writer.uint32(26).fork()).join();
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -424,15 +363,7 @@ export const Metric: MessageFns<Metric> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -455,7 +386,7 @@ export const Metric: MessageFns<Metric> = {
 };
 
 function createBaseEnvelope(): Envelope {
-  return { timestamp: undefined, namespace: "", topic: "", event: undefined, _unknownFields: {} };
+  return { timestamp: undefined, namespace: "", topic: "", event: undefined };
 }
 
 export const Envelope: MessageFns<Envelope> = {
@@ -471,14 +402,6 @@ export const Envelope: MessageFns<Envelope> = {
     }
     if (message.event !== undefined) {
       Any.encode(message.event, writer.uint32(34).fork()).join();
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -532,15 +455,7 @@ export const Envelope: MessageFns<Envelope> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {

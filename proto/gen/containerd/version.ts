@@ -26,11 +26,10 @@ export const protobufFileName = "containerd/version.proto";
 export interface VersionResponse {
   version: string;
   revision: string;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 function createBaseVersionResponse(): VersionResponse {
-  return { version: "", revision: "", _unknownFields: {} };
+  return { version: "", revision: "" };
 }
 
 export const VersionResponse: MessageFns<VersionResponse> = {
@@ -40,14 +39,6 @@ export const VersionResponse: MessageFns<VersionResponse> = {
     }
     if (message.revision !== "") {
       writer.uint32(18).string(message.revision);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -85,15 +76,7 @@ export const VersionResponse: MessageFns<VersionResponse> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {

@@ -1,5 +1,5 @@
 /** Joining, sessions, beats and relays over real gRPC with mutual TLS: a production agent against production dispatch and enrolment. */
-import { mkdtempSync, renameSync, rmSync, statSync } from 'node:fs';
+import { mkdtempSync, readdirSync, renameSync, rmSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
@@ -10,6 +10,7 @@ import { Enrolment } from '#control-plane/security/enrol.ts';
 import { LiveCertificate } from '#control-plane/security/live-certificate.ts';
 import { initPki, type Pki } from '#control-plane/security/pki.ts';
 import { serveTcp } from '#control-plane/servers.ts';
+import { whyClock } from '#node-agent/clock-check.ts';
 import { grpcTransport } from '#node-agent/grpc-transport.ts';
 import type { Heartbeat } from '#node-agent/heartbeat.ts';
 import { enrol, formerMember, formerPath, loadIdentity, type NodeIdentity } from '#node-agent/identity.ts';
@@ -36,6 +37,8 @@ let lab: AgentLab;
 let enrolment: Enrolment;
 let agentAddress: string;
 let enrolAddress: string;
+/** Of the control plane's clock. */
+let aheadMs = 0;
 
 beforeAll(async () => {
   pki = await initPki({ dataDir: join(directory, 'm1'), name: 'm1', advertise: '127.0.0.1' });
@@ -62,7 +65,10 @@ async function controlPlane(): Promise<void> {
   const guardedHandlers = guarded(agentServiceDefinition, handlers, isMember, { session: onlyNodes });
   const served = { definition: agentServiceDefinition, handlers: guardedHandlers };
   agentAddress = `127.0.0.1:${await serveTcp(scope, at, certificate.credentials({ clients: true }), [served])}`;
-  const join1 = { enrol: unary((request: Parameters<Enrolment['enrol']>[0]) => enrolment.enrol(request)) };
+  const join1 = {
+    enrol: unary((request: Parameters<Enrolment['enrol']>[0]) => enrolment.enrol(request)),
+    time: unary(async () => ({ atMs: Date.now() + aheadMs })),
+  };
   const doors = [{ definition: EnrolmentService, handlers: join1 }];
   enrolAddress = `127.0.0.1:${await serveTcp(scope, at, certificate.credentials({ clients: false }), doors)}`;
 }
@@ -75,12 +81,12 @@ function run(): string {
   return runs.at(-1)!;
 }
 
-function watchdogOn(run: string, identity: NodeIdentity, version = '1'): Heartbeat {
+function watchdogOn(run: string, identity: NodeIdentity, build = '1'): Heartbeat {
   return watchdogHeartbeat({
     ...parts,
     run,
     bootId: 'boot',
-    version,
+    build,
     addresses: [agentAddress],
     identity: () => identity,
   });
@@ -152,6 +158,22 @@ describe('joining', () => {
     const host = await hostOf(await joined('h7'));
     await eventually(() => lab.store.snapshot.node(host.id)!.bootId !== '');
     await expect(attempt(await token(), 'h7')).rejects.toMatchObject({ code: 'exists' });
+  });
+});
+
+describe('a clock', () => {
+  afterEach(() => {
+    aheadMs = 0;
+  });
+
+  it('of this host that is off is told from that of the control plane, whatever TLS makes of it', async () => {
+    await controlPlane();
+    expect(await whyClock([enrolAddress], systemClock)).toBeUndefined();
+    aheadMs = 3_600_000;
+    expect(await whyClock([enrolAddress, enrolAddress], systemClock)).toMatch(
+      /^the clock of this host is 1 h behind those of 127\.0\.0\.1, 127\.0\.0\.1 \(.*chrony/,
+    );
+    expect(await whyClock(['127.0.0.1:1'], systemClock)).toBeUndefined();
   });
 });
 
@@ -353,7 +375,7 @@ describe('the watchdog', () => {
     const first = watchdogOn(at, identity);
     first.aim(target());
     await eventually(() => said(identity) === 'running');
-    const pid = watchdogOf(at);
+    const pid = watchdogOf(at)!;
     await first.close();
     await eventually(() => said(identity) === 'gone');
     const second = watchdogOn(at, identity);
@@ -380,7 +402,51 @@ describe('the watchdog', () => {
     await heartbeat.close();
   });
 
-  it('of another version is replaced', async () => {
+  /** Calls `told` with each beat of the node, from now on. */
+  function onBeats(node: NodeIdentity, told: (condition: string | undefined) => void): void {
+    const { liveness } = lab.dispatches[0]!;
+    const beat = liveness.beat.bind(liveness);
+    liveness.beat = (of, condition) => {
+      if (of === node.nodeId) told(condition);
+      beat(of, condition);
+    };
+  }
+  const isGone = (pid: number) => procStat(pid) === undefined || procStat(pid)?.state === 'Z';
+  const inWaiting = (at: string) => readdirSync(at).filter((name) => /^watchdog\.sock\.\d+$/.test(name));
+
+  it('of another version beats on until the next one is acknowledged, however long that takes', async () => {
+    await controlPlane();
+    const [identity, at] = [await joined('h1'), run()];
+    const first = watchdogOn(at, identity, '1');
+    first.aim(target());
+    await eventually(() => said(identity) === 'running');
+    const pid = watchdogOf(at)!;
+    await first.close();
+    await eventually(() => said(identity) === 'gone');
+    let beats = 0;
+    /** Whether the former had ended when the first beat of its successor was heard. */
+    let goneTooSoon: boolean | undefined;
+    onBeats(identity, (condition) => {
+      beats++;
+      if (condition === 'running') goneTooSoon ??= isGone(pid);
+    });
+    const second = watchdogOn(at, identity, '2');
+    await eventually(() => inWaiting(at).length === 1);
+    // Its agent has no session yet.
+    const before = beats;
+    await eventually(() => beats > before + 20);
+    expect(watchdogOf(at)).toBe(pid);
+    second.aim(target());
+    await eventually(() => said(identity) === 'running' && watchdogOf(at) !== pid);
+    expect(goneTooSoon).toBe(false);
+    await eventually(() => isGone(pid));
+    const after = beats;
+    await eventually(() => beats > after + 5);
+    expect(inWaiting(at)).toEqual([]);
+    await second.close();
+  });
+
+  it('that was to take over ends with its agent, and the one in charge goes on', async () => {
     await controlPlane();
     const [identity, at] = [await joined('h1'), run()];
     const first = watchdogOn(at, identity, '1');
@@ -389,8 +455,31 @@ describe('the watchdog', () => {
     const pid = watchdogOf(at);
     await first.close();
     const second = watchdogOn(at, identity, '2');
+    await eventually(() => inWaiting(at).length === 1);
+    const next = Number(inWaiting(at)[0]!.split('.').at(-1));
+    await second.close();
+    await eventually(() => isGone(next));
+    // Back to the version of before: it is adopted.
+    const third = watchdogOn(at, identity, '1');
+    third.aim(target());
+    await eventually(() => said(identity) === 'running');
+    expect(watchdogOf(at)).toBe(pid);
+    expect(inWaiting(at)).toEqual([]);
+    await third.close();
+  });
+
+  it('of another version that dies before the next one is acknowledged has a successor at once', async () => {
+    await controlPlane();
+    const [identity, at] = [await joined('h1'), run()];
+    const first = watchdogOn(at, identity, '1');
+    await eventually(() => watchdogOf(at) !== undefined);
+    const pid = watchdogOf(at)!;
+    await first.close();
+    const second = watchdogOn(at, identity, '2');
+    await eventually(() => inWaiting(at).length === 1);
+    process.kill(pid, 'SIGKILL');
     second.aim(target());
-    await eventually(() => said(identity) === 'running' && watchdogOf(at) !== pid);
+    await eventually(() => said(identity) === 'running' && watchdogOf(at) !== undefined && watchdogOf(at) !== pid);
     await second.close();
   });
 

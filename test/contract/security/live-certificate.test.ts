@@ -69,7 +69,7 @@ beforeAll(async () => {
   authority = await newAuthority('one');
   client = await pairOf(authority, 'client');
   live = new LiveCertificate(authority.certificate, await pairOf(authority, 'first'));
-  server.addService(ClusterService, { ping: unary(async () => ({ replica: 'm1', epoch: 1, leading: true })) });
+  server.addService(ClusterService, { ping: unary(async () => ({ replica: 'm1', epoch: 1, leading: true, atMs: 0 })) });
   port = await new Promise<number>((resolve, reject) =>
     server.bindAsync('localhost:0', live.credentials({ clients: true }), (error, bound) =>
       error ? reject(error) : resolve(bound),

@@ -8,12 +8,13 @@ import { Etcd3 } from 'etcd3';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { mostContentBytes } from '#control-plane/compose/documents.ts';
 import { initPki, pkiPaths } from '#control-plane/security/pki.ts';
-import { noSealer, type Sealer } from '#control-plane/store/codec.ts';
+import { formKey, noSealer, type Sealer, storeForm } from '#control-plane/store/codec.ts';
 import type { EtcdAddress } from '#control-plane/store/etcd-client.ts';
 import { openEtcdStore } from '#control-plane/store/etcd-store.ts';
 import type { Change } from '#control-plane/store/records.ts';
 import type { Store } from '#control-plane/store/store.ts';
 import { systemClock } from '#proto/kernel/clock.ts';
+import type { Fault } from '#proto/kernel/errors.ts';
 import { type Log, silentLog } from '#proto/kernel/log.ts';
 import { type Random, systemRandom } from '#proto/kernel/random.ts';
 import { Concealed } from '#proto/model/concealed.ts';
@@ -56,6 +57,7 @@ interface OpenOptions {
   /** Sees each wait before another attempt: its jitter is drawn from here. */
   readonly random?: Random;
   readonly log?: Log;
+  readonly onUnusable?: (fault: Fault) => void;
 }
 
 function open(options: OpenOptions = {}): Promise<Store> {
@@ -66,6 +68,7 @@ function open(options: OpenOptions = {}): Promise<Store> {
     callTimeoutMs = 3_000,
     random = systemRandom,
     log = silentLog,
+    onUnusable = () => {},
   } = options;
   return openEtcdStore({
     address: { hosts, callTimeoutMs, ...(options.tls && { tls: options.tls }) },
@@ -74,6 +77,7 @@ function open(options: OpenOptions = {}): Promise<Store> {
     log,
     sealer,
     resolveMs,
+    onUnusable,
   });
 }
 
@@ -238,6 +242,24 @@ describe('the store on etcd', () => {
     const task = aTask();
     await store.seen(await store.commit([put(task, 0)]));
     expect(store.snapshot.task(task.id)).toEqual(task);
+  });
+
+  test('F36: records of a form that only a newer version reads are refused in words, at the start and when they come', async () => {
+    const { promise, resolve } = Promise.withResolvers<Fault>();
+    const running = await open({ onUnusable: resolve });
+    const raise = (form: number) =>
+      withClient((client) => client.put(formKey).value(JSON.stringify({ form, by: '9.0.0' })));
+    await raise(storeForm);
+    await running.seen(await running.commit([put(aTask(), 0)]));
+    await raise(storeForm + 1);
+    const said = {
+      code: 'unsupported',
+      message: `control plane 9.0.0 has written records of form ${storeForm + 1}; this version reads forms up to ${storeForm}`,
+      remedy: expect.stringMatching(/^start 9\.0\.0 or a newer one; .*gantry cluster restore/),
+    };
+    expect(await promise).toMatchObject(said);
+    await running.close();
+    await expect(open()).rejects.toMatchObject(said);
   });
 
   test('a revision is never seen in parts, though its events fill many messages', async () => {

@@ -23,6 +23,7 @@ interface Heard {
   readonly kernelMs: number | undefined;
   readonly applied: number | undefined;
   readonly withheld: boolean;
+  readonly clock: string | undefined;
 }
 
 const record = fc.record({
@@ -31,6 +32,7 @@ const record = fc.record({
   fenced: fc.constantFrom(false, false, true),
   away: fc.constantFrom('', '', 'its agent hangs'),
   message: fc.constantFrom('', '', 'said before'),
+  clock: fc.constantFrom(undefined, undefined, 'its clock is wrong'),
   stateAtMs: fc.integer({ min: began - 900_000, max: began }),
   flapping: fc.option(
     fc.record({
@@ -50,6 +52,7 @@ const heard: fc.Arbitrary<Heard> = fc.record({
   kernelMs: fc.option(fc.constantFrom(100, 1_000, 4_000), { nil: undefined }),
   applied: fc.constantFrom(undefined, 1, 1_000),
   withheld: fc.constantFrom(false, false, true),
+  clock: fc.constantFrom(undefined, '', '', 'its clock is wrong', 'its clock is wrong in another way'),
 });
 const node = fc.tuple(record, heard);
 
@@ -75,6 +78,8 @@ function clusterOf(nodes: readonly (readonly [Partial<Node>, Heard])[], leaderSi
     hungUpAt: (one) => (of(one).hungUp ? ago(0) : undefined),
     kernelOf: (one) => ({ answeredAtMs: ago(of(one).kernelMs), round: undefined }),
     agentOf: (one) => ({ condition: of(one).ill ? 'stalled' : 'running', sinceMs: now - 5_000 }),
+    clockOf: (one) => of(one).clock,
+    wrongClocks: all.flatMap(({ id }) => (told.get(id)!.clock ? [id] : [])),
     appliedRevision: (one) => of(one).applied,
     withheld: new Set(all.flatMap(({ id }) => (told.get(id)!.withheld ? [id] : []))),
   };
@@ -98,11 +103,16 @@ function decidedOneByOne({ cluster, hearing }: ReturnType<typeof clusterOf>): { 
     if (fence.fenced !== undefined) next = { ...next, fenced: fence.fenced };
     next = { ...next, flapping: nextFlapping(before, state, began, dampingMs) };
     wakeAtMs = Math.min(wakeAtMs, fence.wakeAtMs, hearing.now + flappingWakeAtMs(next, dampingMs) - began);
+    const clock = hearing.clockOf(before);
+    if (clock !== undefined && clock !== (before.clock ?? '')) next = { ...next, clock: clock || undefined };
     const told = advice.get(before);
     if (told) next = { ...next, subnet: told.subnet, message: messageOf(next, told) };
     const written = verdict !== undefined || fence.fenced !== undefined;
     const differs =
-      next.flapping !== before.flapping || next.subnet !== before.subnet || next.message !== before.message;
+      next.flapping !== before.flapping ||
+      next.clock !== before.clock ||
+      next.subnet !== before.subnet ||
+      next.message !== before.message;
     return written || differs ? [next] : [];
   });
   return { nodes, wakeAtMs };
@@ -129,12 +139,21 @@ describe('a look at the nodes', () => {
   });
 
   it('asks of each whether it was heard, and no more of those that nothing has happened to', () => {
-    const calm: Heard = { beatMs: 150, hungUp: false, ill: false, kernelMs: 100, applied: 1_000, withheld: false };
+    const calm: Heard = {
+      beatMs: 150,
+      hungUp: false,
+      ill: false,
+      kernelMs: 100,
+      applied: 1_000,
+      withheld: false,
+      clock: '',
+    };
     const few: (readonly [Partial<Node>, Heard])[] = [
       [{}, { ...calm, beatMs: 3_400 }],
       [{ state: 'down', fenced: true }, calm],
       [{ flapping: { verdicts: 2, sinceMs: began - 9_000, untilMs: began + 9_000 } }, calm],
       [{}, { ...calm, withheld: true }],
+      [{}, { ...calm, clock: 'its clock is wrong' }],
     ];
     const world = clusterOf([...few, ...Array.from({ length: 200 }, () => [{}, calm] as const)], 0, 50_000);
     const { snapshot, books } = world.cluster;

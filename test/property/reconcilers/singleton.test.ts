@@ -184,6 +184,8 @@ class History {
       lastBeatAt: ({ id }: { id: NodeId }) => liveness.lastBeatAt(id),
       hungUpAt: () => undefined,
       agentOf: () => undefined,
+      clockOf: () => undefined,
+      wrongClocks: [],
       kernelOf: () => ({ answeredAtMs: undefined, round: undefined }),
       appliedRevision: ({ id }: { id: NodeId }) => liveness.appliedRevision(id),
       withheld: new Set(

@@ -52,6 +52,8 @@ const hearing = {
   lastBeatAt: () => 10_000,
   hungUpAt: () => undefined,
   agentOf: () => undefined,
+  clockOf: () => undefined,
+  wrongClocks: [],
   kernelOf: () => ({ answeredAtMs: undefined, round: undefined }),
   appliedRevision: () => undefined,
   withheld: new Set<never>(),

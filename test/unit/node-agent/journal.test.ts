@@ -1,5 +1,5 @@
 /** Holds the journal to giving back what was written, through torn lines and compaction. */
-import { appendFileSync, mkdtempSync, rmSync, statSync } from 'node:fs';
+import { appendFileSync, mkdtempSync, readFileSync, rmSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, describe, expect, it } from 'vitest';
@@ -108,5 +108,27 @@ describe('the journal', () => {
     const again = new Journal(journalFile(path));
     expect(again.statuses()[0]!.message).toBe('word 19999');
     expect(again.items()).toHaveLength(1);
+  });
+});
+
+describe('the journal of a newer agent', () => {
+  it('is read as far as it is understood, and the rest stays for who understands it', () => {
+    const newer = { ...item('t1'), omen: 'new' };
+    const lines = [
+      ['boot', 'b1'],
+      [`item/task/${idOf('t1')}`, newer],
+      ['item/omen/1', { kind: 'omen' }],
+      ['omen', { omen: true }],
+      [`status/${idOf('t1')}`, { ...status('t1', 'said'), omen: 'new' }],
+    ];
+    appendFileSync(path, lines.map((line) => `${JSON.stringify(line)}\n`).join(''));
+    const journal = new Journal(journalFile(path));
+    expect(journal.items()).toEqual([newer]);
+    expect(journal.statuses()).toMatchObject([status('t1', 'said')]);
+    // Long enough to be written anew.
+    for (let index = 0; index < 20_000; index++) journal.setStatus(status('t1', `word ${index}`));
+    const text = readFileSync(path, 'utf8');
+    for (const [key] of lines) expect(text).toContain(`["${key}",`);
+    expect(new Journal(journalFile(path)).items()).toEqual([newer]);
   });
 });

@@ -46,6 +46,8 @@ class Story {
         hungUpAt: () => undefined,
         kernelOf: () => ({ answeredAtMs: undefined, round: undefined }),
         agentOf: () => undefined,
+        clockOf: () => undefined,
+        wrongClocks: [],
         appliedRevision: () => snapshot.revision,
         withheld: new Set<never>(),
       },

@@ -44,6 +44,8 @@ function verdicts(
       lastBeatAt: (node) => (node.name in beats ? beats[node.name] : now - 100),
       hungUpAt: (node) => options.hungUp?.[node.name],
       kernelOf: (node) => options.kernels?.[node.name] ?? { answeredAtMs: undefined, round: undefined },
+      clockOf: () => undefined,
+      wrongClocks: [],
       agentOf: (node) => options.agents?.[node.name],
     },
     options.awayLimit ?? lostMs,

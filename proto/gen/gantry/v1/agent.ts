@@ -26,6 +26,14 @@ export const protobufFileName = "gantry/v1/agent.proto";
 
 /** Agent to control plane. The agent dials; assignments, exec and logs come back on the same connection. */
 
+export interface TimeRequest {
+}
+
+export interface TimeResponse {
+  /** wall clock of the replica */
+  atMs: number;
+}
+
 export interface EnrolRequest {
   tokenId: string;
   csrPem: string;
@@ -35,7 +43,6 @@ export interface EnrolRequest {
   name: string;
   /** unset: it has never been a member */
   former: Former | undefined;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 /** The certificate that a machine had when it was a member before, which lies beside its volumes. */
@@ -43,7 +50,6 @@ export interface Former {
   nodeId: string;
   /** its OU */
   enrolment: string;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface EnrolResponse {
@@ -51,7 +57,6 @@ export interface EnrolResponse {
   certificatePem: string;
   caPem: string;
   clusterId: string;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface Beat {
@@ -64,19 +69,18 @@ export interface Beat {
   probes: ProbeAnswer[];
   /** of the agent: running (also where empty) | stalled | stopped | gone */
   condition: string;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
+  /** wall clock of the host; 0: not told */
+  atMs: number;
 }
 
 export interface ProbeOrder {
   nodeId: string;
   address: string;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface ProbeAnswer {
   nodeId: string;
   answered: boolean;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface BeatAck {
@@ -86,7 +90,6 @@ export interface BeatAck {
   probes: ProbeOrder[];
   /** singletons may run for so long after this beat was sent; 0: it grants nothing */
   leaseMs: number;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface AgentMessage {
@@ -101,7 +104,6 @@ export interface AgentMessage {
     | { $case: "usage"; value: UsageBatch }
     | { $case: "wake"; value: Wake }
     | undefined;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface Hello {
@@ -113,7 +115,6 @@ export interface Hello {
   epoch: number;
   /** everything in its journal */
   tasks: TaskStatus[];
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface TaskStatus {
@@ -129,18 +130,15 @@ export interface TaskStatus {
   health: string;
   pid: number;
   imageDigest: string;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface StatusBatch {
   tasks: TaskStatus[];
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 /** What happened on the node by itself, for the event log; bounded by the agent, and again by the leader. */
 export interface NoticeBatch {
   notices: NodeNotice[];
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface NodeNotice {
@@ -151,14 +149,12 @@ export interface NodeNotice {
   count: number;
   /** the last time */
   atMs: number;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 /** Of tasks and services that are measured, every few seconds; nobody keeps it. */
 export interface UsageBatch {
   tasks: TaskUsage[];
   services: ServiceTraffic[];
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface TaskUsage {
@@ -168,26 +164,22 @@ export interface TaskUsage {
   memoryBytes: number;
   /** of others, open now; only of services that may have no task */
   connections: number;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface ServiceTraffic {
   serviceId: string;
   /** new ones that this node led to it since it was last said */
   connections: number;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 /** Requests wait here for services that have no task. */
 export interface Wake {
   serviceIds: string[];
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 /** The network of this revision is in the kernel. */
 export interface Applied {
   revision: number;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface ControlMessage {
@@ -197,7 +189,6 @@ export interface ControlMessage {
     | { $case: "openRelay"; value: OpenRelay }
     | { $case: "redirect"; value: Redirect }
     | undefined;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface Welcome {
@@ -209,14 +200,12 @@ export interface Welcome {
   heartbeatPeriodMs: number;
   /** roots to trust, of which the first issues: who has no certificate of it renews */
   caPem: string;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 /** Not the leader: dial this address. */
 export interface Redirect {
   address: string;
   epoch: number;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface ClusterConfig {
@@ -252,7 +241,6 @@ export interface ClusterConfig {
   flapDampingMs: number;
   /** how long the tasks of a host that lives without its agent are left alone; 0: as long as it lives */
   agentAwayLimitMs: number;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 /** The keyed set of everything a node should hold; a full set first, then increments. */
@@ -268,7 +256,6 @@ export interface AssignmentSet {
   remove: string[];
   /** by the clock that the instants in it were taken from, for nodes whose own clock is off */
   sentAtMs: number;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface Assignment {
@@ -282,7 +269,6 @@ export interface Assignment {
     | { $case: "network"; value: ClusterNetwork }
     | { $case: "content"; value: DocumentContent }
     | undefined;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 /** Sent to nodes that have a task which needs it, before that task; never written to a disk. */
@@ -292,7 +278,6 @@ export interface DocumentContent {
   name: string;
   version: string;
   data: Buffer;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface TaskAssignment {
@@ -304,7 +289,6 @@ export interface TaskAssignment {
   imageDigest: string;
   /** what its service links to, as far as it is there */
   links: LinkedService[];
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 /** A service that a task's own service links to: what the environment of Docker's links is made of. */
@@ -318,14 +302,12 @@ export interface LinkedService {
   env: string[];
   image: string;
   imageDigest: string;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface LinkedPort {
   number: number;
   /** tcp | udp | sctp */
   protocol: string;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 /** A service as the network sees it: enough for DNS, VIP and published ports on every node. */
@@ -353,13 +335,11 @@ export interface Endpoint {
   /** empty | client */
   sticky: string;
   ipv6: boolean;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface EndpointNetwork {
   network: string;
   aliases: string[];
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface Backend {
@@ -371,7 +351,6 @@ export interface Backend {
   serving: boolean;
   nodeName: string;
   addresses: TaskAddress[];
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface Peer {
@@ -383,14 +362,12 @@ export interface Peer {
   address6: string;
   wireguardKey: string;
   segment: string;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface Credential {
   registry: string;
   username: string;
   password: string;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface OpenRelay {
@@ -403,13 +380,11 @@ export interface OpenRelay {
     | { $case: "removeVolume"; value: VolumeRemoval }
     | { $case: "checks"; value: ChecksStart }
     | undefined;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 /** The last results of a task's health check, oldest first. */
 export interface ChecksStart {
   taskId: string;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface CheckResult {
@@ -419,13 +394,11 @@ export interface CheckResult {
   ok: boolean;
   /** at most 4 KiB */
   output: string;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 /** Of a named volume that nobody uses any more, with its data; the stream ends when it is gone. */
 export interface VolumeRemoval {
   name: string;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface ExecStart {
@@ -438,20 +411,17 @@ export interface ExecStart {
   env: string[];
   user: string;
   workingDir: string;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface StatsStart {
   /** empty: all of the node */
   taskIds: string[];
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 /** Straight from the node's disk: what NATS has not got yet. */
 export interface LogsStart {
   taskId: string;
   sinceMs: number;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface RelayFrame {
@@ -474,13 +444,11 @@ export interface RelayFrame {
     | { $case: "fact"; value: ProbeFact }
     | { $case: "check"; value: CheckResult }
     | undefined;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface Resize {
   columns: number;
   rows: number;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface TaskStats {
@@ -493,16 +461,112 @@ export interface TaskStats {
   pids: number;
   networkReceivedBytes: number;
   networkSentBytes: number;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface RenewRequest {
   csrPem: string;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
+function createBaseTimeRequest(): TimeRequest {
+  return {};
+}
+
+export const TimeRequest: MessageFns<TimeRequest> = {
+  encode(_: TimeRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): TimeRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseTimeRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<TimeRequest>, I>>(base?: I): TimeRequest {
+    return TimeRequest.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<TimeRequest>, I>>(_: I): TimeRequest {
+    const message = createBaseTimeRequest();
+    return message;
+  },
+};
+
+function createBaseTimeResponse(): TimeResponse {
+  return { atMs: 0 };
+}
+
+export const TimeResponse: MessageFns<TimeResponse> = {
+  encode(message: TimeResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.atMs !== 0) {
+      writer.uint32(8).int64(message.atMs);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): TimeResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseTimeResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.atMs = longToNumber(reader.int64());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<TimeResponse>, I>>(base?: I): TimeResponse {
+    return TimeResponse.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<TimeResponse>, I>>(object: I): TimeResponse {
+    const message = createBaseTimeResponse();
+    message.atMs = object.atMs ?? 0;
+    return message;
+  },
+};
+
 function createBaseEnrolRequest(): EnrolRequest {
-  return { tokenId: "", csrPem: "", proof: Buffer.alloc(0), name: "", former: undefined, _unknownFields: {} };
+  return { tokenId: "", csrPem: "", proof: Buffer.alloc(0), name: "", former: undefined };
 }
 
 export const EnrolRequest: MessageFns<EnrolRequest> = {
@@ -521,14 +585,6 @@ export const EnrolRequest: MessageFns<EnrolRequest> = {
     }
     if (message.former !== undefined) {
       Former.encode(message.former, writer.uint32(722).fork()).join();
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -590,15 +646,7 @@ export const EnrolRequest: MessageFns<EnrolRequest> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -623,7 +671,7 @@ export const EnrolRequest: MessageFns<EnrolRequest> = {
 };
 
 function createBaseFormer(): Former {
-  return { nodeId: "", enrolment: "", _unknownFields: {} };
+  return { nodeId: "", enrolment: "" };
 }
 
 export const Former: MessageFns<Former> = {
@@ -633,14 +681,6 @@ export const Former: MessageFns<Former> = {
     }
     if (message.enrolment !== "") {
       writer.uint32(18).string(message.enrolment);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -678,15 +718,7 @@ export const Former: MessageFns<Former> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -706,7 +738,7 @@ export const Former: MessageFns<Former> = {
 };
 
 function createBaseEnrolResponse(): EnrolResponse {
-  return { nodeId: "", certificatePem: "", caPem: "", clusterId: "", _unknownFields: {} };
+  return { nodeId: "", certificatePem: "", caPem: "", clusterId: "" };
 }
 
 export const EnrolResponse: MessageFns<EnrolResponse> = {
@@ -722,14 +754,6 @@ export const EnrolResponse: MessageFns<EnrolResponse> = {
     }
     if (message.clusterId !== "") {
       writer.uint32(34).string(message.clusterId);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -783,15 +807,7 @@ export const EnrolResponse: MessageFns<EnrolResponse> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -813,7 +829,7 @@ export const EnrolResponse: MessageFns<EnrolResponse> = {
 };
 
 function createBaseBeat(): Beat {
-  return { sequence: 0, session: 0, loopLagMs: 0, probes: [], condition: "", _unknownFields: {} };
+  return { sequence: 0, session: 0, loopLagMs: 0, probes: [], condition: "", atMs: 0 };
 }
 
 export const Beat: MessageFns<Beat> = {
@@ -833,13 +849,8 @@ export const Beat: MessageFns<Beat> = {
     if (message.condition !== "") {
       writer.uint32(82).string(message.condition);
     }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
+    if (message.atMs !== 0) {
+      writer.uint32(240).int64(message.atMs);
     }
     return writer;
   },
@@ -897,19 +908,19 @@ export const Beat: MessageFns<Beat> = {
             message.condition = reader.string();
             continue;
           }
+          case 30: {
+            if (tag !== 240) {
+              break;
+            }
+
+            message.atMs = longToNumber(reader.int64());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -927,12 +938,13 @@ export const Beat: MessageFns<Beat> = {
     message.loopLagMs = object.loopLagMs ?? 0;
     message.probes = object.probes?.map((e) => ProbeAnswer.fromPartial(e)) || [];
     message.condition = object.condition ?? "";
+    message.atMs = object.atMs ?? 0;
     return message;
   },
 };
 
 function createBaseProbeOrder(): ProbeOrder {
-  return { nodeId: "", address: "", _unknownFields: {} };
+  return { nodeId: "", address: "" };
 }
 
 export const ProbeOrder: MessageFns<ProbeOrder> = {
@@ -942,14 +954,6 @@ export const ProbeOrder: MessageFns<ProbeOrder> = {
     }
     if (message.address !== "") {
       writer.uint32(18).string(message.address);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -987,15 +991,7 @@ export const ProbeOrder: MessageFns<ProbeOrder> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -1015,7 +1011,7 @@ export const ProbeOrder: MessageFns<ProbeOrder> = {
 };
 
 function createBaseProbeAnswer(): ProbeAnswer {
-  return { nodeId: "", answered: false, _unknownFields: {} };
+  return { nodeId: "", answered: false };
 }
 
 export const ProbeAnswer: MessageFns<ProbeAnswer> = {
@@ -1025,14 +1021,6 @@ export const ProbeAnswer: MessageFns<ProbeAnswer> = {
     }
     if (message.answered !== false) {
       writer.uint32(16).bool(message.answered);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -1070,15 +1058,7 @@ export const ProbeAnswer: MessageFns<ProbeAnswer> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -1098,7 +1078,7 @@ export const ProbeAnswer: MessageFns<ProbeAnswer> = {
 };
 
 function createBaseBeatAck(): BeatAck {
-  return { sequence: 0, epoch: 0, probes: [], leaseMs: 0, _unknownFields: {} };
+  return { sequence: 0, epoch: 0, probes: [], leaseMs: 0 };
 }
 
 export const BeatAck: MessageFns<BeatAck> = {
@@ -1114,14 +1094,6 @@ export const BeatAck: MessageFns<BeatAck> = {
     }
     if (message.leaseMs !== 0) {
       writer.uint32(160).int64(message.leaseMs);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -1175,15 +1147,7 @@ export const BeatAck: MessageFns<BeatAck> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -1205,7 +1169,7 @@ export const BeatAck: MessageFns<BeatAck> = {
 };
 
 function createBaseAgentMessage(): AgentMessage {
-  return { body: undefined, _unknownFields: {} };
+  return { body: undefined };
 }
 
 export const AgentMessage: MessageFns<AgentMessage> = {
@@ -1232,14 +1196,6 @@ export const AgentMessage: MessageFns<AgentMessage> = {
       case "wake":
         Wake.encode(message.body.value, writer.uint32(90).fork()).join();
         break;
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -1317,15 +1273,7 @@ export const AgentMessage: MessageFns<AgentMessage> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -1387,7 +1335,7 @@ export const AgentMessage: MessageFns<AgentMessage> = {
 };
 
 function createBaseHello(): Hello {
-  return { node: undefined, epoch: 0, tasks: [], _unknownFields: {} };
+  return { node: undefined, epoch: 0, tasks: [] };
 }
 
 export const Hello: MessageFns<Hello> = {
@@ -1400,14 +1348,6 @@ export const Hello: MessageFns<Hello> = {
     }
     for (const v of message.tasks) {
       TaskStatus.encode(v!, writer.uint32(26).fork()).join();
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -1453,15 +1393,7 @@ export const Hello: MessageFns<Hello> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -1495,7 +1427,6 @@ function createBaseTaskStatus(): TaskStatus {
     health: "",
     pid: 0,
     imageDigest: "",
-    _unknownFields: {},
   };
 }
 
@@ -1536,14 +1467,6 @@ export const TaskStatus: MessageFns<TaskStatus> = {
     }
     if (message.imageDigest !== "") {
       writer.uint32(98).string(message.imageDigest);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -1661,15 +1584,7 @@ export const TaskStatus: MessageFns<TaskStatus> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -1699,21 +1614,13 @@ export const TaskStatus: MessageFns<TaskStatus> = {
 };
 
 function createBaseStatusBatch(): StatusBatch {
-  return { tasks: [], _unknownFields: {} };
+  return { tasks: [] };
 }
 
 export const StatusBatch: MessageFns<StatusBatch> = {
   encode(message: StatusBatch, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     for (const v of message.tasks) {
       TaskStatus.encode(v!, writer.uint32(10).fork()).join();
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -1743,15 +1650,7 @@ export const StatusBatch: MessageFns<StatusBatch> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -1770,21 +1669,13 @@ export const StatusBatch: MessageFns<StatusBatch> = {
 };
 
 function createBaseNoticeBatch(): NoticeBatch {
-  return { notices: [], _unknownFields: {} };
+  return { notices: [] };
 }
 
 export const NoticeBatch: MessageFns<NoticeBatch> = {
   encode(message: NoticeBatch, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     for (const v of message.notices) {
       NodeNotice.encode(v!, writer.uint32(10).fork()).join();
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -1814,15 +1705,7 @@ export const NoticeBatch: MessageFns<NoticeBatch> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -1841,7 +1724,7 @@ export const NoticeBatch: MessageFns<NoticeBatch> = {
 };
 
 function createBaseNodeNotice(): NodeNotice {
-  return { action: "", message: "", count: 0, atMs: 0, _unknownFields: {} };
+  return { action: "", message: "", count: 0, atMs: 0 };
 }
 
 export const NodeNotice: MessageFns<NodeNotice> = {
@@ -1857,14 +1740,6 @@ export const NodeNotice: MessageFns<NodeNotice> = {
     }
     if (message.atMs !== 0) {
       writer.uint32(32).int64(message.atMs);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -1918,15 +1793,7 @@ export const NodeNotice: MessageFns<NodeNotice> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -1948,7 +1815,7 @@ export const NodeNotice: MessageFns<NodeNotice> = {
 };
 
 function createBaseUsageBatch(): UsageBatch {
-  return { tasks: [], services: [], _unknownFields: {} };
+  return { tasks: [], services: [] };
 }
 
 export const UsageBatch: MessageFns<UsageBatch> = {
@@ -1958,14 +1825,6 @@ export const UsageBatch: MessageFns<UsageBatch> = {
     }
     for (const v of message.services) {
       ServiceTraffic.encode(v!, writer.uint32(18).fork()).join();
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -2003,15 +1862,7 @@ export const UsageBatch: MessageFns<UsageBatch> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -2031,7 +1882,7 @@ export const UsageBatch: MessageFns<UsageBatch> = {
 };
 
 function createBaseTaskUsage(): TaskUsage {
-  return { taskId: "", cpuMillis: 0, memoryBytes: 0, connections: 0, _unknownFields: {} };
+  return { taskId: "", cpuMillis: 0, memoryBytes: 0, connections: 0 };
 }
 
 export const TaskUsage: MessageFns<TaskUsage> = {
@@ -2047,14 +1898,6 @@ export const TaskUsage: MessageFns<TaskUsage> = {
     }
     if (message.connections !== 0) {
       writer.uint32(32).uint32(message.connections);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -2108,15 +1951,7 @@ export const TaskUsage: MessageFns<TaskUsage> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -2138,7 +1973,7 @@ export const TaskUsage: MessageFns<TaskUsage> = {
 };
 
 function createBaseServiceTraffic(): ServiceTraffic {
-  return { serviceId: "", connections: 0, _unknownFields: {} };
+  return { serviceId: "", connections: 0 };
 }
 
 export const ServiceTraffic: MessageFns<ServiceTraffic> = {
@@ -2148,14 +1983,6 @@ export const ServiceTraffic: MessageFns<ServiceTraffic> = {
     }
     if (message.connections !== 0) {
       writer.uint32(16).uint32(message.connections);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -2193,15 +2020,7 @@ export const ServiceTraffic: MessageFns<ServiceTraffic> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -2221,21 +2040,13 @@ export const ServiceTraffic: MessageFns<ServiceTraffic> = {
 };
 
 function createBaseWake(): Wake {
-  return { serviceIds: [], _unknownFields: {} };
+  return { serviceIds: [] };
 }
 
 export const Wake: MessageFns<Wake> = {
   encode(message: Wake, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     for (const v of message.serviceIds) {
       writer.uint32(10).string(v!);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -2265,15 +2076,7 @@ export const Wake: MessageFns<Wake> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -2292,21 +2095,13 @@ export const Wake: MessageFns<Wake> = {
 };
 
 function createBaseApplied(): Applied {
-  return { revision: 0, _unknownFields: {} };
+  return { revision: 0 };
 }
 
 export const Applied: MessageFns<Applied> = {
   encode(message: Applied, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.revision !== 0) {
       writer.uint32(8).int64(message.revision);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -2336,15 +2131,7 @@ export const Applied: MessageFns<Applied> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -2363,7 +2150,7 @@ export const Applied: MessageFns<Applied> = {
 };
 
 function createBaseControlMessage(): ControlMessage {
-  return { body: undefined, _unknownFields: {} };
+  return { body: undefined };
 }
 
 export const ControlMessage: MessageFns<ControlMessage> = {
@@ -2381,14 +2168,6 @@ export const ControlMessage: MessageFns<ControlMessage> = {
       case "redirect":
         Redirect.encode(message.body.value, writer.uint32(34).fork()).join();
         break;
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -2442,15 +2221,7 @@ export const ControlMessage: MessageFns<ControlMessage> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -2494,15 +2265,7 @@ export const ControlMessage: MessageFns<ControlMessage> = {
 };
 
 function createBaseWelcome(): Welcome {
-  return {
-    session: 0,
-    epoch: 0,
-    node: undefined,
-    cluster: undefined,
-    heartbeatPeriodMs: 0,
-    caPem: "",
-    _unknownFields: {},
-  };
+  return { session: 0, epoch: 0, node: undefined, cluster: undefined, heartbeatPeriodMs: 0, caPem: "" };
 }
 
 export const Welcome: MessageFns<Welcome> = {
@@ -2524,14 +2287,6 @@ export const Welcome: MessageFns<Welcome> = {
     }
     if (message.caPem !== "") {
       writer.uint32(322).string(message.caPem);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -2601,15 +2356,7 @@ export const Welcome: MessageFns<Welcome> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -2635,7 +2382,7 @@ export const Welcome: MessageFns<Welcome> = {
 };
 
 function createBaseRedirect(): Redirect {
-  return { address: "", epoch: 0, _unknownFields: {} };
+  return { address: "", epoch: 0 };
 }
 
 export const Redirect: MessageFns<Redirect> = {
@@ -2645,14 +2392,6 @@ export const Redirect: MessageFns<Redirect> = {
     }
     if (message.epoch !== 0) {
       writer.uint32(16).int64(message.epoch);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -2690,15 +2429,7 @@ export const Redirect: MessageFns<Redirect> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -2736,7 +2467,6 @@ function createBaseClusterConfig(): ClusterConfig {
     orphanAfterMs: 0,
     flapDampingMs: 0,
     agentAwayLimitMs: 0,
-    _unknownFields: {},
   };
 }
 
@@ -2792,14 +2522,6 @@ export const ClusterConfig: MessageFns<ClusterConfig> = {
     }
     if (message.agentAwayLimitMs !== 0) {
       writer.uint32(728).int64(message.agentAwayLimitMs);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -2957,15 +2679,7 @@ export const ClusterConfig: MessageFns<ClusterConfig> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -3000,7 +2714,7 @@ export const ClusterConfig: MessageFns<ClusterConfig> = {
 };
 
 function createBaseAssignmentSet(): AssignmentSet {
-  return { epoch: 0, revision: 0, full: false, more: false, put: [], remove: [], sentAtMs: 0, _unknownFields: {} };
+  return { epoch: 0, revision: 0, full: false, more: false, put: [], remove: [], sentAtMs: 0 };
 }
 
 export const AssignmentSet: MessageFns<AssignmentSet> = {
@@ -3025,14 +2739,6 @@ export const AssignmentSet: MessageFns<AssignmentSet> = {
     }
     if (message.sentAtMs !== 0) {
       writer.uint32(56).int64(message.sentAtMs);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -3110,15 +2816,7 @@ export const AssignmentSet: MessageFns<AssignmentSet> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -3143,7 +2841,7 @@ export const AssignmentSet: MessageFns<AssignmentSet> = {
 };
 
 function createBaseAssignment(): Assignment {
-  return { key: "", item: undefined, _unknownFields: {} };
+  return { key: "", item: undefined };
 }
 
 export const Assignment: MessageFns<Assignment> = {
@@ -3170,14 +2868,6 @@ export const Assignment: MessageFns<Assignment> = {
       case "content":
         DocumentContent.encode(message.item.value, writer.uint32(82).fork()).join();
         break;
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -3255,15 +2945,7 @@ export const Assignment: MessageFns<Assignment> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -3320,7 +3002,7 @@ export const Assignment: MessageFns<Assignment> = {
 };
 
 function createBaseDocumentContent(): DocumentContent {
-  return { type: "", name: "", version: "", data: Buffer.alloc(0), _unknownFields: {} };
+  return { type: "", name: "", version: "", data: Buffer.alloc(0) };
 }
 
 export const DocumentContent: MessageFns<DocumentContent> = {
@@ -3336,14 +3018,6 @@ export const DocumentContent: MessageFns<DocumentContent> = {
     }
     if (message.data.length !== 0) {
       writer.uint32(34).bytes(message.data);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -3397,15 +3071,7 @@ export const DocumentContent: MessageFns<DocumentContent> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -3427,7 +3093,7 @@ export const DocumentContent: MessageFns<DocumentContent> = {
 };
 
 function createBaseTaskAssignment(): TaskAssignment {
-  return { task: undefined, template: undefined, imageDigest: "", links: [], _unknownFields: {} };
+  return { task: undefined, template: undefined, imageDigest: "", links: [] };
 }
 
 export const TaskAssignment: MessageFns<TaskAssignment> = {
@@ -3443,14 +3109,6 @@ export const TaskAssignment: MessageFns<TaskAssignment> = {
     }
     for (const v of message.links) {
       LinkedService.encode(v!, writer.uint32(34).fork()).join();
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -3504,15 +3162,7 @@ export const TaskAssignment: MessageFns<TaskAssignment> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -3536,7 +3186,7 @@ export const TaskAssignment: MessageFns<TaskAssignment> = {
 };
 
 function createBaseLinkedService(): LinkedService {
-  return { alias: "", service: "", vip: "", ports: [], env: [], image: "", imageDigest: "", _unknownFields: {} };
+  return { alias: "", service: "", vip: "", ports: [], env: [], image: "", imageDigest: "" };
 }
 
 export const LinkedService: MessageFns<LinkedService> = {
@@ -3561,14 +3211,6 @@ export const LinkedService: MessageFns<LinkedService> = {
     }
     if (message.imageDigest !== "") {
       writer.uint32(58).string(message.imageDigest);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -3646,15 +3288,7 @@ export const LinkedService: MessageFns<LinkedService> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -3679,7 +3313,7 @@ export const LinkedService: MessageFns<LinkedService> = {
 };
 
 function createBaseLinkedPort(): LinkedPort {
-  return { number: 0, protocol: "", _unknownFields: {} };
+  return { number: 0, protocol: "" };
 }
 
 export const LinkedPort: MessageFns<LinkedPort> = {
@@ -3689,14 +3323,6 @@ export const LinkedPort: MessageFns<LinkedPort> = {
     }
     if (message.protocol !== "") {
       writer.uint32(18).string(message.protocol);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -3734,15 +3360,7 @@ export const LinkedPort: MessageFns<LinkedPort> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -3778,7 +3396,6 @@ function createBaseEndpoint(): Endpoint {
     measured: false,
     sticky: "",
     ipv6: false,
-    _unknownFields: {},
   };
 }
 
@@ -3828,14 +3445,6 @@ export const Endpoint: MessageFns<Endpoint> = {
     }
     if (message.ipv6 !== false) {
       writer.uint32(96).bool(message.ipv6);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -3977,15 +3586,7 @@ export const Endpoint: MessageFns<Endpoint> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -4020,7 +3621,7 @@ export const Endpoint: MessageFns<Endpoint> = {
 };
 
 function createBaseEndpointNetwork(): EndpointNetwork {
-  return { network: "", aliases: [], _unknownFields: {} };
+  return { network: "", aliases: [] };
 }
 
 export const EndpointNetwork: MessageFns<EndpointNetwork> = {
@@ -4030,14 +3631,6 @@ export const EndpointNetwork: MessageFns<EndpointNetwork> = {
     }
     for (const v of message.aliases) {
       writer.uint32(18).string(v!);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -4075,15 +3668,7 @@ export const EndpointNetwork: MessageFns<EndpointNetwork> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -4103,16 +3688,7 @@ export const EndpointNetwork: MessageFns<EndpointNetwork> = {
 };
 
 function createBaseBackend(): Backend {
-  return {
-    taskId: "",
-    slot: 0,
-    address: "",
-    nodeId: "",
-    serving: false,
-    nodeName: "",
-    addresses: [],
-    _unknownFields: {},
-  };
+  return { taskId: "", slot: 0, address: "", nodeId: "", serving: false, nodeName: "", addresses: [] };
 }
 
 export const Backend: MessageFns<Backend> = {
@@ -4137,14 +3713,6 @@ export const Backend: MessageFns<Backend> = {
     }
     for (const v of message.addresses) {
       TaskAddress.encode(v!, writer.uint32(58).fork()).join();
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -4222,15 +3790,7 @@ export const Backend: MessageFns<Backend> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -4255,17 +3815,7 @@ export const Backend: MessageFns<Backend> = {
 };
 
 function createBasePeer(): Peer {
-  return {
-    nodeId: "",
-    name: "",
-    address: "",
-    subnet: "",
-    link: "",
-    address6: "",
-    wireguardKey: "",
-    segment: "",
-    _unknownFields: {},
-  };
+  return { nodeId: "", name: "", address: "", subnet: "", link: "", address6: "", wireguardKey: "", segment: "" };
 }
 
 export const Peer: MessageFns<Peer> = {
@@ -4293,14 +3843,6 @@ export const Peer: MessageFns<Peer> = {
     }
     if (message.segment !== "") {
       writer.uint32(66).string(message.segment);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -4386,15 +3928,7 @@ export const Peer: MessageFns<Peer> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -4420,7 +3954,7 @@ export const Peer: MessageFns<Peer> = {
 };
 
 function createBaseCredential(): Credential {
-  return { registry: "", username: "", password: "", _unknownFields: {} };
+  return { registry: "", username: "", password: "" };
 }
 
 export const Credential: MessageFns<Credential> = {
@@ -4433,14 +3967,6 @@ export const Credential: MessageFns<Credential> = {
     }
     if (message.password !== "") {
       writer.uint32(26).string(message.password);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -4486,15 +4012,7 @@ export const Credential: MessageFns<Credential> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -4515,7 +4033,7 @@ export const Credential: MessageFns<Credential> = {
 };
 
 function createBaseOpenRelay(): OpenRelay {
-  return { relayId: "", request: undefined, _unknownFields: {} };
+  return { relayId: "", request: undefined };
 }
 
 export const OpenRelay: MessageFns<OpenRelay> = {
@@ -4542,14 +4060,6 @@ export const OpenRelay: MessageFns<OpenRelay> = {
       case "checks":
         ChecksStart.encode(message.request.value, writer.uint32(170).fork()).join();
         break;
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -4627,15 +4137,7 @@ export const OpenRelay: MessageFns<OpenRelay> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -4692,21 +4194,13 @@ export const OpenRelay: MessageFns<OpenRelay> = {
 };
 
 function createBaseChecksStart(): ChecksStart {
-  return { taskId: "", _unknownFields: {} };
+  return { taskId: "" };
 }
 
 export const ChecksStart: MessageFns<ChecksStart> = {
   encode(message: ChecksStart, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.taskId !== "") {
       writer.uint32(10).string(message.taskId);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -4736,15 +4230,7 @@ export const ChecksStart: MessageFns<ChecksStart> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -4763,7 +4249,7 @@ export const ChecksStart: MessageFns<ChecksStart> = {
 };
 
 function createBaseCheckResult(): CheckResult {
-  return { atMs: 0, tookMs: 0, ok: false, output: "", _unknownFields: {} };
+  return { atMs: 0, tookMs: 0, ok: false, output: "" };
 }
 
 export const CheckResult: MessageFns<CheckResult> = {
@@ -4779,14 +4265,6 @@ export const CheckResult: MessageFns<CheckResult> = {
     }
     if (message.output !== "") {
       writer.uint32(34).string(message.output);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -4840,15 +4318,7 @@ export const CheckResult: MessageFns<CheckResult> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -4870,21 +4340,13 @@ export const CheckResult: MessageFns<CheckResult> = {
 };
 
 function createBaseVolumeRemoval(): VolumeRemoval {
-  return { name: "", _unknownFields: {} };
+  return { name: "" };
 }
 
 export const VolumeRemoval: MessageFns<VolumeRemoval> = {
   encode(message: VolumeRemoval, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.name !== "") {
       writer.uint32(10).string(message.name);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -4914,15 +4376,7 @@ export const VolumeRemoval: MessageFns<VolumeRemoval> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -4941,18 +4395,7 @@ export const VolumeRemoval: MessageFns<VolumeRemoval> = {
 };
 
 function createBaseExecStart(): ExecStart {
-  return {
-    taskId: "",
-    command: [],
-    tty: false,
-    stdin: false,
-    columns: 0,
-    rows: 0,
-    env: [],
-    user: "",
-    workingDir: "",
-    _unknownFields: {},
-  };
+  return { taskId: "", command: [], tty: false, stdin: false, columns: 0, rows: 0, env: [], user: "", workingDir: "" };
 }
 
 export const ExecStart: MessageFns<ExecStart> = {
@@ -4983,14 +4426,6 @@ export const ExecStart: MessageFns<ExecStart> = {
     }
     if (message.workingDir !== "") {
       writer.uint32(74).string(message.workingDir);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -5084,15 +4519,7 @@ export const ExecStart: MessageFns<ExecStart> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -5119,21 +4546,13 @@ export const ExecStart: MessageFns<ExecStart> = {
 };
 
 function createBaseStatsStart(): StatsStart {
-  return { taskIds: [], _unknownFields: {} };
+  return { taskIds: [] };
 }
 
 export const StatsStart: MessageFns<StatsStart> = {
   encode(message: StatsStart, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     for (const v of message.taskIds) {
       writer.uint32(10).string(v!);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -5163,15 +4582,7 @@ export const StatsStart: MessageFns<StatsStart> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -5190,7 +4601,7 @@ export const StatsStart: MessageFns<StatsStart> = {
 };
 
 function createBaseLogsStart(): LogsStart {
-  return { taskId: "", sinceMs: 0, _unknownFields: {} };
+  return { taskId: "", sinceMs: 0 };
 }
 
 export const LogsStart: MessageFns<LogsStart> = {
@@ -5200,14 +4611,6 @@ export const LogsStart: MessageFns<LogsStart> = {
     }
     if (message.sinceMs !== 0) {
       writer.uint32(16).int64(message.sinceMs);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -5245,15 +4648,7 @@ export const LogsStart: MessageFns<LogsStart> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -5273,7 +4668,7 @@ export const LogsStart: MessageFns<LogsStart> = {
 };
 
 function createBaseRelayFrame(): RelayFrame {
-  return { body: undefined, _unknownFields: {} };
+  return { body: undefined };
 }
 
 export const RelayFrame: MessageFns<RelayFrame> = {
@@ -5318,14 +4713,6 @@ export const RelayFrame: MessageFns<RelayFrame> = {
       case "check":
         CheckResult.encode(message.body.value, writer.uint32(170).fork()).join();
         break;
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -5451,15 +4838,7 @@ export const RelayFrame: MessageFns<RelayFrame> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -5557,7 +4936,7 @@ export const RelayFrame: MessageFns<RelayFrame> = {
 };
 
 function createBaseResize(): Resize {
-  return { columns: 0, rows: 0, _unknownFields: {} };
+  return { columns: 0, rows: 0 };
 }
 
 export const Resize: MessageFns<Resize> = {
@@ -5567,14 +4946,6 @@ export const Resize: MessageFns<Resize> = {
     }
     if (message.rows !== 0) {
       writer.uint32(16).uint32(message.rows);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -5612,15 +4983,7 @@ export const Resize: MessageFns<Resize> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -5649,7 +5012,6 @@ function createBaseTaskStats(): TaskStats {
     pids: 0,
     networkReceivedBytes: 0,
     networkSentBytes: 0,
-    _unknownFields: {},
   };
 }
 
@@ -5678,14 +5040,6 @@ export const TaskStats: MessageFns<TaskStats> = {
     }
     if (message.networkSentBytes !== 0) {
       writer.uint32(64).int64(message.networkSentBytes);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -5771,15 +5125,7 @@ export const TaskStats: MessageFns<TaskStats> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -5805,21 +5151,13 @@ export const TaskStats: MessageFns<TaskStats> = {
 };
 
 function createBaseRenewRequest(): RenewRequest {
-  return { csrPem: "", _unknownFields: {} };
+  return { csrPem: "" };
 }
 
 export const RenewRequest: MessageFns<RenewRequest> = {
   encode(message: RenewRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.csrPem !== "") {
       writer.uint32(10).string(message.csrPem);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -5849,15 +5187,7 @@ export const RenewRequest: MessageFns<RenewRequest> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -5890,10 +5220,22 @@ export const EnrolmentService = {
     responseSerialize: (value: EnrolResponse): Buffer => Buffer.from(EnrolResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): EnrolResponse => EnrolResponse.decode(value),
   },
+  /** Asked by whom certificates are refused, or who refuses them: a clock may be wrong. Nothing is decided by the answer. */
+  time: {
+    path: "/gantry.v1.Enrolment/Time" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: TimeRequest): Buffer => Buffer.from(TimeRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): TimeRequest => TimeRequest.decode(value),
+    responseSerialize: (value: TimeResponse): Buffer => Buffer.from(TimeResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): TimeResponse => TimeResponse.decode(value),
+  },
 } as const;
 
 export interface EnrolmentServer extends UntypedServiceImplementation {
   enrol: handleUnaryCall<EnrolRequest, EnrolResponse>;
+  /** Asked by whom certificates are refused, or who refuses them: a clock may be wrong. Nothing is decided by the answer. */
+  time: handleUnaryCall<TimeRequest, TimeResponse>;
 }
 
 export interface EnrolmentClient extends Client {
@@ -5911,6 +5253,19 @@ export interface EnrolmentClient extends Client {
     metadata: Metadata,
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: EnrolResponse) => void,
+  ): ClientUnaryCall;
+  /** Asked by whom certificates are refused, or who refuses them: a clock may be wrong. Nothing is decided by the answer. */
+  time(request: TimeRequest, callback: (error: ServiceError | null, response: TimeResponse) => void): ClientUnaryCall;
+  time(
+    request: TimeRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: TimeResponse) => void,
+  ): ClientUnaryCall;
+  time(
+    request: TimeRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: TimeResponse) => void,
   ): ClientUnaryCall;
 }
 

@@ -23,7 +23,6 @@ export const protobufFileName = "gantry/v1/cluster.proto";
 /** Replica to replica of the control plane, on the agent port (mTLS, role control-plane). */
 
 export interface PingRequest {
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface PingResponse {
@@ -31,23 +30,16 @@ export interface PingResponse {
   /** of the leader as this replica knows it */
   epoch: number;
   leading: boolean;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
+  /** its wall clock; 0: not told */
+  atMs: number;
 }
 
 function createBasePingRequest(): PingRequest {
-  return { _unknownFields: {} };
+  return {};
 }
 
 export const PingRequest: MessageFns<PingRequest> = {
-  encode(message: PingRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
-    }
+  encode(_: PingRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     return writer;
   },
 
@@ -68,15 +60,7 @@ export const PingRequest: MessageFns<PingRequest> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -94,7 +78,7 @@ export const PingRequest: MessageFns<PingRequest> = {
 };
 
 function createBasePingResponse(): PingResponse {
-  return { replica: "", epoch: 0, leading: false, _unknownFields: {} };
+  return { replica: "", epoch: 0, leading: false, atMs: 0 };
 }
 
 export const PingResponse: MessageFns<PingResponse> = {
@@ -108,13 +92,8 @@ export const PingResponse: MessageFns<PingResponse> = {
     if (message.leading !== false) {
       writer.uint32(24).bool(message.leading);
     }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
+    if (message.atMs !== 0) {
+      writer.uint32(32).int64(message.atMs);
     }
     return writer;
   },
@@ -156,19 +135,19 @@ export const PingResponse: MessageFns<PingResponse> = {
             message.leading = reader.bool();
             continue;
           }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.atMs = longToNumber(reader.int64());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -184,6 +163,7 @@ export const PingResponse: MessageFns<PingResponse> = {
     message.replica = object.replica ?? "";
     message.epoch = object.epoch ?? 0;
     message.leading = object.leading ?? false;
+    message.atMs = object.atMs ?? 0;
     return message;
   },
 };

@@ -16,7 +16,6 @@ export interface LogBatch {
   /** of the first line, microseconds since the epoch */
   atUs: number;
   records: LogRecord[];
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 /** One record of the log file. */
@@ -30,11 +29,10 @@ export interface LogRecord {
   text: Buffer;
   /** bytes it takes in the file; a gap: bytes that are missing */
   size: number;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 function createBaseLogBatch(): LogBatch {
-  return { from: 0, atUs: 0, records: [], _unknownFields: {} };
+  return { from: 0, atUs: 0, records: [] };
 }
 
 export const LogBatch: MessageFns<LogBatch> = {
@@ -47,14 +45,6 @@ export const LogBatch: MessageFns<LogBatch> = {
     }
     for (const v of message.records) {
       LogRecord.encode(v!, writer.uint32(26).fork()).join();
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -100,15 +90,7 @@ export const LogBatch: MessageFns<LogBatch> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -129,7 +111,7 @@ export const LogBatch: MessageFns<LogBatch> = {
 };
 
 function createBaseLogRecord(): LogRecord {
-  return { deltaUs: 0, stream: 0, partial: false, text: Buffer.alloc(0), size: 0, _unknownFields: {} };
+  return { deltaUs: 0, stream: 0, partial: false, text: Buffer.alloc(0), size: 0 };
 }
 
 export const LogRecord: MessageFns<LogRecord> = {
@@ -148,14 +130,6 @@ export const LogRecord: MessageFns<LogRecord> = {
     }
     if (message.size !== 0) {
       writer.uint32(40).uint64(message.size);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -217,15 +191,7 @@ export const LogRecord: MessageFns<LogRecord> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {

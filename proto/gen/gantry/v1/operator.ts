@@ -55,7 +55,6 @@ export interface SourceFile {
   data: Buffer;
   /** how many there are */
   dataBytes: number;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface ApplyRequest {
@@ -85,13 +84,11 @@ export interface ApplyRequest {
   confirmed: string[];
   /** commit this or nothing */
   expected: Plan | undefined;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface ApplyRequest_VariablesEntry {
   key: string;
   value: string;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 /** What a dry run said, kept for an apply that is to do the same. */
@@ -101,7 +98,6 @@ export interface Plan {
   changes: PlannedChange[];
   networks: PlannedNetwork[];
   documents: PlannedDocument[];
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface ApplyResponse {
@@ -123,7 +119,6 @@ export interface ApplyResponse {
   digest: string;
   /** from what was expected, in words; not empty: nothing was committed */
   differences: string[];
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 /** What becomes of a config or secret; never its content. */
@@ -133,7 +128,6 @@ export interface PlannedDocument {
   /** config | secret */
   type: string;
   name: string;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface PlannedNetwork {
@@ -142,7 +136,6 @@ export interface PlannedNetwork {
   name: string;
   /** what differs, in words */
   details: string[];
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface Diagnostic {
@@ -153,7 +146,6 @@ export interface Diagnostic {
   path: string;
   message: string;
   remedy: string;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface PlannedChange {
@@ -167,7 +159,6 @@ export interface PlannedChange {
   tasks: PlannedTask[];
   /** what users of it notice, in words; empty: nothing */
   disruption: string;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface PlannedTask {
@@ -177,7 +168,6 @@ export interface PlannedTask {
   /** empty: no node fits */
   node: string;
   reason: string;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 /** Nodes and services by name; all of it at once. */
@@ -192,13 +182,11 @@ export interface WhatIfRequest {
   like: string;
   /** services */
   scale: { [key: string]: number };
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface WhatIfRequest_ScaleEntry {
   key: string;
   value: number;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface WhatIfResponse {
@@ -207,7 +195,6 @@ export interface WhatIfResponse {
   nodes: NodeForecast[];
   /** to even out nodes afterwards, by and by; counted in `nodes` */
   moves: TaskMove[];
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface NodeForecast {
@@ -219,7 +206,6 @@ export interface NodeForecast {
   reservedBefore: Resources | undefined;
   reservedAfter: Resources | undefined;
   capacity: Resources | undefined;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface ProgressRequest {
@@ -229,13 +215,11 @@ export interface ProgressRequest {
   revision: number;
   /** a rollback is what was asked for: it is no failure */
   rollback: boolean;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface ProgressUpdate {
   services: ServiceProgress[];
   done: boolean;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface ServiceProgress {
@@ -247,7 +231,6 @@ export interface ServiceProgress {
   wanted: number;
   /** what it waits for, or why it failed */
   message: string;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface ListRequest {
@@ -259,7 +242,6 @@ export interface ListRequest {
   project: string;
   /** tasks: history too */
   all: boolean;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface ListResponse {
@@ -273,7 +255,6 @@ export interface ListResponse {
   trash: TrashedSummary[];
   jobs: JobSummary[];
   volumes: VolumeSummary[];
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface VolumeSummary {
@@ -284,7 +265,6 @@ export interface VolumeSummary {
   services: string[];
   /** 0: it is not in the trash */
   trashedUntilMs: number;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface JobSummary {
@@ -296,7 +276,6 @@ export interface JobSummary {
   /** of the newest iteration */
   completed: number;
   wanted: number;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface TrashedSummary {
@@ -308,7 +287,6 @@ export interface TrashedSummary {
   removedAtMs: number;
   /** gone for good */
   dueAtMs: number;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface DocumentSummary {
@@ -317,7 +295,6 @@ export interface DocumentSummary {
     | undefined;
   /** PROJECT/NAME of those that use it */
   services: string[];
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface NetworkSummary {
@@ -327,7 +304,6 @@ export interface NetworkSummary {
   /** PROJECT/NAME of those on it */
   services: string[];
   members: NetworkMember[];
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 /** A task on a network. */
@@ -340,14 +316,12 @@ export interface NetworkMember {
   address: string;
   /** out of the network's own subnets; empty: it has none */
   networkAddress: string;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface ServiceSummary {
   service: Service | undefined;
   running: number;
   wanted: number;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface NodeSummary {
@@ -355,7 +329,6 @@ export interface NodeSummary {
   tasks: number;
   reserved: Resources | undefined;
   leader: boolean;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface TokenInfo {
@@ -364,7 +337,6 @@ export interface TokenInfo {
   createdAtMs: number;
   /** 0: no limit */
   usesLeft: number;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface InspectRequest {
@@ -372,7 +344,6 @@ export interface InspectRequest {
   name: string;
   /** only of this kind; empty: any */
   kind: string;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface InspectResponse {
@@ -394,26 +365,22 @@ export interface InspectResponse {
     | undefined;
   /** of a task: the last ones, oldest first; empty where its node does not answer */
   checks: CheckResult[];
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface ScaleRequest {
   /** service -> replicas */
   replicas: { [key: string]: number };
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface ScaleRequest_ReplicasEntry {
   key: string;
   value: number;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface SuspendJobRequest {
   services: string[];
   /** false: its schedule goes on */
   suspended: boolean;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface ServiceRequest {
@@ -422,25 +389,21 @@ export interface ServiceRequest {
   confirmed: string[];
   /** of a removal: their named volumes too, as far as nobody else uses them */
   volumes: boolean;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface ReleaseTaskRequest {
   /** the start of its id; or its seat or service, where one is isolated */
   name: string;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface RollbackRequest {
   services: string[];
   /** 0: the version before; else of one service alone */
   toVersion: number;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface RolloutStatusRequest {
   service: string;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface RolloutStatusResponse {
@@ -452,7 +415,6 @@ export interface RolloutStatusResponse {
   seats: RolloutSeat[];
   /** in the order in which they are met */
   gates: RolloutGate[];
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface RolloutSeat {
@@ -466,7 +428,6 @@ export interface RolloutSeat {
   stage: string;
   /** in words; empty: for nothing */
   waitsFor: string;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface RolloutGate {
@@ -478,12 +439,10 @@ export interface RolloutGate {
   state: string;
   /** in words */
   opens: string;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface HistoryRequest {
   service: string;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface HistoryResponse {
@@ -491,7 +450,6 @@ export interface HistoryResponse {
   service: string;
   /** newest first */
   entries: HistoryEntry[];
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface HistoryEntry {
@@ -513,7 +471,6 @@ export interface HistoryEntry {
   current: boolean;
   /** where a rollback goes */
   previous: boolean;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface ChangeResponse {
@@ -522,13 +479,11 @@ export interface ChangeResponse {
   message: string;
   /** project/service of each id */
   names: string[];
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface ExplainRequest {
   /** task (web.3 or an id) or node */
   name: string;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface ExplainResponse {
@@ -540,7 +495,6 @@ export interface ExplainResponse {
   history: string[];
   /** of a running task that is not healthy: what its check said last, oldest first */
   checks: CheckResult[];
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface NodeExplanation {
@@ -550,7 +504,6 @@ export interface NodeExplanation {
   chosen: boolean;
   /** "2 of this service, 14 tasks" */
   rank: string;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface RebalanceRequest {
@@ -558,7 +511,6 @@ export interface RebalanceRequest {
   service: string;
   /** only tell */
   dryRun: boolean;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface RebalanceResponse {
@@ -567,7 +519,6 @@ export interface RebalanceResponse {
   perMinute: number;
   /** there are more than are told here */
   more: boolean;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface TaskMove {
@@ -578,34 +529,28 @@ export interface TaskMove {
   from: string;
   to: string;
   reason: string;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface CreateNetworkRequest {
   spec: NetworkSpec | undefined;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface RemoveNetworkRequest {
   names: string[];
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface RemoveVolumeRequest {
   names: string[];
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface UndoRequest {
   /** service, config, secret, volume, project, or the start of a removal's id; empty: the last removal */
   name: string;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface EmptyTrashRequest {
   /** empty: all of it */
   names: string[];
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface PutDocumentRequest {
@@ -614,13 +559,11 @@ export interface PutDocumentRequest {
   name: string;
   data: Buffer;
   labels: { [key: string]: string };
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface PutDocumentRequest_LabelsEntry {
   key: string;
   value: string;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface PutDocumentResponse {
@@ -628,25 +571,21 @@ export interface PutDocumentResponse {
   action: string;
   /** of the services that roll to it */
   change: ChangeResponse | undefined;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface RemoveDocumentRequest {
   type: string;
   names: string[];
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface ReadConfigRequest {
   name: string;
   /** the start of one; empty: the current one */
   version: string;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface ReadConfigResponse {
   data: Buffer;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface UpdateNodeRequest {
@@ -655,74 +594,61 @@ export interface UpdateNodeRequest {
   availability: string;
   setLabels: { [key: string]: string };
   removeLabels: string[];
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface UpdateNodeRequest_SetLabelsEntry {
   key: string;
   value: string;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface RemoveNodeRequest {
   name: string;
   /** even if it is ready */
   force: boolean;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface CreateTokenRequest {
   lifetimeMs: number;
   /** 0: no limit */
   uses: number;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface CreateTokenResponse {
   token: string;
   info: TokenInfo | undefined;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface RevokeTokenRequest {
   id: string;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface RevokeTokenResponse {
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface PutCredentialResponse {
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface RemoveCredentialRequest {
   registry: string;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface RemoveCredentialResponse {
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface IssueCertificateRequest {
   csrPem: string;
   name: string;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface IssueCertificateResponse {
   certificatePem: string;
   caPem: string;
   addresses: string[];
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface EventsRequest {
   follow: boolean;
   sinceMs: number;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface LogsRequest {
@@ -732,7 +658,6 @@ export interface LogsRequest {
   /** lines; 0: all */
   tail: number;
   sinceMs: number;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface LogLine {
@@ -746,42 +671,35 @@ export interface LogLine {
   /** stdout | stderr | gap */
   stream: string;
   text: Buffer;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface ExecInput {
   body: { $case: "open"; value: ExecOpen } | { $case: "frame"; value: RelayFrame } | undefined;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface ExecOpen {
   /** web.3, or the start of an id */
   task: string;
   start: ExecStart | undefined;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface StatsRequest {
   /** empty: all */
   service: string;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface StatsResponse {
   tasks: TaskStats[];
   unreachableNodes: string[];
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface ScalingRequest {
   /** empty: all */
   service: string;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface ScalingResponse {
   services: ServiceScaling[];
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface ServiceScaling {
@@ -803,7 +721,6 @@ export interface ServiceScaling {
   why: string;
   /** since when; 0: from the begin */
   atMs: number;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface ScalingMeasure {
@@ -812,11 +729,9 @@ export interface ScalingMeasure {
   /** absent: not known */
   now?: number | undefined;
   target: number;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface InfoRequest {
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface InfoResponse {
@@ -828,19 +743,16 @@ export interface InfoResponse {
   cluster: ClusterConfig | undefined;
   caFingerprint: string;
   addresses: string[];
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface SetClusterRequest {
   /** network, vip-network, network6, domain, encapsulation, encryption */
   settings: { [key: string]: string };
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface SetClusterRequest_SettingsEntry {
   key: string;
   value: string;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface ClusterSettings {
@@ -849,7 +761,6 @@ export interface ClusterSettings {
     | undefined;
   /** what the operator should know of the change */
   notes: string[];
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface NetProbeRequest {
@@ -859,7 +770,6 @@ export interface NetProbeRequest {
   from: string;
   /** task, service, node, each with :PORT; `:PORT` of a published port */
   to: string;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface NetProbeUpdate {
@@ -868,27 +778,22 @@ export interface NetProbeUpdate {
   { $case: "diagnosis"; value: NetDiagnosis } | //
   /** what was left out, and the like */
   { $case: "note"; value: string } | undefined;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface BackupRequest {
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 /** Whole lines or parts of lines. */
 export interface BackupPart {
   lines: Buffer;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface RotateAuthorityRequest {
   /** of a rotation under way: members that have no new certificate yet are waited for no longer */
   finish: boolean;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface AuthorityRequest {
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface AuthorityStatus {
@@ -901,7 +806,6 @@ export interface AuthorityStatus {
   /** of the newest root */
   expiresAtMs: number;
   members: AuthorityMember[];
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface AuthorityMember {
@@ -912,19 +816,10 @@ export interface AuthorityMember {
   done: boolean;
   /** what is waited for, or what somebody has to do */
   message: string;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 function createBaseSourceFile(): SourceFile {
-  return {
-    path: "",
-    text: "",
-    missing: false,
-    hasData: false,
-    data: Buffer.alloc(0),
-    dataBytes: 0,
-    _unknownFields: {},
-  };
+  return { path: "", text: "", missing: false, hasData: false, data: Buffer.alloc(0), dataBytes: 0 };
 }
 
 export const SourceFile: MessageFns<SourceFile> = {
@@ -946,14 +841,6 @@ export const SourceFile: MessageFns<SourceFile> = {
     }
     if (message.dataBytes !== 0) {
       writer.uint32(176).int64(message.dataBytes);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -1023,15 +910,7 @@ export const SourceFile: MessageFns<SourceFile> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -1070,7 +949,6 @@ function createBaseApplyRequest(): ApplyRequest {
     envFiles: [],
     confirmed: [],
     expected: undefined,
-    _unknownFields: {},
   };
 }
 
@@ -1117,14 +995,6 @@ export const ApplyRequest: MessageFns<ApplyRequest> = {
     }
     if (message.expected !== undefined) {
       Plan.encode(message.expected, writer.uint32(210).fork()).join();
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -1261,15 +1131,7 @@ export const ApplyRequest: MessageFns<ApplyRequest> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -1311,7 +1173,7 @@ export const ApplyRequest: MessageFns<ApplyRequest> = {
 };
 
 function createBaseApplyRequest_VariablesEntry(): ApplyRequest_VariablesEntry {
-  return { key: "", value: "", _unknownFields: {} };
+  return { key: "", value: "" };
 }
 
 export const ApplyRequest_VariablesEntry: MessageFns<ApplyRequest_VariablesEntry> = {
@@ -1321,14 +1183,6 @@ export const ApplyRequest_VariablesEntry: MessageFns<ApplyRequest_VariablesEntry
     }
     if (message.value !== "") {
       writer.uint32(18).string(message.value);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -1366,15 +1220,7 @@ export const ApplyRequest_VariablesEntry: MessageFns<ApplyRequest_VariablesEntry
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -1394,7 +1240,7 @@ export const ApplyRequest_VariablesEntry: MessageFns<ApplyRequest_VariablesEntry
 };
 
 function createBasePlan(): Plan {
-  return { digest: "", changes: [], networks: [], documents: [], _unknownFields: {} };
+  return { digest: "", changes: [], networks: [], documents: [] };
 }
 
 export const Plan: MessageFns<Plan> = {
@@ -1410,14 +1256,6 @@ export const Plan: MessageFns<Plan> = {
     }
     for (const v of message.documents) {
       PlannedDocument.encode(v!, writer.uint32(34).fork()).join();
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -1471,15 +1309,7 @@ export const Plan: MessageFns<Plan> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -1514,7 +1344,6 @@ function createBaseApplyResponse(): ApplyResponse {
     documents: [],
     digest: "",
     differences: [],
-    _unknownFields: {},
   };
 }
 
@@ -1555,14 +1384,6 @@ export const ApplyResponse: MessageFns<ApplyResponse> = {
     }
     for (const v of message.differences) {
       writer.uint32(186).string(v!);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -1680,15 +1501,7 @@ export const ApplyResponse: MessageFns<ApplyResponse> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -1718,7 +1531,7 @@ export const ApplyResponse: MessageFns<ApplyResponse> = {
 };
 
 function createBasePlannedDocument(): PlannedDocument {
-  return { action: "", type: "", name: "", _unknownFields: {} };
+  return { action: "", type: "", name: "" };
 }
 
 export const PlannedDocument: MessageFns<PlannedDocument> = {
@@ -1731,14 +1544,6 @@ export const PlannedDocument: MessageFns<PlannedDocument> = {
     }
     if (message.name !== "") {
       writer.uint32(26).string(message.name);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -1784,15 +1589,7 @@ export const PlannedDocument: MessageFns<PlannedDocument> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -1813,7 +1610,7 @@ export const PlannedDocument: MessageFns<PlannedDocument> = {
 };
 
 function createBasePlannedNetwork(): PlannedNetwork {
-  return { action: "", name: "", details: [], _unknownFields: {} };
+  return { action: "", name: "", details: [] };
 }
 
 export const PlannedNetwork: MessageFns<PlannedNetwork> = {
@@ -1826,14 +1623,6 @@ export const PlannedNetwork: MessageFns<PlannedNetwork> = {
     }
     for (const v of message.details) {
       writer.uint32(26).string(v!);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -1879,15 +1668,7 @@ export const PlannedNetwork: MessageFns<PlannedNetwork> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -1908,7 +1689,7 @@ export const PlannedNetwork: MessageFns<PlannedNetwork> = {
 };
 
 function createBaseDiagnostic(): Diagnostic {
-  return { file: "", line: 0, column: 0, path: "", message: "", remedy: "", _unknownFields: {} };
+  return { file: "", line: 0, column: 0, path: "", message: "", remedy: "" };
 }
 
 export const Diagnostic: MessageFns<Diagnostic> = {
@@ -1930,14 +1711,6 @@ export const Diagnostic: MessageFns<Diagnostic> = {
     }
     if (message.remedy !== "") {
       writer.uint32(50).string(message.remedy);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -2007,15 +1780,7 @@ export const Diagnostic: MessageFns<Diagnostic> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -2039,7 +1804,7 @@ export const Diagnostic: MessageFns<Diagnostic> = {
 };
 
 function createBasePlannedChange(): PlannedChange {
-  return { action: "", serviceId: "", name: "", details: [], tasks: [], disruption: "", _unknownFields: {} };
+  return { action: "", serviceId: "", name: "", details: [], tasks: [], disruption: "" };
 }
 
 export const PlannedChange: MessageFns<PlannedChange> = {
@@ -2061,14 +1826,6 @@ export const PlannedChange: MessageFns<PlannedChange> = {
     }
     if (message.disruption !== "") {
       writer.uint32(50).string(message.disruption);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -2138,15 +1895,7 @@ export const PlannedChange: MessageFns<PlannedChange> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -2170,7 +1919,7 @@ export const PlannedChange: MessageFns<PlannedChange> = {
 };
 
 function createBasePlannedTask(): PlannedTask {
-  return { action: "", slot: 0, node: "", reason: "", _unknownFields: {} };
+  return { action: "", slot: 0, node: "", reason: "" };
 }
 
 export const PlannedTask: MessageFns<PlannedTask> = {
@@ -2186,14 +1935,6 @@ export const PlannedTask: MessageFns<PlannedTask> = {
     }
     if (message.reason !== "") {
       writer.uint32(34).string(message.reason);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -2247,15 +1988,7 @@ export const PlannedTask: MessageFns<PlannedTask> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -2277,7 +2010,7 @@ export const PlannedTask: MessageFns<PlannedTask> = {
 };
 
 function createBaseWhatIfRequest(): WhatIfRequest {
-  return { kill: [], drain: [], add: 0, like: "", scale: {}, _unknownFields: {} };
+  return { kill: [], drain: [], add: 0, like: "", scale: {} };
 }
 
 export const WhatIfRequest: MessageFns<WhatIfRequest> = {
@@ -2297,14 +2030,6 @@ export const WhatIfRequest: MessageFns<WhatIfRequest> = {
     globalThis.Object.entries(message.scale).forEach(([key, value]: [string, number]) => {
       WhatIfRequest_ScaleEntry.encode({ key: key as any, value }, writer.uint32(42).fork()).join();
     });
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
-    }
     return writer;
   },
 
@@ -2368,15 +2093,7 @@ export const WhatIfRequest: MessageFns<WhatIfRequest> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -2407,7 +2124,7 @@ export const WhatIfRequest: MessageFns<WhatIfRequest> = {
 };
 
 function createBaseWhatIfRequest_ScaleEntry(): WhatIfRequest_ScaleEntry {
-  return { key: "", value: 0, _unknownFields: {} };
+  return { key: "", value: 0 };
 }
 
 export const WhatIfRequest_ScaleEntry: MessageFns<WhatIfRequest_ScaleEntry> = {
@@ -2417,14 +2134,6 @@ export const WhatIfRequest_ScaleEntry: MessageFns<WhatIfRequest_ScaleEntry> = {
     }
     if (message.value !== 0) {
       writer.uint32(16).uint32(message.value);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -2462,15 +2171,7 @@ export const WhatIfRequest_ScaleEntry: MessageFns<WhatIfRequest_ScaleEntry> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -2490,7 +2191,7 @@ export const WhatIfRequest_ScaleEntry: MessageFns<WhatIfRequest_ScaleEntry> = {
 };
 
 function createBaseWhatIfResponse(): WhatIfResponse {
-  return { services: [], nodes: [], moves: [], _unknownFields: {} };
+  return { services: [], nodes: [], moves: [] };
 }
 
 export const WhatIfResponse: MessageFns<WhatIfResponse> = {
@@ -2503,14 +2204,6 @@ export const WhatIfResponse: MessageFns<WhatIfResponse> = {
     }
     for (const v of message.moves) {
       TaskMove.encode(v!, writer.uint32(26).fork()).join();
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -2556,15 +2249,7 @@ export const WhatIfResponse: MessageFns<WhatIfResponse> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -2593,7 +2278,6 @@ function createBaseNodeForecast(): NodeForecast {
     reservedBefore: undefined,
     reservedAfter: undefined,
     capacity: undefined,
-    _unknownFields: {},
   };
 }
 
@@ -2619,14 +2303,6 @@ export const NodeForecast: MessageFns<NodeForecast> = {
     }
     if (message.capacity !== undefined) {
       Resources.encode(message.capacity, writer.uint32(58).fork()).join();
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -2704,15 +2380,7 @@ export const NodeForecast: MessageFns<NodeForecast> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -2743,7 +2411,7 @@ export const NodeForecast: MessageFns<NodeForecast> = {
 };
 
 function createBaseProgressRequest(): ProgressRequest {
-  return { services: [], revision: 0, rollback: false, _unknownFields: {} };
+  return { services: [], revision: 0, rollback: false };
 }
 
 export const ProgressRequest: MessageFns<ProgressRequest> = {
@@ -2756,14 +2424,6 @@ export const ProgressRequest: MessageFns<ProgressRequest> = {
     }
     if (message.rollback !== false) {
       writer.uint32(24).bool(message.rollback);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -2809,15 +2469,7 @@ export const ProgressRequest: MessageFns<ProgressRequest> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -2838,7 +2490,7 @@ export const ProgressRequest: MessageFns<ProgressRequest> = {
 };
 
 function createBaseProgressUpdate(): ProgressUpdate {
-  return { services: [], done: false, _unknownFields: {} };
+  return { services: [], done: false };
 }
 
 export const ProgressUpdate: MessageFns<ProgressUpdate> = {
@@ -2848,14 +2500,6 @@ export const ProgressUpdate: MessageFns<ProgressUpdate> = {
     }
     if (message.done !== false) {
       writer.uint32(16).bool(message.done);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -2893,15 +2537,7 @@ export const ProgressUpdate: MessageFns<ProgressUpdate> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -2921,7 +2557,7 @@ export const ProgressUpdate: MessageFns<ProgressUpdate> = {
 };
 
 function createBaseServiceProgress(): ServiceProgress {
-  return { serviceId: "", name: "", outcome: "", running: 0, wanted: 0, message: "", _unknownFields: {} };
+  return { serviceId: "", name: "", outcome: "", running: 0, wanted: 0, message: "" };
 }
 
 export const ServiceProgress: MessageFns<ServiceProgress> = {
@@ -2943,14 +2579,6 @@ export const ServiceProgress: MessageFns<ServiceProgress> = {
     }
     if (message.message !== "") {
       writer.uint32(50).string(message.message);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -3020,15 +2648,7 @@ export const ServiceProgress: MessageFns<ServiceProgress> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -3052,7 +2672,7 @@ export const ServiceProgress: MessageFns<ServiceProgress> = {
 };
 
 function createBaseListRequest(): ListRequest {
-  return { kind: "", service: "", node: "", project: "", all: false, _unknownFields: {} };
+  return { kind: "", service: "", node: "", project: "", all: false };
 }
 
 export const ListRequest: MessageFns<ListRequest> = {
@@ -3071,14 +2691,6 @@ export const ListRequest: MessageFns<ListRequest> = {
     }
     if (message.all !== false) {
       writer.uint32(40).bool(message.all);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -3140,15 +2752,7 @@ export const ListRequest: MessageFns<ListRequest> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -3182,7 +2786,6 @@ function createBaseListResponse(): ListResponse {
     trash: [],
     jobs: [],
     volumes: [],
-    _unknownFields: {},
   };
 }
 
@@ -3217,14 +2820,6 @@ export const ListResponse: MessageFns<ListResponse> = {
     }
     for (const v of message.volumes) {
       VolumeSummary.encode(v!, writer.uint32(178).fork()).join();
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -3326,15 +2921,7 @@ export const ListResponse: MessageFns<ListResponse> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -3362,7 +2949,7 @@ export const ListResponse: MessageFns<ListResponse> = {
 };
 
 function createBaseVolumeSummary(): VolumeSummary {
-  return { volume: undefined, services: [], trashedUntilMs: 0, _unknownFields: {} };
+  return { volume: undefined, services: [], trashedUntilMs: 0 };
 }
 
 export const VolumeSummary: MessageFns<VolumeSummary> = {
@@ -3375,14 +2962,6 @@ export const VolumeSummary: MessageFns<VolumeSummary> = {
     }
     if (message.trashedUntilMs !== 0) {
       writer.uint32(24).int64(message.trashedUntilMs);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -3428,15 +3007,7 @@ export const VolumeSummary: MessageFns<VolumeSummary> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -3459,7 +3030,7 @@ export const VolumeSummary: MessageFns<VolumeSummary> = {
 };
 
 function createBaseJobSummary(): JobSummary {
-  return { service: undefined, nextAtMs: [], completed: 0, wanted: 0, _unknownFields: {} };
+  return { service: undefined, nextAtMs: [], completed: 0, wanted: 0 };
 }
 
 export const JobSummary: MessageFns<JobSummary> = {
@@ -3479,14 +3050,6 @@ export const JobSummary: MessageFns<JobSummary> = {
     }
     if (message.wanted !== 0) {
       writer.uint32(32).uint32(message.wanted);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -3550,15 +3113,7 @@ export const JobSummary: MessageFns<JobSummary> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -3582,7 +3137,7 @@ export const JobSummary: MessageFns<JobSummary> = {
 };
 
 function createBaseTrashedSummary(): TrashedSummary {
-  return { removal: "", kind: "", name: "", removedAtMs: 0, dueAtMs: 0, _unknownFields: {} };
+  return { removal: "", kind: "", name: "", removedAtMs: 0, dueAtMs: 0 };
 }
 
 export const TrashedSummary: MessageFns<TrashedSummary> = {
@@ -3601,14 +3156,6 @@ export const TrashedSummary: MessageFns<TrashedSummary> = {
     }
     if (message.dueAtMs !== 0) {
       writer.uint32(40).int64(message.dueAtMs);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -3670,15 +3217,7 @@ export const TrashedSummary: MessageFns<TrashedSummary> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -3701,7 +3240,7 @@ export const TrashedSummary: MessageFns<TrashedSummary> = {
 };
 
 function createBaseDocumentSummary(): DocumentSummary {
-  return { document: undefined, services: [], _unknownFields: {} };
+  return { document: undefined, services: [] };
 }
 
 export const DocumentSummary: MessageFns<DocumentSummary> = {
@@ -3711,14 +3250,6 @@ export const DocumentSummary: MessageFns<DocumentSummary> = {
     }
     for (const v of message.services) {
       writer.uint32(18).string(v!);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -3756,15 +3287,7 @@ export const DocumentSummary: MessageFns<DocumentSummary> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -3786,7 +3309,7 @@ export const DocumentSummary: MessageFns<DocumentSummary> = {
 };
 
 function createBaseNetworkSummary(): NetworkSummary {
-  return { network: undefined, services: [], members: [], _unknownFields: {} };
+  return { network: undefined, services: [], members: [] };
 }
 
 export const NetworkSummary: MessageFns<NetworkSummary> = {
@@ -3799,14 +3322,6 @@ export const NetworkSummary: MessageFns<NetworkSummary> = {
     }
     for (const v of message.members) {
       NetworkMember.encode(v!, writer.uint32(26).fork()).join();
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -3852,15 +3367,7 @@ export const NetworkSummary: MessageFns<NetworkSummary> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -3883,7 +3390,7 @@ export const NetworkSummary: MessageFns<NetworkSummary> = {
 };
 
 function createBaseNetworkMember(): NetworkMember {
-  return { task: "", taskId: "", node: "", address: "", networkAddress: "", _unknownFields: {} };
+  return { task: "", taskId: "", node: "", address: "", networkAddress: "" };
 }
 
 export const NetworkMember: MessageFns<NetworkMember> = {
@@ -3902,14 +3409,6 @@ export const NetworkMember: MessageFns<NetworkMember> = {
     }
     if (message.networkAddress !== "") {
       writer.uint32(42).string(message.networkAddress);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -3971,15 +3470,7 @@ export const NetworkMember: MessageFns<NetworkMember> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -4002,7 +3493,7 @@ export const NetworkMember: MessageFns<NetworkMember> = {
 };
 
 function createBaseServiceSummary(): ServiceSummary {
-  return { service: undefined, running: 0, wanted: 0, _unknownFields: {} };
+  return { service: undefined, running: 0, wanted: 0 };
 }
 
 export const ServiceSummary: MessageFns<ServiceSummary> = {
@@ -4015,14 +3506,6 @@ export const ServiceSummary: MessageFns<ServiceSummary> = {
     }
     if (message.wanted !== 0) {
       writer.uint32(24).uint32(message.wanted);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -4068,15 +3551,7 @@ export const ServiceSummary: MessageFns<ServiceSummary> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -4099,7 +3574,7 @@ export const ServiceSummary: MessageFns<ServiceSummary> = {
 };
 
 function createBaseNodeSummary(): NodeSummary {
-  return { node: undefined, tasks: 0, reserved: undefined, leader: false, _unknownFields: {} };
+  return { node: undefined, tasks: 0, reserved: undefined, leader: false };
 }
 
 export const NodeSummary: MessageFns<NodeSummary> = {
@@ -4115,14 +3590,6 @@ export const NodeSummary: MessageFns<NodeSummary> = {
     }
     if (message.leader !== false) {
       writer.uint32(32).bool(message.leader);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -4176,15 +3643,7 @@ export const NodeSummary: MessageFns<NodeSummary> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -4208,7 +3667,7 @@ export const NodeSummary: MessageFns<NodeSummary> = {
 };
 
 function createBaseTokenInfo(): TokenInfo {
-  return { id: "", expiresAtMs: 0, createdAtMs: 0, usesLeft: 0, _unknownFields: {} };
+  return { id: "", expiresAtMs: 0, createdAtMs: 0, usesLeft: 0 };
 }
 
 export const TokenInfo: MessageFns<TokenInfo> = {
@@ -4224,14 +3683,6 @@ export const TokenInfo: MessageFns<TokenInfo> = {
     }
     if (message.usesLeft !== 0) {
       writer.uint32(32).uint32(message.usesLeft);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -4285,15 +3736,7 @@ export const TokenInfo: MessageFns<TokenInfo> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -4315,7 +3758,7 @@ export const TokenInfo: MessageFns<TokenInfo> = {
 };
 
 function createBaseInspectRequest(): InspectRequest {
-  return { name: "", kind: "", _unknownFields: {} };
+  return { name: "", kind: "" };
 }
 
 export const InspectRequest: MessageFns<InspectRequest> = {
@@ -4325,14 +3768,6 @@ export const InspectRequest: MessageFns<InspectRequest> = {
     }
     if (message.kind !== "") {
       writer.uint32(18).string(message.kind);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -4370,15 +3805,7 @@ export const InspectRequest: MessageFns<InspectRequest> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -4398,7 +3825,7 @@ export const InspectRequest: MessageFns<InspectRequest> = {
 };
 
 function createBaseInspectResponse(): InspectResponse {
-  return { object: undefined, template: undefined, checks: [], _unknownFields: {} };
+  return { object: undefined, template: undefined, checks: [] };
 }
 
 export const InspectResponse: MessageFns<InspectResponse> = {
@@ -4428,14 +3855,6 @@ export const InspectResponse: MessageFns<InspectResponse> = {
     }
     for (const v of message.checks) {
       CheckResult.encode(v!, writer.uint32(178).fork()).join();
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -4521,15 +3940,7 @@ export const InspectResponse: MessageFns<InspectResponse> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -4589,7 +4000,7 @@ export const InspectResponse: MessageFns<InspectResponse> = {
 };
 
 function createBaseScaleRequest(): ScaleRequest {
-  return { replicas: {}, _unknownFields: {} };
+  return { replicas: {} };
 }
 
 export const ScaleRequest: MessageFns<ScaleRequest> = {
@@ -4597,14 +4008,6 @@ export const ScaleRequest: MessageFns<ScaleRequest> = {
     globalThis.Object.entries(message.replicas).forEach(([key, value]: [string, number]) => {
       ScaleRequest_ReplicasEntry.encode({ key: key as any, value }, writer.uint32(10).fork()).join();
     });
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
-    }
     return writer;
   },
 
@@ -4636,15 +4039,7 @@ export const ScaleRequest: MessageFns<ScaleRequest> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -4671,7 +4066,7 @@ export const ScaleRequest: MessageFns<ScaleRequest> = {
 };
 
 function createBaseScaleRequest_ReplicasEntry(): ScaleRequest_ReplicasEntry {
-  return { key: "", value: 0, _unknownFields: {} };
+  return { key: "", value: 0 };
 }
 
 export const ScaleRequest_ReplicasEntry: MessageFns<ScaleRequest_ReplicasEntry> = {
@@ -4681,14 +4076,6 @@ export const ScaleRequest_ReplicasEntry: MessageFns<ScaleRequest_ReplicasEntry> 
     }
     if (message.value !== 0) {
       writer.uint32(16).uint32(message.value);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -4726,15 +4113,7 @@ export const ScaleRequest_ReplicasEntry: MessageFns<ScaleRequest_ReplicasEntry> 
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -4754,7 +4133,7 @@ export const ScaleRequest_ReplicasEntry: MessageFns<ScaleRequest_ReplicasEntry> 
 };
 
 function createBaseSuspendJobRequest(): SuspendJobRequest {
-  return { services: [], suspended: false, _unknownFields: {} };
+  return { services: [], suspended: false };
 }
 
 export const SuspendJobRequest: MessageFns<SuspendJobRequest> = {
@@ -4764,14 +4143,6 @@ export const SuspendJobRequest: MessageFns<SuspendJobRequest> = {
     }
     if (message.suspended !== false) {
       writer.uint32(16).bool(message.suspended);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -4809,15 +4180,7 @@ export const SuspendJobRequest: MessageFns<SuspendJobRequest> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -4837,7 +4200,7 @@ export const SuspendJobRequest: MessageFns<SuspendJobRequest> = {
 };
 
 function createBaseServiceRequest(): ServiceRequest {
-  return { services: [], confirmed: [], volumes: false, _unknownFields: {} };
+  return { services: [], confirmed: [], volumes: false };
 }
 
 export const ServiceRequest: MessageFns<ServiceRequest> = {
@@ -4850,14 +4213,6 @@ export const ServiceRequest: MessageFns<ServiceRequest> = {
     }
     if (message.volumes !== false) {
       writer.uint32(168).bool(message.volumes);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -4903,15 +4258,7 @@ export const ServiceRequest: MessageFns<ServiceRequest> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -4932,21 +4279,13 @@ export const ServiceRequest: MessageFns<ServiceRequest> = {
 };
 
 function createBaseReleaseTaskRequest(): ReleaseTaskRequest {
-  return { name: "", _unknownFields: {} };
+  return { name: "" };
 }
 
 export const ReleaseTaskRequest: MessageFns<ReleaseTaskRequest> = {
   encode(message: ReleaseTaskRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.name !== "") {
       writer.uint32(10).string(message.name);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -4976,15 +4315,7 @@ export const ReleaseTaskRequest: MessageFns<ReleaseTaskRequest> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -5003,7 +4334,7 @@ export const ReleaseTaskRequest: MessageFns<ReleaseTaskRequest> = {
 };
 
 function createBaseRollbackRequest(): RollbackRequest {
-  return { services: [], toVersion: 0, _unknownFields: {} };
+  return { services: [], toVersion: 0 };
 }
 
 export const RollbackRequest: MessageFns<RollbackRequest> = {
@@ -5013,14 +4344,6 @@ export const RollbackRequest: MessageFns<RollbackRequest> = {
     }
     if (message.toVersion !== 0) {
       writer.uint32(16).uint32(message.toVersion);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -5058,15 +4381,7 @@ export const RollbackRequest: MessageFns<RollbackRequest> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -5086,21 +4401,13 @@ export const RollbackRequest: MessageFns<RollbackRequest> = {
 };
 
 function createBaseRolloutStatusRequest(): RolloutStatusRequest {
-  return { service: "", _unknownFields: {} };
+  return { service: "" };
 }
 
 export const RolloutStatusRequest: MessageFns<RolloutStatusRequest> = {
   encode(message: RolloutStatusRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.service !== "") {
       writer.uint32(10).string(message.service);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -5130,15 +4437,7 @@ export const RolloutStatusRequest: MessageFns<RolloutStatusRequest> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -5157,7 +4456,7 @@ export const RolloutStatusRequest: MessageFns<RolloutStatusRequest> = {
 };
 
 function createBaseRolloutStatusResponse(): RolloutStatusResponse {
-  return { service: undefined, summary: "", seats: [], gates: [], _unknownFields: {} };
+  return { service: undefined, summary: "", seats: [], gates: [] };
 }
 
 export const RolloutStatusResponse: MessageFns<RolloutStatusResponse> = {
@@ -5173,14 +4472,6 @@ export const RolloutStatusResponse: MessageFns<RolloutStatusResponse> = {
     }
     for (const v of message.gates) {
       RolloutGate.encode(v!, writer.uint32(34).fork()).join();
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -5234,15 +4525,7 @@ export const RolloutStatusResponse: MessageFns<RolloutStatusResponse> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -5266,7 +4549,7 @@ export const RolloutStatusResponse: MessageFns<RolloutStatusResponse> = {
 };
 
 function createBaseRolloutSeat(): RolloutSeat {
-  return { task: "", taskId: "", node: "", revision: 0, stage: "", waitsFor: "", _unknownFields: {} };
+  return { task: "", taskId: "", node: "", revision: 0, stage: "", waitsFor: "" };
 }
 
 export const RolloutSeat: MessageFns<RolloutSeat> = {
@@ -5288,14 +4571,6 @@ export const RolloutSeat: MessageFns<RolloutSeat> = {
     }
     if (message.waitsFor !== "") {
       writer.uint32(50).string(message.waitsFor);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -5365,15 +4640,7 @@ export const RolloutSeat: MessageFns<RolloutSeat> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -5397,7 +4664,7 @@ export const RolloutSeat: MessageFns<RolloutSeat> = {
 };
 
 function createBaseRolloutGate(): RolloutGate {
-  return { name: "", seats: 0, state: "", opens: "", _unknownFields: {} };
+  return { name: "", seats: 0, state: "", opens: "" };
 }
 
 export const RolloutGate: MessageFns<RolloutGate> = {
@@ -5413,14 +4680,6 @@ export const RolloutGate: MessageFns<RolloutGate> = {
     }
     if (message.opens !== "") {
       writer.uint32(34).string(message.opens);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -5474,15 +4733,7 @@ export const RolloutGate: MessageFns<RolloutGate> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -5504,21 +4755,13 @@ export const RolloutGate: MessageFns<RolloutGate> = {
 };
 
 function createBaseHistoryRequest(): HistoryRequest {
-  return { service: "", _unknownFields: {} };
+  return { service: "" };
 }
 
 export const HistoryRequest: MessageFns<HistoryRequest> = {
   encode(message: HistoryRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.service !== "") {
       writer.uint32(10).string(message.service);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -5548,15 +4791,7 @@ export const HistoryRequest: MessageFns<HistoryRequest> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -5575,7 +4810,7 @@ export const HistoryRequest: MessageFns<HistoryRequest> = {
 };
 
 function createBaseHistoryResponse(): HistoryResponse {
-  return { service: "", entries: [], _unknownFields: {} };
+  return { service: "", entries: [] };
 }
 
 export const HistoryResponse: MessageFns<HistoryResponse> = {
@@ -5585,14 +4820,6 @@ export const HistoryResponse: MessageFns<HistoryResponse> = {
     }
     for (const v of message.entries) {
       HistoryEntry.encode(v!, writer.uint32(18).fork()).join();
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -5630,15 +4857,7 @@ export const HistoryResponse: MessageFns<HistoryResponse> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -5670,7 +4889,6 @@ function createBaseHistoryEntry(): HistoryEntry {
     message: "",
     current: false,
     previous: false,
-    _unknownFields: {},
   };
 }
 
@@ -5708,14 +4926,6 @@ export const HistoryEntry: MessageFns<HistoryEntry> = {
     }
     if (message.previous !== false) {
       writer.uint32(88).bool(message.previous);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -5825,15 +5035,7 @@ export const HistoryEntry: MessageFns<HistoryEntry> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -5862,7 +5064,7 @@ export const HistoryEntry: MessageFns<HistoryEntry> = {
 };
 
 function createBaseChangeResponse(): ChangeResponse {
-  return { revision: 0, serviceIds: [], message: "", names: [], _unknownFields: {} };
+  return { revision: 0, serviceIds: [], message: "", names: [] };
 }
 
 export const ChangeResponse: MessageFns<ChangeResponse> = {
@@ -5878,14 +5080,6 @@ export const ChangeResponse: MessageFns<ChangeResponse> = {
     }
     for (const v of message.names) {
       writer.uint32(34).string(v!);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -5939,15 +5133,7 @@ export const ChangeResponse: MessageFns<ChangeResponse> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -5969,21 +5155,13 @@ export const ChangeResponse: MessageFns<ChangeResponse> = {
 };
 
 function createBaseExplainRequest(): ExplainRequest {
-  return { name: "", _unknownFields: {} };
+  return { name: "" };
 }
 
 export const ExplainRequest: MessageFns<ExplainRequest> = {
   encode(message: ExplainRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.name !== "") {
       writer.uint32(10).string(message.name);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -6013,15 +5191,7 @@ export const ExplainRequest: MessageFns<ExplainRequest> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -6040,7 +5210,7 @@ export const ExplainRequest: MessageFns<ExplainRequest> = {
 };
 
 function createBaseExplainResponse(): ExplainResponse {
-  return { summary: "", rules: [], nodes: [], history: [], checks: [], _unknownFields: {} };
+  return { summary: "", rules: [], nodes: [], history: [], checks: [] };
 }
 
 export const ExplainResponse: MessageFns<ExplainResponse> = {
@@ -6059,14 +5229,6 @@ export const ExplainResponse: MessageFns<ExplainResponse> = {
     }
     for (const v of message.checks) {
       CheckResult.encode(v!, writer.uint32(42).fork()).join();
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -6128,15 +5290,7 @@ export const ExplainResponse: MessageFns<ExplainResponse> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -6159,7 +5313,7 @@ export const ExplainResponse: MessageFns<ExplainResponse> = {
 };
 
 function createBaseNodeExplanation(): NodeExplanation {
-  return { node: "", verdicts: [], chosen: false, rank: "", _unknownFields: {} };
+  return { node: "", verdicts: [], chosen: false, rank: "" };
 }
 
 export const NodeExplanation: MessageFns<NodeExplanation> = {
@@ -6175,14 +5329,6 @@ export const NodeExplanation: MessageFns<NodeExplanation> = {
     }
     if (message.rank !== "") {
       writer.uint32(34).string(message.rank);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -6236,15 +5382,7 @@ export const NodeExplanation: MessageFns<NodeExplanation> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -6266,7 +5404,7 @@ export const NodeExplanation: MessageFns<NodeExplanation> = {
 };
 
 function createBaseRebalanceRequest(): RebalanceRequest {
-  return { service: "", dryRun: false, _unknownFields: {} };
+  return { service: "", dryRun: false };
 }
 
 export const RebalanceRequest: MessageFns<RebalanceRequest> = {
@@ -6276,14 +5414,6 @@ export const RebalanceRequest: MessageFns<RebalanceRequest> = {
     }
     if (message.dryRun !== false) {
       writer.uint32(16).bool(message.dryRun);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -6321,15 +5451,7 @@ export const RebalanceRequest: MessageFns<RebalanceRequest> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -6349,7 +5471,7 @@ export const RebalanceRequest: MessageFns<RebalanceRequest> = {
 };
 
 function createBaseRebalanceResponse(): RebalanceResponse {
-  return { moves: [], perMinute: 0, more: false, _unknownFields: {} };
+  return { moves: [], perMinute: 0, more: false };
 }
 
 export const RebalanceResponse: MessageFns<RebalanceResponse> = {
@@ -6362,14 +5484,6 @@ export const RebalanceResponse: MessageFns<RebalanceResponse> = {
     }
     if (message.more !== false) {
       writer.uint32(24).bool(message.more);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -6415,15 +5529,7 @@ export const RebalanceResponse: MessageFns<RebalanceResponse> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -6444,7 +5550,7 @@ export const RebalanceResponse: MessageFns<RebalanceResponse> = {
 };
 
 function createBaseTaskMove(): TaskMove {
-  return { task: "", taskId: "", from: "", to: "", reason: "", _unknownFields: {} };
+  return { task: "", taskId: "", from: "", to: "", reason: "" };
 }
 
 export const TaskMove: MessageFns<TaskMove> = {
@@ -6463,14 +5569,6 @@ export const TaskMove: MessageFns<TaskMove> = {
     }
     if (message.reason !== "") {
       writer.uint32(42).string(message.reason);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -6532,15 +5630,7 @@ export const TaskMove: MessageFns<TaskMove> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -6563,21 +5653,13 @@ export const TaskMove: MessageFns<TaskMove> = {
 };
 
 function createBaseCreateNetworkRequest(): CreateNetworkRequest {
-  return { spec: undefined, _unknownFields: {} };
+  return { spec: undefined };
 }
 
 export const CreateNetworkRequest: MessageFns<CreateNetworkRequest> = {
   encode(message: CreateNetworkRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.spec !== undefined) {
       NetworkSpec.encode(message.spec, writer.uint32(10).fork()).join();
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -6607,15 +5689,7 @@ export const CreateNetworkRequest: MessageFns<CreateNetworkRequest> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -6636,21 +5710,13 @@ export const CreateNetworkRequest: MessageFns<CreateNetworkRequest> = {
 };
 
 function createBaseRemoveNetworkRequest(): RemoveNetworkRequest {
-  return { names: [], _unknownFields: {} };
+  return { names: [] };
 }
 
 export const RemoveNetworkRequest: MessageFns<RemoveNetworkRequest> = {
   encode(message: RemoveNetworkRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     for (const v of message.names) {
       writer.uint32(10).string(v!);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -6680,15 +5746,7 @@ export const RemoveNetworkRequest: MessageFns<RemoveNetworkRequest> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -6707,21 +5765,13 @@ export const RemoveNetworkRequest: MessageFns<RemoveNetworkRequest> = {
 };
 
 function createBaseRemoveVolumeRequest(): RemoveVolumeRequest {
-  return { names: [], _unknownFields: {} };
+  return { names: [] };
 }
 
 export const RemoveVolumeRequest: MessageFns<RemoveVolumeRequest> = {
   encode(message: RemoveVolumeRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     for (const v of message.names) {
       writer.uint32(10).string(v!);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -6751,15 +5801,7 @@ export const RemoveVolumeRequest: MessageFns<RemoveVolumeRequest> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -6778,21 +5820,13 @@ export const RemoveVolumeRequest: MessageFns<RemoveVolumeRequest> = {
 };
 
 function createBaseUndoRequest(): UndoRequest {
-  return { name: "", _unknownFields: {} };
+  return { name: "" };
 }
 
 export const UndoRequest: MessageFns<UndoRequest> = {
   encode(message: UndoRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.name !== "") {
       writer.uint32(10).string(message.name);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -6822,15 +5856,7 @@ export const UndoRequest: MessageFns<UndoRequest> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -6849,21 +5875,13 @@ export const UndoRequest: MessageFns<UndoRequest> = {
 };
 
 function createBaseEmptyTrashRequest(): EmptyTrashRequest {
-  return { names: [], _unknownFields: {} };
+  return { names: [] };
 }
 
 export const EmptyTrashRequest: MessageFns<EmptyTrashRequest> = {
   encode(message: EmptyTrashRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     for (const v of message.names) {
       writer.uint32(10).string(v!);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -6893,15 +5911,7 @@ export const EmptyTrashRequest: MessageFns<EmptyTrashRequest> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -6920,7 +5930,7 @@ export const EmptyTrashRequest: MessageFns<EmptyTrashRequest> = {
 };
 
 function createBasePutDocumentRequest(): PutDocumentRequest {
-  return { type: "", name: "", data: Buffer.alloc(0), labels: {}, _unknownFields: {} };
+  return { type: "", name: "", data: Buffer.alloc(0), labels: {} };
 }
 
 export const PutDocumentRequest: MessageFns<PutDocumentRequest> = {
@@ -6937,14 +5947,6 @@ export const PutDocumentRequest: MessageFns<PutDocumentRequest> = {
     globalThis.Object.entries(message.labels).forEach(([key, value]: [string, string]) => {
       PutDocumentRequest_LabelsEntry.encode({ key: key as any, value }, writer.uint32(34).fork()).join();
     });
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
-    }
     return writer;
   },
 
@@ -7000,15 +6002,7 @@ export const PutDocumentRequest: MessageFns<PutDocumentRequest> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -7038,7 +6032,7 @@ export const PutDocumentRequest: MessageFns<PutDocumentRequest> = {
 };
 
 function createBasePutDocumentRequest_LabelsEntry(): PutDocumentRequest_LabelsEntry {
-  return { key: "", value: "", _unknownFields: {} };
+  return { key: "", value: "" };
 }
 
 export const PutDocumentRequest_LabelsEntry: MessageFns<PutDocumentRequest_LabelsEntry> = {
@@ -7048,14 +6042,6 @@ export const PutDocumentRequest_LabelsEntry: MessageFns<PutDocumentRequest_Label
     }
     if (message.value !== "") {
       writer.uint32(18).string(message.value);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -7093,15 +6079,7 @@ export const PutDocumentRequest_LabelsEntry: MessageFns<PutDocumentRequest_Label
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -7123,7 +6101,7 @@ export const PutDocumentRequest_LabelsEntry: MessageFns<PutDocumentRequest_Label
 };
 
 function createBasePutDocumentResponse(): PutDocumentResponse {
-  return { action: "", change: undefined, _unknownFields: {} };
+  return { action: "", change: undefined };
 }
 
 export const PutDocumentResponse: MessageFns<PutDocumentResponse> = {
@@ -7133,14 +6111,6 @@ export const PutDocumentResponse: MessageFns<PutDocumentResponse> = {
     }
     if (message.change !== undefined) {
       ChangeResponse.encode(message.change, writer.uint32(18).fork()).join();
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -7178,15 +6148,7 @@ export const PutDocumentResponse: MessageFns<PutDocumentResponse> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -7208,7 +6170,7 @@ export const PutDocumentResponse: MessageFns<PutDocumentResponse> = {
 };
 
 function createBaseRemoveDocumentRequest(): RemoveDocumentRequest {
-  return { type: "", names: [], _unknownFields: {} };
+  return { type: "", names: [] };
 }
 
 export const RemoveDocumentRequest: MessageFns<RemoveDocumentRequest> = {
@@ -7218,14 +6180,6 @@ export const RemoveDocumentRequest: MessageFns<RemoveDocumentRequest> = {
     }
     for (const v of message.names) {
       writer.uint32(18).string(v!);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -7263,15 +6217,7 @@ export const RemoveDocumentRequest: MessageFns<RemoveDocumentRequest> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -7291,7 +6237,7 @@ export const RemoveDocumentRequest: MessageFns<RemoveDocumentRequest> = {
 };
 
 function createBaseReadConfigRequest(): ReadConfigRequest {
-  return { name: "", version: "", _unknownFields: {} };
+  return { name: "", version: "" };
 }
 
 export const ReadConfigRequest: MessageFns<ReadConfigRequest> = {
@@ -7301,14 +6247,6 @@ export const ReadConfigRequest: MessageFns<ReadConfigRequest> = {
     }
     if (message.version !== "") {
       writer.uint32(18).string(message.version);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -7346,15 +6284,7 @@ export const ReadConfigRequest: MessageFns<ReadConfigRequest> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -7374,21 +6304,13 @@ export const ReadConfigRequest: MessageFns<ReadConfigRequest> = {
 };
 
 function createBaseReadConfigResponse(): ReadConfigResponse {
-  return { data: Buffer.alloc(0), _unknownFields: {} };
+  return { data: Buffer.alloc(0) };
 }
 
 export const ReadConfigResponse: MessageFns<ReadConfigResponse> = {
   encode(message: ReadConfigResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.data.length !== 0) {
       writer.uint32(10).bytes(message.data);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -7418,15 +6340,7 @@ export const ReadConfigResponse: MessageFns<ReadConfigResponse> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -7445,7 +6359,7 @@ export const ReadConfigResponse: MessageFns<ReadConfigResponse> = {
 };
 
 function createBaseUpdateNodeRequest(): UpdateNodeRequest {
-  return { name: "", availability: "", setLabels: {}, removeLabels: [], _unknownFields: {} };
+  return { name: "", availability: "", setLabels: {}, removeLabels: [] };
 }
 
 export const UpdateNodeRequest: MessageFns<UpdateNodeRequest> = {
@@ -7461,14 +6375,6 @@ export const UpdateNodeRequest: MessageFns<UpdateNodeRequest> = {
     });
     for (const v of message.removeLabels) {
       writer.uint32(34).string(v!);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -7525,15 +6431,7 @@ export const UpdateNodeRequest: MessageFns<UpdateNodeRequest> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -7563,7 +6461,7 @@ export const UpdateNodeRequest: MessageFns<UpdateNodeRequest> = {
 };
 
 function createBaseUpdateNodeRequest_SetLabelsEntry(): UpdateNodeRequest_SetLabelsEntry {
-  return { key: "", value: "", _unknownFields: {} };
+  return { key: "", value: "" };
 }
 
 export const UpdateNodeRequest_SetLabelsEntry: MessageFns<UpdateNodeRequest_SetLabelsEntry> = {
@@ -7573,14 +6471,6 @@ export const UpdateNodeRequest_SetLabelsEntry: MessageFns<UpdateNodeRequest_SetL
     }
     if (message.value !== "") {
       writer.uint32(18).string(message.value);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -7618,15 +6508,7 @@ export const UpdateNodeRequest_SetLabelsEntry: MessageFns<UpdateNodeRequest_SetL
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -7650,7 +6532,7 @@ export const UpdateNodeRequest_SetLabelsEntry: MessageFns<UpdateNodeRequest_SetL
 };
 
 function createBaseRemoveNodeRequest(): RemoveNodeRequest {
-  return { name: "", force: false, _unknownFields: {} };
+  return { name: "", force: false };
 }
 
 export const RemoveNodeRequest: MessageFns<RemoveNodeRequest> = {
@@ -7660,14 +6542,6 @@ export const RemoveNodeRequest: MessageFns<RemoveNodeRequest> = {
     }
     if (message.force !== false) {
       writer.uint32(16).bool(message.force);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -7705,15 +6579,7 @@ export const RemoveNodeRequest: MessageFns<RemoveNodeRequest> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -7733,7 +6599,7 @@ export const RemoveNodeRequest: MessageFns<RemoveNodeRequest> = {
 };
 
 function createBaseCreateTokenRequest(): CreateTokenRequest {
-  return { lifetimeMs: 0, uses: 0, _unknownFields: {} };
+  return { lifetimeMs: 0, uses: 0 };
 }
 
 export const CreateTokenRequest: MessageFns<CreateTokenRequest> = {
@@ -7743,14 +6609,6 @@ export const CreateTokenRequest: MessageFns<CreateTokenRequest> = {
     }
     if (message.uses !== 0) {
       writer.uint32(16).uint32(message.uses);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -7788,15 +6646,7 @@ export const CreateTokenRequest: MessageFns<CreateTokenRequest> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -7816,7 +6666,7 @@ export const CreateTokenRequest: MessageFns<CreateTokenRequest> = {
 };
 
 function createBaseCreateTokenResponse(): CreateTokenResponse {
-  return { token: "", info: undefined, _unknownFields: {} };
+  return { token: "", info: undefined };
 }
 
 export const CreateTokenResponse: MessageFns<CreateTokenResponse> = {
@@ -7826,14 +6676,6 @@ export const CreateTokenResponse: MessageFns<CreateTokenResponse> = {
     }
     if (message.info !== undefined) {
       TokenInfo.encode(message.info, writer.uint32(18).fork()).join();
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -7871,15 +6713,7 @@ export const CreateTokenResponse: MessageFns<CreateTokenResponse> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -7899,21 +6733,13 @@ export const CreateTokenResponse: MessageFns<CreateTokenResponse> = {
 };
 
 function createBaseRevokeTokenRequest(): RevokeTokenRequest {
-  return { id: "", _unknownFields: {} };
+  return { id: "" };
 }
 
 export const RevokeTokenRequest: MessageFns<RevokeTokenRequest> = {
   encode(message: RevokeTokenRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.id !== "") {
       writer.uint32(10).string(message.id);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -7943,15 +6769,7 @@ export const RevokeTokenRequest: MessageFns<RevokeTokenRequest> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -7970,19 +6788,11 @@ export const RevokeTokenRequest: MessageFns<RevokeTokenRequest> = {
 };
 
 function createBaseRevokeTokenResponse(): RevokeTokenResponse {
-  return { _unknownFields: {} };
+  return {};
 }
 
 export const RevokeTokenResponse: MessageFns<RevokeTokenResponse> = {
-  encode(message: RevokeTokenResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
-    }
+  encode(_: RevokeTokenResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     return writer;
   },
 
@@ -8003,15 +6813,7 @@ export const RevokeTokenResponse: MessageFns<RevokeTokenResponse> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -8029,19 +6831,11 @@ export const RevokeTokenResponse: MessageFns<RevokeTokenResponse> = {
 };
 
 function createBasePutCredentialResponse(): PutCredentialResponse {
-  return { _unknownFields: {} };
+  return {};
 }
 
 export const PutCredentialResponse: MessageFns<PutCredentialResponse> = {
-  encode(message: PutCredentialResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
-    }
+  encode(_: PutCredentialResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     return writer;
   },
 
@@ -8062,15 +6856,7 @@ export const PutCredentialResponse: MessageFns<PutCredentialResponse> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -8088,21 +6874,13 @@ export const PutCredentialResponse: MessageFns<PutCredentialResponse> = {
 };
 
 function createBaseRemoveCredentialRequest(): RemoveCredentialRequest {
-  return { registry: "", _unknownFields: {} };
+  return { registry: "" };
 }
 
 export const RemoveCredentialRequest: MessageFns<RemoveCredentialRequest> = {
   encode(message: RemoveCredentialRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.registry !== "") {
       writer.uint32(10).string(message.registry);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -8132,15 +6910,7 @@ export const RemoveCredentialRequest: MessageFns<RemoveCredentialRequest> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -8159,19 +6929,11 @@ export const RemoveCredentialRequest: MessageFns<RemoveCredentialRequest> = {
 };
 
 function createBaseRemoveCredentialResponse(): RemoveCredentialResponse {
-  return { _unknownFields: {} };
+  return {};
 }
 
 export const RemoveCredentialResponse: MessageFns<RemoveCredentialResponse> = {
-  encode(message: RemoveCredentialResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
-    }
+  encode(_: RemoveCredentialResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     return writer;
   },
 
@@ -8192,15 +6954,7 @@ export const RemoveCredentialResponse: MessageFns<RemoveCredentialResponse> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -8218,7 +6972,7 @@ export const RemoveCredentialResponse: MessageFns<RemoveCredentialResponse> = {
 };
 
 function createBaseIssueCertificateRequest(): IssueCertificateRequest {
-  return { csrPem: "", name: "", _unknownFields: {} };
+  return { csrPem: "", name: "" };
 }
 
 export const IssueCertificateRequest: MessageFns<IssueCertificateRequest> = {
@@ -8228,14 +6982,6 @@ export const IssueCertificateRequest: MessageFns<IssueCertificateRequest> = {
     }
     if (message.name !== "") {
       writer.uint32(18).string(message.name);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -8273,15 +7019,7 @@ export const IssueCertificateRequest: MessageFns<IssueCertificateRequest> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -8301,7 +7039,7 @@ export const IssueCertificateRequest: MessageFns<IssueCertificateRequest> = {
 };
 
 function createBaseIssueCertificateResponse(): IssueCertificateResponse {
-  return { certificatePem: "", caPem: "", addresses: [], _unknownFields: {} };
+  return { certificatePem: "", caPem: "", addresses: [] };
 }
 
 export const IssueCertificateResponse: MessageFns<IssueCertificateResponse> = {
@@ -8314,14 +7052,6 @@ export const IssueCertificateResponse: MessageFns<IssueCertificateResponse> = {
     }
     for (const v of message.addresses) {
       writer.uint32(26).string(v!);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -8367,15 +7097,7 @@ export const IssueCertificateResponse: MessageFns<IssueCertificateResponse> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -8396,7 +7118,7 @@ export const IssueCertificateResponse: MessageFns<IssueCertificateResponse> = {
 };
 
 function createBaseEventsRequest(): EventsRequest {
-  return { follow: false, sinceMs: 0, _unknownFields: {} };
+  return { follow: false, sinceMs: 0 };
 }
 
 export const EventsRequest: MessageFns<EventsRequest> = {
@@ -8406,14 +7128,6 @@ export const EventsRequest: MessageFns<EventsRequest> = {
     }
     if (message.sinceMs !== 0) {
       writer.uint32(16).int64(message.sinceMs);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -8451,15 +7165,7 @@ export const EventsRequest: MessageFns<EventsRequest> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -8479,7 +7185,7 @@ export const EventsRequest: MessageFns<EventsRequest> = {
 };
 
 function createBaseLogsRequest(): LogsRequest {
-  return { name: "", follow: false, tail: 0, sinceMs: 0, _unknownFields: {} };
+  return { name: "", follow: false, tail: 0, sinceMs: 0 };
 }
 
 export const LogsRequest: MessageFns<LogsRequest> = {
@@ -8495,14 +7201,6 @@ export const LogsRequest: MessageFns<LogsRequest> = {
     }
     if (message.sinceMs !== 0) {
       writer.uint32(32).int64(message.sinceMs);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -8556,15 +7254,7 @@ export const LogsRequest: MessageFns<LogsRequest> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -8586,17 +7276,7 @@ export const LogsRequest: MessageFns<LogsRequest> = {
 };
 
 function createBaseLogLine(): LogLine {
-  return {
-    project: "",
-    service: "",
-    slot: 0,
-    taskId: "",
-    node: "",
-    atUs: 0,
-    stream: "",
-    text: Buffer.alloc(0),
-    _unknownFields: {},
-  };
+  return { project: "", service: "", slot: 0, taskId: "", node: "", atUs: 0, stream: "", text: Buffer.alloc(0) };
 }
 
 export const LogLine: MessageFns<LogLine> = {
@@ -8624,14 +7304,6 @@ export const LogLine: MessageFns<LogLine> = {
     }
     if (message.text.length !== 0) {
       writer.uint32(66).bytes(message.text);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -8717,15 +7389,7 @@ export const LogLine: MessageFns<LogLine> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -8751,7 +7415,7 @@ export const LogLine: MessageFns<LogLine> = {
 };
 
 function createBaseExecInput(): ExecInput {
-  return { body: undefined, _unknownFields: {} };
+  return { body: undefined };
 }
 
 export const ExecInput: MessageFns<ExecInput> = {
@@ -8763,14 +7427,6 @@ export const ExecInput: MessageFns<ExecInput> = {
       case "frame":
         RelayFrame.encode(message.body.value, writer.uint32(18).fork()).join();
         break;
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -8808,15 +7464,7 @@ export const ExecInput: MessageFns<ExecInput> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -8848,7 +7496,7 @@ export const ExecInput: MessageFns<ExecInput> = {
 };
 
 function createBaseExecOpen(): ExecOpen {
-  return { task: "", start: undefined, _unknownFields: {} };
+  return { task: "", start: undefined };
 }
 
 export const ExecOpen: MessageFns<ExecOpen> = {
@@ -8858,14 +7506,6 @@ export const ExecOpen: MessageFns<ExecOpen> = {
     }
     if (message.start !== undefined) {
       ExecStart.encode(message.start, writer.uint32(18).fork()).join();
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -8903,15 +7543,7 @@ export const ExecOpen: MessageFns<ExecOpen> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -8933,21 +7565,13 @@ export const ExecOpen: MessageFns<ExecOpen> = {
 };
 
 function createBaseStatsRequest(): StatsRequest {
-  return { service: "", _unknownFields: {} };
+  return { service: "" };
 }
 
 export const StatsRequest: MessageFns<StatsRequest> = {
   encode(message: StatsRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.service !== "") {
       writer.uint32(10).string(message.service);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -8977,15 +7601,7 @@ export const StatsRequest: MessageFns<StatsRequest> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -9004,7 +7620,7 @@ export const StatsRequest: MessageFns<StatsRequest> = {
 };
 
 function createBaseStatsResponse(): StatsResponse {
-  return { tasks: [], unreachableNodes: [], _unknownFields: {} };
+  return { tasks: [], unreachableNodes: [] };
 }
 
 export const StatsResponse: MessageFns<StatsResponse> = {
@@ -9014,14 +7630,6 @@ export const StatsResponse: MessageFns<StatsResponse> = {
     }
     for (const v of message.unreachableNodes) {
       writer.uint32(18).string(v!);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -9059,15 +7667,7 @@ export const StatsResponse: MessageFns<StatsResponse> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -9087,21 +7687,13 @@ export const StatsResponse: MessageFns<StatsResponse> = {
 };
 
 function createBaseScalingRequest(): ScalingRequest {
-  return { service: "", _unknownFields: {} };
+  return { service: "" };
 }
 
 export const ScalingRequest: MessageFns<ScalingRequest> = {
   encode(message: ScalingRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.service !== "") {
       writer.uint32(10).string(message.service);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -9131,15 +7723,7 @@ export const ScalingRequest: MessageFns<ScalingRequest> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -9158,21 +7742,13 @@ export const ScalingRequest: MessageFns<ScalingRequest> = {
 };
 
 function createBaseScalingResponse(): ScalingResponse {
-  return { services: [], _unknownFields: {} };
+  return { services: [] };
 }
 
 export const ScalingResponse: MessageFns<ScalingResponse> = {
   encode(message: ScalingResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     for (const v of message.services) {
       ServiceScaling.encode(v!, writer.uint32(10).fork()).join();
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -9202,15 +7778,7 @@ export const ScalingResponse: MessageFns<ScalingResponse> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -9242,7 +7810,6 @@ function createBaseServiceScaling(): ServiceScaling {
     idleForMs: 0,
     why: "",
     atMs: 0,
-    _unknownFields: {},
   };
 }
 
@@ -9283,14 +7850,6 @@ export const ServiceScaling: MessageFns<ServiceScaling> = {
     }
     if (message.atMs !== 0) {
       writer.uint32(96).int64(message.atMs);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -9408,15 +7967,7 @@ export const ServiceScaling: MessageFns<ServiceScaling> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -9446,7 +7997,7 @@ export const ServiceScaling: MessageFns<ServiceScaling> = {
 };
 
 function createBaseScalingMeasure(): ScalingMeasure {
-  return { name: "", now: undefined, target: 0, _unknownFields: {} };
+  return { name: "", now: undefined, target: 0 };
 }
 
 export const ScalingMeasure: MessageFns<ScalingMeasure> = {
@@ -9459,14 +8010,6 @@ export const ScalingMeasure: MessageFns<ScalingMeasure> = {
     }
     if (message.target !== 0) {
       writer.uint32(25).double(message.target);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -9512,15 +8055,7 @@ export const ScalingMeasure: MessageFns<ScalingMeasure> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -9541,19 +8076,11 @@ export const ScalingMeasure: MessageFns<ScalingMeasure> = {
 };
 
 function createBaseInfoRequest(): InfoRequest {
-  return { _unknownFields: {} };
+  return {};
 }
 
 export const InfoRequest: MessageFns<InfoRequest> = {
-  encode(message: InfoRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
-    }
+  encode(_: InfoRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     return writer;
   },
 
@@ -9574,15 +8101,7 @@ export const InfoRequest: MessageFns<InfoRequest> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -9609,7 +8128,6 @@ function createBaseInfoResponse(): InfoResponse {
     cluster: undefined,
     caFingerprint: "",
     addresses: [],
-    _unknownFields: {},
   };
 }
 
@@ -9638,14 +8156,6 @@ export const InfoResponse: MessageFns<InfoResponse> = {
     }
     for (const v of message.addresses) {
       writer.uint32(66).string(v!);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -9731,15 +8241,7 @@ export const InfoResponse: MessageFns<InfoResponse> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -9767,7 +8269,7 @@ export const InfoResponse: MessageFns<InfoResponse> = {
 };
 
 function createBaseSetClusterRequest(): SetClusterRequest {
-  return { settings: {}, _unknownFields: {} };
+  return { settings: {} };
 }
 
 export const SetClusterRequest: MessageFns<SetClusterRequest> = {
@@ -9775,14 +8277,6 @@ export const SetClusterRequest: MessageFns<SetClusterRequest> = {
     globalThis.Object.entries(message.settings).forEach(([key, value]: [string, string]) => {
       SetClusterRequest_SettingsEntry.encode({ key: key as any, value }, writer.uint32(10).fork()).join();
     });
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
-    }
     return writer;
   },
 
@@ -9814,15 +8308,7 @@ export const SetClusterRequest: MessageFns<SetClusterRequest> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -9849,7 +8335,7 @@ export const SetClusterRequest: MessageFns<SetClusterRequest> = {
 };
 
 function createBaseSetClusterRequest_SettingsEntry(): SetClusterRequest_SettingsEntry {
-  return { key: "", value: "", _unknownFields: {} };
+  return { key: "", value: "" };
 }
 
 export const SetClusterRequest_SettingsEntry: MessageFns<SetClusterRequest_SettingsEntry> = {
@@ -9859,14 +8345,6 @@ export const SetClusterRequest_SettingsEntry: MessageFns<SetClusterRequest_Setti
     }
     if (message.value !== "") {
       writer.uint32(18).string(message.value);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -9904,15 +8382,7 @@ export const SetClusterRequest_SettingsEntry: MessageFns<SetClusterRequest_Setti
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -9934,7 +8404,7 @@ export const SetClusterRequest_SettingsEntry: MessageFns<SetClusterRequest_Setti
 };
 
 function createBaseClusterSettings(): ClusterSettings {
-  return { cluster: undefined, notes: [], _unknownFields: {} };
+  return { cluster: undefined, notes: [] };
 }
 
 export const ClusterSettings: MessageFns<ClusterSettings> = {
@@ -9944,14 +8414,6 @@ export const ClusterSettings: MessageFns<ClusterSettings> = {
     }
     for (const v of message.notes) {
       writer.uint32(18).string(v!);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -9989,15 +8451,7 @@ export const ClusterSettings: MessageFns<ClusterSettings> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -10019,7 +8473,7 @@ export const ClusterSettings: MessageFns<ClusterSettings> = {
 };
 
 function createBaseNetProbeRequest(): NetProbeRequest {
-  return { kind: "", from: "", to: "", _unknownFields: {} };
+  return { kind: "", from: "", to: "" };
 }
 
 export const NetProbeRequest: MessageFns<NetProbeRequest> = {
@@ -10032,14 +8486,6 @@ export const NetProbeRequest: MessageFns<NetProbeRequest> = {
     }
     if (message.to !== "") {
       writer.uint32(26).string(message.to);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -10085,15 +8531,7 @@ export const NetProbeRequest: MessageFns<NetProbeRequest> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -10114,7 +8552,7 @@ export const NetProbeRequest: MessageFns<NetProbeRequest> = {
 };
 
 function createBaseNetProbeUpdate(): NetProbeUpdate {
-  return { body: undefined, _unknownFields: {} };
+  return { body: undefined };
 }
 
 export const NetProbeUpdate: MessageFns<NetProbeUpdate> = {
@@ -10129,14 +8567,6 @@ export const NetProbeUpdate: MessageFns<NetProbeUpdate> = {
       case "note":
         writer.uint32(26).string(message.body.value);
         break;
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -10182,15 +8612,7 @@ export const NetProbeUpdate: MessageFns<NetProbeUpdate> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -10228,19 +8650,11 @@ export const NetProbeUpdate: MessageFns<NetProbeUpdate> = {
 };
 
 function createBaseBackupRequest(): BackupRequest {
-  return { _unknownFields: {} };
+  return {};
 }
 
 export const BackupRequest: MessageFns<BackupRequest> = {
-  encode(message: BackupRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
-    }
+  encode(_: BackupRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     return writer;
   },
 
@@ -10261,15 +8675,7 @@ export const BackupRequest: MessageFns<BackupRequest> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -10287,21 +8693,13 @@ export const BackupRequest: MessageFns<BackupRequest> = {
 };
 
 function createBaseBackupPart(): BackupPart {
-  return { lines: Buffer.alloc(0), _unknownFields: {} };
+  return { lines: Buffer.alloc(0) };
 }
 
 export const BackupPart: MessageFns<BackupPart> = {
   encode(message: BackupPart, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.lines.length !== 0) {
       writer.uint32(10).bytes(message.lines);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -10331,15 +8729,7 @@ export const BackupPart: MessageFns<BackupPart> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -10358,21 +8748,13 @@ export const BackupPart: MessageFns<BackupPart> = {
 };
 
 function createBaseRotateAuthorityRequest(): RotateAuthorityRequest {
-  return { finish: false, _unknownFields: {} };
+  return { finish: false };
 }
 
 export const RotateAuthorityRequest: MessageFns<RotateAuthorityRequest> = {
   encode(message: RotateAuthorityRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.finish !== false) {
       writer.uint32(8).bool(message.finish);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -10402,15 +8784,7 @@ export const RotateAuthorityRequest: MessageFns<RotateAuthorityRequest> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -10429,19 +8803,11 @@ export const RotateAuthorityRequest: MessageFns<RotateAuthorityRequest> = {
 };
 
 function createBaseAuthorityRequest(): AuthorityRequest {
-  return { _unknownFields: {} };
+  return {};
 }
 
 export const AuthorityRequest: MessageFns<AuthorityRequest> = {
-  encode(message: AuthorityRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
-    }
+  encode(_: AuthorityRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     return writer;
   },
 
@@ -10462,15 +8828,7 @@ export const AuthorityRequest: MessageFns<AuthorityRequest> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -10488,7 +8846,7 @@ export const AuthorityRequest: MessageFns<AuthorityRequest> = {
 };
 
 function createBaseAuthorityStatus(): AuthorityStatus {
-  return { phase: "", roots: [], rotatedAtMs: 0, expiresAtMs: 0, members: [], _unknownFields: {} };
+  return { phase: "", roots: [], rotatedAtMs: 0, expiresAtMs: 0, members: [] };
 }
 
 export const AuthorityStatus: MessageFns<AuthorityStatus> = {
@@ -10507,14 +8865,6 @@ export const AuthorityStatus: MessageFns<AuthorityStatus> = {
     }
     for (const v of message.members) {
       AuthorityMember.encode(v!, writer.uint32(42).fork()).join();
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -10576,15 +8926,7 @@ export const AuthorityStatus: MessageFns<AuthorityStatus> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -10607,7 +8949,7 @@ export const AuthorityStatus: MessageFns<AuthorityStatus> = {
 };
 
 function createBaseAuthorityMember(): AuthorityMember {
-  return { kind: "", name: "", done: false, message: "", _unknownFields: {} };
+  return { kind: "", name: "", done: false, message: "" };
 }
 
 export const AuthorityMember: MessageFns<AuthorityMember> = {
@@ -10623,14 +8965,6 @@ export const AuthorityMember: MessageFns<AuthorityMember> = {
     }
     if (message.message !== "") {
       writer.uint32(34).string(message.message);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -10684,15 +9018,7 @@ export const AuthorityMember: MessageFns<AuthorityMember> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {

@@ -14,7 +14,6 @@ export const protobufFileName = "gantry/v1/probe.proto";
 /** All probes of one request run side by side; the relay ends when all are done. */
 export interface ProbeStart {
   probes: Probe[];
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface Probe {
@@ -31,12 +30,10 @@ export interface Probe {
     | { $case: "show"; value: ProbeShow }
     | { $case: "steps"; value: ProbeSteps }
     | undefined;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 /** The node itself: bridge, routes, rules, settings, table, name server; what is repaired again and again; who else has its address. */
 export interface ProbeHost {
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 /** The way to another node: route, tunnel, MTU. */
@@ -47,7 +44,6 @@ export interface ProbeWay {
   subnet: string;
   /** route and one echo alone, for looks at many pairs */
   brief: boolean;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 /** A task of the node: its address, its route, who else answers for it, what listens. */
@@ -57,7 +53,6 @@ export interface ProbeTask {
   address: string;
   /** target and protocol: something should listen there */
   ports: Port[];
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 /** What the node's table makes of a service. */
@@ -67,7 +62,6 @@ export interface ProbeService {
   vip: string;
   /** of all serving tasks */
   addresses: string[];
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 /** Has the node's name server answer a task. */
@@ -77,7 +71,6 @@ export interface ProbeName {
   name: string;
   /** what it should answer */
   addresses: string[];
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 /** Really sends: a TCP connection, or an echo request where there is no port. */
@@ -93,7 +86,6 @@ export interface ProbeReach {
   port: number;
   /** what watchers know the packets by: port, or identifier of the echo */
   sourcePort: number;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 /** Tells by which rules of nftables the packets of a reach pass, until `stdin_closed` or the time is up. First fact: hop `watch`. */
@@ -104,12 +96,10 @@ export interface ProbeWatch {
   /** also tunnel packets from these hosts */
   tunnelsFrom: string[];
   forMs: number;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 /** All that the node should have and has. */
 export interface ProbeShow {
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 /** The kernel's opinion of a packet's way from a task, step by step. */
@@ -119,7 +109,6 @@ export interface ProbeSteps {
   from: string;
   address: string;
   port: number;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface ProbeFact {
@@ -132,7 +121,6 @@ export interface ProbeFact {
   subject: string;
   wanted: string;
   seen: string;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface NetFinding {
@@ -146,32 +134,22 @@ export interface NetFinding {
   subject: string;
   wanted: string;
   seen: string;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface NetDiagnosis {
   path: string;
   ok: boolean;
   broken: NetFinding | undefined;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 function createBaseProbeStart(): ProbeStart {
-  return { probes: [], _unknownFields: {} };
+  return { probes: [] };
 }
 
 export const ProbeStart: MessageFns<ProbeStart> = {
   encode(message: ProbeStart, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     for (const v of message.probes) {
       Probe.encode(v!, writer.uint32(10).fork()).join();
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -201,15 +179,7 @@ export const ProbeStart: MessageFns<ProbeStart> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -228,7 +198,7 @@ export const ProbeStart: MessageFns<ProbeStart> = {
 };
 
 function createBaseProbe(): Probe {
-  return { id: 0, ask: undefined, _unknownFields: {} };
+  return { id: 0, ask: undefined };
 }
 
 export const Probe: MessageFns<Probe> = {
@@ -264,14 +234,6 @@ export const Probe: MessageFns<Probe> = {
       case "steps":
         ProbeSteps.encode(message.ask.value, writer.uint32(82).fork()).join();
         break;
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -373,15 +335,7 @@ export const Probe: MessageFns<Probe> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -456,19 +410,11 @@ export const Probe: MessageFns<Probe> = {
 };
 
 function createBaseProbeHost(): ProbeHost {
-  return { _unknownFields: {} };
+  return {};
 }
 
 export const ProbeHost: MessageFns<ProbeHost> = {
-  encode(message: ProbeHost, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
-    }
+  encode(_: ProbeHost, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     return writer;
   },
 
@@ -489,15 +435,7 @@ export const ProbeHost: MessageFns<ProbeHost> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -515,7 +453,7 @@ export const ProbeHost: MessageFns<ProbeHost> = {
 };
 
 function createBaseProbeWay(): ProbeWay {
-  return { node: "", address: "", subnet: "", brief: false, _unknownFields: {} };
+  return { node: "", address: "", subnet: "", brief: false };
 }
 
 export const ProbeWay: MessageFns<ProbeWay> = {
@@ -531,14 +469,6 @@ export const ProbeWay: MessageFns<ProbeWay> = {
     }
     if (message.brief !== false) {
       writer.uint32(32).bool(message.brief);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -592,15 +522,7 @@ export const ProbeWay: MessageFns<ProbeWay> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -622,7 +544,7 @@ export const ProbeWay: MessageFns<ProbeWay> = {
 };
 
 function createBaseProbeTask(): ProbeTask {
-  return { taskId: "", name: "", address: "", ports: [], _unknownFields: {} };
+  return { taskId: "", name: "", address: "", ports: [] };
 }
 
 export const ProbeTask: MessageFns<ProbeTask> = {
@@ -638,14 +560,6 @@ export const ProbeTask: MessageFns<ProbeTask> = {
     }
     for (const v of message.ports) {
       Port.encode(v!, writer.uint32(34).fork()).join();
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -699,15 +613,7 @@ export const ProbeTask: MessageFns<ProbeTask> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -729,7 +635,7 @@ export const ProbeTask: MessageFns<ProbeTask> = {
 };
 
 function createBaseProbeService(): ProbeService {
-  return { serviceId: "", name: "", vip: "", addresses: [], _unknownFields: {} };
+  return { serviceId: "", name: "", vip: "", addresses: [] };
 }
 
 export const ProbeService: MessageFns<ProbeService> = {
@@ -745,14 +651,6 @@ export const ProbeService: MessageFns<ProbeService> = {
     }
     for (const v of message.addresses) {
       writer.uint32(34).string(v!);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -806,15 +704,7 @@ export const ProbeService: MessageFns<ProbeService> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -836,7 +726,7 @@ export const ProbeService: MessageFns<ProbeService> = {
 };
 
 function createBaseProbeName(): ProbeName {
-  return { taskId: "", task: "", name: "", addresses: [], _unknownFields: {} };
+  return { taskId: "", task: "", name: "", addresses: [] };
 }
 
 export const ProbeName: MessageFns<ProbeName> = {
@@ -852,14 +742,6 @@ export const ProbeName: MessageFns<ProbeName> = {
     }
     for (const v of message.addresses) {
       writer.uint32(34).string(v!);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -913,15 +795,7 @@ export const ProbeName: MessageFns<ProbeName> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -943,7 +817,7 @@ export const ProbeName: MessageFns<ProbeName> = {
 };
 
 function createBaseProbeReach(): ProbeReach {
-  return { taskId: "", from: "", to: "", address: "", port: 0, sourcePort: 0, _unknownFields: {} };
+  return { taskId: "", from: "", to: "", address: "", port: 0, sourcePort: 0 };
 }
 
 export const ProbeReach: MessageFns<ProbeReach> = {
@@ -965,14 +839,6 @@ export const ProbeReach: MessageFns<ProbeReach> = {
     }
     if (message.sourcePort !== 0) {
       writer.uint32(48).uint32(message.sourcePort);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -1042,15 +908,7 @@ export const ProbeReach: MessageFns<ProbeReach> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -1074,7 +932,7 @@ export const ProbeReach: MessageFns<ProbeReach> = {
 };
 
 function createBaseProbeWatch(): ProbeWatch {
-  return { sourcePort: 0, echo: false, tunnelsFrom: [], forMs: 0, _unknownFields: {} };
+  return { sourcePort: 0, echo: false, tunnelsFrom: [], forMs: 0 };
 }
 
 export const ProbeWatch: MessageFns<ProbeWatch> = {
@@ -1090,14 +948,6 @@ export const ProbeWatch: MessageFns<ProbeWatch> = {
     }
     if (message.forMs !== 0) {
       writer.uint32(32).uint32(message.forMs);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -1151,15 +1001,7 @@ export const ProbeWatch: MessageFns<ProbeWatch> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -1181,19 +1023,11 @@ export const ProbeWatch: MessageFns<ProbeWatch> = {
 };
 
 function createBaseProbeShow(): ProbeShow {
-  return { _unknownFields: {} };
+  return {};
 }
 
 export const ProbeShow: MessageFns<ProbeShow> = {
-  encode(message: ProbeShow, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
-    }
+  encode(_: ProbeShow, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     return writer;
   },
 
@@ -1214,15 +1048,7 @@ export const ProbeShow: MessageFns<ProbeShow> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -1240,7 +1066,7 @@ export const ProbeShow: MessageFns<ProbeShow> = {
 };
 
 function createBaseProbeSteps(): ProbeSteps {
-  return { taskId: "", from: "", address: "", port: 0, _unknownFields: {} };
+  return { taskId: "", from: "", address: "", port: 0 };
 }
 
 export const ProbeSteps: MessageFns<ProbeSteps> = {
@@ -1256,14 +1082,6 @@ export const ProbeSteps: MessageFns<ProbeSteps> = {
     }
     if (message.port !== 0) {
       writer.uint32(32).uint32(message.port);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -1317,15 +1135,7 @@ export const ProbeSteps: MessageFns<ProbeSteps> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -1347,17 +1157,7 @@ export const ProbeSteps: MessageFns<ProbeSteps> = {
 };
 
 function createBaseProbeFact(): ProbeFact {
-  return {
-    probe: 0,
-    hop: "",
-    verdict: "",
-    says: "",
-    remedy: "",
-    subject: "",
-    wanted: "",
-    seen: "",
-    _unknownFields: {},
-  };
+  return { probe: 0, hop: "", verdict: "", says: "", remedy: "", subject: "", wanted: "", seen: "" };
 }
 
 export const ProbeFact: MessageFns<ProbeFact> = {
@@ -1385,14 +1185,6 @@ export const ProbeFact: MessageFns<ProbeFact> = {
     }
     if (message.seen !== "") {
       writer.uint32(66).string(message.seen);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -1478,15 +1270,7 @@ export const ProbeFact: MessageFns<ProbeFact> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -1512,18 +1296,7 @@ export const ProbeFact: MessageFns<ProbeFact> = {
 };
 
 function createBaseNetFinding(): NetFinding {
-  return {
-    path: "",
-    hop: "",
-    node: "",
-    verdict: "",
-    says: "",
-    remedy: "",
-    subject: "",
-    wanted: "",
-    seen: "",
-    _unknownFields: {},
-  };
+  return { path: "", hop: "", node: "", verdict: "", says: "", remedy: "", subject: "", wanted: "", seen: "" };
 }
 
 export const NetFinding: MessageFns<NetFinding> = {
@@ -1554,14 +1327,6 @@ export const NetFinding: MessageFns<NetFinding> = {
     }
     if (message.seen !== "") {
       writer.uint32(74).string(message.seen);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -1655,15 +1420,7 @@ export const NetFinding: MessageFns<NetFinding> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -1690,7 +1447,7 @@ export const NetFinding: MessageFns<NetFinding> = {
 };
 
 function createBaseNetDiagnosis(): NetDiagnosis {
-  return { path: "", ok: false, broken: undefined, _unknownFields: {} };
+  return { path: "", ok: false, broken: undefined };
 }
 
 export const NetDiagnosis: MessageFns<NetDiagnosis> = {
@@ -1703,14 +1460,6 @@ export const NetDiagnosis: MessageFns<NetDiagnosis> = {
     }
     if (message.broken !== undefined) {
       NetFinding.encode(message.broken, writer.uint32(26).fork()).join();
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -1756,15 +1505,7 @@ export const NetDiagnosis: MessageFns<NetDiagnosis> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {

@@ -21,7 +21,6 @@ export interface Resources {
   memoryBytes: number;
   pids: number;
   generic: GenericResource[];
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 /** Things that are counted, of one kind: what a node offers, a task asks, or a task was given. */
@@ -32,7 +31,6 @@ export interface GenericResource {
   count: number;
   /** offered: of each one; asked: these; given: which. A name that is a path in /dev is that device */
   names: string[];
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 /** One mount of a container, as in Compose's long volume syntax. */
@@ -56,7 +54,6 @@ export interface Mount {
   subpath: string;
   /** uid=, gid=, nr_inodes=, exec, suid, dev */
   tmpfsOptions: string[];
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 /** A port of a service. `published` 0 means only reachable by VIP and task address. */
@@ -67,7 +64,6 @@ export interface Port {
   protocol: string;
   /** ingress | host */
   mode: string;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface HealthCheck {
@@ -86,7 +82,6 @@ export interface HealthCheck {
     | undefined;
   /** absent: replace | ignore | isolate */
   onUnhealthy?: string | undefined;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 /** Made by the agent, from within the task's network. */
@@ -98,25 +93,21 @@ export interface HttpProbe {
   /** that are good */
   statuses: StatusRange[];
   headers: { [key: string]: string };
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface HttpProbe_HeadersEntry {
   key: string;
   value: string;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface StatusRange {
   from: number;
   /** included */
   to: number;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface TcpProbe {
   port: number;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 /** grpc.health.v1.Health/Check. */
@@ -124,7 +115,6 @@ export interface GrpcProbe {
   port: number;
   /** empty: the server as a whole */
   service: string;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface Ulimit {
@@ -132,7 +122,6 @@ export interface Ulimit {
   /** -1 is unlimited */
   soft: number;
   hard: number;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 /** A device of the node that a container may use. */
@@ -143,7 +132,6 @@ export interface Device {
   target: string;
   /** of r, w and m */
   permissions: string;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 /** Devices that a container may use where it makes nodes of them. */
@@ -156,7 +144,6 @@ export interface DeviceRule {
   minor: number;
   /** of r, w and m */
   permissions: string;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface LogSettings {
@@ -164,7 +151,6 @@ export interface LogSettings {
   driver: string;
   /** of a log file on the node; 0: the agent's own limit */
   maxSizeBytes: number;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 /** A command run in the container. */
@@ -176,7 +162,6 @@ export interface Hook {
   workingDir: string;
   /** KEY=VALUE, over the container's */
   env: string[];
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface ContainerSpec {
@@ -255,38 +240,32 @@ export interface ContainerSpec {
   postStart: Hook[];
   /** in order, before the stop signal */
   preStop: Hook[];
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface ContainerSpec_LabelsEntry {
   key: string;
   value: string;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface ContainerSpec_SysctlsEntry {
   key: string;
   value: string;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface ContainerSpec_ExtraHostsEntry {
   key: string;
   value: string;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface ContainerSpec_AnnotationsEntry {
   key: string;
   value: string;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 /** Another name, for one service alone, of a service of its project. */
 export interface Link {
   service: string;
   alias: string;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 /** A service's membership of a network. */
@@ -296,14 +275,12 @@ export interface NetworkAttachment {
   aliases: string[];
   /** empty: any */
   ipv4Address: string;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 /** Bits per second; 0: no limit. */
 export interface Bandwidth {
   egressBitsPerSecond: number;
   ingressBitsPerSecond: number;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 /** A range that a network gives its tasks addresses of, beside their primary ones. */
@@ -316,7 +293,6 @@ export interface NetworkSubnet {
   ipRange: string;
   /** never given out */
   reserved: string[];
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface NetworkSpec {
@@ -334,26 +310,22 @@ export interface NetworkSpec {
   /** macvlan: the host's link */
   parent: string;
   labels: { [key: string]: string };
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface NetworkSpec_LabelsEntry {
   key: string;
   value: string;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface ClusterNetwork {
   spec: NetworkSpec | undefined;
   number: number;
   createdAtMs: number;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface TaskAddress {
   network: string;
   address: string;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 /** A file of a task: one version of a config or secret, read-only, in memory. */
@@ -368,7 +340,6 @@ export interface DocumentMount {
   uid: number;
   gid: number;
   mode: number;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 /** Where the data of a named volume is. */
@@ -377,7 +348,6 @@ export interface Volume {
   nodeId: string;
   nodeName: string;
   createdAtMs: number;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 /** A config or secret without its content. */
@@ -394,20 +364,17 @@ export interface Document {
   versions: DocumentVersion[];
   createdAtMs: number;
   updatedAtMs: number;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface Document_LabelsEntry {
   key: string;
   value: string;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface DocumentVersion {
   version: string;
   bytes: number;
   createdAtMs: number;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 /** How fast a device may be read or written. */
@@ -417,7 +384,6 @@ export interface DeviceRate {
   /** read_bps | write_bps | read_iops | write_iops */
   kind: string;
   rate: number;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface DeviceWeight {
@@ -425,7 +391,6 @@ export interface DeviceWeight {
   path: string;
   /** 10 to 1000 */
   weight: number;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 /** What a cgroup holds beside its limits; it, too, may change while the process goes on. */
@@ -445,7 +410,6 @@ export interface Controls {
   blkioWeight: number;
   blkioWeights: DeviceWeight[];
   blkioRates: DeviceRate[];
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 /** What a task is made of: a change here needs new tasks. */
@@ -466,7 +430,6 @@ export interface TaskTemplate {
   bandwidth: Bandwidth | undefined;
   documents: DocumentMount[];
   controls: Controls | undefined;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface RestartPolicy {
@@ -476,7 +439,6 @@ export interface RestartPolicy {
   /** 0: no limit */
   maxAttempts: number;
   windowMs: number;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface UpdatePolicy {
@@ -491,7 +453,6 @@ export interface UpdatePolicy {
   maxFailureRatio: number;
   /** that a rollout waits at, lowest first; none of a rollback */
   gates: Gate[];
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 /** So many seats go over to a new version, and no more before the gate is passed. */
@@ -504,7 +465,6 @@ export interface Gate {
   percent: number;
   /** passed when they have been well for so long; 0: when somebody resumes the rollout */
   holdMs: number;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface Placement {
@@ -519,7 +479,6 @@ export interface Placement {
   /** empty (the cluster's) | spread | binpack */
   strategy: string;
   affinities: Affinity[];
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 /** Near another service, or away from it. */
@@ -532,7 +491,6 @@ export interface Affinity {
   apart: boolean;
   /** where there is a choice; else nowhere else */
   preferred: boolean;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 /** How many tasks a service has, by what they do (x-autoscale). */
@@ -552,7 +510,6 @@ export interface Autoscale {
   up: ScalingPace | undefined;
   down: ScalingPace | undefined;
   schedule: ScheduledRange[];
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface ScalingPace {
@@ -561,7 +518,6 @@ export interface ScalingPace {
   /** at most so many more, or fewer, in 15 s; with step_percent 0 too: no limit */
   stepTasks: number;
   stepPercent: number;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 /** From each instant of `cron` to the next one of any entry. */
@@ -570,7 +526,6 @@ export interface ScheduledRange {
   timezone: string;
   min: number;
   max: number;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 /** What became of it. */
@@ -578,7 +533,6 @@ export interface Autoscaled {
   replicas: number;
   why: string;
   atMs: number;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 /** What the user wants of a service. */
@@ -637,13 +591,11 @@ export interface ServiceSpec {
   rebalance: string;
   /** when its node is lost: prompt (default; replaced at once) | singleton (at most one, ever) */
   failover: string;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface ServiceSpec_LabelsEntry {
   key: string;
   value: string;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 /** How much is kept of what is unhealthy, where that is to be isolated. */
@@ -652,7 +604,6 @@ export interface Isolation {
   atMost: number;
   /** each for so long */
   forMs: number;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 /** When a job runs by itself. */
@@ -671,7 +622,6 @@ export interface Schedule {
   keepSucceeded: number;
   keepFailed: number;
   suspend: boolean;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 /** One go at all of a job's completions. */
@@ -694,7 +644,6 @@ export interface Iteration {
   /** of the last task that failed for good */
   exitCode: number;
   message: string;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 /** What is known of a job beside its spec. */
@@ -707,7 +656,6 @@ export interface Job {
   suspended: boolean;
   /** oldest first: those under way, and some that have ended */
   iterations: Iteration[];
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 /** What must be true of another service of the project before this one's tasks start. */
@@ -718,13 +666,11 @@ export interface Dependency {
   /** an operation that renews the other's tasks renews this one's too */
   restart: boolean;
   required: boolean;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 /** Services that alone may call: NAME, PROJECT/NAME or *. */
 export interface AllowFrom {
   services: string[];
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 /** Where a rollout stands. */
@@ -743,7 +689,6 @@ export interface Rollout {
   resumes: string;
   /** the same once more: there is nothing to go back to */
   restart: boolean;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface Service {
@@ -778,7 +723,6 @@ export interface Service {
   previousVersion: number;
   /** the version that a rollback left, while nothing else has been asked for */
   rolledBackFrom: number;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 /** One immutable version of a service's template. Tasks name it by (service_id, number). */
@@ -793,7 +737,6 @@ export interface Revision {
   createdAtMs: number;
   /** the revision whose processes go on under this one, with other limits; its own number where it needs new ones */
   origin: number;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface Task {
@@ -860,14 +803,12 @@ export interface Task {
     | undefined;
   /** its node came back with it; 0: it never was away */
   returnedAtMs: number;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface Absence {
   sinceMs: number;
   /** of its node: one that comes back with another has none of its tasks any more */
   bootId: string;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface Platform {
@@ -875,7 +816,6 @@ export interface Platform {
   /** as in OCI: amd64, arm64 */
   architecture: string;
   variant: string;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface Node {
@@ -932,20 +872,21 @@ export interface Node {
     | boolean
     | undefined;
   /** unset: it was not down of late */
-  flapping?: Flapping | undefined;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
+  flapping?:
+    | Flapping
+    | undefined;
+  /** what is wrong with its wall clock; unset: nothing */
+  clock?: string | undefined;
 }
 
 export interface Node_LabelsEntry {
   key: string;
   value: string;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 export interface Node_ComponentsEntry {
   key: string;
   value: string;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 /** That a node was down of late, and how often. */
@@ -956,7 +897,6 @@ export interface Flapping {
   sinceMs: number;
   /** other nodes are preferred until then; 0: none is */
   untilMs: number;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 /** One committed change, as users see it. */
@@ -971,11 +911,10 @@ export interface Event {
   name: string;
   node: string;
   message: string;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 function createBaseResources(): Resources {
-  return { cpuMillis: 0, memoryBytes: 0, pids: 0, generic: [], _unknownFields: {} };
+  return { cpuMillis: 0, memoryBytes: 0, pids: 0, generic: [] };
 }
 
 export const Resources: MessageFns<Resources> = {
@@ -991,14 +930,6 @@ export const Resources: MessageFns<Resources> = {
     }
     for (const v of message.generic) {
       GenericResource.encode(v!, writer.uint32(82).fork()).join();
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -1052,15 +983,7 @@ export const Resources: MessageFns<Resources> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -1082,7 +1005,7 @@ export const Resources: MessageFns<Resources> = {
 };
 
 function createBaseGenericResource(): GenericResource {
-  return { kind: "", count: 0, names: [], _unknownFields: {} };
+  return { kind: "", count: 0, names: [] };
 }
 
 export const GenericResource: MessageFns<GenericResource> = {
@@ -1095,14 +1018,6 @@ export const GenericResource: MessageFns<GenericResource> = {
     }
     for (const v of message.names) {
       writer.uint32(26).string(v!);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -1148,15 +1063,7 @@ export const GenericResource: MessageFns<GenericResource> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -1189,7 +1096,6 @@ function createBaseMount(): Mount {
     tmpfsMode: 0,
     subpath: "",
     tmpfsOptions: [],
-    _unknownFields: {},
   };
 }
 
@@ -1227,14 +1133,6 @@ export const Mount: MessageFns<Mount> = {
     }
     for (const v of message.tmpfsOptions) {
       writer.uint32(90).string(v!);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -1344,15 +1242,7 @@ export const Mount: MessageFns<Mount> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -1381,7 +1271,7 @@ export const Mount: MessageFns<Mount> = {
 };
 
 function createBasePort(): Port {
-  return { target: 0, published: 0, protocol: "", mode: "", _unknownFields: {} };
+  return { target: 0, published: 0, protocol: "", mode: "" };
 }
 
 export const Port: MessageFns<Port> = {
@@ -1397,14 +1287,6 @@ export const Port: MessageFns<Port> = {
     }
     if (message.mode !== "") {
       writer.uint32(34).string(message.mode);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -1458,15 +1340,7 @@ export const Port: MessageFns<Port> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -1499,7 +1373,6 @@ function createBaseHealthCheck(): HealthCheck {
     tcp: undefined,
     grpc: undefined,
     onUnhealthy: undefined,
-    _unknownFields: {},
   };
 }
 
@@ -1534,14 +1407,6 @@ export const HealthCheck: MessageFns<HealthCheck> = {
     }
     if (message.onUnhealthy !== undefined) {
       writer.uint32(82).string(message.onUnhealthy);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -1643,15 +1508,7 @@ export const HealthCheck: MessageFns<HealthCheck> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -1679,7 +1536,7 @@ export const HealthCheck: MessageFns<HealthCheck> = {
 };
 
 function createBaseHttpProbe(): HttpProbe {
-  return { port: 0, path: "", scheme: "", statuses: [], headers: {}, _unknownFields: {} };
+  return { port: 0, path: "", scheme: "", statuses: [], headers: {} };
 }
 
 export const HttpProbe: MessageFns<HttpProbe> = {
@@ -1699,14 +1556,6 @@ export const HttpProbe: MessageFns<HttpProbe> = {
     globalThis.Object.entries(message.headers).forEach(([key, value]: [string, string]) => {
       HttpProbe_HeadersEntry.encode({ key: key as any, value }, writer.uint32(42).fork()).join();
     });
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
-    }
     return writer;
   },
 
@@ -1770,15 +1619,7 @@ export const HttpProbe: MessageFns<HttpProbe> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -1809,7 +1650,7 @@ export const HttpProbe: MessageFns<HttpProbe> = {
 };
 
 function createBaseHttpProbe_HeadersEntry(): HttpProbe_HeadersEntry {
-  return { key: "", value: "", _unknownFields: {} };
+  return { key: "", value: "" };
 }
 
 export const HttpProbe_HeadersEntry: MessageFns<HttpProbe_HeadersEntry> = {
@@ -1819,14 +1660,6 @@ export const HttpProbe_HeadersEntry: MessageFns<HttpProbe_HeadersEntry> = {
     }
     if (message.value !== "") {
       writer.uint32(18).string(message.value);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -1864,15 +1697,7 @@ export const HttpProbe_HeadersEntry: MessageFns<HttpProbe_HeadersEntry> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -1892,7 +1717,7 @@ export const HttpProbe_HeadersEntry: MessageFns<HttpProbe_HeadersEntry> = {
 };
 
 function createBaseStatusRange(): StatusRange {
-  return { from: 0, to: 0, _unknownFields: {} };
+  return { from: 0, to: 0 };
 }
 
 export const StatusRange: MessageFns<StatusRange> = {
@@ -1902,14 +1727,6 @@ export const StatusRange: MessageFns<StatusRange> = {
     }
     if (message.to !== 0) {
       writer.uint32(16).uint32(message.to);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -1947,15 +1764,7 @@ export const StatusRange: MessageFns<StatusRange> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -1975,21 +1784,13 @@ export const StatusRange: MessageFns<StatusRange> = {
 };
 
 function createBaseTcpProbe(): TcpProbe {
-  return { port: 0, _unknownFields: {} };
+  return { port: 0 };
 }
 
 export const TcpProbe: MessageFns<TcpProbe> = {
   encode(message: TcpProbe, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.port !== 0) {
       writer.uint32(8).uint32(message.port);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -2019,15 +1820,7 @@ export const TcpProbe: MessageFns<TcpProbe> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -2046,7 +1839,7 @@ export const TcpProbe: MessageFns<TcpProbe> = {
 };
 
 function createBaseGrpcProbe(): GrpcProbe {
-  return { port: 0, service: "", _unknownFields: {} };
+  return { port: 0, service: "" };
 }
 
 export const GrpcProbe: MessageFns<GrpcProbe> = {
@@ -2056,14 +1849,6 @@ export const GrpcProbe: MessageFns<GrpcProbe> = {
     }
     if (message.service !== "") {
       writer.uint32(18).string(message.service);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -2101,15 +1886,7 @@ export const GrpcProbe: MessageFns<GrpcProbe> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -2129,7 +1906,7 @@ export const GrpcProbe: MessageFns<GrpcProbe> = {
 };
 
 function createBaseUlimit(): Ulimit {
-  return { name: "", soft: 0, hard: 0, _unknownFields: {} };
+  return { name: "", soft: 0, hard: 0 };
 }
 
 export const Ulimit: MessageFns<Ulimit> = {
@@ -2142,14 +1919,6 @@ export const Ulimit: MessageFns<Ulimit> = {
     }
     if (message.hard !== 0) {
       writer.uint32(24).int64(message.hard);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -2195,15 +1964,7 @@ export const Ulimit: MessageFns<Ulimit> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -2224,7 +1985,7 @@ export const Ulimit: MessageFns<Ulimit> = {
 };
 
 function createBaseDevice(): Device {
-  return { source: "", target: "", permissions: "", _unknownFields: {} };
+  return { source: "", target: "", permissions: "" };
 }
 
 export const Device: MessageFns<Device> = {
@@ -2237,14 +1998,6 @@ export const Device: MessageFns<Device> = {
     }
     if (message.permissions !== "") {
       writer.uint32(26).string(message.permissions);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -2290,15 +2043,7 @@ export const Device: MessageFns<Device> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -2319,7 +2064,7 @@ export const Device: MessageFns<Device> = {
 };
 
 function createBaseDeviceRule(): DeviceRule {
-  return { type: "", major: 0, minor: 0, permissions: "", _unknownFields: {} };
+  return { type: "", major: 0, minor: 0, permissions: "" };
 }
 
 export const DeviceRule: MessageFns<DeviceRule> = {
@@ -2335,14 +2080,6 @@ export const DeviceRule: MessageFns<DeviceRule> = {
     }
     if (message.permissions !== "") {
       writer.uint32(34).string(message.permissions);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -2396,15 +2133,7 @@ export const DeviceRule: MessageFns<DeviceRule> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -2426,7 +2155,7 @@ export const DeviceRule: MessageFns<DeviceRule> = {
 };
 
 function createBaseLogSettings(): LogSettings {
-  return { driver: "", maxSizeBytes: 0, _unknownFields: {} };
+  return { driver: "", maxSizeBytes: 0 };
 }
 
 export const LogSettings: MessageFns<LogSettings> = {
@@ -2436,14 +2165,6 @@ export const LogSettings: MessageFns<LogSettings> = {
     }
     if (message.maxSizeBytes !== 0) {
       writer.uint32(16).int64(message.maxSizeBytes);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -2481,15 +2202,7 @@ export const LogSettings: MessageFns<LogSettings> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -2509,7 +2222,7 @@ export const LogSettings: MessageFns<LogSettings> = {
 };
 
 function createBaseHook(): Hook {
-  return { command: [], user: "", privileged: false, workingDir: "", env: [], _unknownFields: {} };
+  return { command: [], user: "", privileged: false, workingDir: "", env: [] };
 }
 
 export const Hook: MessageFns<Hook> = {
@@ -2528,14 +2241,6 @@ export const Hook: MessageFns<Hook> = {
     }
     for (const v of message.env) {
       writer.uint32(42).string(v!);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -2597,15 +2302,7 @@ export const Hook: MessageFns<Hook> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -2679,7 +2376,6 @@ function createBaseContainerSpec(): ContainerSpec {
     logging: undefined,
     postStart: [],
     preStop: [],
-    _unknownFields: {},
   };
 }
 
@@ -2838,14 +2534,6 @@ export const ContainerSpec: MessageFns<ContainerSpec> = {
     }
     for (const v of message.preStop) {
       Hook.encode(v!, writer.uint32(690).fork()).join();
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -3289,15 +2977,7 @@ export const ContainerSpec: MessageFns<ContainerSpec> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -3401,7 +3081,7 @@ export const ContainerSpec: MessageFns<ContainerSpec> = {
 };
 
 function createBaseContainerSpec_LabelsEntry(): ContainerSpec_LabelsEntry {
-  return { key: "", value: "", _unknownFields: {} };
+  return { key: "", value: "" };
 }
 
 export const ContainerSpec_LabelsEntry: MessageFns<ContainerSpec_LabelsEntry> = {
@@ -3411,14 +3091,6 @@ export const ContainerSpec_LabelsEntry: MessageFns<ContainerSpec_LabelsEntry> = 
     }
     if (message.value !== "") {
       writer.uint32(18).string(message.value);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -3456,15 +3128,7 @@ export const ContainerSpec_LabelsEntry: MessageFns<ContainerSpec_LabelsEntry> = 
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -3484,7 +3148,7 @@ export const ContainerSpec_LabelsEntry: MessageFns<ContainerSpec_LabelsEntry> = 
 };
 
 function createBaseContainerSpec_SysctlsEntry(): ContainerSpec_SysctlsEntry {
-  return { key: "", value: "", _unknownFields: {} };
+  return { key: "", value: "" };
 }
 
 export const ContainerSpec_SysctlsEntry: MessageFns<ContainerSpec_SysctlsEntry> = {
@@ -3494,14 +3158,6 @@ export const ContainerSpec_SysctlsEntry: MessageFns<ContainerSpec_SysctlsEntry> 
     }
     if (message.value !== "") {
       writer.uint32(18).string(message.value);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -3539,15 +3195,7 @@ export const ContainerSpec_SysctlsEntry: MessageFns<ContainerSpec_SysctlsEntry> 
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -3567,7 +3215,7 @@ export const ContainerSpec_SysctlsEntry: MessageFns<ContainerSpec_SysctlsEntry> 
 };
 
 function createBaseContainerSpec_ExtraHostsEntry(): ContainerSpec_ExtraHostsEntry {
-  return { key: "", value: "", _unknownFields: {} };
+  return { key: "", value: "" };
 }
 
 export const ContainerSpec_ExtraHostsEntry: MessageFns<ContainerSpec_ExtraHostsEntry> = {
@@ -3577,14 +3225,6 @@ export const ContainerSpec_ExtraHostsEntry: MessageFns<ContainerSpec_ExtraHostsE
     }
     if (message.value !== "") {
       writer.uint32(18).string(message.value);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -3622,15 +3262,7 @@ export const ContainerSpec_ExtraHostsEntry: MessageFns<ContainerSpec_ExtraHostsE
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -3652,7 +3284,7 @@ export const ContainerSpec_ExtraHostsEntry: MessageFns<ContainerSpec_ExtraHostsE
 };
 
 function createBaseContainerSpec_AnnotationsEntry(): ContainerSpec_AnnotationsEntry {
-  return { key: "", value: "", _unknownFields: {} };
+  return { key: "", value: "" };
 }
 
 export const ContainerSpec_AnnotationsEntry: MessageFns<ContainerSpec_AnnotationsEntry> = {
@@ -3662,14 +3294,6 @@ export const ContainerSpec_AnnotationsEntry: MessageFns<ContainerSpec_Annotation
     }
     if (message.value !== "") {
       writer.uint32(18).string(message.value);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -3707,15 +3331,7 @@ export const ContainerSpec_AnnotationsEntry: MessageFns<ContainerSpec_Annotation
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -3737,7 +3353,7 @@ export const ContainerSpec_AnnotationsEntry: MessageFns<ContainerSpec_Annotation
 };
 
 function createBaseLink(): Link {
-  return { service: "", alias: "", _unknownFields: {} };
+  return { service: "", alias: "" };
 }
 
 export const Link: MessageFns<Link> = {
@@ -3747,14 +3363,6 @@ export const Link: MessageFns<Link> = {
     }
     if (message.alias !== "") {
       writer.uint32(18).string(message.alias);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -3792,15 +3400,7 @@ export const Link: MessageFns<Link> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -3820,7 +3420,7 @@ export const Link: MessageFns<Link> = {
 };
 
 function createBaseNetworkAttachment(): NetworkAttachment {
-  return { network: "", aliases: [], ipv4Address: "", _unknownFields: {} };
+  return { network: "", aliases: [], ipv4Address: "" };
 }
 
 export const NetworkAttachment: MessageFns<NetworkAttachment> = {
@@ -3833,14 +3433,6 @@ export const NetworkAttachment: MessageFns<NetworkAttachment> = {
     }
     if (message.ipv4Address !== "") {
       writer.uint32(26).string(message.ipv4Address);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -3886,15 +3478,7 @@ export const NetworkAttachment: MessageFns<NetworkAttachment> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -3915,7 +3499,7 @@ export const NetworkAttachment: MessageFns<NetworkAttachment> = {
 };
 
 function createBaseBandwidth(): Bandwidth {
-  return { egressBitsPerSecond: 0, ingressBitsPerSecond: 0, _unknownFields: {} };
+  return { egressBitsPerSecond: 0, ingressBitsPerSecond: 0 };
 }
 
 export const Bandwidth: MessageFns<Bandwidth> = {
@@ -3925,14 +3509,6 @@ export const Bandwidth: MessageFns<Bandwidth> = {
     }
     if (message.ingressBitsPerSecond !== 0) {
       writer.uint32(16).int64(message.ingressBitsPerSecond);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -3970,15 +3546,7 @@ export const Bandwidth: MessageFns<Bandwidth> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -3998,7 +3566,7 @@ export const Bandwidth: MessageFns<Bandwidth> = {
 };
 
 function createBaseNetworkSubnet(): NetworkSubnet {
-  return { subnet: "", gateway: "", ipRange: "", reserved: [], _unknownFields: {} };
+  return { subnet: "", gateway: "", ipRange: "", reserved: [] };
 }
 
 export const NetworkSubnet: MessageFns<NetworkSubnet> = {
@@ -4014,14 +3582,6 @@ export const NetworkSubnet: MessageFns<NetworkSubnet> = {
     }
     for (const v of message.reserved) {
       writer.uint32(34).string(v!);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -4075,15 +3635,7 @@ export const NetworkSubnet: MessageFns<NetworkSubnet> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -4115,7 +3667,6 @@ function createBaseNetworkSpec(): NetworkSpec {
     subnets: [],
     parent: "",
     labels: {},
-    _unknownFields: {},
   };
 }
 
@@ -4148,14 +3699,6 @@ export const NetworkSpec: MessageFns<NetworkSpec> = {
     globalThis.Object.entries(message.labels).forEach(([key, value]: [string, string]) => {
       NetworkSpec_LabelsEntry.encode({ key: key as any, value }, writer.uint32(74).fork()).join();
     });
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
-    }
     return writer;
   },
 
@@ -4251,15 +3794,7 @@ export const NetworkSpec: MessageFns<NetworkSpec> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -4294,7 +3829,7 @@ export const NetworkSpec: MessageFns<NetworkSpec> = {
 };
 
 function createBaseNetworkSpec_LabelsEntry(): NetworkSpec_LabelsEntry {
-  return { key: "", value: "", _unknownFields: {} };
+  return { key: "", value: "" };
 }
 
 export const NetworkSpec_LabelsEntry: MessageFns<NetworkSpec_LabelsEntry> = {
@@ -4304,14 +3839,6 @@ export const NetworkSpec_LabelsEntry: MessageFns<NetworkSpec_LabelsEntry> = {
     }
     if (message.value !== "") {
       writer.uint32(18).string(message.value);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -4349,15 +3876,7 @@ export const NetworkSpec_LabelsEntry: MessageFns<NetworkSpec_LabelsEntry> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -4377,7 +3896,7 @@ export const NetworkSpec_LabelsEntry: MessageFns<NetworkSpec_LabelsEntry> = {
 };
 
 function createBaseClusterNetwork(): ClusterNetwork {
-  return { spec: undefined, number: 0, createdAtMs: 0, _unknownFields: {} };
+  return { spec: undefined, number: 0, createdAtMs: 0 };
 }
 
 export const ClusterNetwork: MessageFns<ClusterNetwork> = {
@@ -4390,14 +3909,6 @@ export const ClusterNetwork: MessageFns<ClusterNetwork> = {
     }
     if (message.createdAtMs !== 0) {
       writer.uint32(24).int64(message.createdAtMs);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -4443,15 +3954,7 @@ export const ClusterNetwork: MessageFns<ClusterNetwork> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -4474,7 +3977,7 @@ export const ClusterNetwork: MessageFns<ClusterNetwork> = {
 };
 
 function createBaseTaskAddress(): TaskAddress {
-  return { network: "", address: "", _unknownFields: {} };
+  return { network: "", address: "" };
 }
 
 export const TaskAddress: MessageFns<TaskAddress> = {
@@ -4484,14 +3987,6 @@ export const TaskAddress: MessageFns<TaskAddress> = {
     }
     if (message.address !== "") {
       writer.uint32(18).string(message.address);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -4529,15 +4024,7 @@ export const TaskAddress: MessageFns<TaskAddress> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -4557,7 +4044,7 @@ export const TaskAddress: MessageFns<TaskAddress> = {
 };
 
 function createBaseDocumentMount(): DocumentMount {
-  return { type: "", name: "", version: "", target: "", uid: 0, gid: 0, mode: 0, _unknownFields: {} };
+  return { type: "", name: "", version: "", target: "", uid: 0, gid: 0, mode: 0 };
 }
 
 export const DocumentMount: MessageFns<DocumentMount> = {
@@ -4582,14 +4069,6 @@ export const DocumentMount: MessageFns<DocumentMount> = {
     }
     if (message.mode !== 0) {
       writer.uint32(56).uint32(message.mode);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -4667,15 +4146,7 @@ export const DocumentMount: MessageFns<DocumentMount> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -4700,7 +4171,7 @@ export const DocumentMount: MessageFns<DocumentMount> = {
 };
 
 function createBaseVolume(): Volume {
-  return { name: "", nodeId: "", nodeName: "", createdAtMs: 0, _unknownFields: {} };
+  return { name: "", nodeId: "", nodeName: "", createdAtMs: 0 };
 }
 
 export const Volume: MessageFns<Volume> = {
@@ -4716,14 +4187,6 @@ export const Volume: MessageFns<Volume> = {
     }
     if (message.createdAtMs !== 0) {
       writer.uint32(32).int64(message.createdAtMs);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -4777,15 +4240,7 @@ export const Volume: MessageFns<Volume> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -4807,17 +4262,7 @@ export const Volume: MessageFns<Volume> = {
 };
 
 function createBaseDocument(): Document {
-  return {
-    type: "",
-    name: "",
-    project: "",
-    labels: {},
-    version: "",
-    versions: [],
-    createdAtMs: 0,
-    updatedAtMs: 0,
-    _unknownFields: {},
-  };
+  return { type: "", name: "", project: "", labels: {}, version: "", versions: [], createdAtMs: 0, updatedAtMs: 0 };
 }
 
 export const Document: MessageFns<Document> = {
@@ -4845,14 +4290,6 @@ export const Document: MessageFns<Document> = {
     }
     if (message.updatedAtMs !== 0) {
       writer.uint32(64).int64(message.updatedAtMs);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -4941,15 +4378,7 @@ export const Document: MessageFns<Document> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -4983,7 +4412,7 @@ export const Document: MessageFns<Document> = {
 };
 
 function createBaseDocument_LabelsEntry(): Document_LabelsEntry {
-  return { key: "", value: "", _unknownFields: {} };
+  return { key: "", value: "" };
 }
 
 export const Document_LabelsEntry: MessageFns<Document_LabelsEntry> = {
@@ -4993,14 +4422,6 @@ export const Document_LabelsEntry: MessageFns<Document_LabelsEntry> = {
     }
     if (message.value !== "") {
       writer.uint32(18).string(message.value);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -5038,15 +4459,7 @@ export const Document_LabelsEntry: MessageFns<Document_LabelsEntry> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -5066,7 +4479,7 @@ export const Document_LabelsEntry: MessageFns<Document_LabelsEntry> = {
 };
 
 function createBaseDocumentVersion(): DocumentVersion {
-  return { version: "", bytes: 0, createdAtMs: 0, _unknownFields: {} };
+  return { version: "", bytes: 0, createdAtMs: 0 };
 }
 
 export const DocumentVersion: MessageFns<DocumentVersion> = {
@@ -5079,14 +4492,6 @@ export const DocumentVersion: MessageFns<DocumentVersion> = {
     }
     if (message.createdAtMs !== 0) {
       writer.uint32(24).int64(message.createdAtMs);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -5132,15 +4537,7 @@ export const DocumentVersion: MessageFns<DocumentVersion> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -5161,7 +4558,7 @@ export const DocumentVersion: MessageFns<DocumentVersion> = {
 };
 
 function createBaseDeviceRate(): DeviceRate {
-  return { path: "", kind: "", rate: 0, _unknownFields: {} };
+  return { path: "", kind: "", rate: 0 };
 }
 
 export const DeviceRate: MessageFns<DeviceRate> = {
@@ -5174,14 +4571,6 @@ export const DeviceRate: MessageFns<DeviceRate> = {
     }
     if (message.rate !== 0) {
       writer.uint32(24).int64(message.rate);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -5227,15 +4616,7 @@ export const DeviceRate: MessageFns<DeviceRate> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -5256,7 +4637,7 @@ export const DeviceRate: MessageFns<DeviceRate> = {
 };
 
 function createBaseDeviceWeight(): DeviceWeight {
-  return { path: "", weight: 0, _unknownFields: {} };
+  return { path: "", weight: 0 };
 }
 
 export const DeviceWeight: MessageFns<DeviceWeight> = {
@@ -5266,14 +4647,6 @@ export const DeviceWeight: MessageFns<DeviceWeight> = {
     }
     if (message.weight !== 0) {
       writer.uint32(16).uint32(message.weight);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -5311,15 +4684,7 @@ export const DeviceWeight: MessageFns<DeviceWeight> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -5349,7 +4714,6 @@ function createBaseControls(): Controls {
     blkioWeight: 0,
     blkioWeights: [],
     blkioRates: [],
-    _unknownFields: {},
   };
 }
 
@@ -5381,14 +4745,6 @@ export const Controls: MessageFns<Controls> = {
     }
     for (const v of message.blkioRates) {
       DeviceRate.encode(v!, writer.uint32(74).fork()).join();
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -5482,15 +4838,7 @@ export const Controls: MessageFns<Controls> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -5527,7 +4875,6 @@ function createBaseTaskTemplate(): TaskTemplate {
     bandwidth: undefined,
     documents: [],
     controls: undefined,
-    _unknownFields: {},
   };
 }
 
@@ -5559,14 +4906,6 @@ export const TaskTemplate: MessageFns<TaskTemplate> = {
     }
     if (message.controls !== undefined) {
       Controls.encode(message.controls, writer.uint32(82).fork()).join();
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -5660,15 +4999,7 @@ export const TaskTemplate: MessageFns<TaskTemplate> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -5705,7 +5036,7 @@ export const TaskTemplate: MessageFns<TaskTemplate> = {
 };
 
 function createBaseRestartPolicy(): RestartPolicy {
-  return { condition: "", delayMs: 0, maxAttempts: 0, windowMs: 0, _unknownFields: {} };
+  return { condition: "", delayMs: 0, maxAttempts: 0, windowMs: 0 };
 }
 
 export const RestartPolicy: MessageFns<RestartPolicy> = {
@@ -5721,14 +5052,6 @@ export const RestartPolicy: MessageFns<RestartPolicy> = {
     }
     if (message.windowMs !== 0) {
       writer.uint32(32).int64(message.windowMs);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -5782,15 +5105,7 @@ export const RestartPolicy: MessageFns<RestartPolicy> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -5812,16 +5127,7 @@ export const RestartPolicy: MessageFns<RestartPolicy> = {
 };
 
 function createBaseUpdatePolicy(): UpdatePolicy {
-  return {
-    parallelism: 0,
-    delayMs: 0,
-    order: "",
-    monitorMs: 0,
-    failureAction: "",
-    maxFailureRatio: 0,
-    gates: [],
-    _unknownFields: {},
-  };
+  return { parallelism: 0, delayMs: 0, order: "", monitorMs: 0, failureAction: "", maxFailureRatio: 0, gates: [] };
 }
 
 export const UpdatePolicy: MessageFns<UpdatePolicy> = {
@@ -5846,14 +5152,6 @@ export const UpdatePolicy: MessageFns<UpdatePolicy> = {
     }
     for (const v of message.gates) {
       Gate.encode(v!, writer.uint32(58).fork()).join();
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -5931,15 +5229,7 @@ export const UpdatePolicy: MessageFns<UpdatePolicy> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -5964,7 +5254,7 @@ export const UpdatePolicy: MessageFns<UpdatePolicy> = {
 };
 
 function createBaseGate(): Gate {
-  return { kind: "", count: 0, percent: 0, holdMs: 0, _unknownFields: {} };
+  return { kind: "", count: 0, percent: 0, holdMs: 0 };
 }
 
 export const Gate: MessageFns<Gate> = {
@@ -5980,14 +5270,6 @@ export const Gate: MessageFns<Gate> = {
     }
     if (message.holdMs !== 0) {
       writer.uint32(32).int64(message.holdMs);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -6041,15 +5323,7 @@ export const Gate: MessageFns<Gate> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -6071,15 +5345,7 @@ export const Gate: MessageFns<Gate> = {
 };
 
 function createBasePlacement(): Placement {
-  return {
-    constraints: [],
-    spread: [],
-    maxReplicasPerNode: 0,
-    platforms: [],
-    strategy: "",
-    affinities: [],
-    _unknownFields: {},
-  };
+  return { constraints: [], spread: [], maxReplicasPerNode: 0, platforms: [], strategy: "", affinities: [] };
 }
 
 export const Placement: MessageFns<Placement> = {
@@ -6101,14 +5367,6 @@ export const Placement: MessageFns<Placement> = {
     }
     for (const v of message.affinities) {
       Affinity.encode(v!, writer.uint32(50).fork()).join();
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -6178,15 +5436,7 @@ export const Placement: MessageFns<Placement> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -6210,7 +5460,7 @@ export const Placement: MessageFns<Placement> = {
 };
 
 function createBaseAffinity(): Affinity {
-  return { service: "", scope: "", apart: false, preferred: false, _unknownFields: {} };
+  return { service: "", scope: "", apart: false, preferred: false };
 }
 
 export const Affinity: MessageFns<Affinity> = {
@@ -6226,14 +5476,6 @@ export const Affinity: MessageFns<Affinity> = {
     }
     if (message.preferred !== false) {
       writer.uint32(32).bool(message.preferred);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -6287,15 +5529,7 @@ export const Affinity: MessageFns<Affinity> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -6328,7 +5562,6 @@ function createBaseAutoscale(): Autoscale {
     up: undefined,
     down: undefined,
     schedule: [],
-    _unknownFields: {},
   };
 }
 
@@ -6363,14 +5596,6 @@ export const Autoscale: MessageFns<Autoscale> = {
     }
     for (const v of message.schedule) {
       ScheduledRange.encode(v!, writer.uint32(82).fork()).join();
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -6472,15 +5697,7 @@ export const Autoscale: MessageFns<Autoscale> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -6510,7 +5727,7 @@ export const Autoscale: MessageFns<Autoscale> = {
 };
 
 function createBaseScalingPace(): ScalingPace {
-  return { stabilizationMs: 0, stepTasks: 0, stepPercent: 0, _unknownFields: {} };
+  return { stabilizationMs: 0, stepTasks: 0, stepPercent: 0 };
 }
 
 export const ScalingPace: MessageFns<ScalingPace> = {
@@ -6523,14 +5740,6 @@ export const ScalingPace: MessageFns<ScalingPace> = {
     }
     if (message.stepPercent !== 0) {
       writer.uint32(24).uint32(message.stepPercent);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -6576,15 +5785,7 @@ export const ScalingPace: MessageFns<ScalingPace> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -6605,7 +5806,7 @@ export const ScalingPace: MessageFns<ScalingPace> = {
 };
 
 function createBaseScheduledRange(): ScheduledRange {
-  return { cron: "", timezone: "", min: 0, max: 0, _unknownFields: {} };
+  return { cron: "", timezone: "", min: 0, max: 0 };
 }
 
 export const ScheduledRange: MessageFns<ScheduledRange> = {
@@ -6621,14 +5822,6 @@ export const ScheduledRange: MessageFns<ScheduledRange> = {
     }
     if (message.max !== 0) {
       writer.uint32(32).uint32(message.max);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -6682,15 +5875,7 @@ export const ScheduledRange: MessageFns<ScheduledRange> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -6712,7 +5897,7 @@ export const ScheduledRange: MessageFns<ScheduledRange> = {
 };
 
 function createBaseAutoscaled(): Autoscaled {
-  return { replicas: 0, why: "", atMs: 0, _unknownFields: {} };
+  return { replicas: 0, why: "", atMs: 0 };
 }
 
 export const Autoscaled: MessageFns<Autoscaled> = {
@@ -6725,14 +5910,6 @@ export const Autoscaled: MessageFns<Autoscaled> = {
     }
     if (message.atMs !== 0) {
       writer.uint32(24).int64(message.atMs);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -6778,15 +5955,7 @@ export const Autoscaled: MessageFns<Autoscaled> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -6834,7 +6003,6 @@ function createBaseServiceSpec(): ServiceSpec {
     preStartOf: "",
     rebalance: "",
     failover: "",
-    _unknownFields: {},
   };
 }
 
@@ -6917,14 +6085,6 @@ export const ServiceSpec: MessageFns<ServiceSpec> = {
     }
     if (message.failover !== "") {
       writer.uint32(402).string(message.failover);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -7157,15 +6317,7 @@ export const ServiceSpec: MessageFns<ServiceSpec> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -7235,7 +6387,7 @@ export const ServiceSpec: MessageFns<ServiceSpec> = {
 };
 
 function createBaseServiceSpec_LabelsEntry(): ServiceSpec_LabelsEntry {
-  return { key: "", value: "", _unknownFields: {} };
+  return { key: "", value: "" };
 }
 
 export const ServiceSpec_LabelsEntry: MessageFns<ServiceSpec_LabelsEntry> = {
@@ -7245,14 +6397,6 @@ export const ServiceSpec_LabelsEntry: MessageFns<ServiceSpec_LabelsEntry> = {
     }
     if (message.value !== "") {
       writer.uint32(18).string(message.value);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -7290,15 +6434,7 @@ export const ServiceSpec_LabelsEntry: MessageFns<ServiceSpec_LabelsEntry> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -7318,7 +6454,7 @@ export const ServiceSpec_LabelsEntry: MessageFns<ServiceSpec_LabelsEntry> = {
 };
 
 function createBaseIsolation(): Isolation {
-  return { atMost: 0, forMs: 0, _unknownFields: {} };
+  return { atMost: 0, forMs: 0 };
 }
 
 export const Isolation: MessageFns<Isolation> = {
@@ -7328,14 +6464,6 @@ export const Isolation: MessageFns<Isolation> = {
     }
     if (message.forMs !== 0) {
       writer.uint32(16).int64(message.forMs);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -7373,15 +6501,7 @@ export const Isolation: MessageFns<Isolation> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -7410,7 +6530,6 @@ function createBaseSchedule(): Schedule {
     keepSucceeded: 0,
     keepFailed: 0,
     suspend: false,
-    _unknownFields: {},
   };
 }
 
@@ -7439,14 +6558,6 @@ export const Schedule: MessageFns<Schedule> = {
     }
     if (message.suspend !== false) {
       writer.uint32(64).bool(message.suspend);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -7532,15 +6643,7 @@ export const Schedule: MessageFns<Schedule> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -7578,7 +6681,6 @@ function createBaseIteration(): Iteration {
     failed: 0,
     exitCode: 0,
     message: "",
-    _unknownFields: {},
   };
 }
 
@@ -7616,14 +6718,6 @@ export const Iteration: MessageFns<Iteration> = {
     }
     if (message.message !== "") {
       writer.uint32(90).string(message.message);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -7733,15 +6827,7 @@ export const Iteration: MessageFns<Iteration> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -7770,7 +6856,7 @@ export const Iteration: MessageFns<Iteration> = {
 };
 
 function createBaseJob(): Job {
-  return { iteration: 0, decidedUntilMs: 0, suspended: false, iterations: [], _unknownFields: {} };
+  return { iteration: 0, decidedUntilMs: 0, suspended: false, iterations: [] };
 }
 
 export const Job: MessageFns<Job> = {
@@ -7786,14 +6872,6 @@ export const Job: MessageFns<Job> = {
     }
     for (const v of message.iterations) {
       Iteration.encode(v!, writer.uint32(34).fork()).join();
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -7847,15 +6925,7 @@ export const Job: MessageFns<Job> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -7877,7 +6947,7 @@ export const Job: MessageFns<Job> = {
 };
 
 function createBaseDependency(): Dependency {
-  return { service: "", condition: "", restart: false, required: false, _unknownFields: {} };
+  return { service: "", condition: "", restart: false, required: false };
 }
 
 export const Dependency: MessageFns<Dependency> = {
@@ -7893,14 +6963,6 @@ export const Dependency: MessageFns<Dependency> = {
     }
     if (message.required !== false) {
       writer.uint32(32).bool(message.required);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -7954,15 +7016,7 @@ export const Dependency: MessageFns<Dependency> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -7984,21 +7038,13 @@ export const Dependency: MessageFns<Dependency> = {
 };
 
 function createBaseAllowFrom(): AllowFrom {
-  return { services: [], _unknownFields: {} };
+  return { services: [] };
 }
 
 export const AllowFrom: MessageFns<AllowFrom> = {
   encode(message: AllowFrom, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     for (const v of message.services) {
       writer.uint32(10).string(v!);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -8028,15 +7074,7 @@ export const AllowFrom: MessageFns<AllowFrom> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -8065,7 +7103,6 @@ function createBaseRollout(): Rollout {
     failuresSinceMs: 0,
     resumes: "",
     restart: false,
-    _unknownFields: {},
   };
 }
 
@@ -8097,14 +7134,6 @@ export const Rollout: MessageFns<Rollout> = {
     }
     if (message.restart !== false) {
       writer.uint32(72).bool(message.restart);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -8198,15 +7227,7 @@ export const Rollout: MessageFns<Rollout> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -8249,7 +7270,6 @@ function createBaseService(): Service {
     version: 0,
     previousVersion: 0,
     rolledBackFrom: 0,
-    _unknownFields: {},
   };
 }
 
@@ -8299,14 +7319,6 @@ export const Service: MessageFns<Service> = {
     }
     if (message.rolledBackFrom !== 0) {
       writer.uint32(136).uint32(message.rolledBackFrom);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -8448,15 +7460,7 @@ export const Service: MessageFns<Service> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -8497,15 +7501,7 @@ export const Service: MessageFns<Service> = {
 };
 
 function createBaseRevision(): Revision {
-  return {
-    serviceId: "",
-    number: 0,
-    template: undefined,
-    imageDigest: "",
-    createdAtMs: 0,
-    origin: 0,
-    _unknownFields: {},
-  };
+  return { serviceId: "", number: 0, template: undefined, imageDigest: "", createdAtMs: 0, origin: 0 };
 }
 
 export const Revision: MessageFns<Revision> = {
@@ -8527,14 +7523,6 @@ export const Revision: MessageFns<Revision> = {
     }
     if (message.origin !== 0) {
       writer.uint32(160).uint32(message.origin);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -8604,15 +7592,7 @@ export const Revision: MessageFns<Revision> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -8676,7 +7656,6 @@ function createBaseTask(): Task {
     singleton: false,
     absence: undefined,
     returnedAtMs: 0,
-    _unknownFields: {},
   };
 }
 
@@ -8792,14 +7771,6 @@ export const Task: MessageFns<Task> = {
     }
     if (message.returnedAtMs !== 0) {
       writer.uint32(528).int64(message.returnedAtMs);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -9117,15 +8088,7 @@ export const Task: MessageFns<Task> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -9184,7 +8147,7 @@ export const Task: MessageFns<Task> = {
 };
 
 function createBaseAbsence(): Absence {
-  return { sinceMs: 0, bootId: "", _unknownFields: {} };
+  return { sinceMs: 0, bootId: "" };
 }
 
 export const Absence: MessageFns<Absence> = {
@@ -9194,14 +8157,6 @@ export const Absence: MessageFns<Absence> = {
     }
     if (message.bootId !== "") {
       writer.uint32(18).string(message.bootId);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -9239,15 +8194,7 @@ export const Absence: MessageFns<Absence> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -9267,7 +8214,7 @@ export const Absence: MessageFns<Absence> = {
 };
 
 function createBasePlatform(): Platform {
-  return { os: "", architecture: "", variant: "", _unknownFields: {} };
+  return { os: "", architecture: "", variant: "" };
 }
 
 export const Platform: MessageFns<Platform> = {
@@ -9280,14 +8227,6 @@ export const Platform: MessageFns<Platform> = {
     }
     if (message.variant !== "") {
       writer.uint32(26).string(message.variant);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -9333,15 +8272,7 @@ export const Platform: MessageFns<Platform> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -9392,7 +8323,7 @@ function createBaseNode(): Node {
     unaccounted: false,
     restored: undefined,
     flapping: undefined,
-    _unknownFields: {},
+    clock: undefined,
   };
 }
 
@@ -9485,13 +8416,8 @@ export const Node: MessageFns<Node> = {
     if (message.flapping !== undefined) {
       Flapping.encode(message.flapping, writer.uint32(722).fork()).join();
     }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
+    if (message.clock !== undefined) {
+      writer.uint32(738).string(message.clock);
     }
     return writer;
   },
@@ -9747,19 +8673,19 @@ export const Node: MessageFns<Node> = {
             message.flapping = Flapping.decode(reader, reader.uint32());
             continue;
           }
+          case 92: {
+            if (tag !== 738) {
+              break;
+            }
+
+            message.clock = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -9823,12 +8749,13 @@ export const Node: MessageFns<Node> = {
     message.flapping = (object.flapping !== undefined && object.flapping !== null)
       ? Flapping.fromPartial(object.flapping)
       : undefined;
+    message.clock = object.clock ?? undefined;
     return message;
   },
 };
 
 function createBaseNode_LabelsEntry(): Node_LabelsEntry {
-  return { key: "", value: "", _unknownFields: {} };
+  return { key: "", value: "" };
 }
 
 export const Node_LabelsEntry: MessageFns<Node_LabelsEntry> = {
@@ -9838,14 +8765,6 @@ export const Node_LabelsEntry: MessageFns<Node_LabelsEntry> = {
     }
     if (message.value !== "") {
       writer.uint32(18).string(message.value);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -9883,15 +8802,7 @@ export const Node_LabelsEntry: MessageFns<Node_LabelsEntry> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -9911,7 +8822,7 @@ export const Node_LabelsEntry: MessageFns<Node_LabelsEntry> = {
 };
 
 function createBaseNode_ComponentsEntry(): Node_ComponentsEntry {
-  return { key: "", value: "", _unknownFields: {} };
+  return { key: "", value: "" };
 }
 
 export const Node_ComponentsEntry: MessageFns<Node_ComponentsEntry> = {
@@ -9921,14 +8832,6 @@ export const Node_ComponentsEntry: MessageFns<Node_ComponentsEntry> = {
     }
     if (message.value !== "") {
       writer.uint32(18).string(message.value);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -9966,15 +8869,7 @@ export const Node_ComponentsEntry: MessageFns<Node_ComponentsEntry> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -9994,7 +8889,7 @@ export const Node_ComponentsEntry: MessageFns<Node_ComponentsEntry> = {
 };
 
 function createBaseFlapping(): Flapping {
-  return { verdicts: 0, sinceMs: 0, untilMs: 0, _unknownFields: {} };
+  return { verdicts: 0, sinceMs: 0, untilMs: 0 };
 }
 
 export const Flapping: MessageFns<Flapping> = {
@@ -10007,14 +8902,6 @@ export const Flapping: MessageFns<Flapping> = {
     }
     if (message.untilMs !== 0) {
       writer.uint32(24).int64(message.untilMs);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -10060,15 +8947,7 @@ export const Flapping: MessageFns<Flapping> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
@@ -10089,7 +8968,7 @@ export const Flapping: MessageFns<Flapping> = {
 };
 
 function createBaseEvent(): Event {
-  return { revision: 0, atMs: 0, kind: "", action: "", id: "", name: "", node: "", message: "", _unknownFields: {} };
+  return { revision: 0, atMs: 0, kind: "", action: "", id: "", name: "", node: "", message: "" };
 }
 
 export const Event: MessageFns<Event> = {
@@ -10117,14 +8996,6 @@ export const Event: MessageFns<Event> = {
     }
     if (message.message !== "") {
       writer.uint32(66).string(message.message);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -10210,15 +9081,7 @@ export const Event: MessageFns<Event> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {

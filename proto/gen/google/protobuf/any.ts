@@ -75,11 +75,10 @@ export interface Any {
   typeUrl: string;
   /** Holds a Protobuf serialization of the type described by type_url. */
   value: Buffer;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 function createBaseAny(): Any {
-  return { typeUrl: "", value: Buffer.alloc(0), _unknownFields: {} };
+  return { typeUrl: "", value: Buffer.alloc(0) };
 }
 
 export const Any: MessageFns<Any> = {
@@ -89,14 +88,6 @@ export const Any: MessageFns<Any> = {
     }
     if (message.value.length !== 0) {
       writer.uint32(18).bytes(message.value);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -134,15 +125,7 @@ export const Any: MessageFns<Any> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {

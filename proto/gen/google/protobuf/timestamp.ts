@@ -114,11 +114,10 @@ export interface Timestamp {
    * inclusive.
    */
   nanos: number;
-  _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 function createBaseTimestamp(): Timestamp {
-  return { seconds: 0, nanos: 0, _unknownFields: {} };
+  return { seconds: 0, nanos: 0 };
 }
 
 export const Timestamp: MessageFns<Timestamp> = {
@@ -128,14 +127,6 @@ export const Timestamp: MessageFns<Timestamp> = {
     }
     if (message.nanos !== 0) {
       writer.uint32(16).int32(message.nanos);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
-        }
-      }
     }
     return writer;
   },
@@ -173,15 +164,7 @@ export const Timestamp: MessageFns<Timestamp> = {
         if ((tag & 7) === 4 || tag === 0) {
           break;
         }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
+        reader.skip(tag & 7);
       }
       return message;
     } finally {
