@@ -93,6 +93,10 @@ describe('of three managers', () => {
     });
     await secretIsKept('after-one-stood-still');
     await nothingWasRestarted();
+    // Its server takes connections while it stands still, and answers nobody.
+    await onHost(led, 'pkill -STOP -x nats-server');
+    await logsAndEventsAreWhole('after-one-stood-still');
+    await onHost(led, 'pkill -CONT -x nats-server');
   }, 120_000);
 
   test('two are off: what runs goes on, also past a restart of its agent; then all goes on', async () => {
