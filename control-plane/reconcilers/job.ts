@@ -187,7 +187,7 @@ function reap(facts: JobFacts, job: Job, number: number, tasks: readonly Task[])
   const newest = job.iterations.findLast(({ state }) => state !== 'skipped');
   if (iteration && (isUnderWay(iteration) || (iteration === newest && isStanding(service, iteration)))) {
     const seats = facts.seatsOf(tasks);
-    return reapTasks(service, seats.values(), new Set(seats.keys()), now);
+    return reapTasks(service, seats.values(), new Set(seats.keys()), now, endedByItself);
   }
   const opinions: Opinion[] = [];
   let wakeAtMs = never;

@@ -16,8 +16,14 @@ export const restMs = 60_000;
 /** The history of a seat that the service no longer has. */
 export const formerSeatMs = 600_000;
 
-/** Ended tasks that may be forgotten now. `wanted`: seats that the service still has. */
-export function reapTasks(service: Service, seats: Iterable<Seat>, wanted: ReadonlySet<string>, now: number): Advice {
+/** Ended tasks that may be forgotten now, the oldest first. `wanted`: seats that the service still has; `counts`: whose number matters: they go last. */
+export function reapTasks(
+  service: Service,
+  seats: Iterable<Seat>,
+  wanted: ReadonlySet<string>,
+  now: number,
+  counts: (task: Task) => boolean = () => false,
+): Advice {
   const keep = Math.max(keptTasks, service.spec.restart.maxAttempts + 1);
   const opinions: Opinion[] = [];
   let wakeAtMs = never;
@@ -25,7 +31,8 @@ export function reapTasks(service: Service, seats: Iterable<Seat>, wanted: Reado
     const isWanted = wanted.has(seatKey(seat));
     if (isWanted && seat.tasks.length <= keep) continue;
     const ended = seat.tasks.filter((task) => isTerminal(task.state));
-    const surplus = isWanted ? ended.slice(0, Math.max(0, ended.length - keep)) : ended;
+    const inTurn = [...ended.filter((task) => !counts(task)), ...ended.filter(counts)];
+    const surplus = isWanted ? inTurn.slice(0, Math.max(0, ended.length - keep)) : ended;
     for (const task of surplus) {
       const dueAtMs = task.stateAtMs + (isWanted ? restMs : formerSeatMs);
       if (dueAtMs <= now) opinions.push({ kind: 'forget', task, why: 'old history' });

@@ -28,6 +28,23 @@ const job = fc.record({
   windowMs: fc.constantFrom(0, 5_000, 60_000),
 });
 
+/** Who was told to leave, or whose node was lost, takes no attempt, and must not make one forgotten either: seven tasks of a seat within 61 s. */
+const forgottenFailure: [
+  typeof job extends fc.Arbitrary<infer T> ? T : never,
+  (typeof event extends fc.Arbitrary<infer T> ? T : never)[],
+] = [
+  { replicas: 3, maxConcurrent: 0, maxAttempts: 2, condition: 'on-failure', windowMs: 0 },
+  [
+    { pick: 178, what: 'fails', afterMs: 0 },
+    { pick: 166, what: 'its node dies', afterMs: 0 },
+    { pick: 929, what: 'completes', afterMs: 0 },
+    { pick: 159, what: 'fails', afterMs: 18_440 },
+    { pick: 49, what: 'its node dies', afterMs: 11_243 },
+    { pick: 303, what: 'its node is drained', afterMs: 12_935 },
+    { pick: 343, what: 'fails', afterMs: 17_376 },
+  ],
+];
+
 interface Policy {
   readonly maxAttempts: number;
   readonly condition: 'on-failure' | 'none';
@@ -110,7 +127,7 @@ describe('a job', () => {
         cluster.now += 3_600_000;
         expect(look()).toEqual([]);
       }),
-      { numRuns: 150 },
+      { numRuns: 150, examples: [forgottenFailure] },
     );
   });
 });
