@@ -21,7 +21,7 @@ import {
 import { CommitQueue } from './commit-queue.ts';
 import { type EtcdAddress, type EtcdClient, etcdFault, openEtcd } from './etcd-client.ts';
 import { assertNotRestoring } from './etcd-restore.ts';
-import { EtcdWatch, type KeyEvent, pagesOf } from './etcd-watch.ts';
+import { EtcdWatch, type KeyEvent, type ListSink, pagesOf } from './etcd-watch.ts';
 import { Feed, type LeadershipRecord, type RecordEvent } from './feed.ts';
 import type { Change, Delta } from './records.ts';
 import type { Snapshot } from './snapshot.ts';
@@ -68,8 +68,6 @@ const resolveBackoff = { initialMs: 50, maxMs: 500 };
 /** How many records of a refused transaction are read back with the refusal. */
 const proofs = 16;
 const overheadBytes = 64;
-/** Records of a page for who asks for all of them. */
-const dumpPage = 500;
 /** Longest wait for the first answer to a transaction; that for the second is twice as long, and so on. */
 const firstWaitMs = 1_000;
 /** A commit of ours that the watch has not told by then means that the watch is stuck. */
@@ -112,7 +110,7 @@ class EtcdStore implements Store {
       random: parts.random,
       log: parts.log.with('watch'),
       sink: {
-        onList: (revision, entries) => this.#onList(revision, entries),
+        list: () => this.#list(),
         onEvents: (events) => this.#onEvents(events),
         onRewound: (fault) => {
           parts.log.error('etcd lost history', { error: fault });
@@ -188,7 +186,7 @@ class EtcdStore implements Store {
   }
 
   async *dump(): AsyncGenerator<StoredPage> {
-    for await (const { revision, entries } of pagesOf(this.#client, prefix, dumpPage)) {
+    for await (const { revision, entries } of pagesOf(this.#client, prefix)) {
       const kept = entries.filter(({ key }) => key.slice(prefix.length).includes('/'));
       yield {
         revision,
@@ -331,9 +329,22 @@ class EtcdStore implements Store {
     });
   }
 
-  #onList(revision: number, entries: readonly KeyEvent[]): void {
-    const { records, leadership } = this.#decode(entries);
-    this.#feed.resync(revision, records, leadership);
+  /** Each page is read at once, and of what the snapshot has already only the name: a list never lies here whole, as bytes or as records. */
+  #list(): ListSink {
+    const listing = this.#feed.list();
+    let leadership: LeadershipRecord | undefined;
+    return {
+      page: (entries) => {
+        const news = entries.filter(({ key: path, modRevision }) => {
+          const name = parseRecordKey(path);
+          return !name || listing.isNews({ ...name, modRevision });
+        });
+        const decoded = this.#decode(news);
+        for (const record of decoded.records) listing.add(record);
+        leadership ??= decoded.leadership;
+      },
+      end: (revision) => this.#feed.relisted(revision, listing, leadership),
+    };
   }
 
   #onEvents(events: readonly KeyEvent[]): void {

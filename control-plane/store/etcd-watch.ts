@@ -20,9 +20,15 @@ export interface KeyEvent {
   readonly modRevision: number;
 }
 
+/** Takes everything there is at one revision, in place of what was known, a page at a time. */
+export interface ListSink {
+  page(entries: readonly KeyEvent[]): void;
+  end(revision: number): void;
+}
+
 export interface WatchSink {
-  /** Everything there is at `revision`, in place of what was known. */
-  onList(revision: number, entries: readonly KeyEvent[]): void;
+  /** A list begins. One that is not ended is void. */
+  list(): ListSink;
   /** Whole revisions, ascending; all later than what was told before. */
   onEvents(events: readonly KeyEvent[]): void;
   /** etcd's history is older than what it told us before: it was restored or replaced under us. */
@@ -36,20 +42,23 @@ export interface WatchParts {
   readonly clock: Clock;
   readonly random: Random;
   readonly log: Log;
-  /** Keys per page of the list. */
-  readonly pageSize?: number;
 }
 
-/** All keys under a prefix at one revision, in pages. Faults: those of etcd; `conflict` where the revision was compacted meanwhile. */
+/** Of a page: the first, before it is known how large records are here, and the largest. */
+const pageKeys = { first: 10, most: 2_000 };
+/** What a page is to come to: records are of some hundred bytes, or, with the content of a secret in them, of some hundred kilobytes. */
+const pageBytes = 2 << 20;
+
+/** All keys under a prefix at one revision, in pages of about `pageBytes`. Faults: those of etcd; `conflict` where the revision was compacted meanwhile. */
 export async function* pagesOf(
   client: EtcdClient,
   prefix: string,
-  pageSize: number,
 ): AsyncGenerator<{ readonly revision: number; readonly entries: readonly (KeyEvent & { readonly value: Buffer })[] }> {
   const end = endOf(prefix);
   let revision = 0;
+  let limit = pageKeys.first;
   for (let key = Buffer.from(prefix); ; ) {
-    const asked = { key, range_end: end, limit: pageSize, ...(revision > 0 && { revision }) };
+    const asked = { key, range_end: end, limit, ...(revision > 0 && { revision }) };
     const page = await client.kv.range(asked).catch((error) => {
       const fault = etcdFault(error);
       if (fault.code !== 'precondition') throw fault;
@@ -68,6 +77,9 @@ export async function* pagesOf(
     const last = page.kvs.at(-1);
     if (!page.more || !last) return;
     key = Buffer.concat([last.key, Buffer.of(0)]);
+    const bytes = page.kvs.reduce((sum, kv) => sum + kv.key.length + kv.value.length, 0);
+    const fitting = Math.ceil((pageBytes * page.kvs.length) / bytes);
+    limit = Math.min(fitting, 4 * limit, pageKeys.most);
   }
 }
 
@@ -134,17 +146,17 @@ export class EtcdWatch {
   }
 
   async #list(): Promise<void> {
-    const { client, sink, prefix, pageSize = 2_000 } = this.#parts;
-    const entries: KeyEvent[] = [];
+    const { client, sink, prefix } = this.#parts;
+    const list = sink.list();
     let revision = 0;
-    for await (const page of pagesOf(client, prefix, pageSize)) {
+    for await (const page of pagesOf(client, prefix)) {
       revision = page.revision;
-      for (const entry of page.entries) entries.push(entry);
+      if (revision < this.#revision) throw this.#rewound(revision);
+      list.page(page.entries);
     }
-    if (revision < this.#revision) throw this.#rewound(revision);
     this.#listNext = false;
     this.#revision = revision;
-    sink.onList(revision, entries);
+    list.end(revision);
   }
 
   /** Ends, by resolving or rejecting, when the stream does. */

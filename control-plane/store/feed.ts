@@ -2,7 +2,25 @@
 import { Fault } from '#proto/kernel/errors.ts';
 import type { Leadership } from '#proto/model/cluster.ts';
 import type { Applied, Delta, Table, Tables } from './records.ts';
-import { LiveSnapshot } from './snapshot.ts';
+import { LiveSnapshot, type Snapshot } from './snapshot.ts';
+
+export const tables: readonly Table[] = [
+  'service',
+  'revision',
+  'version',
+  'task',
+  'node',
+  'network',
+  'volume',
+  'token',
+  'credential',
+  'cluster',
+  'guard',
+  'document',
+  'content',
+  'trash',
+  'authority',
+];
 
 /** One record at one revision; no value: it is gone. */
 export interface RecordEvent {
@@ -22,6 +40,34 @@ interface Waiter {
   readonly revision: number;
   readonly resolve: () => void;
   readonly reject: (error: unknown) => void;
+}
+
+/** What a list of everything says that the snapshot does not; of the rest it keeps the names alone. */
+export class Listing {
+  readonly news: RecordEvent[] = [];
+  readonly #snapshot: Snapshot;
+  readonly #listed = new Map<Table, Set<string>>(tables.map((table) => [table, new Set()]));
+
+  constructor(snapshot: Snapshot) {
+    this.#snapshot = snapshot;
+  }
+
+  /** The record is there. True: the snapshot has it otherwise, so that it is to be read and added. */
+  isNews({ table, key, modRevision }: Pick<RecordEvent, 'table' | 'key' | 'modRevision'>): boolean {
+    this.#listed.get(table)!.add(key);
+    return this.#snapshot.get(table, key)?.modRevision !== modRevision;
+  }
+
+  add(record: RecordEvent): void {
+    this.news.push(record);
+  }
+
+  /** What the snapshot has, and was not listed. */
+  *gone(modRevision: number): Generator<RecordEvent> {
+    for (const [table, listed] of this.#listed)
+      for (const key of this.#snapshot.keys(table))
+        if (!listed.has(key)) yield { table, key, value: undefined, modRevision };
+  }
 }
 
 export class Feed {
@@ -59,16 +105,18 @@ export class Feed {
 
   /** One step to everything there is at `revision`: what differs is told as changes. */
   resync(revision: number, records: readonly RecordEvent[], leadership?: LeadershipRecord): void {
-    const seen = new Set<string>();
-    const events: RecordEvent[] = [];
-    for (const record of records) {
-      seen.add(`${record.table}/${record.key}`);
-      if (this.snapshot.get(record.table, record.key)?.modRevision !== record.modRevision) events.push(record);
-    }
-    for (const table of tables)
-      for (const key of this.snapshot.keys(table))
-        if (!seen.has(`${table}/${key}`)) events.push({ table, key, value: undefined, modRevision: revision });
-    this.step(revision, events, leadership);
+    const listing = this.list();
+    for (const record of records) if (listing.isNews(record)) listing.add(record);
+    this.relisted(revision, listing, leadership);
+  }
+
+  /** The same for who is told of it bit by bit, while the snapshot stays as it is; ends with `relisted`. */
+  list(): Listing {
+    return new Listing(this.snapshot);
+  }
+
+  relisted(revision: number, listing: Listing, leadership?: LeadershipRecord): void {
+    this.step(revision, [...listing.news, ...listing.gone(revision)], leadership);
   }
 
   /** Word of a leader; an older epoch than the known one is passed over. */
@@ -124,21 +172,3 @@ export class Feed {
     for (const waiter of ready) waiter.resolve();
   }
 }
-
-export const tables: readonly Table[] = [
-  'service',
-  'revision',
-  'version',
-  'task',
-  'node',
-  'network',
-  'volume',
-  'token',
-  'credential',
-  'cluster',
-  'guard',
-  'document',
-  'content',
-  'trash',
-  'authority',
-];
