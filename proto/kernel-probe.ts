@@ -19,18 +19,22 @@ const pingAtMs = [10, 100];
 const echoMs = 100;
 /** At once, of one process: where many hosts fall silent together, the first question has to do. */
 const mostPings = 8;
+/** To start one blocks this process for some milliseconds: for no more than this, of each second. */
+const mostSpawningMs = 250;
 
 export type KernelProbe = (address: string, withinMs: number) => Promise<boolean>;
 
 /** The probe of the machine's own network. Resolves true with the first answer, else a moment after `withinMs`; never rejects. */
 export function kernelProbe(clock: Clock): KernelProbe {
   let pings = 0;
+  let spawning = { sinceMs: 0, ms: 0 };
   return (address, withinMs) =>
     new Promise((resolve) => {
       const open = new Set<{ end(): void }>();
       const timers = [
         ...connectAtMs.map((ms) => clock.after(ms, knock)),
-        ...pingAtMs.map((ms) => clock.after(ms, ping)),
+        // An answer that has come while this process was late is read before the second timer.
+        ...pingAtMs.map((ms) => clock.after(ms, () => timers.push(clock.after(0, ping)))),
       ];
       let untilMs = clock.monotonic() + withinMs;
       let end = clock.after(withinMs, close);
@@ -44,10 +48,13 @@ export function kernelProbe(clock: Clock): KernelProbe {
         });
       }
       function ping(): void {
-        if (pings === mostPings || isIP(address) === 0) return;
+        const beganMs = clock.monotonic();
+        if (beganMs - spawning.sinceMs > 1_000) spawning = { sinceMs: beganMs, ms: 0 };
+        if (pings === mostPings || spawning.ms > mostSpawningMs || isIP(address) === 0) return;
         pings++;
         // It ends by itself, too, should this process.
         const child: ChildProcess = spawn('ping', ['-n', '-q', '-c', '1', '-w', '1', address], { stdio: 'ignore' });
+        spawning.ms += clock.monotonic() - beganMs;
         open.add({ end: () => child.kill('SIGKILL') });
         child.on('spawn', () => {
           untilMs = Math.max(untilMs, clock.monotonic() + echoMs);
