@@ -23,6 +23,7 @@ import { DocumentReaper } from './document-reaper.ts';
 import type { Liveness } from './liveness.ts';
 import { Namers } from './namers.ts';
 import { NetworkReaper } from './network-reaper.ts';
+import { Paced } from './paced.ts';
 import { Rebalancer } from './rebalancer.ts';
 import { TrashReaper, type TrashReaperParts } from './trash-reaper.ts';
 import type { Usage } from './usage.ts';
@@ -85,6 +86,8 @@ class Controllers {
   #nodesDirty = true;
   #nodesBusy = false;
   #nodesTimer: Timer | undefined;
+  /** A thousand nodes that are first heard in one moment are no thousand looks at all of them. */
+  readonly #nodesPace: Paced;
   #commits = 0;
   #turn = false;
   #stopped = false;
@@ -95,6 +98,7 @@ class Controllers {
     this.#epoch = epoch;
     this.#leaderSinceMs = parts.clock.monotonic();
     this.#books = new Books(parts.store.snapshot, parts.clock.now());
+    this.#nodesPace = new Paced(parts.clock, () => this.#takeTurn());
     this.#wakes = new Wakes(parts.clock, (id) => this.#mark(id));
     this.#autoscaler = new Autoscaler({
       clock: parts.clock,
@@ -143,6 +147,7 @@ class Controllers {
     this.#stopped = true;
     for (const cease of leave) cease();
     this.#nodesTimer?.cancel();
+    this.#nodesPace.stop();
     this.#wakes.clear();
     log.info('controllers end', { epoch: this.#epoch });
   }
@@ -284,7 +289,7 @@ class Controllers {
 
   #decide(): void {
     const { clock } = this.#parts;
-    if (this.#nodesDirty && !this.#nodesBusy) this.#decideNodes();
+    if (this.#nodesDirty && !this.#nodesBusy) this.#nodesPace.run(() => this.#decideNodes());
     const begin = clock.monotonic();
     while (this.#commits < mostCommits) {
       const batch = this.#nextBatch();

@@ -17,8 +17,9 @@ const retryMs = 20;
 
 export class StatusWriter {
   readonly #parts: { store: Store; clock: Clock; log: Log; epoch: () => number | undefined };
-  #statuses = new Map<TaskId, { node: NodeId; status: TaskStatus }>();
-  #nodes = new Map<NodeId, Said>();
+  /** The newest word of each task that is not written, by the node that said it. */
+  readonly #statuses = new Map<NodeId, Map<TaskId, TaskStatus>>();
+  readonly #nodes = new Map<NodeId, Said>();
   #scheduled = false;
   #writing = false;
   #failures = 0;
@@ -34,11 +35,17 @@ export class StatusWriter {
     const { snapshot } = this.#parts.store;
     for (const status of statuses.map(bounded)) {
       if (snapshot.task(status.taskId)?.nodeId !== node) continue;
-      const held = this.#statuses.get(status.taskId);
-      if (held && held.node === node && isTerminal(held.status.state)) continue;
-      this.#statuses.set(status.taskId, { node, status });
+      this.#hold(node, status, (waiting) => !isTerminal(waiting.state));
     }
     if (this.#statuses.size > 0) this.#schedule(0);
+  }
+
+  /** Where a word of that task waits already, this one takes its place only if that one `yields`. */
+  #hold(node: NodeId, status: TaskStatus, yields: (waiting: TaskStatus) => boolean): void {
+    const words = this.#statuses.get(node) ?? new Map<TaskId, TaskStatus>();
+    this.#statuses.set(node, words);
+    const waiting = words.get(status.taskId);
+    if (!waiting || yields(waiting)) words.set(status.taskId, status);
   }
 
   /** `accounts`: with its reports that are written with it, the node has said what runs on it. */
@@ -78,10 +85,9 @@ export class StatusWriter {
     const { store, clock, log } = this.#parts;
     // One after the other once commits keep failing, so that one contested record does not hold up the others.
     const limit = this.#failures > 2 ? 1 : commitLimit;
-    const statuses = take(this.#statuses, limit);
+    const statuses = this.#takeStatuses(limit);
     // That a node has said what runs on it is not written before what it said.
-    const unwritten = new Set([...this.#statuses.values()].map(({ node }) => node));
-    const nodes = take(this.#nodes, limit, (id) => !unwritten.has(id));
+    const nodes = take(this.#nodes, limit, (id) => !this.#statuses.has(id));
     let again = 0;
     try {
       const changes = changesOf(store.snapshot, nodes, statuses, clock.now());
@@ -97,15 +103,26 @@ export class StatusWriter {
           const { description, accounts = false } = this.#nodes.get(id) ?? said;
           this.#nodes.set(id, { description, accounts: accounts || said.accounts });
         }
-        for (const [id, held] of statuses) {
-          const newer = this.#statuses.get(id);
-          if (!newer || isTerminal(held.status.state)) this.#statuses.set(id, held);
-        }
+        for (const { node, status } of statuses.values()) this.#hold(node, status, () => isTerminal(status.state));
         again = isFault(error, 'conflict') ? retryMs : retryMs * 10;
       }
     }
     this.#writing = false;
     if (this.#statuses.size + this.#nodes.size > 0) this.#schedule(again);
+  }
+
+  /** Removes up to `limit` words, those of the node that has waited longest first. */
+  #takeStatuses(limit: number): Map<TaskId, { node: NodeId; status: TaskStatus }> {
+    const taken = new Map<TaskId, { node: NodeId; status: TaskStatus }>();
+    for (const [node, words] of this.#statuses) {
+      for (const [id, status] of words) {
+        if (taken.size >= limit) return taken;
+        taken.set(id, { node, status });
+        words.delete(id);
+      }
+      this.#statuses.delete(node);
+    }
+    return taken;
   }
 }
 
@@ -133,7 +150,7 @@ function bounded(status: TaskStatus): TaskStatus {
 }
 
 /** Removes up to `limit` entries that may go, oldest first, and returns them. */
-function take<K, V>(map: Map<K, V>, limit: number, mayGo: (key: K) => boolean = () => true): Map<K, V> {
+function take<K, V>(map: Map<K, V>, limit: number, mayGo: (key: K) => boolean): Map<K, V> {
   const taken = new Map<K, V>();
   for (const [key, value] of map) {
     if (taken.size >= limit) break;

@@ -6,10 +6,12 @@ import { UsageDesk } from '#control-plane/dispatch/usage.ts';
 import { createService, removeService, scaleService } from '#control-plane/reconcilers/service-changes.ts';
 import { MemoryEtcd, type MemoryStore } from '#control-plane/store/memory-store.ts';
 import type { Change } from '#control-plane/store/records.ts';
+import type { Clock } from '#proto/kernel/clock.ts';
 import { Fault } from '#proto/kernel/errors.ts';
 import { silentLog } from '#proto/kernel/log.ts';
 import { newId, seededRandom } from '#proto/kernel/random.ts';
 import { Scope } from '#proto/kernel/scope.ts';
+import type { NodeId } from '#proto/model/ids.ts';
 import { containerSpec, emptyMount } from '#proto/model/service.ts';
 import { isActive, type Task } from '#proto/model/task.ts';
 import { aNetwork, aNode, aSpec, aTemplate } from '#test/support/builders.ts';
@@ -247,5 +249,47 @@ describe('the controllers', () => {
     await clock.pass(1_000);
     expect(store.snapshot.count('service')).toBe(0);
     expect(store.snapshot.count('network')).toBe(0);
+  });
+
+  it('F13: look at all nodes a few times, not once for each of the many that a new leader first hears in one moment', async () => {
+    const clock = new FakeClock();
+    const etcd = new MemoryEtcd({ clock });
+    const store = etcd.open();
+    const nodes = Array.from({ length: 300 }, (_, index) => aNode(`n${index}x`));
+    etcd.commit(
+      nodes.map((node): Change => ({ table: 'node', key: node.id, value: node, expect: 0 })),
+      undefined,
+    );
+    void store.takeLeadership(undefined, { epoch: 1, replica: 'm1', address: '' });
+    await clock.pass(10);
+    /** Each look takes a millisecond. */
+    let looks = 0;
+    const slow: Clock = {
+      now: () => clock.now() + looks,
+      monotonic: () => clock.monotonic() + looks,
+      boottime: () => clock.boottime() + looks,
+      after: (ms, action) => clock.after(ms, action),
+      sleep: (ms, signal) => clock.sleep(ms, signal),
+    };
+    const liveness = new (class extends BeatLiveness {
+      override lastBeatAt(node: NodeId) {
+        if (node === nodes[0]!.id) looks++;
+        return super.lastBeatAt(node);
+      }
+    })(slow);
+    const scope = new Scope();
+    scopes.push(scope);
+    const kernel = { clock: slow, random: seededRandom(1), log: silentLog };
+    void runControllers(
+      { ...kernel, store, liveness, usage: new UsageDesk(slow), removeVolume: async () => {} },
+      1,
+      scope,
+    );
+    await clock.pass(10);
+    const before = looks;
+    for (const [index, { id }] of nodes.entries()) clock.after(index / 10, () => liveness.beat(id));
+    await clock.pass(40);
+    expect(looks - before).toBeGreaterThan(2);
+    expect(looks - before).toBeLessThan(20);
   });
 });
