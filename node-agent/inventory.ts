@@ -7,7 +7,8 @@ import type { Credential } from '#proto/model/cluster.ts';
 import { contentKey, type DocumentContent, type DocumentRef } from '#proto/model/document.ts';
 import type { ServiceId, TaskId } from '#proto/model/ids.ts';
 import type { ClusterNetwork } from '#proto/model/network.ts';
-import { assignmentFromWire } from '#proto/model/wire.ts';
+import { assignmentFromWire, assignmentToWire } from '#proto/model/wire.ts';
+import { isShared, PartDigests, partOf } from '#proto/shared-parts.ts';
 
 /** What one message changed. */
 export interface InventoryChange {
@@ -19,7 +20,9 @@ export interface InventoryChange {
 }
 
 export class Inventory {
-  #items = new Map<string, AssignmentItem>();
+  readonly #items = new Map<string, AssignmentItem>();
+  /** Of what all nodes are told. */
+  readonly #digests = new PartDigests();
   /** Those of one kind, as last asked for, until one of them changes. */
   readonly #listed = new Map<string, readonly AssignmentItem[]>();
   #parts: Map<string, AssignmentItem> | undefined;
@@ -30,7 +33,7 @@ export class Inventory {
 
   /** `items`: the set of an earlier run, to go on with until the control plane is heard. */
   constructor(items: readonly AssignmentItem[] = []) {
-    for (const item of items) this.#items.set(assignmentKey(item), item);
+    for (const item of items) this.#put(assignmentKey(item), item);
   }
 
   /** A full set has been taken since the start: only now is what it does not name known to be unwanted. */
@@ -58,15 +61,26 @@ export class Inventory {
     }
     if (set.revision < this.#revision) return undefined;
     this.#revision = set.revision;
-    for (const item of put) {
-      this.#items.set(assignmentKey(item), item);
-      this.#listed.delete(item.kind);
-    }
-    for (const key of set.remove) {
-      this.#items.delete(key);
-      this.#listed.delete(key.slice(0, key.indexOf('/')));
-    }
+    for (const item of put) this.#put(assignmentKey(item), item);
+    for (const key of set.remove) this.#remove(key);
     return { put, removed: set.remove, full: false, unreadable: this.#unreadable.splice(0) };
+  }
+
+  /** What a Hello says of what is held, so that only the rest is sent. */
+  held(): Buffer {
+    return this.#digests.all();
+  }
+
+  #put(key: string, item: AssignmentItem): void {
+    this.#items.set(key, item);
+    this.#listed.delete(item.kind);
+    if (isShared(key)) this.#digests.put(assignmentToWire(item));
+  }
+
+  #remove(key: string): void {
+    this.#items.delete(key);
+    this.#listed.delete(key.slice(0, key.indexOf('/')));
+    if (isShared(key)) this.#digests.remove(key);
   }
 
   #read(set: AssignmentSet): AssignmentItem[] {
@@ -89,15 +103,19 @@ export class Inventory {
     this.#unreadable = [];
   }
 
-  #replace(next: Map<string, AssignmentItem>, set: AssignmentSet): InventoryChange {
-    const removed = [...this.#items.keys()].filter((key) => !next.has(key));
+  /** What is held already stays the same object, and so does a list in which nothing has changed. */
+  #replace(next: ReadonlyMap<string, AssignmentItem>, set: AssignmentSet): InventoryChange {
+    const kept = new Set(set.kept);
+    const removed = [...this.#items.keys()].filter(
+      (key) => !next.has(key) && !(isShared(key) && kept.has(partOf(key))),
+    );
     const put: AssignmentItem[] = [];
     for (const [key, item] of next) {
       const held = this.#items.get(key);
       if (!held || JSON.stringify(held) !== JSON.stringify(item)) put.push(item);
     }
-    this.#items = next;
-    this.#listed.clear();
+    for (const key of removed) this.#remove(key);
+    for (const item of put) this.#put(assignmentKey(item), item);
     this.#parts = undefined;
     this.#epoch = set.epoch;
     this.#revision = set.revision;

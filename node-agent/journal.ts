@@ -1,4 +1,5 @@
 /** What the agent must know after its own restart: what it was given, and what it last said. One line on disk for each change. */
+import { Assignment } from '#proto/gen/gantry/v1/agent.ts';
 import { isFault } from '#proto/kernel/errors.ts';
 import type { AssignmentItem } from '#proto/model/assignment.ts';
 import { assignmentKey } from '#proto/model/assignment.ts';
@@ -8,6 +9,7 @@ import type { Node } from '#proto/model/node.ts';
 import { noResources } from '#proto/model/resources.ts';
 import { containerSpec, emptyMount, taskTemplate } from '#proto/model/service.ts';
 import type { TaskStatus } from '#proto/model/task.ts';
+import { assignmentFromWire, assignmentToWire } from '#proto/model/wire.ts';
 
 /** Where the lines are kept. Written without fsync: a crash of the agent loses nothing, and after one of the machine every task has ended. */
 export interface JournalFile {
@@ -37,9 +39,12 @@ interface Records {
 }
 type Key = keyof Records & string;
 
-/** With every field of today; an agent of before them may have written it. */
-function completed(item: AssignmentItem): AssignmentItem {
-  if (item.kind !== 'task') return item;
+/**
+ * With every field of today, and none else: an agent of another version may have written it. Undefined: in words that this one
+ * cannot read.
+ */
+function completed(item: AssignmentItem): AssignmentItem | undefined {
+  if (item.kind !== 'task') return asFromWire(item);
   const { image, mounts } = item.template.container;
   const container = containerSpec(image, {
     ...item.template.container,
@@ -62,6 +67,15 @@ const kinds: Readonly<Record<AssignmentItem['kind'], boolean>> = {
 function isKnownItem(key: string): boolean {
   const [item, kind = ''] = key.split('/', 2);
   return item === 'item' && kind in kinds;
+}
+
+function asFromWire(item: AssignmentItem): AssignmentItem | undefined {
+  try {
+    return assignmentFromWire(Assignment.fromPartial(assignmentToWire(item)));
+  } catch (error) {
+    if (!isFault(error, 'invalid')) throw error;
+    return undefined;
+  }
 }
 
 /** Below this nothing is compacted. */
@@ -98,7 +112,10 @@ export class Journal {
   /** The set as last known, tasks included. What a newer agent has noted beside it is left alone, and stays for that. */
   items(): AssignmentItem[] {
     const items: AssignmentItem[] = [];
-    for (const [key, value] of this.#records) if (isKnownItem(key)) items.push(completed(value as AssignmentItem));
+    for (const [key, value] of this.#records) {
+      const item = isKnownItem(key) ? completed(value as AssignmentItem) : undefined;
+      if (item) items.push(item);
+    }
     return items;
   }
   statuses(): TaskStatus[] {

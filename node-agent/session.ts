@@ -36,8 +36,8 @@ export interface SessionParts {
   readonly welcomed: (welcome: Welcome) => void;
   /** Of no older epoch than any obeyed, in the order sent. */
   readonly assigned: (set: AssignmentSet) => void;
-  /** A session has begun: an unfinished full set of the last one is void. */
-  readonly began: () => void;
+  /** A session has begun: an unfinished full set of the last one is void. Returns digests of what is held of what all nodes are told. */
+  readonly began: () => Buffer;
   readonly relay: (request: OpenRelay, connection: Connection) => void;
 }
 
@@ -181,13 +181,14 @@ export class Session {
       this.#complain('the control plane does not answer');
       this.#unanswered(redialMs);
     });
-    this.#parts.began();
+    const held = this.#parts.began();
     const node = toWire(this.#parts.describe());
     this.#described = JSON.stringify(node);
     const hello = {
       node,
       epoch: this.#parts.epoch.get(),
       tasks: this.#parts.statuses().map((status) => toWire(status)),
+      held,
     };
     this.#send({ $case: 'hello', value: hello });
   }

@@ -285,9 +285,10 @@ export class Worker {
     this.#networkChanged();
   }
 
-  /** A session begins. */
-  began(): void {
+  /** A session begins; returns digests of what is held, for its Hello. */
+  began(): Buffer {
     this.#inventory.restart();
+    return this.#inventory.held();
   }
 
   take(set: AssignmentSet): void {

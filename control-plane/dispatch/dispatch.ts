@@ -424,7 +424,10 @@ export class Dispatch {
     const { revision } = store.snapshot;
     const sentAtMs = clock.now();
     const message: ControlMessage = {
-      body: { $case: 'assignments', value: { epoch, revision, full: false, more: false, put, remove, sentAtMs } },
+      body: {
+        $case: 'assignments',
+        value: { epoch, revision, full: false, more: false, put, remove, kept: [], sentAtMs },
+      },
     };
     this.#broadcastAtMs = clock.monotonic();
     for (const session of this.#sessions.values()) session.sendShared(message, keys, revision);

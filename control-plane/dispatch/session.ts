@@ -9,7 +9,7 @@ import type {
   UsageBatch,
   TaskStatus as WireStatus,
 } from '#proto/gen/gantry/v1/agent.ts';
-import type { Clock } from '#proto/kernel/clock.ts';
+import type { Clock, Timer } from '#proto/kernel/clock.ts';
 import { describe, Fault, isFault } from '#proto/kernel/errors.ts';
 import type { Log } from '#proto/kernel/log.ts';
 import type { AssignmentItem } from '#proto/model/assignment.ts';
@@ -18,6 +18,7 @@ import { contentKey } from '#proto/model/document.ts';
 import { type NodeId, serviceId, type TaskId } from '#proto/model/ids.ts';
 import { isAbsent, type TaskStatus } from '#proto/model/task.ts';
 import { assignmentToWire, nodeFromWire, taskStatusFromWire, toWire } from '#proto/model/wire.ts';
+import { digestsIn } from '#proto/shared-parts.ts';
 import type { MessageStream } from '#proto/stream.ts';
 import type { Store } from '../store/store.ts';
 import {
@@ -33,7 +34,7 @@ import {
 import { partSize, partsOf, SentContents } from './contents.ts';
 import { descriptionOf } from './description.ts';
 import type { NoticeDesk } from './notices.ts';
-import type { SharedPart, SharedSet } from './shared-set.ts';
+import type { SharedSet } from './shared-set.ts';
 import type { StatusWriter } from './status.ts';
 import type { UsageDesk } from './usage.ts';
 import { asUntold } from './withdrawal.ts';
@@ -63,6 +64,19 @@ export interface SessionParts {
   readonly applied: () => void;
 }
 
+/** Items whose digests are made in one turn: some milliseconds. */
+const itemsOfTurn = 50;
+
+/** A full set that has not been sent whole: what is shared in it, and the revision that it began at. */
+interface Filling {
+  /** Numbers of parts, those together that go in one message. */
+  readonly bundles: readonly (readonly number[])[];
+  next: number;
+  readonly revision: number;
+  /** Parts that the node holds as they are. */
+  readonly kept: number[];
+}
+
 export class NodeSession {
   readonly node: NodeId;
   readonly number: number;
@@ -74,8 +88,11 @@ export class NodeSession {
   #live = false;
   /** The stream takes nothing more at the moment: the node reads too slowly. What changes meanwhile is not queued, but owed. */
   #choked = false;
-  /** The shared parts of a full set that has not been sent whole, and the revision that it began at. */
-  #filling: { readonly parts: readonly SharedPart[]; next: number; readonly revision: number } | undefined;
+  #filling: Filling | undefined;
+  /** The next bundle of it is sent in a turn of its own. */
+  #resuming: Timer | undefined;
+  /** Digests of what the node held when it said hello; undefined: it is told everything. */
+  #held: readonly string[] | undefined;
   /** Names of what changed and was not sent: it goes out as it is when its turn has come. */
   readonly #owed = { shared: new Set<string>(), tasks: new Set<string>(), registries: new Set<string>() };
   /** The newest revision of the network that the node was told whole. */
@@ -109,6 +126,7 @@ export class NodeSession {
 
   close(fault?: Fault): void {
     this.#live = false;
+    this.#resuming?.cancel();
     this.#stream.close(fault);
   }
 
@@ -127,7 +145,7 @@ export class NodeSession {
     const epoch = this.#parts.epoch();
     const { revision } = this.#parts.store.snapshot;
     const sentAtMs = this.#parts.clock.now();
-    const nothing = { put: [], remove: [] };
+    const nothing = { put: [], remove: [], kept: [] };
     if (epoch !== undefined)
       this.#send({ $case: 'assignments', value: { epoch, revision, full: true, more: false, ...nothing, sentAtMs } });
     this.close(notMember(this.node));
@@ -236,6 +254,7 @@ export class NodeSession {
     this.#reportLost(hello.tasks);
     if (hello.node) writer.describe(this.node, descriptionOf(nodeFromWire(hello.node)), true);
     this.#live = true;
+    this.#held = digestsIn(hello.held);
     this.#parts.greeted();
     log.info('node connected', { node: this.node, epoch, count: hello.tasks.length });
     this.welcome();
@@ -279,7 +298,7 @@ export class NodeSession {
     });
   }
 
-  /** The full set, in parts: as fast as the node takes them. */
+  /** The full set, in parts: as fast as the node takes them. Those that it said it holds are not sent, but named. */
   sendAll(): void {
     const { shared, store, broadcastRevision } = this.#parts;
     const unfinished = this.#filling;
@@ -288,7 +307,7 @@ export class NodeSession {
     // Of one that was not sent whole the node may hold what has gone since: that is taken from it afterwards.
     else
       revision = this.#owed.shared.size > 0 ? unfinished.revision : Math.max(unfinished.revision, broadcastRevision());
-    this.#filling = { parts: shared().parts(), next: 0, revision };
+    this.#filling = { bundles: shared().bundles(), next: 0, revision, kept: [] };
     this.#pump();
   }
 
@@ -296,16 +315,41 @@ export class NodeSession {
   #pump(): void {
     while (this.#live && !this.#choked) {
       const { shared, tasks, registries } = this.#owed;
-      const part = this.#filling?.parts[this.#filling.next++];
-      if (part) this.#sendMessage(this.#parts.shared().messageOf(part));
-      else if (this.#filling) this.#endFilling(this.#filling.revision);
-      else if (shared.size + tasks.size + registries.size > 0) this.#sendOwed();
+      if (this.#filling) {
+        if (!this.#fill(this.#filling)) return;
+      } else if (shared.size + tasks.size + registries.size > 0) this.#sendOwed();
       else return;
     }
   }
 
+  /** The next of a full set. False: it comes by itself a turn later, for looking through all of a large cluster at once would hold up everybody. */
+  #fill(filling: Filling): boolean {
+    if (this.#resuming) return false;
+    const bundle = filling.bundles[filling.next];
+    if (!bundle) {
+      this.#endFilling(filling);
+      return true;
+    }
+    const shared = this.#parts.shared();
+    if (this.#held && shared.digest(bundle) > itemsOfTurn) {
+      this.#resuming = this.#parts.clock.after(0, () => {
+        this.#resuming = undefined;
+        this.#pump();
+      });
+      return false;
+    }
+    filling.next++;
+    const lacking: number[] = [];
+    for (const part of bundle)
+      if (this.#held && this.#held[part] === shared.digestOf(part)) filling.kept.push(part);
+      else lacking.push(part);
+    const message = shared.messageOf(lacking);
+    if (message) this.#sendMessage(message);
+    return true;
+  }
+
   /** The node's own part of the full set, which is its last. What is shared and has changed since it began follows as owed. */
-  #endFilling(revision: number): void {
+  #endFilling({ revision, kept }: Filling): void {
     const { snapshot } = this.#parts.store;
     const items = ownItemsOf(snapshot, this.node, this.#parts.unseal)
       .filter((item) => item.kind !== 'task' || !this.#lost.has(item.task.id))
@@ -314,12 +358,14 @@ export class NodeSession {
     this.#contents = new SentContents();
     const contents = items.flatMap((item) => (item.kind === 'task' ? this.#contentsFor(item) : []));
     this.#filling = undefined;
+    this.#held = undefined;
     this.#owed.tasks.clear();
     this.#owed.registries.clear();
     const parts = [...partsOf([...contents, ...items])];
     for (const [index, part] of parts.entries()) {
       const more = index + 1 < parts.length;
-      this.#sendSet({ revision, full: true, more, put: part.map(assignmentToWire), remove: [] });
+      const put = part.map(assignmentToWire);
+      this.#sendSet({ revision, full: true, more, put, remove: [], kept: more ? [] : kept });
     }
     this.#toldRevision = revision;
   }
@@ -357,7 +403,7 @@ export class NodeSession {
   /** An increment that says all there is of `keys`; a message made once for many sessions is encoded once (see server.ts). */
   sendShared(message: ControlMessage, keys: Iterable<string>, revision: number): void {
     if (!this.#live) return;
-    if (this.#choked) {
+    if (this.#choked || this.#filling) {
       for (const key of keys) this.#owed.shared.add(key);
       return;
     }
@@ -433,10 +479,10 @@ export class NodeSession {
     return { put, remove };
   }
 
-  #sendSet(set: Omit<AssignmentSet, 'epoch' | 'sentAtMs'>): void {
+  #sendSet(set: Omit<AssignmentSet, 'epoch' | 'sentAtMs' | 'kept'> & Partial<AssignmentSet>): void {
     const epoch = this.#parts.epoch();
     if (epoch === undefined) return;
-    this.#send({ $case: 'assignments', value: { ...set, epoch, sentAtMs: this.#parts.clock.now() } });
+    this.#send({ $case: 'assignments', value: { kept: [], ...set, epoch, sentAtMs: this.#parts.clock.now() } });
   }
 
   #caughtUp(): void {

@@ -1,29 +1,35 @@
-/** What is the same for all nodes: networks, endpoints and peers, as parts of full sets that are made once, and sent to each node as they are. */
+/** What is the same for all nodes: networks, endpoints and peers, in parts whose digests say which of them a node lacks, as messages that are made once for all who lack the same. */
 import type { ControlMessage, Assignment as WireAssignment } from '#proto/gen/gantry/v1/agent.ts';
 import type { AssignmentItem } from '#proto/model/assignment.ts';
 import { nodeId, serviceId } from '#proto/model/ids.ts';
 import { assignmentToWire } from '#proto/model/wire.ts';
+import { PartDigests, partCount, partOf } from '#proto/shared-parts.ts';
 import type { Snapshot } from '../store/snapshot.ts';
 import { type Dirty, endpointOf, peerOf, servicesOnAny } from './assign.ts';
 
-/** Some of the shared items, by key, and the message that holds them, until one of them changes. */
-export interface SharedPart {
-  readonly keys: Set<string>;
-  message: ControlMessage | undefined;
-}
-
-/** Records behind the items of one part: about 100 kB. */
-const partRecords = 1_024;
-/** A part is what is made anew for one change, and a message: neither is to grow with the cluster for ever, nor their number. */
-const mostParts = 256;
+/** Records behind what goes in one message: about 100 kB. */
+const messageRecords = 1_024;
 /** Items that were asked for lately, one by one. */
 const mostKept = 1_000;
+/** Messages kept: each part alone, and what some nodes lacked together. */
+const mostMessages = 4 * partCount;
+
+interface Part {
+  readonly keys: Set<string>;
+  /** Of these, and of what has gone since, the digest is not known. */
+  readonly undigested: Set<string>;
+  /** Names of the messages that it is in. */
+  readonly messages: Set<string>;
+}
 
 /** Of one leadership; it must hear of every change from the moment it was made. */
 export class SharedSet {
   readonly #snapshot: Snapshot;
   readonly #epoch: number;
-  #parts: readonly SharedPart[] | undefined;
+  #parts: readonly Part[] | undefined;
+  readonly #digests = new PartDigests();
+  #bundles: readonly (readonly number[])[] = [];
+  readonly #messages = new Map<string, ControlMessage>();
   readonly #kept = new Map<string, WireAssignment>();
 
   /** `snapshot`: the one that goes with the store. */
@@ -32,30 +38,88 @@ export class SharedSet {
     this.#epoch = epoch;
   }
 
-  /** Those of a full set. Whoever sends them over some time owes what changed since it began. */
-  parts(): readonly SharedPart[] {
-    const wanted = partsFor(this.#snapshot);
-    if (this.#parts && wanted <= 4 * this.#parts.length && this.#parts.length <= 4 * wanted) return this.#parts;
-    const parts = Array.from({ length: wanted }, (): SharedPart => ({ keys: new Set(), message: undefined }));
-    for (const key of sharedKeys(this.#snapshot)) partOf(parts, key).keys.add(key);
-    this.#parts = parts;
-    return parts;
-  }
-
-  messageOf(part: SharedPart): ControlMessage {
-    part.message ??= this.#make(part);
-    return part.message;
-  }
-
-  #make({ keys }: SharedPart): ControlMessage {
-    const put: WireAssignment[] = [];
-    for (const key of keys) {
-      const item = sharedItem(this.#snapshot, key);
-      if (item) put.push(assignmentToWire(item));
+  /** The numbers of all parts, those together that one message holds. Whoever sends them over some time owes what changed since it began. */
+  bundles(): readonly (readonly number[])[] {
+    const wanted = bundlesFor(this.#snapshot);
+    const { length } = this.#bundles;
+    if (length === 0 || wanted > 4 * length || length > 4 * wanted) {
+      const size = partCount / wanted;
+      this.#bundles = Array.from({ length: wanted }, (_, bundle) =>
+        Array.from({ length: size }, (_, index) => bundle * size + index),
+      );
     }
+    return this.#bundles;
+  }
+
+  /** Has the digests of these parts known; returns how many items had to be looked at. */
+  digest(parts: readonly number[]): number {
+    let items = 0;
+    for (const number of parts) {
+      const { undigested } = this.#part(number);
+      items += undigested.size;
+      for (const key of undigested) {
+        const item = sharedItem(this.#snapshot, key);
+        if (item) this.#digests.put(assignmentToWire(item));
+        else this.#digests.remove(key);
+      }
+      undigested.clear();
+    }
+    return items;
+  }
+
+  /** As it is now; hex. */
+  digestOf(part: number): string {
+    this.digest([part]);
+    return this.#digests.of(part);
+  }
+
+  /** These parts of a full set; the same object to all who lack the same, before something in it changes. Undefined: there is nothing in them. */
+  messageOf(numbers: readonly number[]): ControlMessage | undefined {
+    const filled = numbers.filter((number) => this.#part(number).keys.size > 0);
+    if (filled.length === 0) return undefined;
+    const name = filled.join();
+    const held = this.#messages.get(name);
+    if (held) return held;
+    if (this.#messages.size >= mostMessages) this.#forgetMessages();
+    const message = this.#make(filled);
+    this.#messages.set(name, message);
+    for (const number of filled) this.#part(number).messages.add(name);
+    return message;
+  }
+
+  #make(numbers: readonly number[]): ControlMessage {
+    const put: WireAssignment[] = [];
+    for (const number of numbers)
+      for (const key of this.#part(number).keys) {
+        const item = sharedItem(this.#snapshot, key);
+        if (item) put.push(assignmentToWire(item));
+      }
     // Of no revision and no instant: what ends the set has them, and this one outlives both.
-    const none = { revision: 0, remove: [], sentAtMs: 0 };
+    const none = { revision: 0, remove: [], kept: [], sentAtMs: 0 };
     return { body: { $case: 'assignments', value: { epoch: this.#epoch, full: true, more: true, put, ...none } } };
+  }
+
+  #forgetMessages(): void {
+    this.#messages.clear();
+    for (const part of this.#parts ?? []) part.messages.clear();
+  }
+
+  #part(number: number): Part {
+    this.#parts ??= this.#divide();
+    return this.#parts[number]!;
+  }
+
+  #divide(): Part[] {
+    const parts = Array.from(
+      { length: partCount },
+      (): Part => ({ keys: new Set(), undigested: new Set(), messages: new Set() }),
+    );
+    for (const key of sharedKeys(this.#snapshot)) {
+      const { keys, undigested } = parts[partOf(key)]!;
+      keys.add(key);
+      undigested.add(key);
+    }
+    return parts;
   }
 
   /** One item as it is now: the same object to all who ask for it before it changes. */
@@ -74,8 +138,10 @@ export class SharedSet {
     for (const key of keys) {
       this.#kept.delete(key);
       if (!this.#parts) continue;
-      const part = partOf(this.#parts, key);
-      part.message = undefined;
+      const part = this.#parts[partOf(key)]!;
+      for (const name of part.messages) this.#messages.delete(name);
+      part.messages.clear();
+      part.undigested.add(key);
       if (isThere(this.#snapshot, key)) part.keys.add(key);
       else part.keys.delete(key);
     }
@@ -128,17 +194,12 @@ function split(key: string): [kind: 'peer' | 'network' | 'endpoint', name: strin
   return [key.slice(0, at) as 'peer' | 'network' | 'endpoint', key.slice(at + 1)];
 }
 
-function partsFor(snapshot: Snapshot): number {
+/** A power of two, so that each has as many parts. */
+function bundlesFor(snapshot: Snapshot): number {
   const records = (['node', 'network', 'service', 'task'] as const).reduce(
     (sum, table) => sum + snapshot.count(table),
     0,
   );
-  return Math.min(mostParts, Math.max(1, Math.ceil(records / partRecords)));
-}
-
-/** FNV-1a of the key: the same key is always in the same part. */
-function partOf(parts: readonly SharedPart[], key: string): SharedPart {
-  let hash = 0x811c9dc5;
-  for (let index = 0; index < key.length; index++) hash = Math.imul(hash ^ key.charCodeAt(index), 0x01000193);
-  return parts[(hash >>> 0) % parts.length] as SharedPart;
+  const wanted = Math.max(1, Math.ceil(records / messageRecords));
+  return Math.min(partCount, 2 ** Math.ceil(Math.log2(wanted)));
 }

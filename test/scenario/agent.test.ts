@@ -5,7 +5,7 @@ import { Fault } from '#proto/kernel/errors.ts';
 import { type TaskId, taskId } from '#proto/model/ids.ts';
 import { containerSpec, defaults } from '#proto/model/service.ts';
 import { AgentLab, type LabHost } from '#test/support/agent-lab.ts';
-import { idOf } from '#test/support/builders.ts';
+import { idOf, nothingHeld } from '#test/support/builders.ts';
 import { attachment } from '#test/support/endpoint.ts';
 import { eventually } from '#test/support/eventually.ts';
 import { fakeImage } from '#test/support/fake-images.ts';
@@ -380,7 +380,7 @@ describe('a session', () => {
     const stream = lab.net.transportOf(host.id).connect('m1:7400').session();
     const fault = await new Promise<Fault | undefined>((resolve) => {
       stream.listen({ message() {}, closed: resolve });
-      stream.send({ body: { $case: 'hello', value: { node: undefined, epoch: 0, tasks: [] } } });
+      stream.send({ body: { $case: 'hello', value: { node: undefined, epoch: 0, tasks: [], held: nothingHeld } } });
     });
     expect(fault).toMatchObject({ code: 'not-found', remedy: expect.stringContaining('join it again') });
   });
@@ -411,7 +411,7 @@ describe('a session', () => {
     const stream = lab.net.transportOf(h2.id).connect('m1:7400').session();
     stream.listen({ message() {}, closed() {} });
     const status = { ...h1.agent!.worker.statuses()[0]!, state: 'failed', error: 'forged' };
-    stream.send({ body: { $case: 'hello', value: { node: undefined, epoch: 0, tasks: [status] } } });
+    stream.send({ body: { $case: 'hello', value: { node: undefined, epoch: 0, tasks: [status], held: nothingHeld } } });
     await eventually(() => lab.dispatches[0]!.connected().includes(h2.id));
     const second = await lab.assign(h1, 't2');
     await reaches(second, 'running');

@@ -225,4 +225,15 @@ export const mutations: readonly Mutation[] = [
     from: 4,
     seeds: 4,
   },
+  {
+    name: 'a node that says what it holds is left with what has changed since',
+    edits: [
+      {
+        file: 'control-plane/dispatch/session.ts',
+        find: 'if (this.#held && this.#held[part] === shared.digestOf(part)) filling.kept.push(part);',
+        replace: 'if (this.#held) filling.kept.push(part);',
+      },
+    ],
+    seeds: 3,
+  },
 ];

@@ -242,3 +242,6 @@ export function aSecret(name: string, text = `the text of ${name}`) {
   const mount: DocumentMount = { ...ref, target: `/run/secrets/${name}`, uid: 0, gid: 0, mode: 0o444 };
   return { ref, document, content: testSeal.seal(ref, data), mount, text };
 }
+
+/** In a Hello, of a node that is to be told everything. */
+export const nothingHeld = Buffer.alloc(0);

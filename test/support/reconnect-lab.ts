@@ -8,6 +8,7 @@ import type { Readable, Writable } from 'node:stream';
 import { runControllers } from '#control-plane/controllers/loop.ts';
 import { Dispatch } from '#control-plane/dispatch/dispatch.ts';
 import { agentService, agentServiceDefinition } from '#control-plane/dispatch/server.ts';
+import { sharedItem, sharedKeys } from '#control-plane/dispatch/shared-set.ts';
 import { createRequest } from '#control-plane/security/certificates.ts';
 import { LiveCertificate } from '#control-plane/security/live-certificate.ts';
 import { initPki } from '#control-plane/security/pki.ts';
@@ -22,11 +23,13 @@ import { Fault } from '#proto/kernel/errors.ts';
 import { silentLog } from '#proto/kernel/log.ts';
 import { systemRandom } from '#proto/kernel/random.ts';
 import { Scope } from '#proto/kernel/scope.ts';
+import { kernelProbe } from '#proto/kernel-probe.ts';
 import type { Node } from '#proto/model/node.ts';
 import type { Task } from '#proto/model/task.ts';
-import { toWire } from '#proto/model/wire.ts';
-import { aCluster, aNode, aRevision, aService, aTask } from './builders.ts';
-import type { Dialling, Said } from './reconnect-process.ts';
+import { assignmentToWire, toWire } from '#proto/model/wire.ts';
+import { PartDigests } from '#proto/shared-parts.ts';
+import { aCluster, aNode, aRevision, aService, aTask, nothingHeld } from './builders.ts';
+import type { Dial, Dialling, Said } from './reconnect-process.ts';
 import { testSeal } from './test-seal.ts';
 
 /** Tasks of one service. */
@@ -51,6 +54,16 @@ export interface Reconnection {
   readonly downs: number;
   /** The longest that a beat waited for its answer, from its dial on. */
   readonly longestBeatMs: number;
+  /** Streams of agents that broke. */
+  readonly broken: number;
+}
+
+/** What the agents of a failover hold before it. */
+export interface Before {
+  /** all: whatever there was, as they do whose leader was lost; nothing: as those of before digests, or of a new machine. */
+  readonly held: 'all' | 'nothing';
+  /** Services that have changed since. */
+  readonly changed?: number;
 }
 
 export class ReconnectLab {
@@ -68,7 +81,12 @@ export class ReconnectLab {
     const pki = await initPki({ dataDir: join(directory, 'm1'), name: 'm1', advertise: '127.0.0.1' });
     const store = new MemoryEtcd({ clock: systemClock }).open();
     scope.defer(() => store.close());
-    const nodes = Array.from({ length: nodeCount }, (_, index) => aNode(`n${index}x`));
+    // Where the kernel answers whoever asks whether the host lives.
+    const addressOf = (index: number) => `127.90.${index >> 8}.${index & 255}`;
+    const nodes = Array.from({ length: nodeCount }, (_, index) => {
+      const address = addressOf(index);
+      return aNode(`n${index}x`, { address, link: `${address}/16` });
+    });
     const records = recordsOf(nodes, taskCount);
     for (let at = 0; at < records.length; at += perCommit)
       await store.seen(await store.commit(records.slice(at, at + perCommit)));
@@ -77,6 +95,7 @@ export class ReconnectLab {
       store,
       leadsBy: ({ replica }) => replica === 'm1',
       mayGrant: () => true,
+      probe: kernelProbe(systemClock),
       unseal: (credential) => credential,
       openContent: (content) => testSeal.open(content),
     });
@@ -114,7 +133,9 @@ export class ReconnectLab {
   }
 
   /** Begins to lead, and all agents dial; resolves when each has its full set, and all are gone again. */
-  async failOver(): Promise<Reconnection> {
+  async failOver({ held, changed = 0 }: Before): Promise<Reconnection> {
+    const dial = { held: held === 'all' ? this.#digests() : '' };
+    await this.#change(changed);
     const children = this.#processes.map((dialling) => new Agents(dialling));
     let downs = 0;
     const unsubscribe = this.store.subscribe(({ changes }) => {
@@ -137,12 +158,12 @@ export class ReconnectLab {
       const cpu = process.cpuUsage();
       const began = performance.now();
       void runControllers(parts, epoch, term);
-      for (const child of children) child.dial();
+      for (const child of children) child.dial(dial);
       const received = await Promise.all(children.map((child) => child.synced));
       const ms = performance.now() - began;
       const { user, system } = process.cpuUsage(cpu);
       clearInterval(look);
-      const longest = await Promise.all(children.map((child) => child.end()));
+      const ends = await Promise.all(children.map((child) => child.end()));
       return {
         ms,
         cpuMs: (user + system) / 1_000,
@@ -150,7 +171,8 @@ export class ReconnectLab {
         bytes: received.reduce((sum, { bytes }) => sum + bytes, 0),
         messages: received.reduce((sum, { messages }) => sum + messages, 0),
         downs,
-        longestBeatMs: Math.max(...longest),
+        longestBeatMs: Math.max(...ends.map(({ longestBeatMs }) => longestBeatMs)),
+        broken: ends.reduce((sum, { broken }) => sum + broken, 0),
       };
     } finally {
       unsubscribe();
@@ -159,17 +181,39 @@ export class ReconnectLab {
     }
   }
 
+  /** Of what there is, as in a Hello, base64. */
+  #digests(): string {
+    const { snapshot } = this.store;
+    const digests = new PartDigests();
+    for (const key of sharedKeys(snapshot)) {
+      const item = sharedItem(snapshot, key);
+      if (item) digests.put(assignmentToWire(item));
+    }
+    return digests.all().toString('base64');
+  }
+
+  async #change(count: number): Promise<void> {
+    const changes: Change[] = [...this.store.snapshot.all('service')].slice(0, count).map((service) => {
+      const value = { ...service, spec: { ...service.spec, aliases: [`alias-${this.#epoch}`] } };
+      const expect = this.store.snapshot.get('service', service.id)!.modRevision;
+      return { table: 'service', key: service.id, value, expect };
+    });
+    await this.store.seen(await this.store.commit(changes));
+  }
+
   close(): Promise<void> {
     return this.#scope.close();
   }
 }
+
+type End = Extract<Said, { readonly longestBeatMs: number }>;
 
 /** Agents that share a process. */
 class Agents {
   readonly ready: Promise<void>;
   /** What they received until each had its full set. */
   readonly synced: Promise<{ readonly bytes: number; readonly messages: number }>;
-  readonly #ended: Promise<number>;
+  readonly #ended: Promise<End>;
   readonly #child: ChildProcessByStdio<Writable, Readable, null>;
 
   constructor(dialling: Dialling) {
@@ -178,7 +222,7 @@ class Agents {
     });
     const ready = Promise.withResolvers<void>();
     const synced = Promise.withResolvers<{ bytes: number; messages: number }>();
-    const ended = Promise.withResolvers<number>();
+    const ended = Promise.withResolvers<End>();
     const waiters = [ready, synced, ended];
     for (const { promise } of waiters) promise.catch(() => {});
     this.ready = ready.promise;
@@ -192,7 +236,7 @@ class Agents {
     createInterface({ input: this.#child.stdout }).on('line', (line) => {
       const said = JSON.parse(line) as Said;
       if ('ready' in said) ready.resolve();
-      else if ('longestBeatMs' in said) ended.resolve(said.longestBeatMs);
+      else if ('longestBeatMs' in said) ended.resolve(said);
       else {
         totals.bytes += said.bytes;
         totals.messages += said.messages;
@@ -202,12 +246,11 @@ class Agents {
     this.#child.stdin.write(`${JSON.stringify(dialling)}\n`);
   }
 
-  dial(): void {
-    this.#child.stdin.write('dial\n');
+  dial(dial: Dial): void {
+    this.#child.stdin.write(`${JSON.stringify(dial)}\n`);
   }
 
-  /** Resolves to the longest that a beat of theirs waited for its answer. */
-  end(): Promise<number> {
+  end(): Promise<End> {
     this.#child.stdin.write('end\n');
     return this.#ended;
   }
@@ -246,7 +289,7 @@ function recordsOf(nodes: readonly Node[], taskCount: number): Change[] {
 
 function helloOf(node: Node, tasks: readonly Task[]): string {
   const said = tasks.map((task) => ({ ...task, taskId: task.id, atMs: task.stateAtMs }));
-  const value = { node: toWire(node), epoch: 0, tasks: said.map((status) => toWire(status)) };
+  const value = { node: toWire(node), epoch: 0, tasks: said.map((status) => toWire(status)), held: nothingHeld };
   return Buffer.from(AgentMessage.encode({ body: { $case: 'hello', value } } as AgentMessage).finish()).toString(
     'base64',
   );

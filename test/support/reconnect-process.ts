@@ -1,4 +1,4 @@
-/** Some of the agents that all dial at once: each with its certificate, its session and its beats. Told who they are by a line of JSON, to dial by the next, and to end by the last; says what comes by lines. */
+/** Some of the agents that all dial at once: each with its certificate, its session and its beats. Told who they are by a line of JSON, to dial and what they hold by the next, and to end by the last; says what comes by lines. */
 import { createInterface } from 'node:readline';
 import { BinaryReader } from '@bufbuild/protobuf/wire';
 import * as grpc from '@grpc/grpc-js';
@@ -20,11 +20,16 @@ export interface Dialling {
   readonly agents: readonly { readonly certificatePem: string; readonly hello: string }[];
 }
 
-/** What it says: that it knows them; all that one was sent up to the end of its first full set; and at the end the longest wait for a beat's answer. */
+/** That they are to dial: `held` as in Hello, base64. */
+export interface Dial {
+  readonly held: string;
+}
+
+/** What it says: that it knows them; all that one was sent up to the end of its first full set; and at the end the longest wait for a beat's answer, and how many streams broke. */
 export type Said =
   | { readonly ready: true }
   | { readonly synced: number; readonly bytes: number; readonly messages: number }
-  | { readonly longestBeatMs: number };
+  | { readonly longestBeatMs: number; readonly broken: number };
 
 /** What matters of a message, without reading all of it: an agent would, but it has a machine of its own. */
 interface Seen {
@@ -59,6 +64,8 @@ const say = (said: Said) => process.stdout.write(`${JSON.stringify(said)}\n`);
 class Agent {
   /** The longest that a beat has waited for its answer, or its stream to be open. */
   longestBeatMs = 0;
+  /** Streams that ended while they were wanted. */
+  broken = 0;
   readonly #open: () => grpc.Client;
   readonly #hello: AgentMessage;
   readonly #said: (bytes: number, messages: number) => void;
@@ -75,7 +82,8 @@ class Agent {
     this.#said = said;
   }
 
-  talk(): void {
+  /** `held`: as in Hello. */
+  talk(held: Buffer): void {
     const client = this.#open();
     const session = client.makeBidiStreamRequest(
       AgentService.session.path,
@@ -91,10 +99,12 @@ class Agent {
       this.#synced = true;
     });
     session.on('error', () => {
+      this.broken++;
       client.close();
-      systemClock.after(againMs, () => this.talk());
+      systemClock.after(againMs, () => this.talk(held));
     });
-    session.write(this.#hello);
+    const { body } = this.#hello;
+    if (body?.$case === 'hello') session.write({ body: { $case: 'hello', value: { ...body.value, held } } });
   }
 
   beat(everyMs: number): void {
@@ -112,6 +122,7 @@ class Agent {
     let broken = false;
     beats.on('error', () => {
       broken = true;
+      this.broken++;
       client.close();
       systemClock.after(againMs, () => this.beat(everyMs));
     });
@@ -138,11 +149,14 @@ const agents = dialling.map(({ certificatePem, hello }, index) => {
   );
 });
 say({ ready: true });
-await line();
+const { held } = JSON.parse(await line()) as Dial;
 for (const [index, agent] of agents.entries()) {
-  agent.talk();
+  agent.talk(Buffer.from(held, 'base64'));
   systemClock.after((index * beatEveryMs) / agents.length, () => agent.beat(beatEveryMs));
 }
 await line();
-say({ longestBeatMs: Math.max(...agents.map(({ longestBeatMs }) => longestBeatMs)) });
+say({
+  longestBeatMs: Math.max(...agents.map(({ longestBeatMs }) => longestBeatMs)),
+  broken: agents.reduce((sum, { broken }) => sum + broken, 0),
+});
 process.exit();

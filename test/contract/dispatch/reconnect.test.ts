@@ -13,10 +13,17 @@ afterAll(() => lab.close());
 it('what is the same for all of them is encoded once, however many dial, and nobody counts as down meanwhile', async () => {
   const endpoints = vi.spyOn(Endpoint, 'encode');
   const peers = vi.spyOn(Peer, 'encode');
-  const { bytes, downs } = await lab.failOver();
+  const { bytes, downs, broken } = await lab.failOver({ held: 'nothing' });
   expect(bytes).toBeGreaterThan(nodes * tasks * 50);
-  expect(downs).toBe(0);
+  expect([downs, broken]).toEqual([0, 0]);
   const services = lab.store.snapshot.count('service');
   expect(endpoints.mock.calls.length).toBeLessThan(4 * services);
   expect(peers.mock.calls.length).toBeLessThan(4 * nodes);
+}, 120_000);
+
+it('who holds what there was before is sent what has changed since, and little else', async () => {
+  const nothing = await lab.failOver({ held: 'nothing' });
+  const { bytes, downs, broken } = await lab.failOver({ held: 'all', changed: 3 });
+  expect([downs, broken]).toEqual([0, 0]);
+  expect(bytes).toBeLessThan(nothing.bytes / 8);
 }, 120_000);

@@ -26,6 +26,7 @@ import { seededRandom, systemRandom } from '#proto/kernel/random.ts';
 import { Scope } from '#proto/kernel/scope.ts';
 import { unary } from '#proto/rpc.ts';
 import { AgentLab, LabHost } from '#test/support/agent-lab.ts';
+import { nothingHeld } from '#test/support/builders.ts';
 import { eventually } from '#test/support/eventually.ts';
 import { FakeClock } from '#test/support/fake-clock.ts';
 
@@ -322,7 +323,7 @@ describe('a session over gRPC', () => {
     const fault = await new Promise((resolve) => {
       const stream = connection.session();
       stream.listen({ message: ({ body }) => told.push(body), closed: resolve });
-      stream.send({ body: { $case: 'hello', value: { node: undefined, epoch: 0, tasks: [] } } });
+      stream.send({ body: { $case: 'hello', value: { node: undefined, epoch: 0, tasks: [], held: nothingHeld } } });
     });
     expect(told).toMatchObject([{ $case: 'assignments', value: { epoch: 1, full: true, put: [] } }]);
     expect(fault).toMatchObject({ code: 'not-found', remedy: expect.stringContaining('join it again') });

@@ -5,6 +5,7 @@ import type { Fault } from '#proto/kernel/errors.ts';
 import type { Node } from '#proto/model/node.ts';
 import { toWire } from '#proto/model/wire.ts';
 import { AgentLab } from '#test/support/agent-lab.ts';
+import { nothingHeld } from '#test/support/builders.ts';
 import { eventually } from '#test/support/eventually.ts';
 
 let lab: AgentLab;
@@ -27,7 +28,7 @@ async function greet(fields: Partial<Node>): Promise<{ fault: Fault | undefined 
     },
   });
   const node = toWire({ ...host.node, ...fields });
-  stream.send({ body: { $case: 'hello', value: { node, epoch: 0, tasks: [] } } });
+  stream.send({ body: { $case: 'hello', value: { node, epoch: 0, tasks: [], held: nothingHeld } } });
   await eventually(() => heard);
   return answer;
 }
@@ -74,7 +75,7 @@ it('takes what has changed of a machine while its agent is connected', async () 
     },
     closed() {},
   });
-  stream.send({ body: { $case: 'hello', value: { node: toWire(host.node), epoch: 0, tasks: [] } } });
+  stream.send({ body: { $case: 'hello', value: { node: toWire(host.node), epoch: 0, tasks: [], held: nothingHeld } } });
   await eventually(() => welcomed);
   const node = toWire<Node>({ ...host.node, foreignNetworks: ['192.168.0.0/16'] });
   stream.send({ body: { $case: 'described', value: node } });
@@ -106,7 +107,7 @@ it('passes over a status that only a newer agent can mean, and takes the others'
   });
   const status = { taskId: t1, state: 'hibernating', health: '' };
   const tasks = [status, { ...status, taskId: t2, state: 'preparing' }].map((one) => TaskStatus.fromPartial(one));
-  stream.send({ body: { $case: 'hello', value: { node: undefined, epoch: 0, tasks } } });
+  stream.send({ body: { $case: 'hello', value: { node: undefined, epoch: 0, tasks, held: nothingHeld } } });
   await eventually(() => lab.task(t2).state === 'preparing');
   const later = tasks.map((one) => (one.taskId === t2 ? { ...one, state: 'starting' } : one));
   stream.send({ body: { $case: 'status', value: { tasks: later } } });

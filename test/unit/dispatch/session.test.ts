@@ -3,6 +3,7 @@ import { afterEach, expect, it } from 'vitest';
 import type { AgentMessage, ControlMessage } from '#proto/gen/gantry/v1/agent.ts';
 import type { StreamListener } from '#proto/stream.ts';
 import { AgentLab } from '#test/support/agent-lab.ts';
+import { nothingHeld } from '#test/support/builders.ts';
 import { eventually } from '#test/support/eventually.ts';
 
 let lab: AgentLab;
@@ -36,7 +37,7 @@ it('F9: sends a node that reads too slowly nothing, and when it has caught up on
     return sent.length - before;
   };
   // Even the greeting fills the buffer: the full set waits, and comes one message at a time.
-  listener!.message({ body: { $case: 'hello', value: { node: undefined, epoch: 0, tasks: [] } } });
+  listener!.message({ body: { $case: 'hello', value: { node: undefined, epoch: 0, tasks: [], held: nothingHeld } } });
   expect(sent.map(({ body }) => body?.$case)).toEqual(['welcome']);
   expect(takeOne()).toBe(1);
   expect(last()).toMatchObject({ full: true, more: true });

@@ -21,6 +21,7 @@ const set = (fields: Partial<AssignmentSet>): AssignmentSet => ({
   put: [],
   remove: [],
   sentAtMs: 0,
+  kept: [],
   ...fields,
 });
 const names = (inventory: Inventory) => inventory.tasks().map((one) => one.task.id);

@@ -6,7 +6,7 @@ import type { Transport } from '#node-agent/transport.ts';
 import { ControlMessage } from '#proto/gen/gantry/v1/agent.ts';
 import { silentLog } from '#proto/kernel/log.ts';
 import type { StreamListener } from '#proto/stream.ts';
-import { aNode } from '#test/support/builders.ts';
+import { aNode, nothingHeld } from '#test/support/builders.ts';
 import { FakeClock } from '#test/support/fake-clock.ts';
 
 /** A session with replicas that say what the test lets them say. */
@@ -43,7 +43,7 @@ function agentOf(...addresses: string[]) {
   const session = new Session({
     ...{ clock, log: silentLog, transport, heartbeat, addresses },
     ...{ describe: () => aNode('h1'), statuses: () => [], epoch: { get: () => 0, set: nothing } },
-    ...{ welcomed: nothing, assigned: nothing, began: nothing, relay: nothing },
+    ...{ welcomed: nothing, assigned: nothing, began: () => nothingHeld, relay: nothing },
   });
   session.start();
   const says = (body: object) => listener!.message(ControlMessage.fromPartial({ body } as never));

@@ -115,6 +115,8 @@ export interface Hello {
   epoch: number;
   /** everything in its journal */
   tasks: TaskStatus[];
+  /** a digest of each part of what all nodes are told, as it holds it (proto/shared-parts.ts); empty: it is to be told everything */
+  held: Buffer;
 }
 
 export interface TaskStatus {
@@ -256,6 +258,8 @@ export interface AssignmentSet {
   remove: string[];
   /** by the clock that the instants in it were taken from, for nodes whose own clock is off */
   sentAtMs: number;
+  /** ends a full set: of these parts (proto/shared-parts.ts) the node held at its Hello what there is, and nothing else is sent */
+  kept: number[];
 }
 
 export interface Assignment {
@@ -1335,7 +1339,7 @@ export const AgentMessage: MessageFns<AgentMessage> = {
 };
 
 function createBaseHello(): Hello {
-  return { node: undefined, epoch: 0, tasks: [] };
+  return { node: undefined, epoch: 0, tasks: [], held: Buffer.alloc(0) };
 }
 
 export const Hello: MessageFns<Hello> = {
@@ -1348,6 +1352,9 @@ export const Hello: MessageFns<Hello> = {
     }
     for (const v of message.tasks) {
       TaskStatus.encode(v!, writer.uint32(26).fork()).join();
+    }
+    if (message.held.length !== 0) {
+      writer.uint32(34).bytes(message.held);
     }
     return writer;
   },
@@ -1389,6 +1396,14 @@ export const Hello: MessageFns<Hello> = {
             message.tasks.push(TaskStatus.decode(reader, reader.uint32()));
             continue;
           }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.held = Buffer.from(reader.bytes());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1409,6 +1424,7 @@ export const Hello: MessageFns<Hello> = {
     message.node = (object.node !== undefined && object.node !== null) ? Node.fromPartial(object.node) : undefined;
     message.epoch = object.epoch ?? 0;
     message.tasks = object.tasks?.map((e) => TaskStatus.fromPartial(e)) || [];
+    message.held = object.held ?? Buffer.alloc(0);
     return message;
   },
 };
@@ -2714,7 +2730,7 @@ export const ClusterConfig: MessageFns<ClusterConfig> = {
 };
 
 function createBaseAssignmentSet(): AssignmentSet {
-  return { epoch: 0, revision: 0, full: false, more: false, put: [], remove: [], sentAtMs: 0 };
+  return { epoch: 0, revision: 0, full: false, more: false, put: [], remove: [], sentAtMs: 0, kept: [] };
 }
 
 export const AssignmentSet: MessageFns<AssignmentSet> = {
@@ -2739,6 +2755,13 @@ export const AssignmentSet: MessageFns<AssignmentSet> = {
     }
     if (message.sentAtMs !== 0) {
       writer.uint32(56).int64(message.sentAtMs);
+    }
+    if (message.kept.length !== 0) {
+      writer.uint32(66).fork();
+      for (const v of message.kept) {
+        writer.uint32(v);
+      }
+      writer.join();
     }
     return writer;
   },
@@ -2812,6 +2835,24 @@ export const AssignmentSet: MessageFns<AssignmentSet> = {
             message.sentAtMs = longToNumber(reader.int64());
             continue;
           }
+          case 8: {
+            if (tag === 64) {
+              message.kept.push(reader.uint32());
+
+              continue;
+            }
+
+            if (tag === 66) {
+              const end2 = reader.uint32() + reader.pos;
+              while (reader.pos < end2) {
+                message.kept.push(reader.uint32());
+              }
+
+              continue;
+            }
+
+            break;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -2836,6 +2877,7 @@ export const AssignmentSet: MessageFns<AssignmentSet> = {
     message.put = object.put?.map((e) => Assignment.fromPartial(e)) || [];
     message.remove = object.remove?.map((e) => e) || [];
     message.sentAtMs = object.sentAtMs ?? 0;
+    message.kept = object.kept?.map((e) => e) || [];
     return message;
   },
 };
