@@ -1,5 +1,6 @@
 /** One machine of the cluster: containers, layers, network and disk are fakes, the agent on it is the production agent. */
 import { registryOf } from '#control-plane/dispatch/assign.ts';
+import type { NetworkWanted } from '#net/network.ts';
 import { type Agent, startAgent } from '#node-agent/agent.ts';
 import { Journal, type JournalFile } from '#node-agent/journal.ts';
 import type { ContainerRequest, LiveSettings } from '#node-agent/runtime/runtime.ts';
@@ -64,6 +65,8 @@ export class Host {
   #boots = 0;
   /** Of its agent. */
   starts = 0;
+  /** What the agent that runs found in the kernel as it began. */
+  #foundNetwork: NetworkWanted | undefined;
   /** Of its wall clock. */
   skewMs = 0;
   /** The replica that its agent has a session with, or tries to. */
@@ -170,10 +173,17 @@ export class Host {
     this.agent = undefined;
   }
 
+  /** What its agent has put into the kernel since it began. */
+  get networkPut(): NetworkWanted | undefined {
+    const wanted = this.boot?.network.wanted;
+    return wanted === this.#foundNetwork ? undefined : wanted;
+  }
+
   startAgent(): void {
     if (!this.boot || this.process) return;
     const { clock, network, trace } = this.#world;
     const boot = this.boot;
+    this.#foundNetwork = boot.network.wanted;
     this.#oldDisk = this.#startDisk;
     this.#startDisk = this.#disk;
     const process = new Process(clock);

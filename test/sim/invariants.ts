@@ -259,10 +259,10 @@ function viewsGoForward(): Invariant {
   return {
     name: 'what an agent has put into its kernel is never followed by what was before it',
     look({ hosts }) {
-      for (const { name, starts, boot, process, torn } of hosts) {
-        const revision = boot?.network.wanted?.revision;
-        if (!process || torn || revision === undefined) continue;
-        const key = `${boot!.id}.${starts}`;
+      for (const { name, starts, boot, process, torn, networkPut } of hosts) {
+        if (!boot || !process || torn || !networkPut) continue;
+        const { revision } = networkPut;
+        const key = `${boot.id}.${starts}`;
         const before = newest.get(key) ?? 0;
         assert(revision >= before, `${name} had revision ${before}, and then ${revision}`);
         newest.set(key, revision);
