@@ -25,7 +25,8 @@ import { Dispatch } from './dispatch/dispatch.ts';
 import { agentService, agentServiceDefinition } from './dispatch/server.ts';
 import { volumeRemoval } from './dispatch/volume-removal.ts';
 import type { EventLog } from './events/event-log.ts';
-import { eventLog } from './events/nats-event-log.ts';
+import { natsEventStream } from './events/nats-event-stream.ts';
+import { eventLog } from './events/ring-event-log.ts';
 import { Leader } from './leader.ts';
 import type { LogStore } from './logs/log-store.ts';
 import { logStore } from './logs/nats-log-store.ts';
@@ -118,7 +119,7 @@ async function assemble(config: ControlPlaneConfig, kernel: Kernel, scope: Scope
   let leader: Leader | undefined;
   const epoch = () => leader?.epoch;
   const contents = contentSeal([pki.sealKey], random);
-  const { events, logs } = openHeard(scope, config, kernel, () => epoch() !== undefined);
+  const { events, logs } = openHeard(scope, config, kernel, store);
   const dispatch = new Dispatch({
     store,
     clock,
@@ -127,7 +128,7 @@ async function assemble(config: ControlPlaneConfig, kernel: Kernel, scope: Scope
     probe: kernelProbe(clock),
     leadsBy: (leadership) => leader?.wrote(leadership) ?? false,
     mayGrant: () => (leader?.unconfirmedMs ?? Number.POSITIVE_INFINITY) <= confirmedMs,
-    notice: (notice) => events.note(notice, store.snapshot.revision),
+    notice: (notice) => events.note(notice),
     // The store has opened it.
     unseal: (password) => password,
     openContent: (content) => contents.open(content),
@@ -149,7 +150,8 @@ async function assemble(config: ControlPlaneConfig, kernel: Kernel, scope: Scope
     log: log.with('leader'),
     self: { replica: config.name, address: hostPort(config.advertise, doors.agentPort) },
     probe,
-    onLead: (epoch, term) =>
+    onLead: (epoch, term) => {
+      events.lead(term);
       void runControllers(
         {
           store,
@@ -162,7 +164,8 @@ async function assemble(config: ControlPlaneConfig, kernel: Kernel, scope: Scope
         },
         epoch,
         term,
-      ),
+      );
+    },
   });
   keepIdentity(scope, config, kernel, { identity, store, epoch });
   const contender = leader;
@@ -211,7 +214,6 @@ async function openDoors(
   const { authority } = identity;
   const lifetimeMs = config.certificateLife;
   const enrolment = new Enrolment({ store, authority, lifetimeMs, clock, random, log: log.with('enrolment') });
-  scope.defer(store.subscribe((delta) => events.record(delta)));
   const addresses: string[] = [];
   const doors = leaderDoors(() => replicaCredentials(identity));
   scope.defer(identity.onChange(() => doors.close()));
@@ -293,7 +295,7 @@ function openHeard(
   scope: Scope,
   config: ControlPlaneConfig,
   { clock, random, log }: Kernel,
-  leads: () => boolean,
+  store: Store,
 ): { readonly events: EventLog; readonly logs: LogStore } {
   const files = pkiPaths(config.data, 'client');
   const nats = config.nats
@@ -305,7 +307,8 @@ function openHeard(
     : undefined;
   if (nats) scope.defer(() => nats.close());
   const copies = Math.min(config.managers.length, mostCopies);
-  const events = eventLog({ clock, random, log: log.with('events'), nats, leads, copies });
+  const stream = nats && natsEventStream({ nats, clock, copies });
+  const events = eventLog({ clock, random, log: log.with('events'), store, stream });
   scope.defer(() => events.close());
   return { events, logs: nats ? logStore({ nats, clock, copies }) : noLogs };
 }

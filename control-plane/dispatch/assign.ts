@@ -88,7 +88,9 @@ export function mark(dirty: Dirty, delta: Delta): void {
       case 'node': {
         const id = (change.after ?? change.before)!.id;
         if (!same(change.before && peerOf(change.before), change.after && peerOf(change.after))) dirty.peers.add(id);
-        if (change.before && !(change.after && sameRecord(change.before, change.after))) dirty.records.add(id);
+        // Who is fenced is to say that it holds this revision of its record, whatever has changed in it.
+        if (change.before && !(change.after && !change.after.fenced && sameRecord(change.before, change.after)))
+          dirty.records.add(id);
         break;
       }
       case 'network':

@@ -1,6 +1,6 @@
-/** What happened in the cluster, in words, for people who watch or look back. Implementation: nats-event-log. */
+/** What happened in the cluster, in words, for people who watch or look back. Implementation: ring-event-log. */
+import type { Scope } from '#proto/kernel/scope.ts';
 import type { Event } from '#proto/model/cluster.ts';
-import type { Delta } from '../store/records.ts';
 
 export interface EventQuery {
   /** Goes on with what happens from now on, until the signal aborts. */
@@ -11,11 +11,11 @@ export interface EventQuery {
 }
 
 export interface EventLog {
-  /** Takes one step of the snapshot; each replica feeds its own (`store.subscribe(events.record)`), the leader's are kept in NATS. */
-  record(delta: Delta): void;
   /** Takes what nobody commits: something has happened on a node. To be told to one replica, which keeps it if it leads. */
-  note(event: Omit<Event, 'revision'>, revision: number): void;
-  /** In order of commit. Reads what NATS keeps, or, while it is not reached, the last 10,000 seen by this replica. */
+  note(event: Omit<Event, 'revision'>): void;
+  /** This replica leads while the scope is open: what happens, and what happened while nobody led, is kept. */
+  lead(term: Scope): void;
+  /** In order of commit. Reads what the stream keeps, or, while it is not reached, the last 10,000 seen by this replica. */
   read(query: EventQuery): AsyncIterable<Event>;
   close(): Promise<void>;
 }

@@ -21,9 +21,9 @@ import {
 import { CommitQueue } from './commit-queue.ts';
 import { type EtcdAddress, type EtcdClient, etcdFault, openEtcd } from './etcd-client.ts';
 import { assertNotRestoring } from './etcd-restore.ts';
-import { EtcdWatch, type KeyEvent, type ListSink, pagesOf } from './etcd-watch.ts';
+import { EtcdWatch, historyOf, type KeyEvent, type ListSink, pagesOf } from './etcd-watch.ts';
 import { Feed, type LeadershipRecord, type RecordEvent } from './feed.ts';
-import type { Change, Delta } from './records.ts';
+import type { Applied, Change, Delta } from './records.ts';
 import type { Snapshot } from './snapshot.ts';
 import type { Store, StoredPage } from './store.ts';
 
@@ -192,6 +192,17 @@ class EtcdStore implements Store {
         revision,
         records: kept.map(({ key, value }) => ({ path: key.slice(prefix.length), text: value.toString() })),
       };
+    }
+  }
+
+  async *past(after: number, until: number): AsyncGenerator<Delta> {
+    for await (const steps of historyOf(this.#client, prefix, after, until)) {
+      const changes = steps.flatMap(({ key, before, after }) => {
+        const name = key === leadershipKey ? undefined : parseRecordKey(key);
+        const decode = (value: Buffer | undefined) => value && decodeRecord(name!.table, value, this.#sealer);
+        return name ? [{ ...name, before: decode(before), after: decode(after) } as Applied] : [];
+      });
+      if (changes.length > 0) yield { revision: steps[0]!.modRevision, changes };
     }
   }
 

@@ -9,6 +9,7 @@ import type { IWatchRequest, IWatchResponse } from 'etcd3';
 import type { Clock } from '#proto/kernel/clock.ts';
 import { Fault, isFault } from '#proto/kernel/errors.ts';
 import type { Log } from '#proto/kernel/log.ts';
+import { Queue } from '#proto/kernel/queue.ts';
 import type { Random } from '#proto/kernel/random.ts';
 import { type BackoffPolicy, backoffMs } from '#proto/kernel/retry.ts';
 import { type EtcdClient, etcdFault } from './etcd-client.ts';
@@ -83,12 +84,102 @@ export async function* pagesOf(
   }
 }
 
+/** A key that was written at one revision: what it had before, and since; undefined: nothing. */
+export interface KeyStep {
+  readonly key: string;
+  readonly before: Buffer | undefined;
+  readonly after: Buffer | undefined;
+  readonly modRevision: number;
+}
+
+/**
+ * What was written under a prefix after revision `after`, as far back as etcd can tell, up to and with `until`, at which something
+ * was: whole revisions, ascending. Faults: those of etcd.
+ */
+export async function* historyOf(
+  client: EtcdClient,
+  prefix: string,
+  after: number,
+  until: number,
+): AsyncGenerator<readonly KeyStep[]> {
+  for (let from = after; from < until; ) {
+    const compacted = yield* historyFrom(client, prefix, from, until);
+    if (compacted === undefined) return;
+    // What lay there before a revision is known from the compacted one on.
+    from = compacted;
+  }
+}
+
+/** Returns the revision that was compacted, where that is later than `after`: nothing was told then. */
+async function* historyFrom(
+  client: EtcdClient,
+  prefix: string,
+  after: number,
+  until: number,
+): AsyncGenerator<readonly KeyStep[], number | undefined> {
+  const stream = await client.watch.watch().catch((error) => {
+    throw etcdFault(error);
+  });
+  const duplex = stream as unknown as WatchDuplex;
+  const told = new Queue<KeyStep>();
+  let last = after;
+  let compacted: number | undefined;
+  duplex.on('data', ({ canceled, compact_revision, cancel_reason, events, fragment }: IWatchResponse) => {
+    if (Number(compact_revision) > 0) {
+      compacted = Number(compact_revision);
+      told.end();
+    } else if (canceled)
+      told.end(new Fault('unavailable', `etcd cancelled the watch: ${cancel_reason || 'no reason'}`));
+    for (const { type, kv, prev_kv } of events) {
+      last = Number(kv.mod_revision);
+      const value = type === 'Delete' ? undefined : kv.value;
+      told.push({ key: kv.key.toString(), before: prev_kv?.value, after: value, modRevision: last });
+    }
+    // A fragment may end within a revision.
+    if (!fragment && last >= until) told.end();
+  });
+  duplex.on('error', (error: unknown) => told.end(etcdFault(error)));
+  duplex.on('end', () => told.end(new Fault('unavailable', 'etcd ended the watch')));
+  try {
+    stream.write({
+      create_request: {
+        key: Buffer.from(prefix),
+        range_end: endOf(prefix),
+        start_revision: String(after + 1),
+        prev_kv: true,
+        fragment: true,
+      },
+    });
+    let step: KeyStep[] = [];
+    for await (const one of told) {
+      if (step.length > 0 && one.modRevision > step[0]!.modRevision) {
+        yield step;
+        step = [];
+      }
+      if (one.modRevision > until) return undefined;
+      step.push(one);
+    }
+    if (step.length > 0) yield step;
+    return compacted;
+  } finally {
+    duplex.on('error', () => {});
+    duplex.cancel();
+  }
+}
+
 /** The first key after all that begin with `prefix`. */
 export function endOf(prefix: string): Buffer {
   const end = Buffer.from(prefix);
   end[end.length - 1]! += 1;
   return end;
 }
+
+/** grpc-js hands out a whole duplex stream; etcd3's type shows only part of it. */
+type WatchDuplex = NodeJS.ReadWriteStream & {
+  destroyed: boolean;
+  destroy(error?: Error): void;
+  cancel(): void;
+};
 
 const reconnect: BackoffPolicy = { initialMs: 50, maxMs: 1_000 };
 const createTimeoutMs = 3_000;
@@ -165,12 +256,7 @@ export class EtcdWatch {
     const stream = await client.watch.watch().catch((error) => {
       throw etcdFault(error);
     });
-    // grpc-js hands out a whole duplex stream; etcd3's type shows only part of it.
-    const duplex = stream as unknown as NodeJS.ReadWriteStream & {
-      destroyed: boolean;
-      destroy(error?: Error): void;
-      cancel(): void;
-    };
+    const duplex = stream as unknown as WatchDuplex;
     this.#stream = duplex;
     // Closed while the stream was being opened: nobody else would end it.
     if (this.#abort.signal.aborted) duplex.destroy();

@@ -88,6 +88,15 @@ export class Feed {
 
   /** One step to `revision`. Records that are not newer than ours are passed over. */
   step(revision: number, events: readonly RecordEvent[], leadership?: LeadershipRecord): void {
+    this.#step(revision, events, leadership, {});
+  }
+
+  #step(
+    revision: number,
+    events: readonly RecordEvent[],
+    leadership: LeadershipRecord | undefined,
+    seen: Pick<Delta, 'since'>,
+  ): void {
     if (revision <= this.snapshot.revision) return;
     const changes: Applied[] = [];
     for (const { table, key, value, modRevision } of events) {
@@ -97,7 +106,7 @@ export class Feed {
     this.snapshot.revision = revision;
     if (leadership) this.lead(leadership);
     if (changes.length > 0) {
-      const delta: Delta = { revision, changes };
+      const delta: Delta = { revision, ...seen, changes };
       for (const listener of [...this.#listeners]) listener(delta);
     }
     this.#wake();
@@ -116,7 +125,7 @@ export class Feed {
   }
 
   relisted(revision: number, listing: Listing, leadership?: LeadershipRecord): void {
-    this.step(revision, [...listing.news, ...listing.gone(revision)], leadership);
+    this.#step(revision, [...listing.news, ...listing.gone(revision)], leadership, { since: this.snapshot.revision });
   }
 
   /** Word of a leader; an older epoch than the known one is passed over. */

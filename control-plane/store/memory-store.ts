@@ -3,13 +3,15 @@ import type { Clock } from '#proto/kernel/clock.ts';
 import { assert, Fault } from '#proto/kernel/errors.ts';
 import type { Leadership } from '#proto/model/cluster.ts';
 import { Feed, type LeadershipRecord, type RecordEvent } from './feed.ts';
-import type { Change, Delta, Table, Tables, Versioned } from './records.ts';
+import type { Applied, Change, Delta, Table, Tables, Versioned } from './records.ts';
 import type { Snapshot } from './snapshot.ts';
 import type { Store, StoredPage } from './store.ts';
 
 interface Step {
   readonly revision: number;
   readonly events: readonly RecordEvent[];
+  /** What the events took the place of. */
+  readonly before: readonly (RecordEvent['value'] | undefined)[];
   readonly leadership: LeadershipRecord | undefined;
 }
 
@@ -34,7 +36,8 @@ export class MemoryEtcd {
   leadership: LeadershipRecord | undefined;
   readonly #records = new Map<string, RecordEvent>();
   readonly #history: Step[] = [];
-  #compacted = 0;
+  /** Of what happened up to there nothing is remembered. */
+  compacted = 0;
   readonly #watchers = new Set<() => void>();
 
   constructor(parts: MemoryEtcdParts) {
@@ -51,7 +54,7 @@ export class MemoryEtcd {
   /** Forgets the history: who has not kept up must list again. */
   compact(): void {
     this.#history.length = 0;
-    this.#compacted = this.revision;
+    this.compacted = this.revision;
   }
 
   get records(): Iterable<RecordEvent> {
@@ -79,24 +82,25 @@ export class MemoryEtcd {
         });
     const modRevision = this.revision + 1;
     const events = changes.map(({ table, key, value }): RecordEvent => ({ table, key, value, modRevision }));
+    const before = events.map(({ table, key }) => this.#records.get(`${table}/${key}`)?.value);
     for (const event of events) {
       const path = `${event.table}/${event.key}`;
       if (event.value === undefined) this.#records.delete(path);
       else this.#records.set(path, event);
     }
-    return this.#append({ revision: modRevision, events, leadership: undefined });
+    return this.#append({ revision: modRevision, events, before, leadership: undefined });
   }
 
   takeLeadership(expectedRevision: number, next: Leadership): number | undefined {
     if (this.refusal) throw this.refusal;
     if ((this.leadership?.modRevision ?? 0) !== expectedRevision) return undefined;
     this.leadership = { value: next, modRevision: this.revision + 1 };
-    return this.#append({ revision: this.revision + 1, events: [], leadership: this.leadership });
+    return this.#append({ revision: this.revision + 1, events: [], before: [], leadership: this.leadership });
   }
 
   /** Steps after `revision`; undefined where history does not reach back so far. */
   since(revision: number): readonly Step[] | undefined {
-    if (revision < this.#compacted) return undefined;
+    if (revision < this.compacted) return undefined;
     // Who asks has missed little, as a rule.
     const last = this.#history.findLastIndex((step) => step.revision <= revision);
     return this.#history.slice(last + 1);
@@ -212,6 +216,18 @@ export class MemoryStore implements Store {
       text: JSON.stringify(value),
     }));
     yield { revision: this.#etcd.revision, records };
+  }
+
+  async *past(after: number, until: number): AsyncGenerator<Delta> {
+    await this.#turn();
+    for (const { revision, events, before } of this.#etcd.since(Math.max(after, this.#etcd.compacted)) ?? []) {
+      if (revision > until) return;
+      const changes = events.flatMap(({ table, key, value }, index) => {
+        const was = before[index];
+        return was || value ? [{ table, key, before: was, after: value } as Applied] : [];
+      });
+      if (changes.length > 0) yield { revision, changes };
+    }
   }
 
   async close(): Promise<void> {

@@ -70,8 +70,10 @@ export type Applied = {
   };
 }[Table];
 
-/** What changed with one step of the snapshot. `resynced` after a compaction or a reconnect: the difference to what was there before. */
+/** What changed with one step of the snapshot. */
 export interface Delta {
   readonly revision: number;
+  /** Set where steps were not seen, as after a compaction: this is the difference to what was there at that revision. */
+  readonly since?: number;
   readonly changes: readonly Applied[];
 }

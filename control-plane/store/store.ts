@@ -29,6 +29,11 @@ export interface Store {
    * Faults: `unavailable`, `timeout`, `conflict` where that revision was compacted meanwhile.
    */
   dump(): AsyncIterable<StoredPage>;
+  /**
+   * The steps after revision `after`, as far back as they are not compacted, up to and with that of `until`, at which something must
+   * have been written: for who was not there. Faults: `unavailable`, `timeout`.
+   */
+  past(after: number, until: number): AsyncIterable<Delta>;
   close(): Promise<void>;
 }
 

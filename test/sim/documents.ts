@@ -1,16 +1,23 @@
 /** Secrets in the stories: what a spec names is in the store with it, a task has it before it begins, and what nobody names goes. */
-import { DocumentWish } from '#control-plane/reconcilers/document-changes.ts';
+import { DocumentWish, type WantedDocument } from '#control-plane/reconcilers/document-changes.ts';
 import type { WishContext } from '#control-plane/reconcilers/service-changes.ts';
 import type { Change } from '#control-plane/store/records.ts';
 import type { Snapshot } from '#control-plane/store/snapshot.ts';
-import type { Mounts } from '#node-agent/task/steps.ts';
 import { assert } from '#proto/kernel/errors.ts';
-import { contentKey, contentsOf, type DocumentMount } from '#proto/model/document.ts';
+import {
+  contentKey,
+  contentsOf,
+  type DocumentMount,
+  type DocumentRef,
+  type DocumentType,
+  documentKey,
+} from '#proto/model/document.ts';
 import type { Service, ServiceSpec } from '#proto/model/service.ts';
-import { aSecret } from '#test/support/builders.ts';
+import { aDocument, aSecret } from '#test/support/builders.ts';
 import type { Invariant } from './invariants.ts';
 
-const texts = [0, 1, 2].map((content) => `the ${content}. text`);
+/** All that documents ever say. */
+export const texts = [0, 1, 2].map((content) => `the ${content}. text`);
 
 /** Of the service's own secret, in one of three contents; none where the number says so. */
 export function randomSecrets(service: string, number: number): DocumentMount[] {
@@ -21,29 +28,24 @@ export function randomSecrets(service: string, number: number): DocumentMount[] 
 export function withSecrets(context: WishContext, spec: ServiceSpec, changes: readonly Change[]): Change[] {
   const wish = new DocumentWish(context);
   for (const mount of spec.template.documents) {
-    const { ref, content } = texts
-      .map((text) => aSecret(mount.name, text))
-      .find(({ ref }) => ref.version === mount.version)!;
-    wish.apply({ ...ref, project: spec.project, labels: {}, bytes: 1, seal: () => content });
-    wish.refer(ref);
+    const { type, name } = mount;
+    const known = context.snapshot.get('document', documentKey(mount))?.value;
+    if (known?.project !== '') wish.apply(wanted(type, name, expectedText(mount)!, spec.project));
+    wish.refer(mount);
   }
   return [...wish.changes, ...changes];
 }
 
-/** An agent's mounts: nothing is mounted, but what is to be must be there. */
-export const checkedMounts: Mounts = {
-  async prepare({ wanted, contents }) {
-    const given = new Map(contents.map((content) => [contentKey(content), content.data]));
-    for (const [key, { name }] of contentsOf(wanted.template)) {
-      const text = Buffer.from(given.get(key)?.reveal() ?? '').toString();
-      const expected = texts.find((text) => contentKey(aSecret(name, text).ref) === key);
-      assert(text === expected, `task ${wanted.task.id} has "${text}" as ${key}, not "${expected}"`);
-    }
-    return [];
-  },
-  release: async () => {},
-  held: async () => [],
-};
+/** As somebody brings it; `project` empty: by hand. */
+export function wanted(type: DocumentType, name: string, text: string, project: string): WantedDocument {
+  const { ref, content } = aDocument(type, name, text);
+  return { ...ref, project, labels: {}, bytes: 1, seal: () => content };
+}
+
+/** What a version holds; undefined: none of the stories writes it. */
+export function expectedText(ref: DocumentRef): string | undefined {
+  return texts.find((text) => contentKey(aDocument(ref.type, ref.name, text).ref) === contentKey(ref));
+}
 
 export const contentsAreKept: Invariant = {
   name: 'contents are there as long as something refers to them, and no longer',

@@ -12,7 +12,7 @@ import { FakeFence } from '#test/support/fake-fence.ts';
 import { FakeImages } from '#test/support/fake-images.ts';
 import { FakeNetwork } from '#test/support/fake-network.ts';
 import { type FakeBehaviour, FakeContainerHost, FakeRuntime } from '#test/support/fake-runtime.ts';
-import { checkedMounts } from './documents.ts';
+import { MachineMounts } from './mounts.ts';
 import { Process } from './process.ts';
 import { WatchdogPlace } from './watchdog.ts';
 import type { World } from './world.ts';
@@ -25,6 +25,9 @@ export interface Mischief {
   stubborn: number;
   unhealthy: number;
 }
+
+/** A command of which no container ever comes up. */
+export const stuck = 'stuck';
 
 /** A machine between power on and power off. */
 interface Boot {
@@ -50,6 +53,7 @@ export interface Remains {
 export class Host {
   readonly name: string;
   readonly images: FakeImages;
+  mounts: MachineMounts;
   /** The record it has, or had, in the cluster. */
   node: Node;
   boot: Boot | undefined;
@@ -73,6 +77,8 @@ export class Host {
   dialled = '';
   /** Its agent's main loop does not turn, though nobody stopped the process. */
   hangs = false;
+  /** Added to what it takes to make a container: its disk is busy. */
+  slowMs = 0;
   /** Its agent dies with the next container it starts. */
   doomed = false;
   /** Its journal once lost lines. */
@@ -85,6 +91,7 @@ export class Host {
     this.name = node.name;
     this.node = node;
     this.images = new FakeImages(world.clock, world.registry, 20);
+    this.mounts = this.#emptyDisk();
     world.network.plug(node.address, this.name, () => this.boot?.machine.running === true);
   }
 
@@ -208,7 +215,7 @@ export class Host {
       runtime: process.hold(runtime),
       images: process.hold(this.images),
       network: process.hold(boot.network),
-      mounts: checkedMounts,
+      mounts: process.hold(this.mounts),
       logs: { path: (task) => `/logs/${task}`, follow() {}, drop: async () => {} },
       bootId: boot.id,
       registryOf,
@@ -224,7 +231,7 @@ export class Host {
         network.heartbeat(party, node.id, (untilMs) => boot.fence.renew(untilMs)),
       addresses: this.#world.addresses,
       describe: () => ({ ...node, bootId: boot.id }),
-      removeVolume: async () => {},
+      removeVolume: (name) => this.mounts.remove(name),
       // biome-ignore lint/correctness/useYield: nobody reads logs in a simulation.
       readLog: async function* () {
         throw new Fault('unsupported', 'there are no logs in a simulation');
@@ -258,10 +265,18 @@ export class Host {
   /** A new member: the machine keeps what runs on it, but its agent knows nothing any more. */
   joinAs(node: Node): void {
     this.crashAgent();
+    this.mounts = this.#emptyDisk();
     this.node = node;
     this.#disk = '';
     this.torn = false;
     this.startAgent();
+  }
+
+  #emptyDisk(): MachineMounts {
+    return new MachineMounts({
+      recordOf: (name) => this.#world.etcd.get('volume', name)?.value,
+      mounted: (task, volume, found) => this.#world.mounted(this, task, volume, found),
+    });
   }
 
   #file(): JournalFile {
@@ -307,7 +322,7 @@ export class Host {
     const { mischief, usageOf, ill } = this.#world;
     const happens = (percent: number) => random.int(100) < percent;
     const times: FakeBehaviour = {
-      createMs: 20 + random.int(200),
+      createMs: 20 + random.int(200) + this.slowMs,
       startMs: 1 + random.int(50),
       stopMs: 1 + random.int(400),
       ignoresSignals: happens(mischief.stubborn),
@@ -316,6 +331,8 @@ export class Host {
         return usageOf(request.id);
       },
     };
+    if (request.container.command[0] === stuck)
+      return { ...times, createFault: new Fault('unavailable', `no container for ${request.id} yet`) };
     if (happens(mischief.refused)) {
       const code = (['invalid', 'unavailable', 'exhausted'] as const)[random.int(3)]!;
       return { ...times, createFault: new Fault(code, `no container for ${request.id}`) };

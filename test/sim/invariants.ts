@@ -8,8 +8,10 @@ import { isAbsent, isServing, isTerminal, mayAdvance, mayWant, occupiesNode } fr
 import { pinnedVolumes } from '#proto/model/volume.ts';
 import { addressInvariants } from './address-invariants.ts';
 import { contentsAreKept } from './documents.ts';
+import { eventsAreKeptOnce } from './events.ts';
 import type { Host } from './host.ts';
 import { jobInvariants } from './job-invariants.ts';
+import type { VolumeOnDisk } from './mounts.ts';
 import { nameOf, nodesOf } from './named.ts';
 import { movesKeepTheirBudget, nobodyLeavesForLess } from './placement-invariants.ts';
 import { overtakenAreStopped, rolloutsEndWithAReason, rolloutsKeepTheirPace, seatsAreNotCrowded } from './rollouts.ts';
@@ -32,6 +34,8 @@ export interface Invariant {
   committed?(commit: Committed, world: World): void;
   /** A process has been started on a host. */
   started?(host: Host, task: TaskId, world: World): void;
+  /** A task has a volume from now on; `found`: with what was in it. */
+  mounted?(host: Host, task: TaskId, volume: VolumeOnDisk, found: boolean, world: World): void;
   /** A signal is sent to a process of a host. */
   signalled?(host: Host, task: TaskId, world: World): void;
   /** Every 50 ms. */
@@ -53,6 +57,7 @@ export function invariants(): readonly Invariant[] {
     absencesAreOfTheAway(),
     epochsGoForward(),
     onlyTheLeaderWrites,
+    leadersGiveWay(),
     agentsObeyNoOlderEpoch(),
     viewsGoForward(),
     oneTaskOneHost,
@@ -70,6 +75,7 @@ export function invariants(): readonly Invariant[] {
     contentsAreKept,
     nobodyLeavesForLess,
     ...jobInvariants(),
+    eventsAreKeptOnce,
   ];
 }
 
@@ -236,6 +242,29 @@ const onlyTheLeaderWrites: Invariant = {
     );
   },
 };
+
+/** Who has heard of a successor ends what it does in the same turn. */
+const giveWayMs = 100;
+
+function leadersGiveWay(): Invariant {
+  const since = new Map<string, number>();
+  return {
+    name: 'nobody leads who has heard of a newer epoch',
+    look({ replicas, clock }) {
+      for (const { name, epoch, run } of replicas) {
+        const newest = run?.view.leadership?.epoch ?? 0;
+        if (!run?.process.running || epoch === undefined || newest <= epoch) {
+          since.delete(name);
+          continue;
+        }
+        const sinceMs = since.get(name) ?? clock.monotonic();
+        since.set(name, sinceMs);
+        const forMs = clock.monotonic() - sinceMs;
+        assert(forMs < giveWayMs, `${name} leads with epoch ${epoch}, and has known of ${newest} for ${forMs} ms`);
+      }
+    },
+  };
+}
 
 function agentsObeyNoOlderEpoch(): Invariant {
   const newest = new Map<NodeId, number>();

@@ -1,4 +1,4 @@
-/** A process of its own in which a bug is put back: `node test/sim/mutated.ts NUMBER` tells stories until one breaks, and says which and why, as JSON. */
+/** A process of its own in which a bug is put back: `node test/sim/mutated.ts NUMBER [FROM SEEDS]` tells stories until one breaks, and says which and why, as JSON. */
 import { registerHooks } from 'node:module';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
@@ -31,8 +31,15 @@ const { plots } = await import('./plots.ts');
 const { BrokenStory, tell } = await import('./story.ts');
 assert(left.size === 0, `never loaded: ${[...left].map(({ file }) => file)}`);
 let caught: { readonly seed: number; readonly why: string } | undefined;
-const { from = 1, story = 'first', seeds } = mutation;
-const plot = plots.find(({ name }) => name === story)!;
+const { story = 'first' } = mutation;
+const [from = mutation.from ?? 1, seeds = mutation.seeds] = process.argv.slice(3).map(Number);
+const whole = plots.find(({ name }) => name === story)!;
+const only = mutation.chapters?.map((name) => {
+  const chapter = whole.chapters.find((chapter) => chapter.name === name);
+  assert(chapter, `plot ${story} has no chapter ${name}`);
+  return chapter;
+});
+const plot = { ...whole, chapters: only ?? whole.chapters };
 for (let seed = from; seed < from + seeds && !caught; seed++) {
   try {
     await tell(seed, { plot, brief: story !== 'first' });

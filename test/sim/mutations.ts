@@ -16,7 +16,9 @@ export interface Mutation {
   readonly seeds: number;
   readonly from?: number;
   /** By this plot; `first` unless told. The others are told without their quiet. */
-  readonly story?: 'first' | 'whole' | 'turnover';
+  readonly story?: 'first' | 'whole' | 'turnover' | 'singletons';
+  /** Of that plot these chapters alone, by name: the more of what it is about. */
+  readonly chapters?: readonly string[];
 }
 
 export const mutations: readonly Mutation[] = [
@@ -107,6 +109,7 @@ export const mutations: readonly Mutation[] = [
   {
     name: 'a leader that begins does not know which addresses rest',
     story: 'whole',
+    chapters: ['services', 'watchdogs'],
     edits: [
       {
         file: 'control-plane/reconcilers/addresses.ts',
@@ -119,6 +122,7 @@ export const mutations: readonly Mutation[] = [
   {
     name: 'a host is judged by silence alone, whatever its kernel answers',
     story: 'whole',
+    chapters: ['services', 'watchdogs'],
     edits: [
       {
         file: 'control-plane/reconcilers/node-health.ts',
@@ -131,6 +135,7 @@ export const mutations: readonly Mutation[] = [
   {
     name: 'what only other hosts hear of a kernel does not count',
     story: 'whole',
+    chapters: ['services', 'watchdogs'],
     edits: [
       {
         file: 'control-plane/reconcilers/kernel-verdict.ts',
@@ -148,6 +153,7 @@ export const mutations: readonly Mutation[] = [
   {
     name: 'duplicates run on when a node comes back',
     story: 'whole',
+    chapters: ['services', 'watchdogs'],
     edits: [
       {
         file: 'control-plane/reconcilers/seat.ts',
@@ -160,6 +166,7 @@ export const mutations: readonly Mutation[] = [
   {
     name: 'tasks leave for others that are no more important',
     story: 'whole',
+    chapters: ['services', 'priorities', 'watchdogs'],
     edits: [
       {
         file: 'control-plane/scheduler/preempt.ts',
@@ -172,11 +179,12 @@ export const mutations: readonly Mutation[] = [
         replace: 'isWanted(task) && classOf(task) <= priority',
       },
     ],
-    seeds: 4,
+    seeds: 6,
   },
   {
     name: 'one task more is isolated than is kept',
     story: 'whole',
+    chapters: ['isolation'],
     edits: [
       {
         file: 'control-plane/reconcilers/isolation.ts',
@@ -189,6 +197,7 @@ export const mutations: readonly Mutation[] = [
   {
     name: 'an instant of a schedule is decided twice',
     story: 'whole',
+    chapters: ['services', 'jobs'],
     edits: [
       {
         file: 'control-plane/reconcilers/schedule.ts',
@@ -201,6 +210,7 @@ export const mutations: readonly Mutation[] = [
   {
     name: 'what was just added by the autoscaler is taken away at once',
     story: 'whole',
+    chapters: ['services', 'autoscaling', 'watchdogs'],
     edits: [
       {
         file: 'control-plane/reconcilers/autoscale.ts',
@@ -208,7 +218,6 @@ export const mutations: readonly Mutation[] = [
         replace: 'highs: [...recent(before.highs, spec.up.stabilizationMs)',
       },
     ],
-    from: 3,
     seeds: 4,
   },
   {
@@ -235,5 +244,115 @@ export const mutations: readonly Mutation[] = [
       },
     ],
     seeds: 3,
+  },
+  {
+    name: 'a replica leads again with an epoch that another one has written',
+    story: 'turnover',
+    edits: [
+      {
+        file: 'control-plane/leader.ts',
+        find: 'return replica === this.#parts.self.replica && this.#ours.has(epoch);',
+        replace: "return replica !== '' && this.#ours.has(epoch);",
+      },
+    ],
+    seeds: 4,
+  },
+  {
+    name: 'a leader goes on although another one has a newer epoch',
+    story: 'turnover',
+    edits: [
+      {
+        file: 'control-plane/leader.ts',
+        find: 'if (!this.#term || leadership?.epoch === this.#term.epoch) return;',
+        replace: 'if (!this.#term || leadership !== undefined) return;',
+      },
+    ],
+    seeds: 4,
+  },
+  {
+    name: 'successors that never came up stay while newer revisions overtake them',
+    story: 'whole',
+    chapters: ['services', 'overtaking'],
+    edits: [
+      {
+        file: 'control-plane/reconcilers/seat.ts',
+        find: 'return all.filter(([task]) => task !== holder?.[0] && !isUp(task));',
+        replace: 'return all.filter(([task]) => task === undefined || holder === undefined);',
+      },
+    ],
+    seeds: 4,
+  },
+  {
+    name: 'a lease counts from when it is heard of, not from when its beat was sent',
+    story: 'singletons',
+    edits: [
+      {
+        file: 'node-agent/watchdog/beats.ts',
+        find: 'const untilMs = this.#sent.granted(ack.sequence, ack.leaseMs);',
+        replace: 'const untilMs = ack.leaseMs > 0 ? this.#parts.clock.boottime() + ack.leaseMs : 0;',
+      },
+    ],
+    seeds: 8,
+  },
+  {
+    name: 'a node is granted a lease before it knows what it has lost',
+    story: 'singletons',
+    edits: [
+      {
+        file: 'control-plane/dispatch/dispatch.ts',
+        find: 'const granted = !node.fenced && !this.liveness.withheld(node.id, modRevision) &&',
+        replace: 'const granted = !this.liveness.withheld(node.id, modRevision) &&',
+      },
+    ],
+    seeds: 4,
+  },
+  {
+    name: 'what was deleted before a compaction stays in the view of who had not heard of it (etcd#18089)',
+    story: 'whole',
+    chapters: ['services', 'history'],
+    edits: [
+      {
+        file: 'control-plane/store/feed.ts',
+        find: 'if (!listed.has(key)) yield {',
+        replace: 'if (listed.size < 0) yield {',
+      },
+    ],
+    seeds: 10,
+  },
+  {
+    name: 'a node that is fenced is not asked again when its record is written, and never holds a lease again',
+    story: 'singletons',
+    edits: [
+      {
+        file: 'control-plane/dispatch/assign.ts',
+        find: 'change.after && !change.after.fenced && sameRecord(change.before, change.after)',
+        replace: 'change.after && sameRecord(change.before, change.after)',
+      },
+    ],
+    seeds: 6,
+  },
+  {
+    name: 'a leader keeps the events of its own time alone',
+    story: 'turnover',
+    edits: [
+      {
+        file: 'control-plane/events/publish.ts',
+        find: 'for (let place = ring.placeAfter(whole ?? 0); !signal.aborted; ) {',
+        replace: 'for (let place = ring.placeAfter(Number.MAX_SAFE_INTEGER); !signal.aborted; ) {',
+      },
+    ],
+    seeds: 4,
+  },
+  {
+    name: 'what happened before a replica began is not looked up when it leads',
+    story: 'turnover',
+    edits: [
+      {
+        file: 'control-plane/events/publish.ts',
+        find: 'if (whole !== undefined && whole < ring.wholeSince) {',
+        replace: 'if (whole !== undefined && whole < 0) {',
+      },
+    ],
+    seeds: 4,
   },
 ];

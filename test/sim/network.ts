@@ -27,6 +27,8 @@ export class SimNetwork implements Line {
   readonly #listeners = new Map<string, Listener>();
   readonly #cuts = new Map<string, number>();
   readonly #slow = new Map<string, number>();
+  /** In one direction. */
+  readonly #lags = new Map<string, number>();
   /** Percent of what a machine sends or is sent that is lost. */
   readonly #lossy = new Map<string, number>();
   readonly #kernels = new Map<string, { readonly machine: string; readonly answers: () => boolean }>();
@@ -61,6 +63,11 @@ export class SimNetwork implements Line {
   slow(machine: string, ms: number): void {
     this.#slow.set(machine, ms);
   }
+  /** Added to every message from one machine to the other; not to those back. */
+  lag(from: string, to: string, ms: number): void {
+    if (ms > 0) this.#lags.set(`${from}>${to}`, ms);
+    else this.#lags.delete(`${from}>${to}`);
+  }
   /** Of every packet to and from the machine, so many percent are lost: TCP sends again, later; a datagram is gone. */
   lose(machine: string, percent: number): void {
     if (percent > 0) this.#lossy.set(machine, percent);
@@ -68,7 +75,8 @@ export class SimNetwork implements Line {
   }
   /** It loses packets, or is slow. */
   isPoor(machine: string): boolean {
-    return this.#lossy.has(machine) || (this.#slow.get(machine) ?? 0) > 0;
+    const lags = [...this.#lags.keys()].some((link) => link.split('>').includes(machine));
+    return lags || this.#lossy.has(machine) || (this.#slow.get(machine) ?? 0) > 0;
   }
   /** What is on one of the machine's streams, drawn at random, takes so much longer: TCP sends again there while others go on. False: it has none. */
   hinder(machine: string, ms: number): boolean {
@@ -84,7 +92,8 @@ export class SimNetwork implements Line {
   }
   latencyMs(from: string, to: string): number {
     const slowMs = (this.#slow.get(from) ?? 0) + (this.#slow.get(to) ?? 0);
-    return 0.2 + this.#random.int(20) / 10 + (slowMs > 0 ? this.#random.int(slowMs) : 0);
+    const lagMs = this.#lags.size === 0 ? 0 : (this.#lags.get(`${from}>${to}`) ?? 0);
+    return 0.2 + this.#random.int(20) / 10 + (slowMs > 0 ? this.#random.int(slowMs) : 0) + lagMs;
   }
   transitMs(from: string, to: string): number {
     const againMs = this.#isLost(from, to) ? 200 + this.#random.int(retransmitMs) : 0;

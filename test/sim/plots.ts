@@ -1,10 +1,16 @@
 /** The plots that stories are told by. A seed means another story in each; what it means in one changes with what is in that one. */
 import { autoscaling } from './chapters/autoscale.ts';
+import { documents } from './chapters/documents.ts';
+import { events } from './chapters/events.ts';
+import { history } from './chapters/history.ts';
 import { isolation } from './chapters/isolation.ts';
 import { jobs } from './chapters/jobs.ts';
+import { leases } from './chapters/leases.ts';
 import { networks } from './chapters/networks.ts';
+import { overtaking } from './chapters/overtaking.ts';
 import { priorities } from './chapters/priorities.ts';
 import { services } from './chapters/services.ts';
+import { volumes } from './chapters/volumes.ts';
 import { watchdogs } from './chapters/watchdogs.ts';
 import type { Plot } from './plot.ts';
 
@@ -16,7 +22,21 @@ export const whole: Plot = {
   name: 'whole',
   watched: true,
   odds: { wishes: 1, of: 2 },
-  chapters: [services, watchdogs, jobs, autoscaling, isolation, priorities, networks],
+  chapters: [
+    services,
+    watchdogs,
+    jobs,
+    autoscaling,
+    isolation,
+    priorities,
+    networks,
+    volumes,
+    documents,
+    leases,
+    overtaking,
+    history,
+    events,
+  ],
 };
 
 /** Leaders that come and go while services are scaled: the more of what is rare in the whole. */
@@ -33,4 +53,7 @@ export const turnover: Plot = {
   ],
 };
 
-export const plots: readonly Plot[] = [first, whole, turnover];
+/** Singletons alone: the more of what leases are about. */
+export const singletons: Plot = { name: 'singletons', watched: true, odds: { wishes: 1, of: 4 }, chapters: [leases] };
+
+export const plots: readonly Plot[] = [first, whole, turnover, singletons];

@@ -2,18 +2,25 @@
 import { foundCluster } from '#control-plane/controllers/found-cluster.ts';
 import { runControllers } from '#control-plane/controllers/loop.ts';
 import { Dispatch } from '#control-plane/dispatch/dispatch.ts';
+import type { EventLog } from '#control-plane/events/event-log.ts';
+import type { EventStream } from '#control-plane/events/event-stream.ts';
+import { eventLog } from '#control-plane/events/ring-event-log.ts';
 import { Leader } from '#control-plane/leader.ts';
 import { confirmedMs } from '#control-plane/reconcilers/fence.ts';
 import type { MemoryStore } from '#control-plane/store/memory-store.ts';
 import type { Change } from '#control-plane/store/records.ts';
 import { Fault } from '#proto/kernel/errors.ts';
 import { type Random, seededRandom } from '#proto/kernel/random.ts';
+import type { NodeId } from '#proto/model/ids.ts';
 import { testSeal } from '#test/support/test-seal.ts';
 import { Process } from './process.ts';
 import { ViewedStore } from './viewed-store.ts';
 import type { World } from './world.ts';
 
 const foundation = { network: '10.192.0.0/11', vipNetwork: '10.224.0.0/14', domain: 'gantry.internal', nats: '' };
+
+/** A relay ends with its session at the latest, when that is found to be dead. */
+const relayLimitMs = 3_000;
 
 /** A replica between its start and its crash. */
 interface Run {
@@ -23,6 +30,7 @@ interface Run {
   /** What it sees of that, and the store it commits to. */
   readonly view: ViewedStore;
   leader: Leader | undefined;
+  events: EventLog | undefined;
 }
 
 export class Replica {
@@ -57,6 +65,7 @@ export class Replica {
       store,
       view: new ViewedStore({ inner: store, committed }),
       leader: undefined,
+      events: undefined,
     };
     this.run = run;
     this.#assemble(run).catch((error) => {
@@ -96,6 +105,11 @@ export class Replica {
     const log = trace.log(`${this.name}.${++this.#starts}`);
     const store = process.hold(run.view);
     await foundCluster(store, foundation, { random, log });
+    const stream = process.hold<EventStream>(this.#world.events.stream);
+    const events = eventLog({ store, stream, clock: process, random, log });
+    run.events = events;
+    this.#world.events.listens(store.snapshot.revision);
+    store.subscribe((delta) => this.#world.events.seen(delta));
     const dispatch = new Dispatch({
       store,
       clock: process,
@@ -117,13 +131,31 @@ export class Replica {
       probe: (address) => this.#probe(process, address),
       onLead: (epoch, term) => {
         trace.note(`${this.name} leads with epoch ${epoch}`);
-        const removeVolume = async () => {};
+        events.lead(term);
+        const removeVolume = (node: NodeId, name: string) => this.#removeVolume(process, node, name);
         const parts = { store, clock: process, random, log, liveness, usage, removeVolume };
         runControllers(parts, epoch, term).catch((error) => this.#world.fail(error));
       },
     });
     run.leader = leader;
     await leader.start();
+  }
+
+  /** As over a relay: by the node's session with this replica, or not at all. */
+  async #removeVolume(process: Process, node: NodeId, name: string): Promise<void> {
+    const { hosts, network } = this.#world;
+    const away = new Fault('unavailable', `node ${node} is not connected to the control plane`);
+    const host = hosts.find(({ id }) => id === node);
+    const removed = async () => {
+      if (!host?.connected || host.dialled !== this.address) throw away;
+      await network.hop(this.name, host.name);
+      const { process: agent } = host;
+      if (!agent?.alive || host.dialled !== this.address) throw away;
+      await new Promise<void>((go) => agent.do(go));
+      await host.mounts.remove(name);
+      await network.hop(host.name, this.name);
+    };
+    await Promise.race([removed(), process.sleep(relayLimitMs).then(() => Promise.reject(away))]);
   }
 
   #probe(process: Process, address: string): Promise<number | undefined> {

@@ -2,7 +2,7 @@
 import { describe, expect, it } from 'vitest';
 import { systemRandom } from '#proto/kernel/random.ts';
 import type { Plot } from './plot.ts';
-import { first, whole } from './plots.ts';
+import { first, singletons, whole } from './plots.ts';
 import { tell } from './story.ts';
 
 /** Seeds that break when a bug that was found here is put back. */
@@ -20,13 +20,10 @@ const found = [
   482, // a successor that completed left its forerunner in its seat for good
 ];
 const fixed = [...new Set([...found, ...upTo(6)])];
-/** The same of the whole plot. */
-const foundInAll = [
-  22, // a host whose kernel only others heard, and never the leader, counted as down
-  154481, // a service that was removed waited for ever for one that depended on it, whose removal had been undone
-  438950, // the same where in one round nobody who was asked could say
+/** The same of the singletons' plot. What was found in the whole one is put back in `mutations.ts`: its seeds mean other stories with each chapter. */
+const foundInSingletons = [
+  2, // a node that was fenced never held a lease again where its record was written once more and nothing else happened
 ];
-const fixedInAll = [...new Set([...foundInAll, ...upTo(6)])];
 /** Of each plot. */
 const fresh = Array.from({ length: 2 }, () => 10_000 + systemRandom.int(1_000_000));
 
@@ -41,7 +38,8 @@ function told(plot: Plot, seed: number) {
 describe('a cluster in which everything goes wrong', () => {
   it.each([
     ...[...fixed, ...fresh].map((seed) => told(first, seed)),
-    ...[...fixedInAll, ...fresh].map((seed) => told(whole, seed)),
+    ...[...upTo(6), ...fresh].map((seed) => told(whole, seed)),
+    ...[...new Set([...foundInSingletons, ...upTo(3)]), ...fresh].map((seed) => told(singletons, seed)),
   ])(
     'keeps its invariants, comes to rest, and does the same again: $story, seed $seed',
     { timeout: 120_000 },

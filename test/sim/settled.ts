@@ -7,6 +7,7 @@ import type { Snapshot } from '#control-plane/store/snapshot.ts';
 import { replicasOf } from '#proto/model/autoscale.ts';
 import { isJob } from '#proto/model/job.ts';
 import { isAbsent, isActive, occupiesNode } from '#proto/model/task.ts';
+import { eventsUntold } from './events.ts';
 import { isUnderWay } from './job-invariants.ts';
 import { nameOf } from './named.ts';
 import { waitsInVain } from './start-order.ts';
@@ -19,7 +20,8 @@ export async function unsettled(world: World): Promise<string> {
     viewsApart(world) ||
     nodesAway(world) ||
     servicesUnlikeWanted(world.truth) ||
-    (await hostsUnlikeStore(world))
+    (await hostsUnlikeStore(world)) ||
+    (await eventsUntold(world))
   );
 }
 

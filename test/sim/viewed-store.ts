@@ -109,14 +109,23 @@ export class ViewedStore implements Store {
   dump(): AsyncIterable<StoredPage> {
     return this.#inner.dump();
   }
+  past(after: number, until: number): AsyncIterable<Delta> {
+    return this.#inner.past(after, until);
+  }
   async close(): Promise<void> {
     this.#unsubscribe();
     this.#feed.close();
     await this.#inner.close();
   }
 
-  #hear({ revision, changes }: Delta): void {
+  #hear({ revision, since, changes }: Delta): void {
     if (this.#blind) return;
+    if (since !== undefined) {
+      // It has missed steps itself.
+      if (this.#held) this.#blind = true;
+      else this.#lookAgain();
+      return;
+    }
     const events = changes.map((change) => this.#eventOf(change, revision));
     if (this.#held) this.#held.push({ revision, events });
     else this.#feed.step(revision, events);

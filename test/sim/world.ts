@@ -12,8 +12,10 @@ import type { Node } from '#proto/model/node.ts';
 import { aNode } from '#test/support/builders.ts';
 import { FakeClock } from '#test/support/fake-clock.ts';
 import { type FakeRegistry, fakeRegistry } from '#test/support/fake-images.ts';
+import { SimEvents } from './events.ts';
 import { Host, type Mischief } from './host.ts';
 import { type Invariant, invariants } from './invariants.ts';
+import type { VolumeOnDisk } from './mounts.ts';
 import { SimNetwork } from './network.ts';
 import { Replica } from './replica.ts';
 import { Trace } from './trace.ts';
@@ -41,6 +43,7 @@ export class World {
   readonly etcd: MemoryEtcd;
   readonly network: SimNetwork;
   readonly registry: FakeRegistry = fakeRegistry();
+  readonly events = new SimEvents(this.clock);
   readonly replicas: Replica[] = [];
   readonly hosts: Host[] = [];
   readonly mischief: Mischief = { refused: 0, failsAtStart: 0, diesLater: 0, stubborn: 0, unhealthy: 0 };
@@ -196,6 +199,10 @@ export class World {
     this.trace.note(`${host.name} runs ${task}`);
     this.#check((invariant) => invariant.started?.(host, task, this));
   }
+  mounted(host: Host, task: TaskId, volume: VolumeOnDisk, found: boolean): void {
+    this.trace.note(`${host.name} mounts ${volume.name} for ${task}${found ? '' : ', empty'}`);
+    this.#check((invariant) => invariant.mounted?.(host, task, volume, found, this));
+  }
   signalled(host: Host, task: TaskId): void {
     this.#check((invariant) => invariant.signalled?.(host, task, this));
   }
@@ -223,6 +230,7 @@ export class World {
   }
 
   #step(delta: Delta): void {
+    this.events.step(delta);
     for (const change of delta.changes) {
       const shown = change.after ? wordsOf(change) : 'deleted';
       this.trace.note(`store: ${change.table}/${change.key} ${shown} @${delta.revision}`, JSON.stringify(change.after));
@@ -263,8 +271,12 @@ function wordsOf(change: Applied): string {
       return `${serviceName}.${slot}/${revision} on ${nodeName} wanted ${wanted}: ${state} ${health}`;
     }
     case 'node': {
-      const { name, state, availability, subnet, message } = change.after!;
-      return `${name} ${state} ${availability} ${subnet} ${message}`;
+      const { name, state, availability, subnet, message, fenced } = change.after!;
+      return `${name} ${state} ${availability} ${subnet} ${message}${fenced ? ' fenced' : ''}`;
+    }
+    case 'volume': {
+      const { name, nodeName, createdAtMs } = change.after!;
+      return `${name} of ${createdAtMs} on ${nodeName}`;
     }
     default:
       return '';

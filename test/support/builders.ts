@@ -3,7 +3,7 @@
 import { type Autoscale, autoscaleDefaults } from '#proto/model/autoscale.ts';
 import { type ClusterConfig, neverRestored, rebalanceDefaults } from '#proto/model/cluster.ts';
 import { Concealed } from '#proto/model/concealed.ts';
-import type { Document, DocumentMount } from '#proto/model/document.ts';
+import type { Document, DocumentMount, DocumentType } from '#proto/model/document.ts';
 import { nodeId, type ServiceId, serviceId, taskId } from '#proto/model/ids.ts';
 import type { ClusterNetwork, NetworkSpec } from '#proto/model/network.ts';
 import type { Node } from '#proto/model/node.ts';
@@ -226,9 +226,14 @@ export function aNetwork(
 }
 
 /** A secret `name` made by hand, with this text as its only version, as it lies in the store, and a mount of it. */
-export function aSecret(name: string, text = `the text of ${name}`) {
+export function aSecret(name: string, text?: string) {
+  return aDocument('secret', name, text);
+}
+
+/** The same of any type. */
+export function aDocument<T extends DocumentType>(type: T, name: string, text = `the text of ${name}`) {
   const data = new Concealed(Buffer.from(text));
-  const ref = { type: 'secret', name, version: testSeal.version({ type: 'secret', name }, data) } as const;
+  const ref = { type, name, version: testSeal.version({ type, name }, data) } as const;
   const document: Document = {
     type: ref.type,
     name,
@@ -239,7 +244,7 @@ export function aSecret(name: string, text = `the text of ${name}`) {
     createdAtMs: 0,
     updatedAtMs: 0,
   };
-  const mount: DocumentMount = { ...ref, target: `/run/secrets/${name}`, uid: 0, gid: 0, mode: 0o444 };
+  const mount: DocumentMount = { ...ref, target: `/run/${type}s/${name}`, uid: 0, gid: 0, mode: 0o444 };
   return { ref, document, content: testSeal.seal(ref, data), mount, text };
 }
 

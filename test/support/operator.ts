@@ -55,7 +55,7 @@ export function operatorLab(more: Partial<OperatorParts> = {}): OperatorLab {
     random: systemRandom,
     log: silentLog,
     events: {
-      record() {},
+      lead() {},
       note() {},
       async *read({ follow, sinceMs = 0, signal }) {
         for (const event of events) if (event.atMs >= sinceMs) yield event;

@@ -48,6 +48,38 @@ export function storeContract(name: string, setUp: () => Promise<StoreHarness>):
       expect([...store.snapshot.tasksOfService(task.serviceId)]).toEqual([task]);
     });
 
+    test('what has happened is told again, step by step, as far back as it is not compacted', async () => {
+      const [task, other] = [aTask(), aTask()];
+      const begin = store.snapshot.revision;
+      const first = await commit(put(task, 0), put(other, 0));
+      const second = await commit(put({ ...task, message: 'changed' }, first));
+      const third = await commit({ table: 'task', key: task.id, value: undefined, expect: second });
+      await commit(put(aTask(), 0));
+      const told = async (after: number, until: number) => {
+        const steps: unknown[] = [];
+        for await (const { revision, changes } of store.past(after, until))
+          steps.push([revision, ...changes.map(({ before, after }) => [before, after])]);
+        return steps;
+      };
+      const steps = [
+        [first, [undefined, task], [undefined, other]],
+        [second, [task, { ...task, message: 'changed' }]],
+        [third, [{ ...task, message: 'changed' }, undefined]],
+      ];
+      expect(await told(begin, third)).toEqual(steps);
+      expect(await told(first, second)).toEqual(steps.slice(1, 2));
+      expect(await told(third, third)).toEqual([]);
+      const writer = await harness.open();
+      await harness.compactWhileAway(store, async () => {
+        await writer.seen(await writer.commit([put({ ...other, message: 'again' }, first)]));
+      });
+      const last = aTask();
+      const fourth = await writer.commit([put(last, 0)]);
+      await store.seen(fourth);
+      expect(await told(begin, fourth)).toEqual([[fourth, [undefined, last]]]);
+      await writer.close();
+    });
+
     test('all records are handed out as they were at one revision, whatever is written meanwhile', async () => {
       const tasks = Array.from({ length: 1_200 }, (_, index) => aTask({ id: taskId(`dump-${index}`) }));
       const revision = await commit(...tasks.map((task) => put(task, 0)));

@@ -13,6 +13,7 @@ import type { Applied } from '#control-plane/store/records.ts';
 import { LiveSnapshot } from '#control-plane/store/snapshot.ts';
 import { assignmentKey } from '#proto/model/assignment.ts';
 import { serviceId } from '#proto/model/ids.ts';
+import type { Node } from '#proto/model/node.ts';
 import { containerSpec } from '#proto/model/service.ts';
 import type { Task } from '#proto/model/task.ts';
 import { aCluster, aNetwork, aNode, aRevision, aService, aTask, aTemplate, idOf } from '#test/support/builders.ts';
@@ -202,4 +203,21 @@ it('what is true of the whole cluster makes every welcome stale', () => {
   const change = (after: typeof before) => dirtyAfter({ table: 'cluster', key: 'config', before, after });
   expect(change({ ...before, encapsulation: 'always' }).cluster).toBe(true);
   expect(change({ ...before }).cluster).toBe(false);
+});
+
+describe('the record of a node', () => {
+  const records = (before: Node, after: Node | undefined) => [
+    ...dirtyAfter({ table: 'node', key: h1.id, before, after }).records,
+  ];
+
+  it('is news for its agent where that acts on what has changed, or it has gone', () => {
+    expect(records(h1, { ...h1, subnet: '10.192.9.0/24' })).toEqual([h1.id]);
+    expect(records(h1, undefined)).toEqual([h1.id]);
+    expect(records(h1, { ...h1, unaccounted: true })).toEqual([]);
+  });
+
+  it('is always news while it is fenced: the agent is to say that it holds that revision before it has a lease again', () => {
+    const fenced = { ...h1, fenced: true };
+    expect(records(fenced, { ...fenced, unaccounted: true })).toEqual([h1.id]);
+  });
 });
