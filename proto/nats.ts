@@ -105,9 +105,9 @@ export function natsFault(error: unknown, what: string): Fault {
   if (code === ErrorCode.Timeout)
     return new Fault('unavailable', `${what}: NATS did not answer in time`, { cause: error });
   if (code === ErrorCode.NoResponders || code === ErrorCode.JetStream404NoMessages)
-    return new Fault('unavailable', `${what}: NATS has no such stream (yet)`, {
+    return new Fault('unavailable', `${what}: NATS has no such stream, or no quorum for it`, {
       cause: error,
-      remedy: 'a control plane makes it at its start',
+      remedy: 'a control plane makes it at its start; where most managers are off, start them',
     });
   return new Fault('unavailable', `${what}: ${describe(error)}`, { cause: error });
 }

@@ -39,6 +39,8 @@ export interface Session {
 
 const localSocket = '/run/gantry/control-plane.sock';
 const callTimeoutMs = 20_000;
+/** For asking a manager whether it has lost the others. */
+const quorumTimeoutMs = 2_000;
 /** Between asking one manager and another. */
 const pauseMs = 200;
 
@@ -66,7 +68,7 @@ export async function withSession<T>(options: CommonOptions, action: (session: S
   const { targets, target, used } = targetsOf(options);
   const client = await firstToAnswer(targets);
   const renewed = used && import('./context-renewal.ts').then((it) => it.renewContext(used.name, used.context, client));
-  const session = openSession(options, client, targets, target);
+  const session = openSession(options, client, targets, { name: target, ...(used && { context: used.name }) });
   try {
     return await action(session);
   } catch (error) {
@@ -91,7 +93,7 @@ function openSession(
   options: CommonOptions,
   first: OperatorClient,
   targets: readonly Target[],
-  target: string,
+  asked: Asked,
 ): Session & { close(): void } {
   const opened = [first];
   let client = first;
@@ -109,7 +111,7 @@ function openSession(
     get client() {
       return client;
     },
-    target,
+    target: asked.name,
     async call(method, request) {
       const deadline = systemClock.monotonic() + callTimeoutMs;
       for (;;) {
@@ -117,7 +119,8 @@ function openSession(
           return await call(client, method, request, { timeoutMs: deadline - systemClock.monotonic(), outdated });
         } catch (error) {
           const may = targets.length > 1 && repeatable.has(method.path) && isFault(error, 'unavailable', 'timeout');
-          if (!may || systemClock.monotonic() + pauseMs >= deadline) throw reworded(error, target);
+          if (!may || systemClock.monotonic() + pauseMs >= deadline)
+            throw (await withoutQuorum(client, error)) ?? reworded(error, asked);
         }
         await systemClock.sleep(pauseMs);
         client = await firstToAnswer(targets);
@@ -128,7 +131,7 @@ function openSession(
       try {
         for await (const message of stream) yield message;
       } catch (error) {
-        throw reworded(error, target);
+        throw reworded(error, asked);
       } finally {
         stream.cancel();
       }
@@ -195,14 +198,36 @@ function chosenSockets(options: CommonOptions): readonly string[] {
   return known.find((sockets) => sockets.some((path) => existsSync(path))) ?? [localSocket];
 }
 
-function reworded(error: unknown, target: string): Fault {
+/** Who was asked, for people; `context`: where it was by one. */
+interface Asked {
+  readonly name: string;
+  readonly context?: string;
+}
+
+/** A manager that lives and has lost the others can answer, and change nothing: that is why a call came to no end. */
+async function withoutQuorum(client: OperatorClient, error: unknown): Promise<Fault | undefined> {
+  if (!isFault(error, 'unavailable', 'timeout')) return undefined;
+  const found: { sinceMs?: number } = {};
+  const outdated = (ms: number) => Object.assign(found, { sinceMs: ms });
+  await call(client, service.info, {}, { timeoutMs: quorumTimeoutMs, outdated }).catch(() => {});
+  if (found.sinceMs === undefined) return undefined;
+  return new Fault('unavailable', `no quorum since ${clockTime(found.sinceMs)}: nothing can be changed`, {
+    cause: error,
+    remedy: 'start the managers that are off; then look before you repeat it: what was asked may be done after all',
+  });
+}
+
+function reworded(error: unknown, { name, context }: Asked): Fault {
   const fault = faultOf(error);
   const { metadata } = (fault.cause ?? {}) as Partial<grpc.ServiceError>;
   const saidByServer = (metadata?.get('gantry-fault').length ?? 0) > 0;
   if (saidByServer || (fault.code !== 'unavailable' && fault.code !== 'timeout')) return fault;
-  return new Fault(fault.code, `the control plane at ${target} does not answer`, {
+  return new Fault(fault.code, `the control plane at ${name} does not answer`, {
     cause: fault,
-    remedy: 'start one with gantry sandbox up, or name one with --socket, --context or --sandbox',
+    remedy:
+      context === undefined
+        ? 'start one with gantry sandbox up, or name one with --socket, --context or --sandbox'
+        : 'is it on, and does this machine reach it? Of another: gantry context use NAME, or "local"; see gantry context ls',
   });
 }
 

@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { serveSocket } from '#control-plane/servers.ts';
 import { ApplyResponse, OperatorService } from '#proto/gen/gantry/v1/operator.ts';
+import { Fault } from '#proto/kernel/errors.ts';
 import { Scope } from '#proto/kernel/scope.ts';
 import type { Task } from '#proto/model/task.ts';
 import { unary } from '#proto/rpc.ts';
@@ -455,6 +456,19 @@ describe('gantry', () => {
   it('says where it looked when nobody answers, with code 3', async () => {
     const { code, stderr } = await gantry('ps', '--socket', '/nowhere.sock');
     expect(stderr).toMatch(/^gantry: the control plane at \/nowhere\.sock does not answer\n {2}→ start one/);
+    expect(code).toBe(3);
+  });
+
+  it('says that nothing can be changed where the manager that answers has lost the others', async () => {
+    await lab.put('service', aService('web'));
+    lab.store.commit = () => Promise.reject(new Fault('timeout', 'etcd did not tell whether the commit went through'));
+    const unheard = await gantry('scale', 'web=4');
+    expect(unheard.stderr).toContain('etcd did not tell');
+    Object.assign(lab.parts, { asOfMs: () => Date.parse('2026-01-02T03:04:05Z') });
+    const { code, stderr } = await gantry('scale', 'web=4');
+    expect(stderr).toMatch(
+      /^gantry: no quorum since 2026-01-0\d \d\d:\d\d:05: nothing can be changed\n {2}→ start the managers/,
+    );
     expect(code).toBe(3);
   });
 
