@@ -1,11 +1,11 @@
 /** `gantry ps`, `services`, `nodes`, `inspect`, `info`, `version`. */
-import { readFileSync } from 'node:fs';
 import { ListRequest } from '#proto/gen/gantry/v1/operator.ts';
 import type { Port, Resources, Task } from '#proto/gen/gantry/v1/types.ts';
 import { systemClock } from '#proto/kernel/clock.ts';
 import { isFault } from '#proto/kernel/errors.ts';
 import { taskName } from '#proto/model/ids.ts';
 import { isJob } from '#proto/model/job.ts';
+import { clientVersion } from './client-version.ts';
 import { type CommonOptions, methods, type Session, withSession } from './session.ts';
 import { ago, bytes, cores, table } from './words.ts';
 
@@ -203,7 +203,7 @@ export function info(options: CommonOptions): Promise<number> {
 }
 
 export function version(options: CommonOptions): Promise<number> {
-  const client = String(JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')).version);
+  const client = clientVersion();
   return withSession(options, async (session) => {
     const server = await session.call(methods.info, {}).catch((error) => {
       if (!isFault(error, 'unavailable', 'timeout')) throw error;

@@ -1,9 +1,20 @@
 /** Every command with its options; what a command does is loaded only when it runs. */
 import { Command, InvalidArgumentError, Option } from 'commander';
 import { systemClock } from '#proto/kernel/clock.ts';
+import { Fault } from '#proto/kernel/errors.ts';
 import { type AddCommand, collect, type Options } from './add-command.ts';
+import { clientVersion } from './client-version.ts';
 import { addClusterCommands } from './cluster-commands.ts';
+import { examples } from './examples.ts';
+import { addOtherWords } from './other-words.ts';
 import { addSharedThings } from './shared-things.ts';
+
+/** Rooms with a main of their own, which has options of its own. */
+const mains: Readonly<Record<string, string>> = {
+  sandbox: 'a whole cluster on this machine: up, kill, start, crash, cut, join, down',
+  'control-plane': 'run a control plane',
+  agent: 'run a node agent',
+};
 
 /** The command line; `end` is told the exit code of a command that ended as it should. */
 export function createProgram(end: (code: number) => void): Command {
@@ -11,9 +22,13 @@ export function createProgram(end: (code: number) => void): Command {
     .description('declare services, and keep them running across hosts')
     .enablePositionalOptions()
     .exitOverride()
-    .showHelpAfterError('(see gantry --help)')
     .showSuggestionAfterError()
     .configureHelp({ sortSubcommands: false, showGlobalOptions: false })
+    .version(clientVersion(), '-V, --version', 'print the version of this command')
+    .addOption(new Option('--json').hideHelp())
+    .addOption(new Option('--socket <path>').hideHelp())
+    .addOption(new Option('--context <name>').hideHelp())
+    .addOption(new Option('--sandbox <name>').hideHelp())
     .addHelpText(
       'after',
       '\nExit codes: 0 done · 1 failed · 2 bad input · 3 control plane not reached\nEvery command takes --json, --socket PATH, --context NAME and --sandbox NAME.',
@@ -31,7 +46,7 @@ export function createProgram(end: (code: number) => void): Command {
         .slice(0, -2)
         .flat()
         .filter((arg): arg is string => arg !== undefined);
-      end((await run(command.opts<Options>(), ...args)) ?? 0);
+      end((await run({ ...program.opts<Options>(), ...command.opts<Options>() }, ...args)) ?? 0);
     });
   };
 
@@ -206,11 +221,12 @@ export function createProgram(end: (code: number) => void): Command {
   );
   add(
     program,
-    'rm <service...>',
+    'rm [service...]',
     'stop and remove services: undo brings them back',
     async (options, ...names) => (await import('./services.ts')).remove(options, names),
     (command) =>
       waiting(command)
+        .option('-p, --project <name>', 'all services of this project')
         .option('--yes-remove-protected <service>', 'it may go although it is protected; again for more', collect)
         .option('--volumes', 'their volumes too, as far as no other service uses them'),
   );
@@ -364,13 +380,28 @@ export function createProgram(end: (code: number) => void): Command {
   add(program, 'version', 'versions of this command and of the control plane', async (options) =>
     (await import('./lists.ts')).version(options),
   );
-  for (const [name, description] of [
-    ['sandbox', 'a whole cluster on this machine: up, kill, start, crash, cut, join, down'],
-    ['control-plane', 'run a control plane'],
-    ['agent', 'run a node agent'],
-  ] as const)
-    program.command(`${name} [args...]`).description(description).allowUnknownOption().helpOption(false);
+  for (const [name, description] of Object.entries(mains))
+    program
+      .command(`${name} [args...]`)
+      .description(description)
+      .allowUnknownOption()
+      .helpOption(false)
+      .action(() => {
+        throw new Fault('invalid', `options stand after "gantry ${name}", not before`, {
+          remedy: `gantry ${name} --help`,
+        });
+      });
+  addOtherWords(program);
+  tellMore(program, 'gantry');
   return program;
+}
+
+/** Examples below the help of `command` and of those below it; what is wrong with its words points there. */
+function tellMore(command: Command, path: string): void {
+  command.showHelpAfterError(`(see ${path} --help)`);
+  const lines = examples[path.slice('gantry '.length)];
+  if (lines) command.addHelpText('after', ['', 'Examples:', ...lines.map((line) => `  $ gantry ${line}`)].join('\n'));
+  for (const one of command.commands) if (!(one.name() in mains)) tellMore(one, `${path} ${one.name()}`);
 }
 
 function parseCount(text: string): number {

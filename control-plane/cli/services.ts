@@ -40,15 +40,35 @@ export function rollback(
   return wish(options, (session) => session.call(methods.rollback, request), true);
 }
 
-export function remove(
-  options: WaitOptions & { readonly yesRemoveProtected?: readonly string[]; readonly volumes?: true },
-  services: readonly string[],
-): Promise<number> {
+interface RemoveOptions extends WaitOptions {
+  readonly project?: string;
+  readonly yesRemoveProtected?: readonly string[];
+  readonly volumes?: true;
+}
+
+export function remove(options: RemoveOptions, names: readonly string[]): Promise<number> {
+  if (names.length === 0 && options.project === undefined)
+    throw new Fault('invalid', 'nothing to remove is named', {
+      remedy: 'gantry rm SERVICE …, or -p PROJECT for all of it',
+    });
   return wish(options, async (session) => {
+    const services = [...names, ...(options.project === undefined ? [] : await namesIn(session, options.project))];
     const confirmed = [...(options.yesRemoveProtected ?? [])];
     if (process.stdin.isTTY) confirmed.push(...(await askForProtected(session, services, confirmed)));
-    return session.call(methods.remove, { services: [...services], confirmed, volumes: options.volumes === true });
+    return session.call(methods.remove, {
+      services: [...new Set(services)],
+      confirmed,
+      volumes: options.volumes === true,
+    });
   });
+}
+
+/** Whole names of the services of a project. Faults: `not-found`. */
+async function namesIn(session: Session, project: string): Promise<readonly string[]> {
+  const { services } = await session.call(methods.list, ListRequest.create({ kind: 'service', project }));
+  if (services.length === 0)
+    throw new Fault('not-found', `there are no services of project "${project}"`, { remedy: 'see gantry services' });
+  return services.map(({ service }) => qualifiedName(project, service?.spec?.name ?? ''));
 }
 
 /** Nothing is waited for: that it stops changes nothing for anybody. */

@@ -332,6 +332,24 @@ describe('wishes', () => {
   });
 });
 
+describe('gantry rm -p', () => {
+  it('removes all of a project, and nothing of others', async () => {
+    await lab.put(
+      'service',
+      aService('web', { project: 'shop' }),
+      aService('db', { project: 'shop' }),
+      aService('hello'),
+    );
+    expect((await gantry('rm')).stderr).toContain('gantry rm SERVICE …, or -p PROJECT');
+    expect((await gantry('rm', '-p', 'shpo')).stderr).toContain('there are no services of project "shpo"');
+    const { stdout, code } = await gantry('rm', '-d', '-p', 'shop');
+    expect(stdout).toMatch(/^removing shop\/(web, shop\/db|db, shop\/web)\n$/);
+    expect(code).toBe(0);
+    const left = [...lab.store.snapshot.all('service')].filter(({ removing }) => !removing);
+    expect(left.map(({ spec }) => spec.name)).toEqual(['hello']);
+  });
+});
+
 describe('streams', () => {
   beforeEach(async () => {
     await lab.put('node', aNode('h1'));
@@ -457,6 +475,22 @@ describe('gantry', () => {
     const { code, stderr } = await gantry('ps', '--socket', '/nowhere.sock');
     expect(stderr).toMatch(/^gantry: the control plane at \/nowhere\.sock does not answer\n {2}→ start one/);
     expect(code).toBe(3);
+  });
+
+  it('takes the options of all commands before the command, and tells its version', async () => {
+    await lab.put('service', aService('web'));
+    expect((await gantry('--json', '--socket', place.socket, 'services')).stdout).toMatch(/^\[\n/);
+    const elsewhere = await gantry('--socket', '/nowhere.sock', 'services');
+    expect(elsewhere.stderr).toContain('/nowhere.sock does not answer');
+    expect((await gantry('--version')).stdout).toMatch(/^\d+\.\d+\.\d+\n$/);
+  });
+
+  it('knows what the fingers of others type', async () => {
+    const { code, stderr } = await gantry('stack', 'deploy', '-c', 'shop.yaml', 'shop');
+    expect(stderr).toBe(
+      'gantry: there is no command "stack" here\n  → gantry apply -f FILE, gantry services -p PROJECT, gantry rm -p PROJECT\n',
+    );
+    expect(code).toBe(2);
   });
 
   it('says that nothing can be changed where the manager that answers has lost the others', async () => {
