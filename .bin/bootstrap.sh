@@ -87,7 +87,8 @@ pinned=$(sed -n "s/.*\"node-linux-$arch\": \"\([0-9.]*\)\".*/\1/p" package.json)
 bin=$PWD/node_modules/node-linux-$arch/bin
 if ! node .bin/lock-check.cjs; then
   say 'installing npm packages'
-  npm ci --no-audit --no-fund >&2
+  # What the npm of the system thinks of Node versions does not matter: the pinned one runs.
+  npm ci --no-audit --no-fund --loglevel=error >&2
 fi
 if [ ! -x "$bin/node" ]; then
   # An old npm leaves out optional packages whose engine it does not know: bring Node first, and install under it.

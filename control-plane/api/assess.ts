@@ -15,7 +15,6 @@ import { isJob, isPerNode } from '#proto/model/job.ts';
 import type { Service } from '#proto/model/service.ts';
 import { exitWords, isActive, isTerminal, occupiesNode, type Task } from '#proto/model/task.ts';
 import { awaitedIteration, iterationProgress } from './assess-job.ts';
-import { nameOfService } from './names.ts';
 
 /** So many failures of one seat's tasks are not an accident. */
 const failuresToGiveUp = 3;
@@ -45,7 +44,9 @@ export function assess(snapshot: Snapshot, id: ServiceId, name: string, options:
   if (service.removing) {
     const left = tasks.filter(occupiesNode).length;
     const first = stopsAfter(snapshot, service);
-    const message = first ? `waits for ${first.spec.name}, which depends on it, to stop` : `stopping ${left} tasks`;
+    const message = first
+      ? `waits for ${first.spec.name}, which depends on it, to stop`
+      : `stopping ${left} ${left === 1 ? 'task' : 'tasks'}`;
     return { ...base, running: left, outcome: 'progressing', message: left > 0 ? message : 'removing' };
   }
   if (isJob(service.spec)) return assessJob(snapshot, service, tasks, name, options);
@@ -76,7 +77,7 @@ export function assess(snapshot: Snapshot, id: ServiceId, name: string, options:
   const hopeless = failing(service, current, options.sinceMs) ?? stuckTooLong(snapshot, service, current, options);
   if (hopeless) return outcome('failed', hopeless);
   if (rollout.state === 'held') return outcome('progressing', heldWords(service, options.now));
-  if (done.length < wanted) return outcome('progressing', waitingFor(service, current, wanted, extra));
+  if (done.length < wanted) return outcome('progressing', waitingFor(current, wanted, extra));
   if (extra > 0) return outcome('progressing', `replacing ${extra} of the revision before`);
   return outcome(
     'progressing',
@@ -223,7 +224,7 @@ export function isTroubled(task: Task): boolean {
   return isActive(task) && !isReady(task) && task.state !== 'pending' && task.error !== '';
 }
 
-function waitingFor(service: Service, current: readonly Task[], wanted: number, extra: number): string {
+function waitingFor(current: readonly Task[], wanted: number, extra: number): string {
   const active = current.filter((task) => isActive(task));
   const blocked = active.find((task) => task.state === 'pending' && reasonOf(task) !== '');
   if (blocked) return `${taskName(blocked)} is pending: ${reasonOf(blocked)}`;
@@ -241,7 +242,8 @@ function waitingFor(service: Service, current: readonly Task[], wanted: number, 
     return `${taskName(slowest)} is ${slowest.state}${reason && reason !== slowest.state ? `: ${reason}` : ''}`;
   }
   if (extra > 0) return `replacing ${extra} of the revision before`;
-  return `waiting for ${wanted - active.length} tasks of ${nameOfService(service)}`;
+  const missing = wanted - active.length;
+  return `waiting for ${missing} ${missing === 1 ? 'task' : 'tasks'} to be made`;
 }
 
 function isLastFailure(task: Task, tasks: readonly Task[]): boolean {

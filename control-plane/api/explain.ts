@@ -20,7 +20,7 @@ export async function explain(parts: OperatorParts, request: ExplainRequest): Pr
   const { store, clock } = parts;
   const { snapshot } = store;
   const found = findAny(snapshot, request.name);
-  if ('node' in found) return explainNode(parts, found.node);
+  if ('node' in found) return explainNodeByLeader(parts, request, found.node);
   const task = 'task' in found ? found.task : findTask(snapshot, request.name);
   const response = explained(snapshot, task, clock.now());
   const isWell = task.health === '' || task.health === 'healthy';
@@ -49,7 +49,7 @@ function heldBack(snapshot: Snapshot, task: Task, now: number): string {
 
 /** What this leader knows of the node's life: how it was heard, who probed it, and what would change the verdict. */
 function healthOf({ store, clock, liveness, leader }: OperatorParts, node: Node): string[] {
-  if (leader()) return ['Another replica leads and hears the nodes: ask it for what it knows (--host).'];
+  if (leader()) return ['Another manager leads and hears the nodes, and does not answer: see gantry info.'];
   const now = clock.monotonic();
   const ago = (ms: number) => `${((now - ms) / 1_000).toFixed(1)} s ago`;
   const last = liveness.lastBeatAt(node.id);
@@ -61,8 +61,12 @@ function healthOf({ store, clock, liveness, leader }: OperatorParts, node: Node)
   const isHeard = last !== undefined && now - last < silenceMs;
   return [
     last === undefined ? 'Its beats have not been heard since this leader began.' : `Last beat ${ago(last)}.`,
-    ...(hungUpAtMs === undefined ? [] : [`Its beats were hung up ${ago(hungUpAtMs)}.`]),
-    ...(agent ? [`Its watchdog says that the agent is ${agent.condition}, since ${ago(agent.sinceMs)}.`] : []),
+    ...(hungUpAtMs === undefined ? [] : [`The connection of its beats was closed ${ago(hungUpAtMs)}.`]),
+    ...(agent
+      ? [
+          `Its watchdog ${isHeard ? 'says' : 'said last'} that the agent is ${agent.condition}, since ${ago(agent.sinceMs)}.`,
+        ]
+      : []),
     `Kernel: ${probeWords(kernel, nameOf)}${round ? ` (${ago(round.askedAtMs)})` : ''}.`,
     ...clockOf(store, liveness),
     isHeard
@@ -90,12 +94,24 @@ function flappingOf(snapshot: Snapshot, { flapping }: Node): string[] {
   ];
 }
 
+/** The nodes are heard by the leader; where that does not answer either, what is known here has to do. */
+async function explainNodeByLeader(
+  parts: OperatorParts,
+  request: ExplainRequest,
+  node: Node,
+): Promise<ExplainResponse> {
+  const door = parts.leader();
+  if (!door) return explainNode(parts, node);
+  return door.explain(request).catch(() => explainNode(parts, node));
+}
+
 function explainNode(parts: OperatorParts, node: Node): ExplainResponse {
   const { snapshot } = parts.store;
   const tasks = [...snapshot.tasksOnNode(node.id)].filter(isWanted);
+  const count = `${tasks.length} ${tasks.length === 1 ? 'task' : 'tasks'}`;
   return {
     summary: [
-      `Node ${node.name} is ${node.state}${node.stateAtMs > 0 ? ` since ${stamp(node.stateAtMs)}` : ''}${node.message ? `: ${node.message}` : ''}; availability ${node.availability}. It has ${tasks.length} tasks.`,
+      `Node ${node.name} is ${node.state}${node.stateAtMs > 0 ? ` since ${stamp(node.stateAtMs)}` : ''}${node.message ? `: ${node.message}` : ''}; availability ${node.availability}. It ${node.state === 'down' ? `had ${count}, which may come back with it` : `has ${count}`}.`,
       ...healthOf(parts, node),
     ].join('\n'),
     rules: [],
@@ -103,7 +119,9 @@ function explainNode(parts: OperatorParts, node: Node): ExplainResponse {
     checks: [],
     history: tasks
       .sort((a, b) => a.createdAtMs - b.createdAtMs)
-      .map((task) => `${stamp(task.createdAtMs)} ${taskName(task)}: ${task.why || 'placed here'}`),
+      .map(
+        (task) => `${stamp(task.createdAtMs)} ${taskName(task)} (${task.why || 'placed here'}): ${stateSince(task)}`,
+      ),
   };
 }
 
@@ -115,8 +133,12 @@ function historyOf(snapshot: Snapshot, task: Task): string[] {
     .map((other) => {
       const where = other.nodeName ? ` on ${other.nodeName}` : '';
       const why = other.why ? ` (${other.why})` : '';
-      return `${stamp(other.createdAtMs)} ${other.id.slice(0, 8)}${where}${why}: ${stateOf(other)} since ${stamp(other.stateAtMs)}`;
+      return `${stamp(other.createdAtMs)} ${other.id.slice(0, 8)}${where}${why}: ${stateSince(other)}`;
     });
+}
+
+function stateSince(task: Task): string {
+  return `${stateOf(task)} since ${stamp(task.stateAtMs)}`;
 }
 
 function stateOf(task: Task): string {

@@ -3,6 +3,8 @@ import type * as grpc from '@grpc/grpc-js';
 import type { RelayFrame } from '#proto/gen/gantry/v1/agent.ts';
 import {
   type ExecInput,
+  type ExplainRequest,
+  type ExplainResponse,
   type NetProbeRequest,
   type NetProbeUpdate,
   OperatorClient,
@@ -20,11 +22,14 @@ export interface LeaderDoor {
   /** Faults: `unavailable`, and the leader's own. */
   stats(request: StatsRequest): Promise<StatsResponse>;
   scaling(request: ScalingRequest): Promise<ScalingResponse>;
+  explain(request: ExplainRequest): Promise<ExplainResponse>;
   /** Faults as those of stats. */
   netProbe(request: NetProbeRequest, signal: AbortSignal): AsyncIterable<NetProbeUpdate>;
 }
 
 const statsTimeoutMs = 10_000;
+/** A follower knows nearly as much: it says so rather than let people wait. */
+const explainTimeoutMs = 2_000;
 
 /** Doors to leaders, one connection for each address; `close` forgets them all: what is open goes on. */
 export function leaderDoors(credentials: () => grpc.ChannelCredentials): {
@@ -40,6 +45,7 @@ export function leaderDoors(credentials: () => grpc.ChannelCredentials): {
         exec: () => callerStream(client.exec()),
         stats: (request) => call(client, OperatorClient.service.stats, request, { timeoutMs: statsTimeoutMs }),
         scaling: (request) => call(client, OperatorClient.service.scaling, request, { timeoutMs: statsTimeoutMs }),
+        explain: (request) => call(client, OperatorClient.service.explain, request, { timeoutMs: explainTimeoutMs }),
         netProbe: (request, signal) => passOn(client.netProbe(request), signal),
       };
     },

@@ -75,7 +75,8 @@ function print(
 
 function progress({ phase, members }: AuthorityStatus): string {
   const waiting = members.filter(({ done }) => !done);
-  if (phase === 'dropping') return `all have certificates of the new CA; ${waiting.length} managers drop the old one`;
+  if (phase === 'dropping')
+    return `all have certificates of the new CA; ${waiting.length === 1 ? 'one manager drops' : `${waiting.length} managers drop`} the old one`;
   const names = waiting.slice(0, 5).map(({ kind, name, message }) => `  ${kind} ${name} ${message}`);
   const more = waiting.length > names.length ? [`  and ${waiting.length - names.length} more`] : [];
   return [

@@ -8,7 +8,7 @@ export function status(options: CommonOptions, service = ''): Promise<number> {
   return withSession(options, async (session) => {
     const response = await session.call(methods.scaling, { service });
     if (session.json) session.printJson(response);
-    else if (response.services.length === 0) session.print('no service is autoscaled: see x-autoscale');
+    else if (response.services.length === 0) session.print('No service is autoscaled: give one x-autoscale.');
     else {
       const heads = ['SERVICE', 'TASKS', 'BOUNDS', 'NOW', 'WHY'];
       session.print(table(heads, response.services.map(row), session.colours.bold));

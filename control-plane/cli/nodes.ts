@@ -14,7 +14,8 @@ export function drain(options: CommonOptions & { readonly detach?: true }, name:
     for (let last = -1; !options.detach; ) {
       const { nodes } = await session.call(methods.list, ListRequest.create({ kind: 'node' }));
       const left = nodes.find((summary) => summary.node?.id === node.id)?.tasks ?? 0;
-      if (left !== last && !session.json) session.print(left === 0 ? `${node.name} is empty` : `${left} tasks left`);
+      if (left !== last && !session.json)
+        session.print(left === 0 ? `${node.name} is empty` : `${left} ${left === 1 ? 'task' : 'tasks'} left`);
       last = left;
       if (left === 0) break;
       await systemClock.sleep(lookEveryMs);

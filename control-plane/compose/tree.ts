@@ -57,7 +57,9 @@ export function parseTrees(file: string, text: string, findings: Findings): read
     return { file, line, column: col };
   };
   const errors = documents.flatMap((document) => document.errors);
-  for (const error of errors) {
+  // A broken line makes nonsense of those after it; a key that is there twice does not.
+  const [first] = errors;
+  for (const error of first?.code === 'DUPLICATE_KEY' ? errors : errors.slice(0, 1)) {
     const message = error.code === 'DUPLICATE_KEY' ? 'this key is there twice' : firstLine(error.message);
     refuse(findings, { at: at(error.pos[0]), path: '' }, message, 'correct the YAML');
   }

@@ -234,8 +234,9 @@ export function rollbackService(context: WishContext, id: ServiceId, to?: number
 function rollback(context: WishContext, service: Service, why: string): Change[] {
   const { previous, previousVersion, previousRevision } = service;
   if (!previous) {
-    throw new Fault('precondition', `service ${nameOf(service)} has no version before this one to go back to`, {
-      remedy: `see gantry history ${service.spec.name}`,
+    const other = service.version > 1 ? 'was of this content in all its versions' : 'has no version before this one';
+    throw new Fault('precondition', `service ${nameOf(service)} ${other}: there is nothing to go back to`, {
+      remedy: `see gantry history ${service.spec.name}; with --to a version comes back as a whole, its replicas too`,
     });
   }
   refuseWhatIsLost(context, service, previous);
@@ -387,9 +388,13 @@ export function removeNode(context: WishContext, id: NodeId, force = false): Cha
   const node = existingNode(context, id);
   const busy = [...context.snapshot.tasksOnNode(id)].filter(occupiesNode).length;
   if (!force && node.state !== 'down' && !(node.availability === 'drain' && busy === 0)) {
-    throw new Fault('precondition', `node ${node.name} is ${node.state} and has ${busy} tasks`, {
-      remedy: `drain it first: gantry drain ${node.name}, or use --force`,
-    });
+    throw new Fault(
+      'precondition',
+      `node ${node.name} is ${node.state} and has ${busy} ${busy === 1 ? 'task' : 'tasks'}`,
+      {
+        remedy: `drain it first: gantry drain ${node.name}, or use --force`,
+      },
+    );
   }
   const singleton = [...context.snapshot.tasksOnNode(id)].find((task) => task.singleton && occupiesNode(task));
   if (singleton) {

@@ -367,7 +367,8 @@ function progressLines(name: string, notify: (message: string) => void): (done: 
   let last = -1;
   return (done, total) => {
     const part = total === 0 ? 20 : Math.floor((done * 20) / total);
-    if (part !== last) notify(`pulling ${name}: ${megabytes(done)} of ${megabytes(total)} MB`);
+    if (part !== last)
+      notify(`pulling ${name.replace(/@sha256:[0-9a-f]+$/, '')}: ${megabytes(done)} of ${megabytes(total)} MB`);
     last = part;
   };
 }

@@ -41,7 +41,10 @@ program
   .option('--all', 'every sandbox of this machine')
   .action(async (options: { keep?: true; all?: true }) => {
     const sandboxes = options.all ? listSandboxes().map((name) => openSandbox(name)) : [sandbox()];
-    for (const one of sandboxes) await one.down({ keep: options.keep === true });
+    for (const one of sandboxes) {
+      await one.down({ keep: options.keep === true });
+      progress(`sandbox ${one.layout.name} is down${options.keep ? ', its disks kept' : ''}`);
+    }
   });
 program
   .command('status')
@@ -102,10 +105,15 @@ program
   });
 program
   .command('push <image>')
-  .description('build the sample image and push it to the registry of the sandbox as <image>, e.g. hello:1')
-  .action(async (image: string) => {
+  .description(
+    "push an image to the sandbox's registry as <image>, e.g. hello:1: one of your own, or else the sample image",
+  )
+  .option('--from <file>', 'archive with the image: docker save, skopeo, buildx')
+  .action(async (image: string, { from }: { from?: string }) => {
     const { pushSampleImage } = await import('./sample-image.ts');
-    process.stdout.write(`${await pushSampleImage(sandbox(), image)}\n`);
+    const { pushArchive } = await import('./push-archive.ts');
+    const name = from === undefined ? pushSampleImage(sandbox(), image) : pushArchive(sandbox(), image, from);
+    process.stdout.write(`${await name}\n`);
   });
 
 // Also after the subcommand, as everywhere in `gantry`.
@@ -180,7 +188,7 @@ function table(status: SandboxStatus): string {
   });
   const ports = status.ports.map(
     ({ port, protocol, problem }) =>
-      `127.0.0.1:${port}${protocol === 'udp' ? '/udp' : ''}${problem ? ` not forwarded: ${problem}` : ''}`,
+      `published: 127.0.0.1:${port}${protocol === 'udp' ? '/udp' : ''}${problem ? ` not forwarded: ${problem}` : ''}`,
   );
   const header = ['HOST', 'ADDRESS', 'POWER', 'CABLE', 'NODE']
     .map((cell) => cell.padEnd(14))

@@ -103,11 +103,16 @@ async function start(managers: number | undefined): Promise<void> {
     ['why hello.2', 'why it sits where it sits'],
     ['sandbox kill h3', 'pull the plug of a host, then watch: ps, events -f'],
     ['sandbox start h3', 'and switch it on again'],
+    ...(managers === undefined || managers < 2 ? [] : ([['sandbox kill m1', 'a manager, too']] as const)),
     ['rm hello', 'remove the service'],
+    [
+      'sandbox push app:1 --from FILE',
+      "an image of yours (docker save): registry:5000/app:1 in your Compose file's image:",
+    ],
     ['sandbox down', 'end it all, leaving nothing behind'],
   ];
   say('\nThe cluster keeps running. Try:');
-  for (const [args, what] of next) say(`  ${`${command} ${args}`.padEnd(command.length + 24)}${what}`);
+  for (const [args, what] of next) say(`  ${`${command} ${args}`.padEnd(command.length + 33)}${what}`);
 }
 
 try {

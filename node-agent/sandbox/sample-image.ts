@@ -98,12 +98,19 @@ export async function buildSampleImage(version: string, kind: SampleKind = 'serv
   return { digest: digestOf(manifest), manifest, blobs };
 }
 
-/** Builds and pushes `image` ("hello:1") to the sandbox's registry; resolves to its full name. A tag `broken` ends at once. */
-export async function pushSampleImage(sandbox: Pick<Sandbox, 'layout'>, image: string): Promise<string> {
+/** What `NAME:TAG` means in the sandbox's registry; that registry in front is as good. Faults: `invalid`. */
+export function registryImage(image: string): { readonly repository: string; readonly tag: string } {
+  const within = image.startsWith(`${registryName}/`) ? image.slice(registryName.length + 1) : image;
   const [, repository, tag = 'latest'] =
-    /^([a-z0-9][a-z0-9/_-]*)(?::([A-Za-z0-9_][A-Za-z0-9_.-]*))?$/.exec(image) ?? [];
+    /^([a-z0-9][a-z0-9/_.-]*)(?::([A-Za-z0-9_][A-Za-z0-9_.-]*))?$/.exec(within) ?? [];
   if (repository === undefined)
     throw new Fault('invalid', `"${image}" is not an image name of this registry`, { remedy: 'write NAME:TAG' });
+  return { repository, tag };
+}
+
+/** Builds and pushes `image` ("hello:1") to the sandbox's registry; resolves to its full name. A tag `broken` ends at once. */
+export async function pushSampleImage(sandbox: Pick<Sandbox, 'layout'>, image: string): Promise<string> {
+  const { repository, tag } = registryImage(image);
   const built = await buildSampleImage(tag, tag.startsWith('broken') ? 'broken' : 'serve');
   await pushImage(sandbox, repository, tag, built);
   return `${registryName}/${repository}:${tag}`;

@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import { hierarchiesIn, machineHierarchies, processesIn } from '#node-agent/sandbox/cgroups.ts';
+import { pushArchive } from '#node-agent/sandbox/push-archive.ts';
 import { buildSampleImage, pushSampleImage } from '#node-agent/sandbox/sample-image.ts';
 import { listSandboxes, openSandbox } from '#node-agent/sandbox/sandbox.ts';
 import { outside } from '#node-agent/sandbox/topology.ts';
@@ -83,6 +84,17 @@ describe('a sandbox of two hosts', () => {
     expect(await eventually(answer)).toContain('hello from h1, version 1');
     await sandbox.run('h1', ['ctr', 'tasks', 'kill', 'web']);
     await eventually(async () => (await sandbox.run('h1', ['ctr', 'tasks', 'ls'])).includes('STOPPED'));
+  });
+
+  test.for(['docker-archive', 'oci-archive'])('takes an image from a %s', async (kind) => {
+    const file = join(root, `${kind}.tar`);
+    const hello = ['--src-tls-verify=false', 'docker://registry:5000/hello:1', `${kind}:${file}:mine:1`];
+    await sandbox.run('m1', ['skopeo', 'copy', '--quiet', ...hello]);
+    expect(await pushArchive(sandbox, 'registry:5000/shop/web:2', file)).toBe('registry:5000/shop/web:2');
+    await sandbox.run('h1', ['ctr', 'images', 'pull', '--plain-http', 'registry:5000/shop/web:2']);
+    await expect(pushArchive(sandbox, 'web:2', `${file}.gone`)).rejects.toThrow('is not there');
+    await expect(pushArchive(sandbox, 'web:2', '/etc/passwd')).rejects.toThrow('is not a tar archive');
+    await expect(pushArchive(sandbox, 'WEB:2', file)).rejects.toThrow('is not an image name');
   });
 
   test('started twice is the sandbox it was', async () => {

@@ -5,16 +5,20 @@ import { join } from 'node:path';
 import * as grpc from '@grpc/grpc-js';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { leaderDoors } from '#control-plane/api/leader-door.ts';
+import { BeatLiveness } from '#control-plane/dispatch/liveness.ts';
 import { serveSocket } from '#control-plane/servers.ts';
 import { ExecStart, type RelayFrame } from '#proto/gen/gantry/v1/agent.ts';
 import { type NetProbeUpdate, OperatorClient, OperatorService } from '#proto/gen/gantry/v1/operator.ts';
+import { systemClock } from '#proto/kernel/clock.ts';
 import { Scope } from '#proto/kernel/scope.ts';
 import { call, faultOf } from '#proto/rpc.ts';
 import { aNode, aService, aTask, idOf } from '#test/support/builders.ts';
 import { type OperatorLab, operatorLab } from '#test/support/operator.ts';
 
 let scope: Scope;
+let heard: BeatLiveness;
 let leading: OperatorLab;
+let following: OperatorLab;
 let client: OperatorClient;
 
 beforeEach(async () => {
@@ -22,13 +26,14 @@ beforeEach(async () => {
   const directory = await mkdtemp(join(tmpdir(), 'gantry-doors-'));
   scope.defer(() => rm(directory, { recursive: true }));
   const insecure = grpc.credentials.createInsecure();
-  leading = operatorLab();
+  heard = new BeatLiveness(systemClock);
+  leading = operatorLab({ liveness: heard });
   await serveSocket(scope, join(directory, 'leader.sock'), [
     { definition: OperatorService, handlers: leading.service },
   ]);
   const doors = leaderDoors(() => insecure);
   scope.defer(() => doors.close());
-  const following = operatorLab({ leader: () => doors.at(`unix:${join(directory, 'leader.sock')}`) });
+  following = operatorLab({ leader: () => doors.at(`unix:${join(directory, 'leader.sock')}`) });
   await serveSocket(scope, join(directory, 'f.sock'), [{ definition: OperatorService, handlers: following.service }]);
   client = new OperatorClient(`unix:${join(directory, 'f.sock')}`, insecure);
   scope.defer(() => client.close());
@@ -87,6 +92,16 @@ describe('a follower', () => {
     };
     const { tasks } = await call(client, OperatorService.stats, { service: 'web' });
     expect(tasks).toMatchObject([{ taskId: idOf('one'), cpuSeconds: 2 }]);
+  });
+
+  it('tells of a node what the leader has heard of it, and what it knows itself where that does not answer', async () => {
+    for (const lab of [leading, following]) await lab.put('node', aNode('h1'));
+    heard.beat(aNode('h1').id);
+    const { summary } = await call(client, OperatorService.explain, { name: 'h1' });
+    expect(summary).toMatch(/^Node h1 is ready.*It has 1 task\.\nLast beat 0\.\d s ago\./);
+    Object.assign(leading.parts, { leader: () => ({ explain: () => Promise.reject(new Error('not now')) }) });
+    const alone = await call(client, OperatorService.explain, { name: 'h1' });
+    expect(alone.summary).toContain('Another manager leads and hears the nodes, and does not answer');
   });
 
   it('passes on what the doctor finds, and why it finds nothing', async () => {

@@ -157,6 +157,13 @@ describe('bad input is refused at its place', () => {
     ]);
   });
 
+  it('but what a broken line makes of the lines after it is left out', () => {
+    const broken = errorsOf(
+      'services:\n  db:\n    environment: {A: ${B:?set it}}\n    restart: always\n    tty: true\n',
+    );
+    expect(broken.map((line) => line.split(' ')[0])).toEqual(['compose.yaml:3:23']);
+  });
+
   it.each([
     ['a: [', /compose.yaml:1:\d+ :/],
     ['services: {}\nservices: {}', /compose.yaml:2:1 : this key is there twice/],
