@@ -1,0 +1,63 @@
+/** What whoever is new types first, and gets wrong. */
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { Fault } from '#proto/kernel/errors.ts';
+import { aService } from '#test/support/builders.ts';
+import { type CliLab, startCliLab } from '#test/support/cli-lab.ts';
+
+let cli: CliLab;
+let lab: CliLab['lab'];
+let place: CliLab['place'];
+let gantry: CliLab['gantry'];
+
+beforeEach(async () => {
+  cli = await startCliLab();
+  ({ lab, place, gantry } = cli);
+});
+afterEach(() => cli.scope.close());
+
+describe('gantry', () => {
+  it('takes the options of all commands before the command, and tells its version', async () => {
+    await lab.put('service', aService('web'));
+    expect((await gantry('--json', '--socket', place.socket, 'services')).stdout).toMatch(/^\[\n/);
+    const elsewhere = await gantry('--socket', '/nowhere.sock', 'services');
+    expect(elsewhere.stderr).toContain('/nowhere.sock does not answer');
+    expect((await gantry('--version')).stdout).toMatch(/^\d+\.\d+\.\d+\n$/);
+  });
+
+  it('knows what the fingers of others type', async () => {
+    const { code, stderr } = await gantry('stack', 'deploy', '-c', 'shop.yaml', 'shop');
+    expect(stderr).toBe(
+      'gantry: there is no command "stack" here\n  → gantry apply -f FILE, gantry services -p PROJECT, gantry rm -p PROJECT\n',
+    );
+    expect(code).toBe(2);
+  });
+
+  it('says that nothing can be changed where the manager that answers has lost the others', async () => {
+    await lab.put('service', aService('web'));
+    lab.store.commit = () => Promise.reject(new Fault('timeout', 'etcd did not tell whether the commit went through'));
+    const unheard = await gantry('scale', 'web=4');
+    expect(unheard.stderr).toContain('etcd did not tell');
+    Object.assign(lab.parts, { asOfMs: () => Date.parse('2026-01-02T03:04:05Z') });
+    const { code, stderr } = await gantry('scale', 'web=4');
+    expect(stderr).toMatch(
+      /^gantry: no quorum since 2026-01-0\d \d\d:\d\d:05: nothing can be changed\n {2}→ start the managers/,
+    );
+    expect(code).toBe(3);
+  });
+
+  it('removes all of a project with rm -p, and nothing of others', async () => {
+    await lab.put(
+      'service',
+      aService('web', { project: 'shop' }),
+      aService('db', { project: 'shop' }),
+      aService('hello'),
+    );
+    expect((await gantry('rm')).stderr).toContain('gantry rm SERVICE …, or -p PROJECT');
+    expect((await gantry('rm', '-p', 'shpo')).stderr).toContain('there are no services of project "shpo"');
+    const { stdout, code } = await gantry('rm', '-d', '-p', 'shop');
+    expect(stdout).toMatch(/^removing shop\/(web, shop\/db|db, shop\/web)\n$/);
+    expect(code).toBe(0);
+    const left = [...lab.store.snapshot.all('service')].filter(({ removing }) => !removing);
+    expect(left.map(({ spec }) => spec.name)).toEqual(['hello']);
+  });
+});
