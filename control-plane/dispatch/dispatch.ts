@@ -312,6 +312,14 @@ export class Dispatch {
   /** Tells nodes of the stops that need not be withheld any more. */
   #releaseStops(): void {
     const released = this.#withdrawals.release(this.#senders(), this.#parts.clock.monotonic());
+    for (const { id, appliedRevision } of this.#withdrawals.takeGivenUp()) {
+      const why = appliedRevision === undefined ? 'its agent is away' : 'it has not said that it sends to them no more';
+      const { store, log } = this.#parts;
+      log.warn('tasks are stopped although a node may still send to them', {
+        node: store.snapshot.node(id)?.name ?? id,
+        why,
+      });
+    }
     for (const [node, tasks] of released) {
       this.#sessions.get(node)?.sendOwn({ ...nothingDirty(), tasks: new Map([[node, tasks]]) });
     }

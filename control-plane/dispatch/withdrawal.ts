@@ -51,6 +51,7 @@ export class Withdrawals {
   readonly #held = new Map<TaskId, Departure>();
   /** Nodes with a session that were waited for in vain: nobody waits for them again before they have caught up. */
   readonly #overdue = new Set<NodeId>();
+  #givenUp: Sender[] = [];
 
   get waiting(): boolean {
     return this.#departures.length > 0;
@@ -103,6 +104,7 @@ export class Withdrawals {
     const limitMs = isAnyAway ? awayLimitMs : withdrawalLimitMs;
     const due = ({ revision, sinceMs }: Departure) => revision <= everywhere || nowMs >= sinceMs + limitMs;
     const newest = this.#departures.findLast(due)?.revision ?? 0;
+    for (const sender of known) if ((sender.appliedRevision ?? 0) < newest) this.#givenUp.push(sender);
     // One without a session comes back, or is soon down.
     for (const { id, appliedRevision: held } of known) if (held !== undefined && held < newest) this.#overdue.add(id);
     // One that is newer and due makes no older one wait: whoever is behind is waited for no longer.
@@ -115,6 +117,11 @@ export class Withdrawals {
       }
     }
     return released;
+  }
+
+  /** Nodes that stops were released without, since this was last asked: they may still send to tasks that end. */
+  takeGivenUp(): readonly Sender[] {
+    return this.#givenUp.splice(0);
   }
 
   /** When `release` is to be asked again even if nothing is heard of any node (monotonic ms, after `nowMs`). */
@@ -130,5 +137,6 @@ export class Withdrawals {
     this.#departures = [];
     this.#held.clear();
     this.#overdue.clear();
+    this.#givenUp = [];
   }
 }

@@ -76,6 +76,9 @@ test('two hundred requests a second by three hosts all succeed while the service
   const report = JSON.parse(await load) as LoadReport;
   rmSync(stopFile);
   console.log(report);
+  // A machine that is starved past all limits loses requests: the control plane says for which node it waited in vain.
+  const givenUp = "grep 'may still send' /var/log/control-plane.log || echo 'no node was waited for in vain'";
+  if (report.bad.length > 0) console.log(await cluster.sandbox.run('m1', ['sh', '-c', givenUp]));
   expect(report.bad).toEqual([]);
   expect(report.good).toBe(report.asked);
   expect(report.asked).toBeGreaterThan(3_000);

@@ -71,10 +71,14 @@ describe('a stop', () => {
     stops.withhold(7, [stopped], 1_000);
     expect(stops.deadlineMs(1_000)).toBe(1_000 + withdrawalLimitMs);
     expect(names(stops.release(hold({ h1: 7, h2: 6 }), 999 + withdrawalLimitMs))).toEqual([]);
+    expect(stops.takeGivenUp()).toEqual([]);
     expect(names(stops.release(hold({ h1: 7, h2: 6 }), 1_000 + withdrawalLimitMs))).toEqual([stopped.id]);
+    expect(stops.takeGivenUp()).toEqual(hold({ h2: 6 }));
+    expect(stops.takeGivenUp()).toEqual([]);
     const other = aTask('u', { ...onH1, wanted: 'shutdown' });
     stops.withhold(9, [other], 5_000);
     expect(names(stops.release(hold({ h1: 9, h2: 6 }), 5_001))).toEqual([other.id]);
+    expect(stops.takeGivenUp()).toEqual([]);
     stops.caughtUp(h2);
     const third = aTask('v', { ...onH1, wanted: 'shutdown' });
     stops.withhold(11, [third], 6_000);
@@ -88,6 +92,7 @@ describe('a stop', () => {
     expect(stops.deadlineMs(withdrawalLimitMs)).toBe(awayLimitMs);
     expect(names(stops.release(away, awayLimitMs - 1))).toEqual([]);
     expect(names(stops.release(away, awayLimitMs))).toEqual([stopped.id]);
+    expect(stops.takeGivenUp().map(({ id }) => id)).toEqual([h2]);
     stops.withhold(9, [stopped], 20_000);
     expect(names(stops.release(away, 20_000 + withdrawalLimitMs))).toEqual([]);
     expect(names(stops.release(hold({ h1: 20 }), 20_001 + withdrawalLimitMs))).toEqual([stopped.id]);
