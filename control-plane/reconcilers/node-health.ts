@@ -132,7 +132,9 @@ export function judge(all: Iterable<Node>, hearing: Hearing, agentAwayLimitMs: n
         // Left alone: what runs there goes on.
         if (kernel !== 'lives' || !judged) continue;
         const isNews = node.state !== 'ready' || node.away !== deafWatchdog;
-        if (now - lastMs < awayMs) wakeAtMs = Math.min(wakeAtMs, lastMs + awayMs);
+        // Of a thousand that dial a new leader at once the last are heard when it has had time for them.
+        const awayAtMs = Math.max(lastMs, laggedUntilMs) + (heard ? awayMs : graceMs);
+        if (now < awayAtMs) wakeAtMs = Math.min(wakeAtMs, awayAtMs);
         else if (isNews) verdicts.push({ node, state: 'ready', message: deafWatchdog, away: deafWatchdog });
         continue;
       }

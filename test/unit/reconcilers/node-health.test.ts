@@ -217,6 +217,8 @@ describe('a silent host whose kernel is asked', () => {
         'h2: ready, nothing of ours is heard from it, but its kernel answers',
       ]);
       expect(verdicts(20_000 + lostMs, silent, round).said).toEqual(['h2: down']);
+      // What it has said since may still be unread.
+      expect(verdicts(20_000 + awayMs, silent, { ...round, lagged: 20_500 }).said).toEqual([]);
     }
   });
 
@@ -266,6 +268,7 @@ describe('a silent host whose kernel is asked', () => {
     expect(verdicts(graceMs - askMs - 1, unheard)).toMatchObject({ suspects: [], wakeAtMs: graceMs - askMs });
     expect(verdicts(graceMs - askMs, unheard).suspects).toEqual(['h2']);
     expect(verdicts(graceMs, unheard, { kernels: never(false) }).said).toEqual(['h2: down']);
+    expect(verdicts(graceMs - 1, unheard, { kernels: never(true) })).toMatchObject({ said: [], wakeAtMs: graceMs });
     expect(verdicts(graceMs, unheard, { kernels: never(true) }).said).toEqual([
       'h2: ready, nothing of ours is heard from it, but its kernel answers',
     ]);
