@@ -37,6 +37,8 @@ const replicas = 20;
 const perCommit = 5_000;
 const perProcess = 100;
 const beatEveryMs = 200;
+/** Who has not got its set by then gets it no more: on a machine that others use, agents fall silent faster than they are told. */
+const limitMs = 240_000;
 const kernel = { clock: systemClock, random: systemRandom, log: silentLog };
 
 /** What came of one failover: a replica begins to lead, and all agents dial it at once. */
@@ -159,7 +161,7 @@ export class ReconnectLab {
       const began = performance.now();
       void runControllers(parts, epoch, term);
       for (const child of children) child.dial(dial);
-      const received = await Promise.all(children.map((child) => child.synced));
+      const received = await this.#within(children);
       const ms = performance.now() - began;
       const { user, system } = process.cpuUsage(cpu);
       clearInterval(look);
@@ -178,6 +180,19 @@ export class ReconnectLab {
       unsubscribe();
       await term.close();
       for (const child of children) child.kill();
+    }
+  }
+
+  async #within(children: readonly Agents[]): Promise<{ readonly bytes: number; readonly messages: number }[]> {
+    const late = Promise.withResolvers<never>();
+    const timer = systemClock.after(limitMs, () => {
+      const left = children.reduce((sum, child) => sum + child.left, 0);
+      late.reject(new Error(`after ${limitMs / 1_000} s ${left} agents do not have their set: is the machine busy?`));
+    });
+    try {
+      return await Promise.race([Promise.all(children.map((child) => child.synced)), late.promise]);
+    } finally {
+      timer.cancel();
     }
   }
 
@@ -213,6 +228,8 @@ class Agents {
   readonly ready: Promise<void>;
   /** What they received until each had its full set. */
   readonly synced: Promise<{ readonly bytes: number; readonly messages: number }>;
+  /** Who does not have its set yet. */
+  left: number;
   readonly #ended: Promise<End>;
   readonly #child: ChildProcessByStdio<Writable, Readable, null>;
 
@@ -232,7 +249,7 @@ class Agents {
       for (const { reject } of waiters) reject(new Error(`agents ended with ${code}`));
     });
     const totals = { bytes: 0, messages: 0 };
-    let left = dialling.agents.length;
+    this.left = dialling.agents.length;
     createInterface({ input: this.#child.stdout }).on('line', (line) => {
       const said = JSON.parse(line) as Said;
       if ('ready' in said) ready.resolve();
@@ -240,7 +257,7 @@ class Agents {
       else {
         totals.bytes += said.bytes;
         totals.messages += said.messages;
-        if (--left === 0) synced.resolve(totals);
+        if (--this.left === 0) synced.resolve(totals);
       }
     });
     this.#child.stdin.write(`${JSON.stringify(dialling)}\n`);
