@@ -45,5 +45,6 @@ export const examples: Readonly<Record<string, readonly string[]>> = {
   'token create': ['token create --for 1h', 'token create --for 10m --uses 3'],
   login: ['login registry.example.com -u ci --password-stdin'],
   'context create': ['context create laptop'],
+  completion: ['completion bash'],
   'context add': ['context add laptop --file laptop.gantry.json'],
 };

@@ -1,5 +1,5 @@
 /** Every command with its options; what a command does is loaded only when it runs. */
-import { Command, InvalidArgumentError, Option } from 'commander';
+import { Argument, Command, InvalidArgumentError, Option } from 'commander';
 import { systemClock } from '#proto/kernel/clock.ts';
 import { Fault } from '#proto/kernel/errors.ts';
 import { type AddCommand, collect, type Options } from './add-command.ts';
@@ -380,6 +380,21 @@ export function createProgram(end: (code: number) => void): Command {
   add(program, 'version', 'versions of this command and of the control plane', async (options) =>
     (await import('./lists.ts')).version(options),
   );
+  add(
+    program,
+    'completion',
+    'print what makes a shell complete the words of gantry',
+    async (_, shell) => (await import('./completion.ts')).completion(shell!),
+    (command) => command.addArgument(new Argument('<shell>').choices(['bash'])),
+  );
+  program
+    .command('complete [words...]', { hidden: true })
+    .description('what may stand in place of the last word')
+    .helpOption(false)
+    .action(async (words: string[]) => {
+      const { complete } = await import('./completion.ts');
+      end(await complete(program, words));
+    });
   for (const [name, description] of Object.entries(mains))
     program
       .command(`${name} [args...]`)

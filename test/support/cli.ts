@@ -2,7 +2,8 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 
-const main = fileURLToPath(new URL('../../control-plane/cli/main.ts', import.meta.url));
+/** What a user starts. */
+export const cliMain = fileURLToPath(new URL('../../control-plane/cli/main.ts', import.meta.url));
 
 export interface CliEnd {
   readonly code: number;
@@ -29,7 +30,7 @@ export function startCli(
   args: readonly string[],
   options: { readonly env?: Record<string, string>; readonly terminal?: boolean; readonly input?: string } = {},
 ): CliRun {
-  const command = [process.execPath, main, ...args];
+  const command = [process.execPath, cliMain, ...args];
   const quoted = command.map((word) => `'${word.replaceAll("'", "'\\''")}'`).join(' ');
   const [program, ...rest] = options.terminal ? ['script', '-qefc', quoted, '/dev/null'] : command;
   const child = spawn(program!, rest, {

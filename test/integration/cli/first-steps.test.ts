@@ -1,7 +1,10 @@
 /** What whoever is new types first, and gets wrong. */
+import { execFile } from 'node:child_process';
+import { promisify } from 'node:util';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { Fault } from '#proto/kernel/errors.ts';
-import { aService } from '#test/support/builders.ts';
+import { aNode, aService, aTask } from '#test/support/builders.ts';
+import { cliMain } from '#test/support/cli.ts';
 import { type CliLab, startCliLab } from '#test/support/cli-lab.ts';
 
 let cli: CliLab;
@@ -22,6 +25,25 @@ describe('gantry', () => {
     const elsewhere = await gantry('--socket', '/nowhere.sock', 'services');
     expect(elsewhere.stderr).toContain('/nowhere.sock does not answer');
     expect((await gantry('--version')).stdout).toMatch(/^\d+\.\d+\.\d+\n$/);
+  });
+
+  it('completes words and names in bash', async () => {
+    await lab.put('service', aService('web'), aService('worker'));
+    await lab.put('node', aNode('h1'));
+    await lab.put('task', aTask('one', { nodeId: aNode('h1').id, nodeName: 'h1' }));
+    const script = (await gantry('completion', 'bash')).stdout;
+    const completed = async (...words: string[]) => {
+      const quoted = words.map((word) => `'${word}'`).join(' ');
+      const asks = `${script}gantry() { '${process.execPath}' '${cliMain}' "$@"; }
+        COMP_WORDS=(gantry ${quoted}) COMP_CWORD=${words.length}; _gantry; printf '%s\\n' "\${COMPREPLY[@]}"`;
+      const env = { ...process.env, GANTRY_SOCKET: place.socket, HOME: place.directory };
+      return (await promisify(execFile)('bash', ['-c', asks], { env })).stdout.trim().split('\n');
+    };
+    expect(await completed('wh')).toEqual(['whatif', 'why']);
+    expect(await completed('scale', 'w')).toEqual(['web', 'worker']);
+    expect(await completed('why', '')).toEqual(['h1', 'web.', 'worker.']);
+    expect(await completed('why', 'web.')).toEqual(['web.1']);
+    expect(await completed('--socket', '/nowhere.sock', 'scale', 'w')).toEqual(['']);
   });
 
   it('knows what the fingers of others type', async () => {
