@@ -33,7 +33,10 @@ export async function watchProgress(
     process.off('SIGINT', interrupt);
   }
   if (session.json) session.printJson({ services: last });
-  return last.some(({ outcome }) => outcome === 'failed') ? exitCodes.failed : exitCodes.ok;
+  if (last.every(({ outcome }) => outcome !== 'failed')) return exitCodes.ok;
+  if (last.some(({ outcome }) => outcome === 'progressing'))
+    process.stderr.write('no longer watching, as one has failed; the others go on: see gantry services\n');
+  return exitCodes.failed;
 }
 
 function progressView(session: Session) {

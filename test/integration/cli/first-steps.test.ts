@@ -46,6 +46,26 @@ describe('gantry', () => {
     expect(await completed('--socket', '/nowhere.sock', 'scale', 'w')).toEqual(['']);
   });
 
+  it('stops watching where one has failed, and says that the others go on', async () => {
+    const web = aService('web');
+    const restart = { ...web.spec.restart, condition: 'none' } as const;
+    await lab.put('service', { ...web, spec: { ...web.spec, restart } }, aService('slow'));
+    const later = Date.now() + 60_000;
+    const failed = {
+      state: 'failed',
+      error: 'exit code 3',
+      exitCode: 3,
+      createdAtMs: later,
+      stateAtMs: later,
+      finishedAtMs: later,
+    } as const;
+    await lab.put('task', aTask('one', { ...failed, serviceId: web.id }));
+    const { code, stdout, stderr } = await gantry('scale', 'web=2', 'slow=2');
+    expect(stdout).toMatch(/✗ demo\/web .*\n/);
+    expect(stderr).toBe('no longer watching, as one has failed; the others go on: see gantry services\n');
+    expect(code).toBe(1);
+  });
+
   it('knows what the fingers of others type', async () => {
     const { code, stderr } = await gantry('stack', 'deploy', '-c', 'shop.yaml', 'shop');
     expect(stderr).toBe(
