@@ -1,6 +1,6 @@
 /** Empties the trash as times come up: written down as due times, so that it goes on with the next leader. */
 import { emptied } from '#control-plane/reconcilers/trash.ts';
-import { deletedVolume, endOfVolume } from '#control-plane/reconcilers/volume-changes.ts';
+import { deletedVolume, endOfVolume, goingVolume } from '#control-plane/reconcilers/volume-changes.ts';
 import type { Change, Delta } from '#control-plane/store/records.ts';
 import type { Store } from '#control-plane/store/store.ts';
 import type { Clock, Timer } from '#proto/kernel/clock.ts';
@@ -88,7 +88,7 @@ export class TrashReaper {
   /** What can be said of it at once; where its node is to delete it, that is begun. */
   #endVolume(trashed: Trashed, name: string): readonly Change[] {
     const { store, clock } = this.#parts;
-    const end = endOfVolume(store.snapshot, name);
+    const end = endOfVolume(store.snapshot, name, trashed.going);
     switch (end.do) {
       case 'keep':
         return [emptied(store.snapshot, trashed)];
@@ -98,6 +98,13 @@ export class TrashReaper {
         this.#volumes.set(trashKey(trashed), clock.now() + volumeRetryMs);
         return [];
       case 'delete': {
+        // While its node is away it can still be taken back.
+        if (!trashed.going && store.snapshot.node(end.volume.nodeId)?.state === 'ready')
+          return [goingVolume(store.snapshot, trashed)];
+        if (!trashed.going) {
+          this.#volumes.set(trashKey(trashed), clock.now() + volumeRetryMs);
+          return [];
+        }
         const underWay = [...this.#volumes.values()].filter((atMs) => atMs === Number.POSITIVE_INFINITY).length;
         if (underWay < mostVolumes) void this.#delete(trashed, end.volume.nodeId, name);
         else this.#volumes.set(trashKey(trashed), clock.now() + 1_000);

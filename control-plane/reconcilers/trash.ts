@@ -14,7 +14,7 @@ import { fixedAddressProblem } from './network-ranges.ts';
 import { portOwner } from './published-ports.ts';
 import { same } from './same.ts';
 import { createService, removeService, type WishContext } from './service-changes.ts';
-import { unusedVolumes, volumeUsers } from './volume-changes.ts';
+import { beingDeleted, unusedVolumes, volumeUsers } from './volume-changes.ts';
 
 /** Where the cluster's record does not say. */
 export const defaultTrashMs = 24 * 3_600_000;
@@ -123,10 +123,11 @@ export interface Undone {
 /**
  * Brings back the last removal, or of what bears the name the last one: a service, config, secret or volume, all of a project's last
  * removal, or a removal by the start of its id. Faults: `not-found`, `invalid` (ambiguous), `conflict` and `exists` (its name, port or
- * address is somebody's by now), `precondition` (what it needs is gone).
+ * address is somebody's by now, or a volume of it is being deleted), `precondition` (what it needs is gone).
  */
 export function undo(context: WishContext, name: string): Undone {
   const items = withVolumes(context.snapshot, chosen([...context.snapshot.all('trash')], name));
+  for (const { item, going } of items) if (going) throw beingDeleted(trashedName(item));
   const networks = new NetworkWish(context);
   const documents = new DocumentWish(context);
   const changes: Change[] = [];

@@ -33,8 +33,15 @@ export function unusedVolumes(snapshot: Snapshot, names: readonly string[]): rea
 export function assertVolumesKept(snapshot: Snapshot, { mode, template }: ServiceSpec): void {
   const name = pinnedVolumes(mode, template).find((name) => snapshot.trashedVolume(name));
   if (name === undefined) return;
+  if (snapshot.trashedVolume(name)?.going) throw beingDeleted(name);
   throw new Fault('conflict', `volume ${name} is in the trash`, {
     remedy: `gantry undo ${name} brings it back with its data, gantry trash empty ${name} deletes that`,
+  });
+}
+
+export function beingDeleted(name: string): Fault {
+  return new Fault('conflict', `the data of volume ${name} is being deleted at this moment`, {
+    remedy: 'try again in a few seconds, when its node has said that it is gone: then the volume begins empty',
   });
 }
 
@@ -44,26 +51,33 @@ export type VolumeEnd =
   | { readonly do: 'keep' }
   /** Who mounts it is about to end. */
   | { readonly do: 'wait' }
-  /** Its node has its data. */
+  /** Its node has its data; before it is asked, that is written down. */
   | { readonly do: 'delete'; readonly volume: Volume }
   /** Its node is gone, and its data with it. */
   | { readonly do: 'forget' };
 
-export function endOfVolume(snapshot: Snapshot, name: string): VolumeEnd {
+export function endOfVolume(snapshot: Snapshot, name: string, going = false): VolumeEnd {
   const volume = snapshot.get('volume', name)?.value;
   if (!volume) return { do: 'keep' };
-  const users = volumeUsers(snapshot).get(name) ?? [];
+  const users = going ? [] : (volumeUsers(snapshot).get(name) ?? []);
   if (users.some(({ removing }) => !removing)) return { do: 'keep' };
   if (users.length > 0) return { do: 'wait' };
   return snapshot.node(volume.nodeId) ? { do: 'delete', volume } : { do: 'forget' };
 }
 
-/** Its records go: its data has. */
+/** It is written down that its data goes: from here on nobody takes it back. */
+export function goingVolume(snapshot: Snapshot, trashed: Trashed): Change {
+  const key = trashKey(trashed);
+  const expect = snapshot.get('trash', key)?.modRevision ?? 0;
+  return { table: 'trash', key, value: { ...trashed, going: true }, expect };
+}
+
+/** Its records go: its data has. None where they have gone already: by its name there may be another one by now. */
 export function deletedVolume(snapshot: Snapshot, trashed: Trashed, name: string): Change[] {
   const key = trashKey(trashed);
-  const changes: Change[] = [
-    { table: 'trash', key, value: undefined, expect: snapshot.get('trash', key)?.modRevision ?? 0 },
-  ];
+  const held = snapshot.get('trash', key);
+  if (!held) return [];
+  const changes: Change[] = [{ table: 'trash', key, value: undefined, expect: held.modRevision }];
   const record = snapshot.get('volume', name);
   if (record) changes.push({ table: 'volume', key: name, value: undefined, expect: record.modRevision });
   return changes;

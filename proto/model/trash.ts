@@ -24,6 +24,8 @@ export interface Trashed {
   readonly removal: string;
   readonly removedAtMs: number;
   readonly dueAtMs: number;
+  /** Its node may have begun to delete its data: it does not come back. */
+  readonly going?: true;
   readonly item: TrashedItem;
 }
 

@@ -2,7 +2,14 @@
 import { afterEach, describe, expect, it } from 'vitest';
 import { DocumentReaper } from '#control-plane/controllers/document-reaper.ts';
 import { TrashReaper } from '#control-plane/controllers/trash-reaper.ts';
-import { discardDocuments, discardServices, discardVolumes, emptyTrash } from '#control-plane/reconcilers/trash.ts';
+import { applyService } from '#control-plane/reconcilers/service-changes.ts';
+import {
+  discardDocuments,
+  discardServices,
+  discardVolumes,
+  emptyTrash,
+  undo,
+} from '#control-plane/reconcilers/trash.ts';
 import { MemoryEtcd } from '#control-plane/store/memory-store.ts';
 import type { Change } from '#control-plane/store/records.ts';
 import { Fault } from '#proto/kernel/errors.ts';
@@ -19,13 +26,17 @@ afterEach(() => {
   for (const end of ends.splice(0)) end();
   removed = [];
   refusal = undefined;
+  answer = undefined;
 });
 
 let removed: string[] = [];
 let refusal: Fault | undefined;
+/** The node's; undefined: it comes at once. */
+let answer: Promise<void> | undefined;
 const removeVolume = async (node: string, name: string) => {
   if (refusal) throw refusal;
   removed.push(`${name} of ${node}`);
+  await answer;
 };
 
 async function cluster(...changes: Change[]) {
@@ -125,6 +136,33 @@ describe('a volume in the trash', () => {
     await clock.pass(20_000);
     expect(removed).toEqual([`demo_data of ${node.id}`]);
     expect([store.snapshot.count('trash'), store.snapshot.count('volume')]).toEqual([0, 0]);
+  });
+
+  it('comes back until its node is asked to delete it, and not from then on: nobody is given half of it', async () => {
+    const { clock, store, context, commit } = await cluster(...records);
+    await commit(discardVolumes(context(), ['demo_data']));
+    const at = store.snapshot.get('node', node.id)!;
+    await commit([{ table: 'node', key: node.id, value: { ...node, state: 'down' }, expect: at.modRevision }]);
+    await commit(emptyTrash(context(), []).changes);
+    await clock.pass(20_000);
+    expect(undo(context(), 'demo_data')).toMatchObject({ lost: [], items: [{ item: { kind: 'volume' } }] });
+    let done = () => {};
+    answer = new Promise<void>((resolve) => {
+      done = resolve;
+    });
+    const { modRevision } = store.snapshot.get('node', node.id)!;
+    await commit([{ table: 'node', key: node.id, value: node, expect: modRevision }]);
+    await clock.pass(20_000);
+    expect(removed).toEqual([`demo_data of ${node.id}`]);
+    const refused = expect.objectContaining({ code: 'conflict', message: expect.stringContaining('being deleted') });
+    expect(() => undo(context(), 'demo_data')).toThrow(refused);
+    const mounts = [emptyMount('volume', 'demo_data', '/data')];
+    const { spec } = aService('web', { template: aTemplate({ container: containerSpec('web:1', { mounts }) }) });
+    expect(() => applyService(context(), spec)).toThrow(refused);
+    done();
+    await clock.pass(1_000);
+    expect([store.snapshot.count('trash'), store.snapshot.count('volume')]).toEqual([0, 0]);
+    expect(applyService(context(), spec)).not.toEqual([]);
   });
 
   it('stays where somebody mounts it after all, waits for who is stopping, and is forgotten with its node', async () => {
