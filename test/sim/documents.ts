@@ -69,7 +69,13 @@ function referredIn(truth: Snapshot): Set<string> {
   const templates = [...truth.all('revision')].map(({ template }) => template);
   const specs: Pick<Service, 'spec' | 'previous'>[] = [...truth.all('service')];
   for (const { spec } of truth.all('version')) specs.push({ spec, previous: undefined });
-  for (const { item } of truth.all('trash')) if (item.kind === 'service') specs.push(item);
+  const kept: DocumentRef[] = [];
+  for (const { item } of truth.all('trash')) {
+    if (item.kind === 'service') specs.push(item);
+    if (item.kind !== 'document') continue;
+    const { type, name, versions } = item.document;
+    kept.push(...versions.map(({ version }) => ({ type, name, version })));
+  }
   for (const { spec, previous } of specs) templates.push(spec.template, ...(previous ? [previous.template] : []));
-  return new Set(templates.flatMap((template) => [...contentsOf(template).keys()]));
+  return new Set([...kept.map(contentKey), ...templates.flatMap((template) => [...contentsOf(template).keys()])]);
 }
