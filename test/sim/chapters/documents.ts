@@ -29,6 +29,8 @@ function specOf({ truth }: World, name: string, number: number): ServiceSpec {
   return aSpec(name, {
     replicas: 1 + (number % 3),
     mode: name === 'porter' ? 'global' : 'replicated',
+    // So that twenty nodes have gone over before the story's patience ends.
+    update: { ...aSpec(name).update, parallelism: 3, monitorMs: 1_000 },
     template: aTemplate({
       container: containerSpec(`reader:${number}`),
       documents: [own, ...others.flatMap((mount) => mount ?? [])],
