@@ -311,6 +311,8 @@ export class Host {
     watchdog?.pause();
     boot?.machine.pause();
     return () => {
+      // Whether guards or what they guard goes on first is for the kernel to say: here it is them.
+      boot?.fence.look();
       boot?.machine.resume();
       watchdog?.resume();
       this.process?.resume();

@@ -35,7 +35,7 @@ export class FakeFence implements Fence {
   async arm(task: TaskId): Promise<void> {
     if (!this.mayBegin()) throw new Fault('unavailable', 'this node holds no lease at the moment');
     this.#armed.add(task);
-    this.#timer ??= this.#clock.after(lookEveryMs, () => this.#look());
+    this.#timer ??= this.#clock.after(lookEveryMs, () => this.#lookOn());
   }
 
   killed(task: TaskId): string | undefined {
@@ -51,8 +51,8 @@ export class FakeFence implements Fence {
     this.#killed.delete(task);
   }
 
-  #look(): void {
-    this.#timer = undefined;
+  /** Ends whatever has outlived the lease: what guards do first when a machine that stood still goes on. */
+  look(): void {
     const due = dueAt(this.#untilMs, this.#clock.boottime());
     for (const task of this.#armed) {
       const container = this.#host.containers.get(task);
@@ -60,6 +60,10 @@ export class FakeFence implements Fence {
       this.#killed.add(task);
       this.#host.end(task, 128 + killSignal);
     }
-    if (this.#armed.size > 0) this.#timer = this.#clock.after(lookEveryMs, () => this.#look());
+  }
+
+  #lookOn(): void {
+    this.look();
+    this.#timer = this.#armed.size > 0 ? this.#clock.after(lookEveryMs, () => this.#lookOn()) : undefined;
   }
 }
