@@ -28,6 +28,7 @@ name: clocks
 services:
   app:
     image: registry:5000/hello:1
+    x-rebalance: off
     healthcheck: { test: ["CMD", "wget", "-q", "-O", "/dev/null", "http://127.0.0.1:8080/"], interval: 1s, start_period: 20s }
     deploy: { replicas: 4, restart_policy: { delay: 2s } }
   only:

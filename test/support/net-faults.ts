@@ -66,6 +66,8 @@ export interface FaultRun {
   readonly rounds: number;
   readonly seed: number;
   readonly log?: (line: string) => void;
+  /** After each fault; `convergeMs` unless told. */
+  readonly withinMs?: number;
 }
 
 export interface FaultOutcome {
@@ -173,7 +175,7 @@ export class FaultLab {
   }
 
   /** All of it, one after the other. */
-  async run({ rounds, seed, log = () => {} }: FaultRun): Promise<FaultOutcome> {
+  async run({ rounds, seed, log = () => {}, withinMs = convergeMs }: FaultRun): Promise<FaultOutcome> {
     const random = seededRandom(seed);
     const first = await this.agree(longestMs);
     const failures = first.problems.map((line) => `before any fault: ${line}`);
@@ -182,7 +184,7 @@ export class FaultLab {
     for (let round = 1; round <= rounds; round++) {
       const { kind, what } = await this.#fault(random);
       counts[kind] = (counts[kind] ?? 0) + 1;
-      const { ms, problems } = await this.agree(convergeMs);
+      const { ms, problems } = await this.agree(withinMs);
       convergedMs.push(ms);
       log(
         `${round}/${rounds} ${what}: ${problems.length === 0 ? `right after ${Math.round(ms)} ms` : problems.join('; ')}`,
