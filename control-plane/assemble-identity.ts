@@ -2,7 +2,7 @@
 import * as grpc from '@grpc/grpc-js';
 import { ClusterService } from '#proto/gen/gantry/v1/cluster.ts';
 import type { Clock } from '#proto/kernel/clock.ts';
-import { Fault } from '#proto/kernel/errors.ts';
+import { describe, Fault, isFault } from '#proto/kernel/errors.ts';
 import type { Log } from '#proto/kernel/log.ts';
 import type { Random } from '#proto/kernel/random.ts';
 import { retry } from '#proto/kernel/retry.ts';
@@ -93,7 +93,15 @@ export function keepIdentity(
   let turn: Promise<unknown> = Promise.resolve();
   /** One after the other: both write the same files. */
   const refreshed = (state: AuthorityState | undefined) => {
-    const next = turn.then(() => refresh(pkiOf(config), identity, state, reload));
+    const next = turn
+      .then(() => refresh(pkiOf(config), identity, state, reload))
+      .catch((error) => {
+        if (isFault(error)) throw error;
+        throw new Fault('internal', `the certificates in ${config.data} were not written: ${describe(error)}`, {
+          cause: error,
+          remedy: 'see that there is room, and that it may be written to: it is tried again',
+        });
+      });
     turn = next.catch(() => {});
     return next;
   };

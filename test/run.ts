@@ -87,14 +87,14 @@ async function vitest(suite: string, args: readonly string[]): Promise<Counts> {
   try {
     const reporters = ['--reporter=default', '--reporter=json', `--outputFile.json=${file}`];
     const code = await ends('vitest', ['run', `${relative(root, dir)}/`, '--passWithNoTests', ...reporters, ...args]);
-    return countsOf(file, code);
+    return countsOf(suite, file, code);
   } finally {
     rmSync(report, { recursive: true, force: true });
   }
 }
 
 /** A file that did not load counts as a failed test, and so does a run that failed for a reason no test shows. */
-function countsOf(file: string, code: number): Counts {
+function countsOf(suite: string, file: string, code: number): Counts {
   if (!existsSync(file)) return { passed: 0, failed: code === 0 ? 0 : 1, skipped: 0 };
   const report = JSON.parse(readFileSync(file, 'utf8')) as Report;
   const unloaded = report.testResults.filter(
@@ -105,7 +105,10 @@ function countsOf(file: string, code: number): Counts {
     passed: report.numPassedTests,
     failed: failed === 0 && code !== 0 ? 1 : failed,
     skipped: report.numPendingTests + report.numTodoTests,
-    failures: report.testResults.filter((one) => one.status === 'failed').flatMap(failuresOf),
+    failures:
+      failed === 0 && code !== 0
+        ? [`${suite}: no test failed, and vitest ended with ${code}: see its Unhandled Errors`]
+        : report.testResults.filter((one) => one.status === 'failed').flatMap(failuresOf),
   };
 }
 

@@ -84,6 +84,8 @@ export class AuthorityKeeper {
     try {
       await this.#step();
     } catch (error) {
+      // What was under way when it was closed fails for that alone.
+      if (this.#closed) return;
       if (!isFault(error)) throw error;
       if (!isFault(error, 'conflict', 'precondition'))
         this.#parts.log.warn('the CA is not as it should be, trying again', { error });

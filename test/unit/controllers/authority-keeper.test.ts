@@ -49,6 +49,24 @@ it('starts its etcd again once, though others write the record meanwhile', async
   expect(starts).toBe(1);
 });
 
+it('that is closed while it writes leaves no rejection behind', async () => {
+  const store = new MemoryEtcd({ clock: systemClock }).open();
+  await put(store, dropping);
+  let begun = false;
+  let fail: (error: Error) => void = () => {};
+  keeperOf(store, 'm1', () => {
+    begun = true;
+    return new Promise((_, reject) => {
+      fail = reject;
+    });
+  });
+  await eventually(() => begun);
+  keepers.pop()!.close();
+  // Vitest fails a run with a rejection that nobody handles.
+  fail(new Error('ENOENT: no such file or directory'));
+  await new Promise((resolve) => setImmediate(resolve));
+});
+
 it('waits for the etcds of those before it', async () => {
   const store = new MemoryEtcd({ clock: systemClock }).open();
   await put(store, dropping);
