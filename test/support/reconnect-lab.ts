@@ -145,6 +145,11 @@ export class ReconnectLab {
         if (change.table === 'node' && change.after?.state === 'down' && change.before?.state !== 'down') downs++;
     });
     const term = new Scope();
+    let restBytes = 0;
+    let mostBytes = 0;
+    const look = setInterval(() => {
+      mostBytes = Math.max(mostBytes, process.memoryUsage.rss());
+    }, 200);
     try {
       await Promise.all(children.map((child) => child.ready));
       const { leadership } = this.store;
@@ -152,11 +157,8 @@ export class ReconnectLab {
       await this.store.takeLeadership(leadership, { epoch, replica: 'm1', address: 'm1:7400' });
       const { liveness, usage } = this.#dispatch;
       const parts = { ...kernel, store: this.store, liveness, usage, removeVolume: async () => {} };
-      const restBytes = process.memoryUsage.rss();
-      let mostBytes = restBytes;
-      const look = setInterval(() => {
-        mostBytes = Math.max(mostBytes, process.memoryUsage.rss());
-      }, 200);
+      restBytes = process.memoryUsage.rss();
+      mostBytes = restBytes;
       const cpu = process.cpuUsage();
       const began = performance.now();
       void runControllers(parts, epoch, term);
@@ -164,7 +166,6 @@ export class ReconnectLab {
       const received = await this.#within(children);
       const ms = performance.now() - began;
       const { user, system } = process.cpuUsage(cpu);
-      clearInterval(look);
       const ends = await Promise.all(children.map((child) => child.end()));
       return {
         ms,
@@ -177,6 +178,7 @@ export class ReconnectLab {
         broken: ends.reduce((sum, { broken }) => sum + broken, 0),
       };
     } finally {
+      clearInterval(look);
       unsubscribe();
       await term.close();
       for (const child of children) child.kill();
