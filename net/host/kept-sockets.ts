@@ -78,7 +78,10 @@ export class KeptSockets {
     if (child.pid === undefined || startTicks === undefined) return;
     const keeper: Keeper = { pid: child.pid, startTicks, port };
     fs.mkdirSync(this.#directory, { recursive: true, mode: 0o700 });
-    fs.writeFileSync(path.join(this.#directory, address), JSON.stringify(keeper), { mode: 0o600 });
+    // In one step: an agent that is killed here leaves the keeper of before remembered, or this one.
+    const file = path.join(this.#directory, address);
+    fs.writeFileSync(`${file}.new`, JSON.stringify(keeper), { mode: 0o600 });
+    fs.renameSync(`${file}.new`, file);
   }
 }
 
