@@ -122,7 +122,10 @@ export class ChaosLab {
       const what = `${name} (${host})`;
       log(`${round + 1}/${rounds} ${what}: ${problems.length === 0 ? `well after ${ms} ms` : problems.join('; ')}`);
       failures.push(...problems.map((line) => `round ${round + 1}, ${what}: ${line}`));
-      if (problems.length > 0) await this.#well(30_000, new Map());
+      if (problems.length === 0) continue;
+      // What it said itself is gone with the cluster otherwise.
+      log(await this.#cluster.sandbox.run(host, ['tail', '-n', '40', '/var/log/agent.log']).catch(String));
+      await this.#well(30_000, new Map());
     }
     return { failures, convergedMs, counts, writes: { acknowledged: this.#acknowledged, refused: this.#refused } };
   }
