@@ -1,7 +1,7 @@
 /** How records lie in etcd: keys under one prefix, values as JSON, and what is secret sealed. */
 import { assert, Fault } from '#proto/kernel/errors.ts';
 import { completed } from './older-records.ts';
-import type { Table, Tables } from './records.ts';
+import { type Table, type Tables, tables } from './records.ts';
 
 export const prefix = '/gantry/';
 /** The one key that says who leads. */
@@ -38,23 +38,7 @@ export interface Sealer {
 /** For tests and simulations, where nothing is secret. */
 export const noSealer: Sealer = { seal: (text) => text, open: (text) => text };
 
-const tables: ReadonlySet<string> = new Set<Table>([
-  'service',
-  'revision',
-  'version',
-  'task',
-  'node',
-  'network',
-  'volume',
-  'token',
-  'credential',
-  'cluster',
-  'guard',
-  'document',
-  'content',
-  'trash',
-  'authority',
-]);
+const known: ReadonlySet<string> = new Set(tables);
 
 /** `/gantry/<table>/<key>`. */
 export function recordKey(table: Table, key: string): string {
@@ -66,7 +50,7 @@ export function parseRecordKey(path: string): { readonly table: Table; readonly 
   const slash = path.indexOf('/', prefix.length);
   if (slash < 0) return undefined;
   const table = path.slice(prefix.length, slash);
-  return tables.has(table) ? { table: table as Table, key: path.slice(slash + 1) } : undefined;
+  return known.has(table) ? { table: table as Table, key: path.slice(slash + 1) } : undefined;
 }
 
 /** The bytes of a record. */

@@ -117,10 +117,7 @@ async function* historyFrom(
   after: number,
   until: number,
 ): AsyncGenerator<readonly KeyStep[], number | undefined> {
-  const stream = await client.watch.watch().catch((error) => {
-    throw etcdFault(error);
-  });
-  const duplex = stream as unknown as WatchDuplex;
+  const duplex = await openWatch(client);
   const told = new Queue<KeyStep>();
   let last = after;
   let compacted: number | undefined;
@@ -141,7 +138,7 @@ async function* historyFrom(
   duplex.on('error', (error: unknown) => told.end(etcdFault(error)));
   duplex.on('end', () => told.end(new Fault('unavailable', 'etcd ended the watch')));
   try {
-    stream.write({
+    duplex.write({
       create_request: {
         key: Buffer.from(prefix),
         range_end: endOf(prefix),
@@ -174,12 +171,20 @@ export function endOf(prefix: string): Buffer {
   return end;
 }
 
-/** grpc-js hands out a whole duplex stream; etcd3's type shows only part of it. */
-type WatchDuplex = NodeJS.ReadWriteStream & {
+type WatchDuplex = Omit<NodeJS.ReadWriteStream, 'write'> & {
   destroyed: boolean;
+  write(request: IWatchRequest): boolean;
   destroy(error?: Error): void;
   cancel(): void;
 };
+
+/** grpc-js hands out a whole duplex stream; etcd3's type shows only part of it. */
+async function openWatch(client: EtcdClient): Promise<WatchDuplex> {
+  const stream = await client.watch.watch().catch((error) => {
+    throw etcdFault(error);
+  });
+  return stream as unknown as WatchDuplex;
+}
 
 const reconnect: BackoffPolicy = { initialMs: 50, maxMs: 1_000 };
 const createTimeoutMs = 3_000;
@@ -253,10 +258,7 @@ export class EtcdWatch {
   /** Ends, by resolving or rejecting, when the stream does. */
   async #watch(): Promise<void> {
     const { client, clock } = this.#parts;
-    const stream = await client.watch.watch().catch((error) => {
-      throw etcdFault(error);
-    });
-    const duplex = stream as unknown as WatchDuplex;
+    const duplex = await openWatch(client);
     this.#stream = duplex;
     // Closed while the stream was being opened: nobody else would end it.
     if (this.#abort.signal.aborted) duplex.destroy();
@@ -290,7 +292,7 @@ export class EtcdWatch {
             fragment: true,
           },
         };
-        stream.write(request);
+        duplex.write(request);
       });
     } finally {
       timer.cancel();

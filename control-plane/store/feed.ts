@@ -1,26 +1,8 @@
 /** What every store does alike: owns the snapshot, tells listeners of each step, and keeps those who wait for a revision. */
 import { Fault } from '#proto/kernel/errors.ts';
 import type { Leadership } from '#proto/model/cluster.ts';
-import type { Applied, Delta, Table, Tables } from './records.ts';
+import { type Applied, type Delta, type Table, type Tables, tables } from './records.ts';
 import { LiveSnapshot, type Snapshot } from './snapshot.ts';
-
-export const tables: readonly Table[] = [
-  'service',
-  'revision',
-  'version',
-  'task',
-  'node',
-  'network',
-  'volume',
-  'token',
-  'credential',
-  'cluster',
-  'guard',
-  'document',
-  'content',
-  'trash',
-  'authority',
-];
 
 /** One record at one revision; no value: it is gone. */
 export interface RecordEvent {

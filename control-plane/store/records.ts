@@ -43,6 +43,24 @@ export interface Tables {
 }
 export type Table = keyof Tables;
 
+export const tables: readonly Table[] = [
+  'service',
+  'revision',
+  'version',
+  'task',
+  'node',
+  'network',
+  'volume',
+  'token',
+  'credential',
+  'cluster',
+  'guard',
+  'document',
+  'content',
+  'trash',
+  'authority',
+];
+
 /** A record and the store revision that last wrote it. */
 export interface Versioned<T> {
   readonly value: T;

@@ -2,7 +2,7 @@
 
 import { sharedItem, sharedKeys } from '#control-plane/dispatch/shared-set.ts';
 import { isRolling } from '#control-plane/reconcilers/rollout.ts';
-import { tables } from '#control-plane/store/feed.ts';
+import { tables } from '#control-plane/store/records.ts';
 import type { Snapshot } from '#control-plane/store/snapshot.ts';
 import { replicasOf } from '#proto/model/autoscale.ts';
 import { isJob } from '#proto/model/job.ts';

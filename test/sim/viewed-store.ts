@@ -2,8 +2,8 @@
  * A store seen through a glass, as Sieve (OSDI'22) perturbs what a controller sees: the view may be stale, miss what happened in between,
  * or end between two writes. It stands before any store, and keeps the promises of one while nobody disturbs it.
  */
-import { Feed, type RecordEvent, tables } from '#control-plane/store/feed.ts';
-import type { Applied, Change, Delta } from '#control-plane/store/records.ts';
+import { Feed, type RecordEvent } from '#control-plane/store/feed.ts';
+import { type Applied, type Change, type Delta, tables } from '#control-plane/store/records.ts';
 import type { Snapshot } from '#control-plane/store/snapshot.ts';
 import type { Store, StoredPage } from '#control-plane/store/store.ts';
 import type { Leadership } from '#proto/model/cluster.ts';
