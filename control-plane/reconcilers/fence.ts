@@ -2,8 +2,8 @@
 import type { NodeId } from '#proto/model/ids.ts';
 import type { Node } from '#proto/model/node.ts';
 
-/** How long after a beat was sent the singletons of its node may run, where the beat was acknowledged with a lease. */
-export const leaseMs = 2_500;
+/** How long after a beat was sent the singletons of its node may run, where the beat was acknowledged with a lease: a control plane that is started again is back by then. */
+export const leaseMs = 3_000;
 /** A leader grants leases while the store has confirmed its leadership within so long: its successor counts on it. */
 export const confirmedMs = 1_000;
 /** What clocks of two machines may drift apart in a lease, and a killed process may take to be gone, many times over. */

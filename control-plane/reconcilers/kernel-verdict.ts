@@ -16,10 +16,11 @@ export interface KernelSeen {
 }
 
 /**
- * `dead`: neither the leader nor any peer that it asked hears the kernel · `lives`: one of them does · `asking`: not all have said so ·
- * `untold`: probes can tell nothing, because it never answered any, or because no other host was there to ask.
+ * `dead`: neither the leader nor any peer that it asked hears the kernel · `lives`: one of them does · `lived`: one of them did just
+ * before, and whoever was asked this time could not say · `asking`: not all have said so · `untold`: probes can tell nothing,
+ * because it never answered any, or because no other host was there to ask.
  */
-export type KernelVerdict = 'dead' | 'lives' | 'asking' | 'untold';
+export type KernelVerdict = 'dead' | 'lives' | 'lived' | 'asking' | 'untold';
 
 /** What was heard of a kernel stands for so long where later rounds tell nothing. */
 const standsMs = 5_000;
@@ -33,8 +34,7 @@ export function kernelVerdict({ answeredAtMs, round }: KernelSeen, lastMs: numbe
   if (!round.closed && said.includes(undefined)) return 'asking';
   const isHeardByNone = round.leader === false && [...round.peers.values()].includes(false);
   if (isHeardByNone) return 'dead';
-  // Whoever was asked this time did not say: what was heard just before stands.
-  return answeredAtMs >= lastMs && round.askedAtMs - answeredAtMs < standsMs ? 'lives' : 'untold';
+  return answeredAtMs >= lastMs && round.askedAtMs - answeredAtMs < standsMs ? 'lived' : 'untold';
 }
 
 /** Who heard what, in words. `nameOf`: of a node. */

@@ -89,7 +89,7 @@ export function judge(all: Iterable<Node>, hearing: Hearing, agentAwayLimitMs: n
   const nodes = [...all];
   const { now, leaderSinceMs, laggedUntilMs, deafUntilMs } = hearing;
   const verdicts: Verdict[] = [];
-  const silent: { node: Node; silentMs: number; heard: boolean }[] = [];
+  const silent: { node: Node; silentMs: number; heard: boolean; unsure: boolean }[] = [];
   const suspects: Node[] = [];
   const lapsing: Node[] = [];
   let listening = 0;
@@ -117,12 +117,17 @@ export function judge(all: Iterable<Node>, hearing: Hearing, agentAwayLimitMs: n
       // The answers wake us.
       asking: Number.POSITIVE_INFINITY,
       lives: lastMs + agentAwayLimitMs,
+      lived: lastMs + agentAwayLimitMs,
       dead: Math.max(suspectAtMs, laggedUntilMs + suspectMs),
     };
     const deadlineMs = Math.max(soonestMs[kernel], deafMs);
     if (judged) {
       listening++;
       if (now - lastMs >= quietMs) quiet++;
+      // Answers that are awaited, or came before we were cut off, are no sign that we hear anybody.
+      const unsure = kernel === 'asking' || kernel === 'lived';
+      if (now >= (unsure ? Math.max(soonestMs.untold, deafMs) : deadlineMs))
+        silent.push({ node, silentMs: now - lastMs, heard, unsure });
     }
     if (now < deadlineMs) {
       if (judged || heard) wakeAtMs = Math.min(wakeAtMs, deadlineMs);
@@ -141,8 +146,6 @@ export function judge(all: Iterable<Node>, hearing: Hearing, agentAwayLimitMs: n
       const living = judgeAgent(node, hearing.agentOf(node), now, agentAwayLimitMs);
       if (living.verdict) verdicts.push(living.verdict);
       wakeAtMs = Math.min(wakeAtMs, living.wakeAtMs);
-    } else if (judged) {
-      silent.push({ node, silentMs: now - lastMs, heard });
     }
   }
   // Nobody is left to take over, so that a verdict would only cost the tasks of living nodes their place.
@@ -150,7 +153,8 @@ export function judge(all: Iterable<Node>, hearing: Hearing, agentAwayLimitMs: n
   const mass = quiet >= 2 && quiet * 2 > listening;
   const names = silent.length > 0 ? new Map(nodes.map(({ id, name }) => [id, name])) : undefined;
   const nameOf = (id: NodeId) => names?.get(id) ?? id;
-  for (const { node, silentMs, heard } of silent) {
+  for (const { node, silentMs, heard, unsure } of silent) {
+    if (unsure && !deaf) continue; // Who hears somebody waits for what is said of this one.
     if ((mass || deaf) && silentMs < massSilenceMs) {
       wakeAtMs = Math.min(wakeAtMs, now + massSilenceMs - silentMs);
       continue;

@@ -10,10 +10,9 @@ const within = { timeoutMs: 20_000, everyMs: 100 };
 let cluster: Cluster;
 let before: readonly string[];
 
-const processes = async () =>
-  [...(await cluster.settled('app', 4)), ...(await cluster.settled('only', 1))]
-    .map(({ id, pid, node }) => `${id} ${pid} ${node}`)
-    .sort();
+const linesOf = async (service: string, count: number) =>
+  (await cluster.settled(service, count)).map(({ name, id, pid, node }) => `${name} ${id} ${pid} ${node}`).sort();
+const processes = async () => [...(await linesOf('app', 4)), ...(await linesOf('only', 1))];
 const messageOf = async (node: string) => (await cluster.nodes()).find(({ name }) => name === node)?.message;
 const says = (node: string, message: string) => eventually(async () => (await messageOf(node)) === message, within);
 const why = async (node: string) => (await cluster.gantry('why', node)).stdout;
@@ -78,7 +77,9 @@ describe('F12: a host whose wall clock', () => {
     await killed('m1', hostParts['control plane']);
     await eventually(async () => (await why('h2')).includes('The clock of m1, which leads, is 1 h behind'), within);
     for (const node of ['h1', 'h2']) await cluster.nodeIs(node, 'ready');
-    expect(await processes()).toEqual(before);
+    expect(await linesOf('app', 4)).toEqual(before.filter((one) => one.startsWith('app')));
+    // The singleton is another one where nobody led for longer than its lease: on a machine with much to do.
+    before = await processes();
     setClock(cluster, 'm1', 0);
     await eventually(async () => !(await why('h1')).includes('The clock of'), within);
   }, 60_000);

@@ -114,6 +114,25 @@ describe('the verdict over nodes', () => {
     expect(verdicts(900_000, beats, { state: 'unknown' }).said).toEqual([]);
   });
 
+  it('is down for nobody while nobody is heard, whatever is awaited of their kernels, or was heard just before', () => {
+    const beats = Object.fromEntries(names.map((name) => [name, 10_000]));
+    const round = { askedAtMs: 17_400, leader: false, peers: new Map(), closed: false };
+    const asking = { answeredAtMs: 9_000, round: { ...round, leader: undefined } };
+    const lived = { answeredAtMs: 13_000, round };
+    const untold = { answeredAtMs: 9_000, round };
+    const kernels = { h1: untold, h2: asking, h3: lived, h4: untold, h5: untold };
+    const all = names.map((name) => `${name}: unknown`);
+    expect(verdicts(17_500, beats, { kernels }).said.sort()).toEqual(all);
+    expect(verdicts(17_500, beats, { kernels, state: 'unknown' }).said).toEqual([]);
+    const lives = { answeredAtMs: 17_400, round: { ...round, leader: true } };
+    const heard = { ...kernels, h5: lives };
+    expect(verdicts(17_500, beats, { kernels: heard }).said).toEqual([
+      'h5: ready, nothing of ours is heard from it, but its kernel answers',
+      'h1: down',
+      'h4: down',
+    ]);
+  });
+
   it('gives all the grace of a new leader when the first of them is heard again', () => {
     const beats = { h1: 10_000, h2: 10_000, h3: 10_000, h4: 10_000, h5: 59_900 };
     const at = (now: number) => verdicts(now, { ...beats, h5: now - 100 }, { deaf: 60_000, state: 'unknown' }).said;
