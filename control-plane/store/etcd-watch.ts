@@ -160,7 +160,8 @@ async function* historyFrom(
     return compacted;
   } finally {
     duplex.on('error', () => {});
-    duplex.cancel();
+    // To break it off would make etcd give up the connection, with the watch that others have on it.
+    duplex.end();
   }
 }
 

@@ -222,6 +222,14 @@ describe('the store on etcd', () => {
     expect(await taking).toBe(true);
     expect(behind.snapshot.task(task.id)).toEqual(task);
     expect(behind.leadership?.epoch).toBe(1);
+    // Reading history is a watch on the same connection, which outlives it.
+    for (let read = 0; read < 3; read++) {
+      let steps = 0;
+      for await (const _ of behind.past(0, behind.snapshot.revision)) steps++;
+      expect(steps).toBeGreaterThan(1);
+      await behind.commit([put(aTask(), 0)]);
+    }
+    expect(line.connections.length).toBe(2);
     await Promise.all([ahead.close(), behind.close()]);
     await Promise.all([line.close(), secure.close()]);
     await rm(dataDir, { recursive: true });
