@@ -2,6 +2,7 @@
 import { EnrolmentService } from '#proto/gen/gantry/v1/agent.ts';
 import { ClusterService, type PingResponse } from '#proto/gen/gantry/v1/cluster.ts';
 import { OperatorService } from '#proto/gen/gantry/v1/operator.ts';
+import { readBootId } from '#proto/kernel/boot-id.ts';
 import type { Clock } from '#proto/kernel/clock.ts';
 import { Fault } from '#proto/kernel/errors.ts';
 import type { Log } from '#proto/kernel/log.ts';
@@ -160,6 +161,7 @@ async function assemble(config: ControlPlaneConfig, kernel: Kernel, scope: Scope
           log: log.with('controllers'),
           liveness,
           usage,
+          bootId: readBootId(),
           removeVolume: volumeRemoval(dispatch.relays),
         },
         epoch,

@@ -4,6 +4,7 @@ import { hostname } from 'node:os';
 import { resolve } from 'node:path';
 import { parseArgs } from 'node:util';
 import { pinnedSubnetProblem } from '#net/plan/ipam.ts';
+import { bootIdFile } from '#proto/kernel/boot-id.ts';
 import { Fault } from '#proto/kernel/errors.ts';
 import type { LogLevel } from '#proto/kernel/log.ts';
 import { namePattern } from '#proto/model/ids.ts';
@@ -54,7 +55,7 @@ const options = {
   'insecure-registry': { type: 'string', multiple: true, default: [] as string[] },
   'ended-logs-mib': { type: 'string', default: '' },
   resources: { type: 'string', default: '' },
-  'boot-id-file': { type: 'string', default: '/proc/sys/kernel/random/boot_id' },
+  'boot-id-file': { type: 'string', default: bootIdFile },
   'log-level': { type: 'string', default: 'info' },
   help: { type: 'boolean', default: false },
 } as const;

@@ -70,14 +70,3 @@ export function describeMachine(parts: {
     unaccounted: false,
   };
 }
-
-/** The boot id in `path`. Faults: `precondition`. */
-export function readBootId(path: string): string {
-  try {
-    const id = readFileSync(path, 'utf8').trim();
-    if (id !== '') return id;
-  } catch (error) {
-    throw new Fault('precondition', `the boot id cannot be read: ${(error as Error).message}`, { cause: error });
-  }
-  throw new Fault('precondition', `the boot id in ${path} is empty`, { remedy: 'check --boot-id-file' });
-}

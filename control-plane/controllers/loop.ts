@@ -33,6 +33,8 @@ export interface ControllerParts extends TrashReaperParts {
   readonly random: Random;
   readonly liveness: Liveness;
   readonly usage: Usage;
+  /** Of the machine that this runs on, as its node's agent says it; undefined: it is no node's. */
+  readonly bootId?: string;
 }
 
 /** Records of one transaction at most; etcd takes so many (`--max-txn-ops`). */
@@ -405,6 +407,7 @@ class Controllers {
     this.#noticeClock(ownMs);
     const hearing = {
       now,
+      ownBootId: this.#parts.bootId,
       leaderSinceMs: this.#leaderSinceMs,
       laggedUntilMs: this.#laggedUntilMs,
       deafUntilMs: this.#deafUntilMs,

@@ -40,6 +40,8 @@ const ailments: Record<AgentSeen['condition'], string> = {
   unconnected: 'its agent has no session',
 };
 
+const deafAlone = 'no node is heard: the control plane may be cut off';
+const deafBeside = 'no node of another machine is heard: the control plane may be cut off';
 const deafWatchdog = 'nothing of ours is heard from it, but its kernel answers';
 
 export interface Hearing {
@@ -49,6 +51,8 @@ export interface Hearing {
   readonly leaderSinceMs: number;
   /** Our own event loop last came back from being late: what was sent before may still be unread. */
   readonly laggedUntilMs: number;
+  /** The boot of the machine that this leader runs on: a node on it is heard however cut off both are. undefined: none of the nodes is. */
+  readonly ownBootId?: string | undefined;
   /** We last heard nobody at all: who is heard again then is given the time of a new leader. 0: never. */
   readonly deafUntilMs: number;
   lastBeatAt(node: Node): number | undefined;
@@ -75,7 +79,7 @@ export interface HealthAdvice {
   readonly suspects: readonly Node[];
   /** Nodes whose lease may be over, or will be before `wakeAtMs`: silent ones, and those that are not ready. */
   readonly lapsing: readonly Node[];
-  /** No member at all is heard: it is we who are cut off, and nothing is known of any of them. */
+  /** No member of another machine is heard: it is we who are cut off, and nothing is known of any of them. */
   readonly deaf: boolean;
   /** When a node that is ready now could be down at the earliest; Infinity: never. */
   readonly wakeAtMs: number;
@@ -87,13 +91,15 @@ export interface HealthAdvice {
  */
 export function judge(all: Iterable<Node>, hearing: Hearing, agentAwayLimitMs: number): HealthAdvice {
   const nodes = [...all];
-  const { now, leaderSinceMs, laggedUntilMs, deafUntilMs } = hearing;
+  const { now, leaderSinceMs, laggedUntilMs, deafUntilMs, ownBootId } = hearing;
   const verdicts: Verdict[] = [];
-  const silent: { node: Node; silentMs: number; heard: boolean; unsure: boolean }[] = [];
+  const silent: { node: Node; silentMs: number; heard: boolean; unsure: boolean; own: boolean }[] = [];
   const suspects: Node[] = [];
   const lapsing: Node[] = [];
   let listening = 0;
   let quiet = 0;
+  let others = 0;
+  let quietOthers = 0;
   let wakeAtMs = Number.POSITIVE_INFINITY;
   for (const node of nodes) {
     const last = hearing.lastBeatAt(node);
@@ -122,12 +128,16 @@ export function judge(all: Iterable<Node>, hearing: Hearing, agentAwayLimitMs: n
     };
     const deadlineMs = Math.max(soonestMs[kernel], deafMs);
     if (judged) {
+      const isQuiet = now - lastMs >= quietMs;
+      const own = ownBootId !== undefined && node.bootId === ownBootId;
       listening++;
-      if (now - lastMs >= quietMs) quiet++;
+      if (isQuiet) quiet++;
+      if (!own) others++;
+      if (!own && isQuiet) quietOthers++;
       // Answers that are awaited, or came before we were cut off, are no sign that we hear anybody.
       const unsure = kernel === 'asking' || kernel === 'lived';
       if (now >= (unsure ? Math.max(soonestMs.untold, deafMs) : deadlineMs))
-        silent.push({ node, silentMs: now - lastMs, heard, unsure });
+        silent.push({ node, silentMs: now - lastMs, heard, unsure, own });
     }
     if (now < deadlineMs) {
       if (judged || heard) wakeAtMs = Math.min(wakeAtMs, deadlineMs);
@@ -148,13 +158,17 @@ export function judge(all: Iterable<Node>, hearing: Hearing, agentAwayLimitMs: n
       wakeAtMs = Math.min(wakeAtMs, living.wakeAtMs);
     }
   }
-  // Nobody is left to take over, so that a verdict would only cost the tasks of living nodes their place.
-  const deaf = quiet === listening && silent.length === listening && listening > 0;
+  // Nobody is left to take over, so that a verdict would only cost the tasks of living nodes their place. Of two machines the one that
+  // leads takes over from the other; of more it does not take over from all of them at once.
+  const silentOthers = silent.filter(({ own }) => !own).length;
+  const isBeside = others < listening;
+  const deaf = others > (isBeside ? 1 : 0) && quietOthers === others && silentOthers === others;
   const mass = quiet >= 2 && quiet * 2 > listening;
   const names = silent.length > 0 ? new Map(nodes.map(({ id, name }) => [id, name])) : undefined;
   const nameOf = (id: NodeId) => names?.get(id) ?? id;
-  for (const { node, silentMs, heard, unsure } of silent) {
-    if (unsure && !deaf) continue; // Who hears somebody waits for what is said of this one.
+  for (const { node, silentMs, heard, unsure, own } of silent) {
+    const unknown = deaf && !own;
+    if (unsure && !unknown) continue; // Who hears somebody waits for what is said of this one.
     if ((mass || deaf) && silentMs < massSilenceMs) {
       wakeAtMs = Math.min(wakeAtMs, now + massSilenceMs - silentMs);
       continue;
@@ -164,14 +178,9 @@ export function judge(all: Iterable<Node>, hearing: Hearing, agentAwayLimitMs: n
     const said = heard
       ? `not heard for ${(silentMs / 1_000).toFixed(1)} s${told}`
       : 'not heard since this leader began';
-    if (!deaf) verdicts.push({ node, state: 'down', message: said, away: '' });
+    if (!unknown) verdicts.push({ node, state: 'down', message: said, away: '' });
     else if (node.state !== 'unknown')
-      verdicts.push({
-        node,
-        state: 'unknown',
-        message: 'no node is heard: the control plane may be cut off',
-        away: node.away,
-      });
+      verdicts.push({ node, state: 'unknown', message: isBeside ? deafBeside : deafAlone, away: node.away });
   }
   return { verdicts, suspects, lapsing, deaf, wakeAtMs };
 }

@@ -2,6 +2,7 @@
 import { closeSync, existsSync, mkdirSync, readFileSync, rmSync } from 'node:fs';
 import { constants as osConstants } from 'node:os';
 import { join } from 'node:path';
+import { readBootId } from '#proto/kernel/boot-id.ts';
 import type { Clock } from '#proto/kernel/clock.ts';
 import { Fault, isFault } from '#proto/kernel/errors.ts';
 import type { Log } from '#proto/kernel/log.ts';
@@ -75,7 +76,7 @@ export class ContainerHost {
     for (const path of [this.containers, this.exits, join(parts.run, 'oci')]) {
       mkdirSync(path, { recursive: true, mode: 0o700 });
     }
-    this.bootId = readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim();
+    this.bootId = readBootId();
     const status = readFileSync('/proc/self/status', 'utf8');
     this.capabilities = capabilitiesOfMask(/^CapBnd:\s*([0-9a-f]+)/m.exec(status)?.[1] ?? '0');
     const limits = readFileSync('/proc/self/limits', 'utf8');

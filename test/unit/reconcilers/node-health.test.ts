@@ -26,6 +26,10 @@ function verdicts(
     kernels?: Record<string, KernelSeen>;
     lagged?: number;
     deaf?: number;
+    /** The node on the leader's machine. */
+    own?: string;
+    /** Given up before. */
+    down?: readonly string[];
     state?: Node['state'];
     hungUp?: Record<string, number>;
     agents?: Record<string, AgentSeen>;
@@ -33,11 +37,18 @@ function verdicts(
     awayLimit?: number;
   } = {},
 ) {
-  const nodes = names.map((name) => aNode(name, { state: options.state ?? 'ready', away: options.away ?? '' }));
+  const nodes = names.map((name) =>
+    aNode(name, {
+      state: options.down?.includes(name) ? 'down' : (options.state ?? 'ready'),
+      away: options.away ?? '',
+      bootId: `boot-${name}`,
+    }),
+  );
   const advice = judge(
     nodes,
     {
       now,
+      ownBootId: options.own && `boot-${options.own}`,
       leaderSinceMs: 0,
       laggedUntilMs: options.lagged ?? 0,
       deafUntilMs: options.deaf ?? 0,
@@ -131,6 +142,25 @@ describe('the verdict over nodes', () => {
       'h1: down',
       'h4: down',
     ]);
+  });
+
+  it('is down for nobody where only the node on its own machine is heard: that one needs no cable', () => {
+    const beats = { h2: 10_000, h3: 10_000, h4: 10_000, h5: 10_000 };
+    const round = { askedAtMs: 15_900, leader: false, peers: new Map([[aNode('h1').id, false]]), closed: true };
+    const kernels = Object.fromEntries(Object.keys(beats).map((name) => [name, { answeredAtMs: 9_000, round }]));
+    const at = (now: number, own?: string) => verdicts(now, beats, { kernels, ...(own && { own }) }).said;
+    expect(at(10_000 + massSilenceMs - 1, 'h1')).toEqual([]);
+    expect(at(10_000 + massSilenceMs, 'h1')).toEqual(Object.keys(beats).map((name) => `${name}: unknown`));
+    expect(at(10_000 + massSilenceMs)).toEqual(Object.keys(beats).map((name) => `${name}: down`));
+    expect(verdicts(20_000, { ...beats, h5: 19_900 }, { kernels, own: 'h1' }).said).toEqual(
+      ['h2', 'h3', 'h4'].map((name) => `${name}: down`),
+    );
+  });
+
+  it('is down for the other of two machines where the one that leads is a node too', () => {
+    const absent = { h3: undefined, h4: undefined, h5: undefined };
+    const at = (own: string) => verdicts(60_000, { ...absent, h2: 50_000 }, { own, down: ['h3', 'h4', 'h5'] }).said;
+    expect(at('h1')).toEqual(['h2: down']);
   });
 
   it('gives all the grace of a new leader when the first of them is heard again', () => {
