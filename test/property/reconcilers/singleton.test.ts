@@ -317,7 +317,15 @@ const land: Event = { kind: 'land' };
 describe('a task that was given to a node and has not begun', () => {
   it('does not begin on a lease that is granted while the fence is being written', () => {
     const { running } = play([
-      ...[begun, ...on('h1', 'cut'), pass(overMs), later('nodes'), ...on('h1', 'heal'), pass(100), ...on('h1', 'start')],
+      ...[
+        begun,
+        ...on('h1', 'cut'),
+        pass(overMs),
+        later('nodes'),
+        ...on('h1', 'heal'),
+        pass(100),
+        ...on('h1', 'start'),
+      ],
       ...[land, now('decide'), ...on('h2', 'hear', 'start')],
     ]);
     expect(running).toEqual([expect.stringContaining('on h2')]);
