@@ -5,6 +5,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { outside } from '#node-agent/sandbox/topology.ts';
 import { type Cluster, startCluster } from '#test/support/cluster.ts';
 import { eventually } from '#test/support/eventually.ts';
+import { endsWithTest } from '#test/support/process.ts';
 
 let cluster: Cluster;
 let resolver: ChildProcess;
@@ -77,8 +78,8 @@ networks:
 beforeAll(async () => {
   cluster = await startCluster(2);
   const script = join(import.meta.dirname, '../support/resolver-process.ts');
-  const [program, ...args] = cluster.sandbox.execLine('world', [process.execPath, script, outside.address, inWorld]);
-  resolver = spawn(program, args, { stdio: ['ignore', 'pipe', 'inherit'] });
+  const line = cluster.sandbox.execLine('world', [process.execPath, script, outside.address, inWorld]);
+  resolver = spawn('setpriv', [...endsWithTest, ...line], { stdio: ['ignore', 'pipe', 'inherit'] });
   await new Promise((resolve) => resolver.stdout?.once('data', resolve));
   await cluster.apply(compose);
 });

@@ -15,8 +15,8 @@ export interface TestContainerd {
   stop(): Promise<void>;
 }
 
-/** Becomes the program in place, so that signals reach it; the program ends with the test that started it. */
-const ownMounts = ['--mount', '--propagation', 'private', 'setpriv', '--pdeathsig', 'KILL'];
+/** Becomes the program in place, so that signals reach it. */
+const ownMounts = ['--mount', '--propagation', 'private'];
 
 /** Starts containerd in a mount namespace of its own, so that its mounts end with it. */
 export async function startContainerd(): Promise<TestContainerd> {

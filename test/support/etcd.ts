@@ -6,6 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Etcd3 } from 'etcd3';
 import { eventually } from './eventually.ts';
+import { endsWithTest } from './process.ts';
 
 export interface TestEtcd {
   /** What clients dial: `http://127.0.0.1:PORT`, or https with `tls`. */
@@ -80,7 +81,7 @@ export async function startEtcd(options: TestEtcdOptions = {}): Promise<TestEtcd
   };
   let child: ChildProcess | undefined;
   const start = async () => {
-    child = spawn('etcd', flags, { stdio: ['ignore', 'ignore', 'inherit'] });
+    child = spawn('setpriv', [...endsWithTest, 'etcd', ...flags], { stdio: ['ignore', 'ignore', 'inherit'] });
     await eventually(answers, { timeoutMs: 20_000, everyMs: 50 });
   };
   const kill = async (name: NodeJS.Signals = 'SIGKILL') => {

@@ -1,5 +1,6 @@
 /** A Node program that runs in a network namespace beside a test, which talks to it and reads what it prints. */
 import { spawn } from 'node:child_process';
+import { endsWithTest } from './process.ts';
 
 export interface LabProgram {
   /** What it has printed so far. */
@@ -15,7 +16,7 @@ export interface LabProgram {
 export function startProgram(netns: string, text: string, on?: number): LabProgram {
   const command = ['nsenter', `--net=${netns}`, process.execPath, '-e', text];
   if (on !== undefined) command.unshift('taskset', '-c', String(on));
-  const child = spawn(command[0] as string, command.slice(1), { stdio: ['pipe', 'pipe', 'inherit'] });
+  const child = spawn('setpriv', [...endsWithTest, ...command], { stdio: ['pipe', 'pipe', 'inherit'] });
   let printed = '';
   child.stdout.on('data', (data) => {
     printed += data;

@@ -10,6 +10,7 @@ import { newId, systemRandom } from '#proto/kernel/random.ts';
 import { nodeId, taskId } from '#proto/model/ids.ts';
 import { attachment, networkWanted, peer } from './endpoint.ts';
 import { eventually } from './eventually.ts';
+import { endsWithTest } from './process.ts';
 
 const execute = promisify(execFile);
 const script = path.join(import.meta.dirname, 'net-host-process.ts');
@@ -121,7 +122,7 @@ export class NetLab {
   async capture(): Promise<{ readonly stop: () => Promise<Buffer> }> {
     const file = path.join(this.#dir, `capture-${newId(systemRandom)}`);
     const words = [`--net=${this.router}`, 'tcpdump', '-i', 'eth0', '-s', '0', '--immediate-mode', '-U', '-w', file];
-    const child = spawn('nsenter', words, { stdio: ['ignore', 'ignore', 'pipe'] });
+    const child = spawn('setpriv', [...endsWithTest, 'nsenter', ...words], { stdio: ['ignore', 'ignore', 'pipe'] });
     this.#children.push(child);
     await new Promise<void>((resolve, reject) => {
       child.once('exit', () => reject(new Error('tcpdump ended')));
@@ -138,7 +139,7 @@ export class NetLab {
 
   /** Starts a Node program in the namespace at `netns` that runs until the lab stops; what it prints, as it does. */
   background(netns: string, text: string): { readonly output: () => string; readonly stop: () => void } {
-    const child = spawn('nsenter', [`--net=${netns}`, process.execPath, '-e', text], {
+    const child = spawn('setpriv', [...endsWithTest, 'nsenter', `--net=${netns}`, process.execPath, '-e', text], {
       stdio: ['ignore', 'pipe', 'inherit'],
     });
     this.#children.push(child);
@@ -163,7 +164,9 @@ export class NetLab {
   async serve(netns: string, port: number, name: string): Promise<() => void> {
     const program = `require('net').createServer((s) => { s.on('error', () => {});
       s.end('${name} ' + s.remoteAddress + ':' + s.remotePort + '\\n'); }).listen(${port}, '0.0.0.0')`;
-    const child = spawn('nsenter', [`--net=${netns}`, process.execPath, '-e', program], { stdio: 'ignore' });
+    const child = spawn('setpriv', [...endsWithTest, 'nsenter', `--net=${netns}`, process.execPath, '-e', program], {
+      stdio: 'ignore',
+    });
     this.#children.push(child);
     await eventually(async () => (await run(netns, 'ss', '-Hltn')).includes(`:${port} `));
     return () => child.kill('SIGKILL');
@@ -176,7 +179,11 @@ export class NetLab {
         s.on('data', () => s.write(hello({ address: s.remoteAddress, port: s.remotePort }))); }).listen(${port}, '0.0.0.0');
       const u = require('dgram').createSocket('udp4');
       u.on('message', (_, from) => u.send(hello(from), from.port, from.address)); u.bind(${port});`;
-    this.#children.push(spawn('nsenter', [`--net=${netns}`, process.execPath, '-e', program], { stdio: 'ignore' }));
+    this.#children.push(
+      spawn('setpriv', [...endsWithTest, 'nsenter', `--net=${netns}`, process.execPath, '-e', program], {
+        stdio: 'ignore',
+      }),
+    );
     await eventually(async () => (await run(netns, 'ss', '-Hlnut')).split(`:${port} `).length === 3);
   }
 
@@ -189,7 +196,11 @@ export class NetLab {
   async serveUdp(netns: string, port: number, name: string): Promise<void> {
     const program = `const s = require('dgram').createSocket('udp4');
       s.on('message', (_, from) => s.send('${name}', from.port, from.address)); s.bind(${port});`;
-    this.#children.push(spawn('nsenter', [`--net=${netns}`, process.execPath, '-e', program], { stdio: 'ignore' }));
+    this.#children.push(
+      spawn('setpriv', [...endsWithTest, 'nsenter', `--net=${netns}`, process.execPath, '-e', program], {
+        stdio: 'ignore',
+      }),
+    );
     await eventually(async () => (await run(netns, 'ss', '-Hlun')).includes(`:${port} `));
   }
 
@@ -273,7 +284,7 @@ export class LabHost {
       this.runDir,
       path.join(this.runDir, 'resolv.conf'),
     ];
-    const child = spawn('nsenter', command, { stdio: ['pipe', 'pipe', 'pipe'] });
+    const child = spawn('setpriv', [...endsWithTest, 'nsenter', ...command], { stdio: ['pipe', 'pipe', 'pipe'] });
     this.#child = child;
     this.repairs.length = 0;
     child.stderr.on('data', (data) => {

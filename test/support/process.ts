@@ -2,6 +2,9 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { systemClock } from '#proto/kernel/clock.ts';
 
+/** Arguments for `setpriv`: what it becomes ends with the test's process, also a test that failed half-way. Vitest waits for the output of whatever is left. */
+export const endsWithTest = ['--pdeathsig', 'KILL', '--'] as const;
+
 export interface TestProcess {
   readonly pid: number;
   /** What it has printed so far, both streams. */
@@ -18,7 +21,7 @@ export function startProcess(
   args: readonly string[],
   env: Readonly<Record<string, string>> = {},
 ): TestProcess {
-  const child: ChildProcess = spawn(command, args, {
+  const child: ChildProcess = spawn('setpriv', [...endsWithTest, command, ...args], {
     stdio: ['ignore', 'pipe', 'pipe'],
     env: { ...process.env, ...env },
   });

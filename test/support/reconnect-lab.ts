@@ -29,6 +29,7 @@ import type { Task } from '#proto/model/task.ts';
 import { assignmentToWire, toWire } from '#proto/model/wire.ts';
 import { PartDigests } from '#proto/shared-parts.ts';
 import { aCluster, aNode, aRevision, aService, aTask, nothingHeld } from './builders.ts';
+import { endsWithTest } from './process.ts';
 import type { Dial, Dialling, Said } from './reconnect-process.ts';
 import { testSeal } from './test-seal.ts';
 
@@ -236,9 +237,13 @@ class Agents {
   readonly #child: ChildProcessByStdio<Writable, Readable, null>;
 
   constructor(dialling: Dialling) {
-    this.#child = spawn(process.execPath, ['--no-warnings', join(import.meta.dirname, 'reconnect-process.ts')], {
-      stdio: ['pipe', 'pipe', 'inherit'],
-    });
+    this.#child = spawn(
+      'setpriv',
+      [...endsWithTest, process.execPath, '--no-warnings', join(import.meta.dirname, 'reconnect-process.ts')],
+      {
+        stdio: ['pipe', 'pipe', 'inherit'],
+      },
+    );
     const ready = Promise.withResolvers<void>();
     const synced = Promise.withResolvers<{ bytes: number; messages: number }>();
     const ended = Promise.withResolvers<End>();

@@ -10,6 +10,7 @@ import { afterEach, beforeEach, expect, it } from 'vitest';
 import { framed, readMessages } from '#net/dns/upstream.ts';
 import { endKeepers } from '#net/host/kept-sockets.ts';
 import { eventually } from '#test/support/eventually.ts';
+import { endsWithTest } from '#test/support/process.ts';
 
 const address = '127.0.0.249';
 const script = join(import.meta.dirname, '../../support/name-server-process.ts');
@@ -39,7 +40,7 @@ async function freePort(): Promise<number> {
 
 /** A server that gives `vip` for web. */
 async function start(vip: string): Promise<void> {
-  const child = spawn(process.execPath, [script, directory, address, String(port), vip], {
+  const child = spawn('setpriv', [...endsWithTest, process.execPath, script, directory, address, String(port), vip], {
     stdio: ['ignore', 'pipe', 'inherit'],
   });
   server = child;

@@ -5,6 +5,7 @@ import readline from 'node:readline';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { eventually } from '#test/support/eventually.ts';
 import { type LabHost, NetLab } from '#test/support/net-lab.ts';
+import { endsWithTest } from '#test/support/process.ts';
 
 let lab: NetLab;
 let host: LabHost;
@@ -28,7 +29,7 @@ function tracer(): { readonly child: ChildProcess; readonly lines: string[] } {
       await new Promise((resolve) => setTimeout(resolve, 5));
     }`;
   const command = [`--net=${host.netns}`, process.execPath, '--input-type=module', '-e', program];
-  const child = spawn('nsenter', command, { stdio: ['ignore', 'pipe', 'inherit'] });
+  const child = spawn('setpriv', [...endsWithTest, 'nsenter', ...command], { stdio: ['ignore', 'pipe', 'inherit'] });
   const lines: string[] = [];
   readline.createInterface({ input: child.stdout }).on('line', (line) => lines.push(line));
   return { child, lines };

@@ -9,6 +9,7 @@ import { systemClock } from '#proto/kernel/clock.ts';
 import type { TaskId } from '#proto/model/ids.ts';
 import type { HttpProbe } from '#proto/model/probe.ts';
 import { defaults, type HealthCheck } from '#proto/model/service.ts';
+import { endsWithTest } from '#test/support/process.ts';
 
 let task: ChildProcess;
 const exec = () => Promise.reject(new Error('nothing is spawned for a probe'));
@@ -26,7 +27,9 @@ const probe = (fields: HealthCheck, pid = task.pid!) =>
 
 beforeAll(async () => {
   const program = new URL('../../support/probed-process.ts', import.meta.url).pathname;
-  task = spawn('unshare', ['--net', process.execPath, program], { stdio: ['ignore', 'pipe', 'inherit'] });
+  task = spawn('setpriv', [...endsWithTest, 'unshare', '--net', process.execPath, program], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
   await once(task.stdout!, 'data');
 });
 afterAll(() => {

@@ -216,12 +216,13 @@ describe('the store on etcd', () => {
     const taking = behind.takeLeadership(undefined, { epoch: 1, replica: 'm2', address: '' });
     await eventually(() => ahead.leadership);
     // The call has been answered by now or is about to be: one more round on the same connection says so.
-    await behind.commit([put(aTask(), 0)]);
+    const written = await behind.commit([put(aTask(), 0)]);
     expect(behind.leadership).toBeUndefined();
     line.connections[1]!.resume();
     expect(await taking).toBe(true);
     expect(behind.snapshot.task(task.id)).toEqual(task);
     expect(behind.leadership?.epoch).toBe(1);
+    await behind.seen(written);
     // Reading history is a watch on the same connection, which outlives it.
     for (let read = 0; read < 3; read++) {
       let steps = 0;

@@ -10,6 +10,7 @@ import { expect, test } from 'vitest';
 import { systemClock } from '#proto/kernel/clock.ts';
 import { eventually } from '#test/support/eventually.ts';
 import type { LoadReport } from '#test/support/load-process.ts';
+import { endsWithTest } from '#test/support/process.ts';
 
 const loadProcess = join(import.meta.dirname, '../../support/load-process.ts');
 
@@ -37,8 +38,8 @@ test('kept connections that are closed between two answers, and late answers, ar
     const ask = async (isEnough: () => boolean) => {
       const stopFile = join(directory, `stop-${refusing}`);
       const target = `127.0.0.1:${(server.address() as AddressInfo).port}`;
-      const line = [loadProcess, '200', '/', 'well', stopFile, target];
-      const load = spawn(process.execPath, line, { stdio: ['ignore', 'pipe', 'inherit'] });
+      const line = [...endsWithTest, process.execPath, loadProcess, '200', '/', 'well', stopFile, target];
+      const load = spawn('setpriv', line, { stdio: ['ignore', 'pipe', 'inherit'] });
       await eventually(isEnough, { timeoutMs: 20_000 });
       writeFileSync(stopFile, '');
       return JSON.parse(await text(load.stdout)) as LoadReport;
