@@ -47,7 +47,12 @@ const formats = new Map(
   ]),
 );
 
+/** Asked of the same days again and again, and slow to format. */
+const known = new Map<string, Map<number, Local>>(places.map(([zone]) => [zone, new Map()]));
+
 function localAt(zone: (typeof places)[number][0], atMs: number): Local {
+  const before = known.get(zone)!.get(atMs);
+  if (before) return before;
   const parts = Object.fromEntries(
     formats
       .get(zone)!
@@ -56,7 +61,9 @@ function localAt(zone: (typeof places)[number][0], atMs: number): Local {
   ) as Record<'year' | 'month' | 'day' | 'hour' | 'minute', number>;
   const { year, month, day, hour, minute } = parts;
   const ms = Date.UTC(year, month - 1, day, hour, minute);
-  return { minute, hour, day, month, weekday: new Date(ms).getUTCDay(), ms };
+  const local = { minute, hour, day, month, weekday: new Date(ms).getUTCDay(), ms };
+  known.get(zone)!.set(atMs, local);
+  return local;
 }
 
 /** Every minute of the span that is due, by looking at each: as the page of Vixie's cron says it. */
