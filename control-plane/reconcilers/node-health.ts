@@ -1,7 +1,7 @@
 /** Which nodes are down: judged by silence, with doubt about ourselves first. */
 import type { NodeId } from '#proto/model/ids.ts';
 import type { Node } from '#proto/model/node.ts';
-import { type KernelSeen, kernelVerdict, probeWords } from './kernel-verdict.ts';
+import { type KernelSeen, type KernelVerdict, kernelVerdict, probeWords } from './kernel-verdict.ts';
 
 /** Silence after which a node is down. Beats come every 200 ms. */
 export const silenceMs = 1_500;
@@ -85,114 +85,148 @@ export interface HealthAdvice {
   readonly wakeAtMs: number;
 }
 
+/** What is heard of a node, and when that is too little. */
+interface Heard {
+  readonly node: Node;
+  /** Whether it may be given up: one that is down already, or has never described itself, may not. */
+  readonly judged: boolean;
+  /** It is on the machine of this leader. */
+  readonly own: boolean;
+  /** Since this leader began: what came before says nothing, for it may have been talking to another one since. */
+  readonly heard: boolean;
+  readonly hungUp: boolean;
+  /** Its last beat, or when this leader began. */
+  readonly lastMs: number;
+  readonly kernel: KernelVerdict;
+  /** From when on its kernel is asked. */
+  readonly suspectAtMs: number;
+  /** From when on it is down. */
+  readonly deadlineMs: number;
+  /** From when on it is no sign that we hear anybody. */
+  readonly unheardAtMs: number;
+}
+
+/** What comes of one node; no verdict: it stays as it is. */
+interface Judgement {
+  readonly verdict?: Verdict | undefined;
+  readonly wakeAtMs: number;
+}
+
+const never = Number.POSITIVE_INFINITY;
+
 /**
  * The verdict over all nodes. Those that stay as they are get none. `agentAwayLimitMs`: a host that lives without its agent is left alone for
  * so long; then nobody can tell what becomes of its tasks, and they are replaced. Infinity: as long as it lives.
  */
-export function judge(all: Iterable<Node>, hearing: Hearing, agentAwayLimitMs: number): HealthAdvice {
-  const nodes = [...all];
-  const { now, leaderSinceMs, laggedUntilMs, deafUntilMs, ownBootId } = hearing;
-  const verdicts: Verdict[] = [];
-  const silent: { node: Node; silentMs: number; heard: boolean; unsure: boolean; own: boolean }[] = [];
-  const suspects: Node[] = [];
-  const lapsing: Node[] = [];
-  let listening = 0;
-  let quiet = 0;
-  let others = 0;
-  let quietOthers = 0;
-  let wakeAtMs = Number.POSITIVE_INFINITY;
-  for (const node of nodes) {
-    const last = hearing.lastBeatAt(node);
-    // What was heard before this leadership says nothing: the node may have been talking to another leader since.
-    const beat = last !== undefined && last >= leaderSinceMs ? last : undefined;
-    const heard = beat !== undefined;
-    const lastMs = beat ?? leaderSinceMs;
-    const deafMs = lastMs < deafUntilMs ? deafUntilMs + graceMs : 0;
-    const hungUp = heard && (hearing.hungUpAt(node) ?? Number.NEGATIVE_INFINITY) >= beat;
-    const patienceMs = heard ? (hungUp ? restartMs : silenceMs) : graceMs;
-    const judged = node.state === 'ready' || (node.state === 'unknown' && node.bootId !== '');
-    const suspectAtMs = lastMs + (heard ? (hungUp ? 0 : suspectMs) : graceMs - askMs);
-    const kernel = kernelVerdict(hearing.kernelOf(node), lastMs);
-    if (!judged || now >= suspectAtMs) lapsing.push(node);
-    if (judged) {
-      if (now >= suspectAtMs) suspects.push(node);
-      else wakeAtMs = Math.min(wakeAtMs, suspectAtMs);
-    }
-    const soonestMs = {
-      untold: Math.max(lastMs, laggedUntilMs) + patienceMs,
-      // The answers wake us.
-      asking: Number.POSITIVE_INFINITY,
-      lives: lastMs + agentAwayLimitMs,
-      lived: lastMs + agentAwayLimitMs,
-      dead: Math.max(suspectAtMs, laggedUntilMs + suspectMs),
-    };
-    const deadlineMs = Math.max(soonestMs[kernel], deafMs);
-    if (judged) {
-      const isQuiet = now - lastMs >= quietMs;
-      const own = ownBootId !== undefined && node.bootId === ownBootId;
-      listening++;
-      if (isQuiet) quiet++;
-      if (!own) others++;
-      if (!own && isQuiet) quietOthers++;
-      // Answers that are awaited, or came before we were cut off, are no sign that we hear anybody.
-      const unsure = kernel === 'asking' || kernel === 'lived';
-      if (now >= (unsure ? Math.max(soonestMs.untold, deafMs) : deadlineMs))
-        silent.push({ node, silentMs: now - lastMs, heard, unsure, own });
-    }
-    if (now < deadlineMs) {
-      if (judged || heard) wakeAtMs = Math.min(wakeAtMs, deadlineMs);
-      // Who was given up comes back with a beat, not because its kernel is asked once more.
-      if (node.state === 'down' && (!heard || hungUp || now - lastMs >= suspectMs)) continue;
-      if (!heard || now - lastMs >= silenceMs) {
-        // Left alone: what runs there goes on.
-        if (kernel !== 'lives' || !judged) continue;
-        const isNews = node.state !== 'ready' || node.away !== deafWatchdog;
-        // Of a thousand that dial a new leader at once the last are heard when it has had time for them.
-        const awayAtMs = Math.max(lastMs, laggedUntilMs) + (heard ? awayMs : graceMs);
-        if (now < awayAtMs) wakeAtMs = Math.min(wakeAtMs, awayAtMs);
-        else if (isNews) verdicts.push({ node, state: 'ready', message: deafWatchdog, away: deafWatchdog });
-        continue;
-      }
-      const living = judgeAgent(node, hearing.agentOf(node), now, agentAwayLimitMs);
-      if (living.verdict) verdicts.push(living.verdict);
-      wakeAtMs = Math.min(wakeAtMs, living.wakeAtMs);
-    }
-  }
+export function judge(nodes: Iterable<Node>, hearing: Hearing, agentAwayLimitMs: number): HealthAdvice {
+  const { now } = hearing;
+  const all = [...nodes].map((node) => hear(node, hearing, agentAwayLimitMs));
+  const judged = all.filter((one) => one.judged);
+  const others = judged.filter(({ own }) => !own);
+  const isBeside = others.length < judged.length;
+  const isQuiet = ({ lastMs }: Heard) => now - lastMs >= quietMs;
   // Nobody is left to take over, so that a verdict would only cost the tasks of living nodes their place. Of two machines the one that
   // leads takes over from the other; of more it does not take over from all of them at once.
-  const silentOthers = silent.filter(({ own }) => !own).length;
-  const isBeside = others < listening;
-  const deaf = others > (isBeside ? 1 : 0) && quietOthers === others && silentOthers === others;
-  const mass = quiet >= 2 && quiet * 2 > listening;
-  const names = silent.length > 0 ? new Map(nodes.map(({ id, name }) => [id, name])) : undefined;
-  const nameOf = (id: NodeId) => names?.get(id) ?? id;
-  for (const { node, silentMs, heard, unsure, own } of silent) {
-    const unknown = deaf && !own;
-    if (unsure && !unknown) continue; // Who hears somebody waits for what is said of this one.
-    if ((mass || deaf) && silentMs < massSilenceMs) {
-      wakeAtMs = Math.min(wakeAtMs, now + massSilenceMs - silentMs);
-      continue;
-    }
-    const kernel = hearing.kernelOf(node);
-    const told = kernel.answeredAtMs === undefined ? '' : `; ${probeWords(kernel, nameOf)}`;
-    const said = heard
-      ? `not heard for ${(silentMs / 1_000).toFixed(1)} s${told}`
-      : 'not heard since this leader began';
-    if (!unknown) verdicts.push({ node, state: 'down', message: said, away: '' });
-    else if (node.state !== 'unknown')
-      verdicts.push({ node, state: 'unknown', message: isBeside ? deafBeside : deafAlone, away: node.away });
+  const deaf = others.length > (isBeside ? 1 : 0) && others.every((one) => isQuiet(one) && now >= one.unheardAtMs);
+  const quiet = judged.filter(isQuiet).length;
+  const patient = deaf || (quiet >= 2 && quiet * 2 > judged.length);
+  let names: ReadonlyMap<NodeId, string> | undefined;
+  const nameOf = (id: NodeId) => {
+    names ??= new Map(all.map(({ node }) => [node.id, node.name]));
+    return names.get(id) ?? id;
+  };
+  const verdicts: Verdict[] = [];
+  let wakeAtMs = never;
+  for (const one of all) {
+    const unknown = deaf && !one.own;
+    const isOver = one.judged && now >= (unknown ? one.unheardAtMs : one.deadlineMs);
+    const wait = isOver && patient && now - one.lastMs < massSilenceMs;
+    const told = wait
+      ? { wakeAtMs: one.lastMs + massSilenceMs }
+      : isOver
+        ? { verdict: unknown ? unknownOf(one, isBeside) : downOf(one, hearing, nameOf), wakeAtMs: never }
+        : judgeLiving(one, hearing, agentAwayLimitMs);
+    if (told.verdict) verdicts.push(told.verdict);
+    wakeAtMs = Math.min(wakeAtMs, told.wakeAtMs, one.judged && now < one.suspectAtMs ? one.suspectAtMs : never);
   }
-  return { verdicts, suspects, lapsing, deaf, wakeAtMs };
+  return {
+    verdicts,
+    suspects: judged.filter(({ suspectAtMs }) => now >= suspectAtMs).map(({ node }) => node),
+    lapsing: all.filter((one) => !one.judged || now >= one.suspectAtMs).map(({ node }) => node),
+    deaf,
+    wakeAtMs,
+  };
+}
+
+function hear(node: Node, hearing: Hearing, agentAwayLimitMs: number): Heard {
+  const { leaderSinceMs, laggedUntilMs, deafUntilMs, ownBootId } = hearing;
+  const last = hearing.lastBeatAt(node);
+  const beat = last !== undefined && last >= leaderSinceMs ? last : undefined;
+  const heard = beat !== undefined;
+  const lastMs = beat ?? leaderSinceMs;
+  const hungUp = heard && (hearing.hungUpAt(node) ?? Number.NEGATIVE_INFINITY) >= beat;
+  const patienceMs = heard ? (hungUp ? restartMs : silenceMs) : graceMs;
+  const suspectAtMs = lastMs + (heard ? (hungUp ? 0 : suspectMs) : graceMs - askMs);
+  const kernel = kernelVerdict(hearing.kernelOf(node), lastMs);
+  const soonestMs = {
+    untold: Math.max(lastMs, laggedUntilMs) + patienceMs,
+    // The answers wake us.
+    asking: never,
+    lives: lastMs + agentAwayLimitMs,
+    lived: lastMs + agentAwayLimitMs,
+    dead: Math.max(suspectAtMs, laggedUntilMs + suspectMs),
+  };
+  const deafMs = lastMs < deafUntilMs ? deafUntilMs + graceMs : 0;
+  const deadlineMs = Math.max(soonestMs[kernel], deafMs);
+  // Answers that are awaited, or came before we were cut off, do not count.
+  const isDoubtful = kernel === 'asking' || kernel === 'lived';
+  return {
+    node,
+    judged: node.state === 'ready' || (node.state === 'unknown' && node.bootId !== ''),
+    own: ownBootId !== undefined && node.bootId === ownBootId,
+    ...{ heard, hungUp, lastMs, kernel, suspectAtMs, deadlineMs },
+    unheardAtMs: isDoubtful ? Math.max(soonestMs.untold, deafMs) : deadlineMs,
+  };
+}
+
+function unknownOf({ node }: Heard, isBeside: boolean): Verdict | undefined {
+  if (node.state === 'unknown') return undefined;
+  return { node, state: 'unknown', message: isBeside ? deafBeside : deafAlone, away: node.away };
+}
+
+function downOf({ node, heard, lastMs }: Heard, hearing: Hearing, nameOf: (id: NodeId) => string): Verdict {
+  const kernel = hearing.kernelOf(node);
+  const told = kernel.answeredAtMs === undefined ? '' : `; ${probeWords(kernel, nameOf)}`;
+  const silence = `not heard for ${((hearing.now - lastMs) / 1_000).toFixed(1)} s${told}`;
+  return { node, state: 'down', message: heard ? silence : 'not heard since this leader began', away: '' };
+}
+
+/** Of a node that is not silent for too long, or was given up before. */
+function judgeLiving(one: Heard, hearing: Hearing, agentAwayLimitMs: number): Judgement {
+  const { node, judged, heard, hungUp, lastMs, kernel, deadlineMs } = one;
+  const { now, laggedUntilMs } = hearing;
+  if (now >= deadlineMs) return { wakeAtMs: never };
+  const wakeAtMs = judged || heard ? deadlineMs : never;
+  // Who was given up comes back with a beat, not because its kernel is asked once more.
+  if (node.state === 'down' && (!heard || hungUp || now - lastMs >= suspectMs)) return { wakeAtMs };
+  if (heard && now - lastMs < silenceMs) {
+    const living = judgeAgent(node, hearing.agentOf(node), now, agentAwayLimitMs);
+    return { ...living, wakeAtMs: Math.min(wakeAtMs, living.wakeAtMs) };
+  }
+  // Left alone: what runs there goes on.
+  if (kernel !== 'lives' || !judged) return { wakeAtMs };
+  // Of a thousand that dial a new leader at once the last are heard when it has had time for them.
+  const awayAtMs = Math.max(lastMs, laggedUntilMs) + (heard ? awayMs : graceMs);
+  if (now < awayAtMs) return { wakeAtMs: Math.min(wakeAtMs, awayAtMs) };
+  const isNews = node.state !== 'ready' || node.away !== deafWatchdog;
+  return {
+    verdict: isNews ? { node, state: 'ready', message: deafWatchdog, away: deafWatchdog } : undefined,
+    wakeAtMs,
+  };
 }
 
 /** A host that is heard lives; what is to be said of it depends on its agent alone. */
-function judgeAgent(
-  node: Node,
-  agent: AgentSeen | undefined,
-  now: number,
-  agentAwayLimitMs: number,
-): { readonly verdict?: Verdict; readonly wakeAtMs: number } {
-  const never = Number.POSITIVE_INFINITY;
+function judgeAgent(node: Node, agent: AgentSeen | undefined, now: number, agentAwayLimitMs: number): Judgement {
   if (!agent || agent.condition === 'running') {
     const isNews = node.state !== 'ready' || node.away !== '';
     return { ...(isNews && { verdict: { node, state: 'ready', message: '', away: '' } }), wakeAtMs: never };
