@@ -67,7 +67,7 @@ function healthOf({ store, clock, liveness, leader }: OperatorParts, node: Node)
           `Its watchdog ${isHeard ? 'says' : 'said last'} that the agent is ${agent.condition}, since ${ago(agent.sinceMs)}.`,
         ]
       : []),
-    `Kernel: ${probeWords(kernel, nameOf)}${round ? ` (${ago(round.askedAtMs)})` : ''}.`,
+    `Kernel: ${probeWords(kernel, node.answersProbes ?? false, nameOf)}${round ? ` (${ago(round.askedAtMs)})` : ''}.`,
     ...clockOf(store, liveness),
     isHeard
       ? `What would change it: ${suspectMs / 1_000} s without a beat, and no answer of its kernel to us and to peers.`

@@ -24,6 +24,8 @@ export interface KernelRound {
 export interface KernelSeen {
   /** When it last answered a probe from here, monotonic ms; undefined: never since this leader began, as behind a firewall. */
   readonly answeredAtMs: number | undefined;
+  /** What was seen last while it was heard: whether it answers at all; undefined: nobody has looked since this leader began. */
+  readonly answers?: boolean | undefined;
   /** The newest; undefined: there was no reason to ask. */
   readonly round: KernelRound | undefined;
 }

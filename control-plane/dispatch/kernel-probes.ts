@@ -36,6 +36,10 @@ export class KernelProbes {
   /** When each node last answered a probe, from here or of a peer. */
   readonly #answeredAt = new Map<NodeId, number>();
   readonly #checkedAt = new Map<NodeId, number>();
+  /** Whether each answers at all. */
+  readonly #answers = new Map<NodeId, boolean>();
+  /** A look at it was not answered: it is behind a firewall if it is heard after that, else it may have died. */
+  readonly #unanswered = new Set<NodeId>();
   readonly #rounds = new Map<NodeId, KernelRound>();
   /** How many rounds there have been since it was heard. */
   readonly #silentRounds = new Map<NodeId, number>();
@@ -46,7 +50,11 @@ export class KernelProbes {
   }
 
   of(node: NodeId): KernelSeen {
-    return { answeredAtMs: this.#answeredAt.get(node), round: this.#rounds.get(node) };
+    return {
+      answeredAtMs: this.#answeredAt.get(node),
+      answers: this.#answers.get(node),
+      round: this.#rounds.get(node),
+    };
   }
 
   /** It is heard: now and then it is seen whether its kernel answers probes, or a firewall is in the way. */
@@ -54,11 +62,12 @@ export class KernelProbes {
     const { clock, random } = this.#parts;
     const now = clock.monotonic();
     this.#silentRounds.delete(node);
+    if (this.#unanswered.delete(node)) this.#answers.set(node, false);
     const checkedAt = this.#checkedAt.get(node);
-    const againAfterMs = this.#answeredAt.has(node) ? knownMs : unknownMs;
+    const againAfterMs = this.#answers.get(node) ? knownMs : unknownMs;
     if (checkedAt !== undefined && now - checkedAt < againAfterMs) return;
     this.#checkedAt.set(node, now);
-    this.#after(random.int(500), () => void this.#probe(node));
+    this.#after(random.int(500), () => void this.#look(node));
   }
 
   /** Begins a round, unless one is under way, or has begun just now. */
@@ -86,25 +95,38 @@ export class KernelProbes {
   said(peer: NodeId, node: NodeId, answered: boolean): void {
     const round = this.#rounds.get(node);
     if (!round?.peers.has(peer) || round.peers.get(peer) !== undefined) return;
-    if (answered) this.#answeredAt.set(node, this.#parts.clock.monotonic());
+    if (answered) this.#answered(node);
     this.#note(node, round, { peers: new Map(round.peers).set(peer, answered) });
   }
 
   forget(node: NodeId): void {
-    for (const map of [this.#answeredAt, this.#checkedAt, this.#rounds, this.#silentRounds]) map.delete(node);
+    for (const map of [this.#answeredAt, this.#checkedAt, this.#answers, this.#rounds, this.#silentRounds])
+      map.delete(node);
+    this.#unanswered.delete(node);
   }
 
   reset(): void {
-    for (const map of [this.#answeredAt, this.#checkedAt, this.#rounds, this.#silentRounds]) map.clear();
+    for (const map of [this.#answeredAt, this.#checkedAt, this.#answers, this.#rounds, this.#silentRounds]) map.clear();
+    this.#unanswered.clear();
     for (const timer of this.#timers) timer.cancel();
     this.#timers.clear();
+  }
+
+  async #look(node: NodeId): Promise<void> {
+    if (!(await this.#probe(node)) && this.#checkedAt.has(node)) this.#unanswered.add(node);
+  }
+
+  #answered(node: NodeId): void {
+    this.#answeredAt.set(node, this.#parts.clock.monotonic());
+    this.#answers.set(node, true);
+    this.#unanswered.delete(node);
   }
 
   async #probe(node: NodeId): Promise<boolean> {
     const address = this.#parts.addressOf(node);
     if (!address) return false;
     const answered = await this.#parts.probe(address, probeMs);
-    if (answered && this.#checkedAt.has(node)) this.#answeredAt.set(node, this.#parts.clock.monotonic());
+    if (answered && this.#parts.addressOf(node) !== undefined) this.#answered(node);
     return answered;
   }
 

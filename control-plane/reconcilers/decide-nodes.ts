@@ -37,7 +37,7 @@ export function decideNodes(
   subnets: Subnets = { advice: adviseSubnets(snapshot, now), taken: false },
 ): NodesDecision {
   const changed = new Map<NodeId, Node>();
-  const { verdicts, suspects, lapsing, deaf, ...judged } = judge(
+  const { verdicts, suspects, lapsing, probed, deaf, ...judged } = judge(
     snapshot.all('node'),
     hearing,
     (snapshot.cluster?.agentAwayLimitMs ?? defaultAgentAwayLimitMs) || Number.POSITIVE_INFINITY,
@@ -48,6 +48,8 @@ export function decideNodes(
     const restored = state === 'ready' ? undefined : node.restored;
     changed.set(node.id, { ...node, state, message, away, stateAtMs, unaccounted, restored });
   }
+  for (const { node, answersProbes } of probed)
+    changed.set(node.id, { ...(changed.get(node.id) ?? node), answersProbes: answersProbes || undefined });
   const fencedAtMs = takeFences(snapshot, changed, lapsing, hearing);
   const flappingAtMs = takeFlapping(snapshot, changed, now);
   takeClocks(snapshot, changed, hearing);

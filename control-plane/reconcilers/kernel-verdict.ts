@@ -5,6 +5,8 @@ import type { NodeId } from '#proto/model/ids.ts';
 export interface KernelSeen {
   /** Monotonic ms, from here or by what a peer said; undefined: it never answered, as behind a firewall. */
   readonly answeredAtMs: number | undefined;
+  /** What was seen last while the host was heard: whether it answers at all. undefined: nobody has looked. */
+  readonly answers?: boolean | undefined;
   readonly round:
     | {
         readonly askedAtMs: number;
@@ -25,11 +27,17 @@ export type KernelVerdict = 'dead' | 'lives' | 'lived' | 'asking' | 'untold';
 /** What was heard of a kernel stands for so long where later rounds tell nothing. */
 const standsMs = 5_000;
 
-/** Of a host whose last beat was at `lastMs`. */
-export function kernelVerdict({ answeredAtMs, round }: KernelSeen, lastMs: number): KernelVerdict {
+/** Whether its silence to probes says anything. `before`: what a leader before this one has seen. */
+export function answersProbes({ answers, answeredAtMs }: KernelSeen, before: boolean): boolean {
+  return answers ?? (answeredAtMs !== undefined || before);
+}
+
+/** Of a host whose last beat was at `lastMs`; `answeredBefore` as in `answersProbes`. */
+export function kernelVerdict(seen: KernelSeen, lastMs: number, answeredBefore: boolean): KernelVerdict {
+  const { answeredAtMs = Number.NEGATIVE_INFINITY, round } = seen;
   const said = round && round.askedAtMs >= lastMs ? [round.leader, ...round.peers.values()] : [];
   if (said.includes(true)) return 'lives';
-  if (answeredAtMs === undefined) return 'untold';
+  if (!answersProbes(seen, answeredBefore)) return 'untold';
   if (!round || round.askedAtMs < lastMs) return 'asking';
   if (!round.closed && said.includes(undefined)) return 'asking';
   const isHeardByNone = round.leader === false && [...round.peers.values()].includes(false);
@@ -37,9 +45,11 @@ export function kernelVerdict({ answeredAtMs, round }: KernelSeen, lastMs: numbe
   return answeredAtMs >= lastMs && round.askedAtMs - answeredAtMs < standsMs ? 'lived' : 'untold';
 }
 
-/** Who heard what, in words. `nameOf`: of a node. */
-export function probeWords({ round, answeredAtMs }: KernelSeen, nameOf: (id: NodeId) => string): string {
-  if (answeredAtMs === undefined) return 'its kernel has never answered a probe (a firewall?): silence alone counts';
+/** Who heard what, in words. `answeredBefore` as in `answersProbes`; `nameOf`: of a node. */
+export function probeWords(seen: KernelSeen, answeredBefore: boolean, nameOf: (id: NodeId) => string): string {
+  const { round } = seen;
+  if (!answersProbes(seen, answeredBefore))
+    return 'its kernel has never answered a probe (a firewall?): silence alone counts';
   if (!round) return 'its kernel answers probes; there was no reason to ask others';
   const words = (said: boolean | undefined) =>
     said === undefined ? 'did not say' : said ? 'heard its kernel' : 'heard nothing';

@@ -1,7 +1,7 @@
 /** Which nodes are down: judged by silence, with doubt about ourselves first. */
 import type { NodeId } from '#proto/model/ids.ts';
 import type { Node } from '#proto/model/node.ts';
-import { type KernelSeen, type KernelVerdict, kernelVerdict, probeWords } from './kernel-verdict.ts';
+import { answersProbes, type KernelSeen, type KernelVerdict, kernelVerdict, probeWords } from './kernel-verdict.ts';
 
 /** Silence after which a node is down. Beats come every 200 ms. */
 export const silenceMs = 1_500;
@@ -18,6 +18,8 @@ export const suspectMs = 600;
 export const graceMs = 5_000;
 /** So long before the end of that grace their kernels are asked: they may live where nothing of ours is heard. */
 export const askMs = 1_500;
+/** When they are asked where most nodes are heard by then: the machine of the leader before this one was a node, too, perhaps. */
+export const unheardMs = 300;
 /** Silence before most nodes at once are believed to be down: more likely it is us. */
 export const massSilenceMs = 6_000;
 
@@ -79,6 +81,8 @@ export interface HealthAdvice {
   readonly suspects: readonly Node[];
   /** Nodes whose lease may be over, or will be before `wakeAtMs`: silent ones, and those that are not ready. */
   readonly lapsing: readonly Node[];
+  /** Nodes whose record says otherwise than was seen whether their kernels answer probes. */
+  readonly probed: readonly { readonly node: Node; readonly answersProbes: boolean }[];
   /** No member of another machine is heard: it is we who are cut off, and nothing is known of any of them. */
   readonly deaf: boolean;
   /** When a node that is ready now could be down at the earliest; Infinity: never. */
@@ -88,16 +92,17 @@ export interface HealthAdvice {
 /** What is heard of a node, and when that is too little. */
 interface Heard {
   readonly node: Node;
-  /** Whether it may be given up: one that is down already, or has never described itself, may not. */
   readonly judged: boolean;
   /** It is on the machine of this leader. */
   readonly own: boolean;
-  /** Since this leader began: what came before says nothing, for it may have been talking to another one since. */
+  /** Since this leader began. */
   readonly heard: boolean;
   readonly hungUp: boolean;
   /** Its last beat, or when this leader began. */
   readonly lastMs: number;
   readonly kernel: KernelVerdict;
+  /** As in KernelSeen. */
+  readonly answers: boolean | undefined;
   /** From when on its kernel is asked. */
   readonly suspectAtMs: number;
   /** From when on it is down. */
@@ -120,7 +125,11 @@ const never = Number.POSITIVE_INFINITY;
  */
 export function judge(nodes: Iterable<Node>, hearing: Hearing, agentAwayLimitMs: number): HealthAdvice {
   const { now } = hearing;
-  const all = [...nodes].map((node) => hear(node, hearing, agentAwayLimitMs));
+  const beats = [...nodes].map((node) => ({ node, beatMs: beatOf(node, hearing) }));
+  const asked = beats.filter(({ node }) => isJudged(node));
+  const mostAreHeard = asked.filter(({ beatMs }) => beatMs !== undefined).length * 2 >= asked.length;
+  const unheardAfterMs = mostAreHeard ? unheardMs : graceMs - askMs;
+  const all = beats.map(({ node, beatMs }) => hear(node, beatMs, hearing, agentAwayLimitMs, unheardAfterMs));
   const judged = all.filter((one) => one.judged);
   const others = judged.filter(({ own }) => !own);
   const isBeside = others.length < judged.length;
@@ -152,22 +161,43 @@ export function judge(nodes: Iterable<Node>, hearing: Hearing, agentAwayLimitMs:
   return {
     verdicts,
     suspects: judged.filter(({ suspectAtMs }) => now >= suspectAtMs).map(({ node }) => node),
+    probed: all.flatMap(({ node, heard, answers }) =>
+      heard && answers !== undefined && answers !== (node.answersProbes ?? false)
+        ? { node, answersProbes: answers }
+        : [],
+    ),
     lapsing: all.filter((one) => !one.judged || now >= one.suspectAtMs).map(({ node }) => node),
     deaf,
     wakeAtMs,
   };
 }
 
-function hear(node: Node, hearing: Hearing, agentAwayLimitMs: number): Heard {
+/** Whether it may be given up: one that is down already, or has never described itself, may not. */
+function isJudged({ state, bootId }: Node): boolean {
+  return state === 'ready' || (state === 'unknown' && bootId !== '');
+}
+
+/** Its last beat since this leader began: what came before says nothing, for it may have been talking to another one since. */
+function beatOf(node: Node, { lastBeatAt, leaderSinceMs }: Hearing): number | undefined {
+  const last = lastBeatAt(node);
+  return last !== undefined && last >= leaderSinceMs ? last : undefined;
+}
+
+function hear(
+  node: Node,
+  beat: number | undefined,
+  hearing: Hearing,
+  agentAwayLimitMs: number,
+  unheardAfterMs: number,
+): Heard {
   const { leaderSinceMs, laggedUntilMs, deafUntilMs, ownBootId } = hearing;
-  const last = hearing.lastBeatAt(node);
-  const beat = last !== undefined && last >= leaderSinceMs ? last : undefined;
   const heard = beat !== undefined;
   const lastMs = beat ?? leaderSinceMs;
   const hungUp = heard && (hearing.hungUpAt(node) ?? Number.NEGATIVE_INFINITY) >= beat;
   const patienceMs = heard ? (hungUp ? restartMs : silenceMs) : graceMs;
-  const suspectAtMs = lastMs + (heard ? (hungUp ? 0 : suspectMs) : graceMs - askMs);
-  const kernel = kernelVerdict(hearing.kernelOf(node), lastMs);
+  const suspectAtMs = lastMs + (heard ? (hungUp ? 0 : suspectMs) : unheardAfterMs);
+  const seen = hearing.kernelOf(node);
+  const kernel = kernelVerdict(seen, lastMs, node.answersProbes ?? false);
   const soonestMs = {
     untold: Math.max(lastMs, laggedUntilMs) + patienceMs,
     // The answers wake us.
@@ -182,8 +212,9 @@ function hear(node: Node, hearing: Hearing, agentAwayLimitMs: number): Heard {
   const isDoubtful = kernel === 'asking' || kernel === 'lived';
   return {
     node,
-    judged: node.state === 'ready' || (node.state === 'unknown' && node.bootId !== ''),
+    judged: isJudged(node),
     own: ownBootId !== undefined && node.bootId === ownBootId,
+    answers: seen.answers,
     ...{ heard, hungUp, lastMs, kernel, suspectAtMs, deadlineMs },
     unheardAtMs: isDoubtful ? Math.max(soonestMs.untold, deafMs) : deadlineMs,
   };
@@ -196,9 +227,12 @@ function unknownOf({ node }: Heard, isBeside: boolean): Verdict | undefined {
 
 function downOf({ node, heard, lastMs }: Heard, hearing: Hearing, nameOf: (id: NodeId) => string): Verdict {
   const kernel = hearing.kernelOf(node);
-  const told = kernel.answeredAtMs === undefined ? '' : `; ${probeWords(kernel, nameOf)}`;
-  const silence = `not heard for ${((hearing.now - lastMs) / 1_000).toFixed(1)} s${told}`;
-  return { node, state: 'down', message: heard ? silence : 'not heard since this leader began', away: '' };
+  const before = node.answersProbes ?? false;
+  const told = answersProbes(kernel, before) && kernel.round ? `; ${probeWords(kernel, before, nameOf)}` : '';
+  const silence = heard
+    ? `not heard for ${((hearing.now - lastMs) / 1_000).toFixed(1)} s`
+    : 'not heard since this leader began';
+  return { node, state: 'down', message: `${silence}${told}`, away: '' };
 }
 
 /** Of a node that is not silent for too long, or was given up before. */

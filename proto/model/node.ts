@@ -59,6 +59,8 @@ export interface Node {
   readonly flapping?: Flapping | undefined;
   /** What is wrong with its wall clock; absent: nothing. */
   readonly clock?: string | undefined;
+  /** Its kernel answers probes of a leader while it is heard, so that its silence tells something; absent: it does not, as behind a firewall. */
+  readonly answersProbes?: boolean | undefined;
 }
 
 /** That a node was down of late, and how often. */

@@ -1,47 +1,35 @@
-/** A manager's machine is a node too, as in a cluster of three machines: it takes tasks, serves ports, and is cut off as a whole. */
+/** Machines of managers that are nodes too, as in a cluster of three machines: they take tasks, serve ports, and are lost as a whole. */
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { managerAddress } from '#node-agent/sandbox/topology.ts';
 import { type Cluster, startCluster } from '#test/support/cluster.ts';
 import { eventually } from '#test/support/eventually.ts';
 import { hostParts } from '#test/support/host-parts.ts';
+import { makeNode } from '#test/support/manager-node.ts';
 
 const addresses = { m1: '10.90.0.250', h1: '10.90.0.1', h2: '10.90.0.2' };
 let cluster: Cluster;
 
-const processes = async () =>
-  (await cluster.settled('app', 6)).map(({ name, id, pid, node }) => `${name} ${id} ${pid} ${node}`).sort();
-const answers = (address: string) => eventually(() => cluster.http(`http://${address}:18095/`));
-
-/** What the host of a worker runs (node-agent/sandbox/host-script.ts), beside the manager's own. */
-async function makeNode(): Promise<void> {
-  const { code, stdout, stderr } = await cluster.gantry('token', 'create', '--for', '1h');
-  if (code !== 0) throw new Error(`token create ended with ${code}: ${stderr}`);
-  const program = '"${GANTRY_PROGRAM:-$program}/node-agent/main.ts"';
-  const agent = `${process.execPath} ${program} --data /var/lib/gantry/agent --run /run/gantry --name m1 --advertise ${addresses.m1} --control-plane ${addresses.m1}:7400 --containerd /run/containerd/containerd.sock --insecure-registry registry:5000 --token ${stdout.trim()}`;
-  const services = `program=${process.cwd()}; . /run/sandbox/settings.env
-keep() { while :; do "$@"; sleep 0.2; done; }
-keep containerd --config /run/sandbox/containerd.toml > /var/log/containerd.log 2>&1 &
-keep ${agent} > /var/log/agent.log 2>&1 &
-wait`;
-  await cluster.sandbox.run('m1', ['sh', '-c', `setsid sh -c '${services}' < /dev/null > /dev/null 2>&1 &`]);
-  await cluster.nodeIs('m1', 'ready', 30_000);
-}
-
-beforeAll(async () => {
-  cluster = await startCluster(2);
-  await makeNode();
-  await cluster.apply(`
+const compose = (replicas: number) => `
 name: app
 services:
   app:
     image: registry:5000/hello:1
     ports: ["18095:8080"]
     stop_grace_period: 1s
-    deploy: { replicas: 6 }
-`);
-}, 120_000);
-afterAll(() => cluster?.close());
+    deploy: { replicas: ${replicas} }
+`;
+const processes = async () =>
+  (await cluster.settled('app', 6)).map(({ name, id, pid, node }) => `${name} ${id} ${pid} ${node}`).sort();
+const answers = (address: string) => eventually(() => cluster.http(`http://${address}:18095/`));
 
 describe('a manager that is a node too', () => {
+  beforeAll(async () => {
+    cluster = await startCluster(2);
+    await makeNode(cluster, 'm1', ['m1']);
+    await cluster.apply(compose(6));
+  }, 120_000);
+  afterAll(() => cluster?.close());
+
   test('runs its share, and each machine serves all of it', async () => {
     const perNode = Object.groupBy(await cluster.settled('app', 6), ({ node }) => node);
     expect(Object.keys(perNode).sort()).toEqual(['h1', 'h2', 'm1']);
@@ -83,4 +71,32 @@ describe('a manager that is a node too', () => {
     expect(Object.keys(perNode).sort()).toEqual(['h1', 'm1']);
     for (const address of [addresses.m1, addresses.h1]) await answers(address);
   });
+});
+
+describe('three managers that are nodes too', () => {
+  const managers = ['m1', 'm2', 'm3'];
+  beforeAll(async () => {
+    cluster = await startCluster(1, { managers: 3 });
+    for (const manager of managers) await makeNode(cluster, manager, managers);
+    await cluster.apply(compose(8));
+  }, 180_000);
+  afterAll(() => cluster?.close());
+
+  test('lose the machine of the one that leads: its tasks run elsewhere as soon as its kernel is asked by the next one', async () => {
+    const before = await cluster.settled('app', 8);
+    const { leader } = await cluster.json<{ leader: string }>('info');
+    expect(before.filter(({ node }) => node === leader).length).toBeGreaterThan(0);
+    await cluster.sandbox.act('kill', leader);
+    await cluster.nodeIs(leader, 'down');
+    const after = await cluster.settled('app', 8);
+    expect(after.filter(({ node }) => node === leader)).toEqual([]);
+    const kept = after.filter(({ id }) => before.some((one) => one.id === id));
+    expect(kept).toHaveLength(before.filter(({ node }) => node !== leader).length);
+    // Not by silence alone, which the next leader has to bear for long.
+    const { message } = (await cluster.nodes()).find(({ name }) => name === leader)!;
+    expect(message).toMatch(
+      /^not heard since this leader began; probed by: the leader heard nothing, \w+ heard nothing/,
+    );
+    for (const { node } of after) await answers(managers.includes(node) ? managerAddress(node) : addresses.h1);
+  }, 60_000);
 });

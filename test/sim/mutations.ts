@@ -126,7 +126,7 @@ export const mutations: readonly Mutation[] = [
     edits: [
       {
         file: 'control-plane/reconcilers/node-health.ts',
-        find: 'const kernel = kernelVerdict(hearing.kernelOf(node), lastMs);',
+        find: 'const kernel = kernelVerdict(seen, lastMs, node.answersProbes ?? false);',
         replace: "const kernel = 'untold';",
       },
     ],

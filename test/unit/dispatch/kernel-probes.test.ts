@@ -73,6 +73,26 @@ describe('probes of a silent host', () => {
     }
   });
 
+  it('are known to tell nothing where one that is heard leaves them unanswered, and not where it may have died', async () => {
+    const answers = { value: true };
+    const { clock, probes } = desk(answers);
+    const look = async (ms: number) => {
+      await clock.pass(ms);
+      probes.heard(h2);
+      await clock.pass(600);
+    };
+    await look(0);
+    expect(probes.of(h2).answers).toBe(true);
+    answers.value = false;
+    await look(60_000);
+    expect(probes.of(h2).answers).toBe(true);
+    await look(200);
+    expect(probes.of(h2).answers).toBe(false);
+    answers.value = true;
+    await look(5_000);
+    expect(probes.of(h2).answers).toBe(true);
+  });
+
   it('is looked at again soon while a node has never answered: it may have been busy', async () => {
     const answers = { value: false };
     const { clock, probes } = desk(answers);

@@ -11,6 +11,7 @@ import {
   restartMs,
   silenceMs,
   suspectMs,
+  unheardMs,
 } from '#control-plane/reconcilers/node-health.ts';
 import type { Node } from '#proto/model/node.ts';
 import { aNode } from '#test/support/builders.ts';
@@ -26,6 +27,8 @@ function verdicts(
     kernels?: Record<string, KernelSeen>;
     lagged?: number;
     deaf?: number;
+    /** Nodes whose records say that they answer probes. */
+    answersProbes?: readonly string[];
     /** The node on the leader's machine. */
     own?: string;
     /** Given up before. */
@@ -42,6 +45,7 @@ function verdicts(
       state: options.down?.includes(name) ? 'down' : (options.state ?? 'ready'),
       away: options.away ?? '',
       bootId: `boot-${name}`,
+      answersProbes: options.answersProbes?.includes(name) || undefined,
     }),
   );
   const advice = judge(
@@ -66,6 +70,7 @@ function verdicts(
     wakeAtMs: advice.wakeAtMs,
     suspects: advice.suspects.map(({ name }) => name),
     why: advice.verdicts[0]?.message,
+    probed: advice.probed.map(({ node, answersProbes }) => [node.name, answersProbes]),
   };
 }
 
@@ -314,13 +319,47 @@ describe('a silent host whose kernel is asked', () => {
         round: { askedAtMs: graceMs - askMs, leader: false, peers: new Map([[h1, peer]]), closed: true },
       },
     });
-    expect(verdicts(graceMs - askMs - 1, unheard)).toMatchObject({ suspects: [], wakeAtMs: graceMs - askMs });
-    expect(verdicts(graceMs - askMs, unheard).suspects).toEqual(['h2']);
+    const most = { ...unheard, h1: undefined, h3: undefined };
+    expect(verdicts(graceMs - askMs - 1, most)).toMatchObject({ suspects: [], wakeAtMs: graceMs - askMs });
+    expect(verdicts(graceMs - askMs, most).suspects).toEqual(['h1', 'h2', 'h3']);
+    expect(verdicts(unheardMs - 1, unheard)).toMatchObject({ suspects: [], wakeAtMs: unheardMs });
+    expect(verdicts(unheardMs, unheard).suspects).toEqual(['h2']);
     expect(verdicts(graceMs, unheard, { kernels: never(false) }).said).toEqual(['h2: down']);
     expect(verdicts(graceMs - 1, unheard, { kernels: never(true) })).toMatchObject({ said: [], wakeAtMs: graceMs });
     expect(verdicts(graceMs, unheard, { kernels: never(true) }).said).toEqual([
       'h2: ready, nothing of ours is heard from it, but its kernel answers',
     ]);
     expect(verdicts(lostMs, unheard, { kernels: never(true) }).said).toEqual(['h2: down']);
+  });
+
+  it('that died with the leader before is not waited for: it answered that one, and answers nobody now', () => {
+    const round = { askedAtMs: unheardMs, leader: false, peers: new Map([[h1, false]]), closed: false };
+    const kernels = { h2: { answeredAtMs: undefined, round } };
+    const at = (now: number, answersProbes: readonly string[], more = {}) =>
+      verdicts(now, { h2: undefined }, { kernels, answersProbes, ...more });
+    const { said, why } = at(unheardMs + 300, ['h2']);
+    expect(said).toEqual(['h2: down']);
+    expect(why).toBe('not heard since this leader began; probed by: the leader heard nothing, h1 heard nothing');
+    expect(at(unheardMs + 300, []).said).toEqual([]);
+    expect(at(graceMs - 1, []).said).toEqual([]);
+    // A firewall has come since.
+    expect(at(graceMs - 1, ['h2'], { kernels: { h2: { ...kernels.h2, answers: false } } }).said).toEqual([]);
+  });
+
+  it('is written down with whether it answers probes, once that was seen while it was heard', () => {
+    const probed = (answers: boolean | undefined, before: readonly string[], beats = {}) =>
+      verdicts(20_000, beats, {
+        kernels: { h2: { answeredAtMs: undefined, answers, round: undefined } },
+        answersProbes: before,
+      }).probed;
+    expect(probed(true, [])).toEqual([['h2', true]]);
+    expect(probed(false, ['h2'])).toEqual([['h2', false]]);
+    for (const same of [
+      probed(true, ['h2']),
+      probed(false, []),
+      probed(undefined, ['h2']),
+      probed(true, [], { h2: undefined }),
+    ])
+      expect(same).toEqual([]);
   });
 });
