@@ -4,7 +4,7 @@ import { managerAddress } from '#node-agent/sandbox/topology.ts';
 import { type Cluster, startCluster } from '#test/support/cluster.ts';
 import { eventually } from '#test/support/eventually.ts';
 import { hostParts } from '#test/support/host-parts.ts';
-import { makeNode } from '#test/support/manager-node.ts';
+import { makeNode } from '#test/support/both-roles.ts';
 
 const addresses = { m1: '10.90.0.250', h1: '10.90.0.1', h2: '10.90.0.2' };
 let cluster: Cluster;
