@@ -1,10 +1,10 @@
 /** Machines of managers that are nodes too, as in a cluster of three machines: they take tasks, serve ports, and are lost as a whole. */
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { managerAddress } from '#node-agent/sandbox/topology.ts';
+import { makeNode } from '#test/support/both-roles.ts';
 import { type Cluster, startCluster } from '#test/support/cluster.ts';
 import { eventually } from '#test/support/eventually.ts';
 import { hostParts } from '#test/support/host-parts.ts';
-import { makeNode } from '#test/support/both-roles.ts';
 
 const addresses = { m1: '10.90.0.250', h1: '10.90.0.1', h2: '10.90.0.2' };
 let cluster: Cluster;
