@@ -1,5 +1,5 @@
 /** The store on etcd: guarded transactions, merged where callers come together, and a snapshot fed by one watch. */
-import type { ICompare, IRequestOp, ITxnResponse } from 'etcd3';
+import type { ICompare, IKeyValue, IRequestOp, ITxnResponse } from 'etcd3';
 import type { Clock } from '#proto/kernel/clock.ts';
 import { assert, Fault, isFault } from '#proto/kernel/errors.ts';
 import type { Log } from '#proto/kernel/log.ts';
@@ -308,12 +308,18 @@ class EtcdStore implements Store {
         const waitMs = Math.min(attempt * firstWaitMs, address.callTimeoutMs ?? Number.POSITIVE_INFINITY);
         const answer = await this.#client.kv.txn(request, { deadline: clock.now() + waitMs });
         if (answer.succeeded) return { kind: 'committed', revision: Number(answer.header.revision) };
-        const before = doubt ? committedBefore(write, answer) : undefined;
+        const read = answer.responses.slice(1).map(({ response_range }) => response_range.kvs[0]);
+        const before = doubt ? committedBefore(write, read, Number(answer.header.revision)) : undefined;
         if (before !== undefined) return { kind: 'committed', revision: before };
         return refused(request.compare, answer);
       } catch (error) {
         const fault = etcdFault(error);
-        if (!isFault(fault, 'timeout', 'unavailable')) throw fault;
+        if (!isFault(fault, 'timeout', 'unavailable')) {
+          // That one was refused; the one before may have gone through, and may be what has used up the quota.
+          const before = doubt ? await this.#found(write, proven) : undefined;
+          if (before === undefined) throw fault;
+          return { kind: 'committed', revision: before };
+        }
         doubt = true;
         if (this.#closed || clock.monotonic() >= deadline)
           throw new Fault('timeout', 'etcd did not tell whether the commit went through', {
@@ -323,6 +329,18 @@ class EtcdStore implements Store {
         await clock.sleep(backoffMs(resolveBackoff, attempt, random));
       }
     }
+  }
+
+  /** The revision at which a transaction went through whose answer was lost, looked up without writing. */
+  async #found(write: Write, proven: readonly Buffer[]): Promise<number | undefined> {
+    const answers = await Promise.all(proven.map((key) => this.#client.kv.range({ key }))).catch((error) => {
+      throw etcdFault(error);
+    });
+    return committedBefore(
+      write,
+      answers.map(({ kvs }) => kvs[0]),
+      Number(answers[0]?.header.revision),
+    );
   }
 
   /** Restarts a watch that does not tell of a revision that etcd is known to have. */
@@ -408,10 +426,9 @@ function mergeWrites(batch: readonly Pending[]): Write {
 }
 
 /** The revision at which exactly this was written, where all that was read back lies there as written, in one revision. */
-function committedBefore(write: Write, answer: ITxnResponse): number | undefined {
-  const read = answer.responses.slice(1).map(({ response_range }) => response_range.kvs[0]);
+function committedBefore(write: Write, read: readonly (IKeyValue | undefined)[], readAt: number): number | undefined {
   const puts = write.puts.slice(0, proofs);
-  const revision = puts.length > 0 ? Number(read[0]?.mod_revision ?? 0) : Number(answer.header.revision);
+  const revision = puts.length > 0 ? Number(read[0]?.mod_revision ?? 0) : readAt;
   const asPut = puts.every(
     ({ value }, index) =>
       read[index] && Number(read[index].mod_revision) === revision && value.equals(read[index].value),

@@ -181,6 +181,36 @@ describe('the store on etcd', () => {
     await impatient.close();
   });
 
+  test('a commit whose answer was lost, and which etcd has no room for when it is sent again, is told as committed', async () => {
+    let waits = 0;
+    const random: Random = {
+      bytes: systemRandom.bytes,
+      int(bound) {
+        waits++;
+        return systemRandom.int(bound);
+      },
+    };
+    const line = await holdableLine(new URL(etcd.url).port);
+    const impatient = await open({ hosts: [line.url.replace('https', 'http')], random });
+    for (const connection of line.connections) connection.pause();
+    const task = aTask();
+    const committing = impatient.commit([put(task, 0)]);
+    await eventually(() => store.snapshot.task(task.id));
+    const alarm = (action: 'Activate' | 'Deactivate') =>
+      withClient((client) => client.maintenance.alarm({ action, alarm: 'Nospace' }));
+    await alarm('Activate');
+    try {
+      await eventually(() => waits > 0);
+      for (const connection of line.connections) connection.resume();
+      expect(await committing).toBe(store.snapshot.get('task', task.id)?.modRevision);
+      await expect(impatient.commit([put(aTask(), 0)])).rejects.toEqual(faultOf('exhausted'));
+    } finally {
+      await alarm('Deactivate');
+      await impatient.close();
+      await line.close();
+    }
+  });
+
   test('F5: the watch notices a frozen etcd and catches up after it thaws', async () => {
     const warnings: string[] = [];
     const log: Log = { ...silentLog, warn: (message) => warnings.push(message), with: () => log };
