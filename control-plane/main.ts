@@ -66,17 +66,20 @@ async function run(options: Record<string, string | undefined>): Promise<void> {
   };
   process.on('uncaughtException', crash);
   process.on('unhandledRejection', crash);
-  const { assembleControlPlane } = await import('./assemble.ts');
-  const controlPlane = await assembleControlPlane(config, { clock: systemClock, random: systemRandom, log });
+  // It answers, and may lead, before all of it is there; or waits for others.
+  let close = async (): Promise<void> => process.exit(0);
   const stop = (signal: string) => {
     log.info('stopping', { why: signal });
-    controlPlane.close().then(() => process.exit(0), crash);
+    close().then(() => process.exit(0), crash);
     // A second signal does not wait.
     process.once('SIGTERM', () => process.exit(1));
     process.once('SIGINT', () => process.exit(1));
   };
   process.once('SIGTERM', stop);
   process.once('SIGINT', stop);
+  const { assembleControlPlane } = await import('./assemble.ts');
+  const controlPlane = await assembleControlPlane(config, { clock: systemClock, random: systemRandom, log });
+  close = () => controlPlane.close();
   await controlPlane.failed;
 }
 
