@@ -70,6 +70,15 @@ function makeIn(hierarchy: Hierarchy, path: string): string {
   return dir;
 }
 
+/** Gives the cgroup `path` processor time as if it were `times` others, where the machine is busy. */
+export function weighCgroup(hierarchies: readonly Hierarchy[], path: string, times: number): void {
+  for (const one of hierarchies) {
+    const [file, usual] = one.version === 1 ? ['cpu.shares', 1_024] : ['cpu.weight', 100];
+    const weight = join(one.mountPoint, path, file);
+    if (existsSync(weight)) writeFileSync(weight, String(usual * times));
+  }
+}
+
 /** The processes in the cgroup `path` and below it, as this process's pid namespace numbers them. */
 export function processesIn(hierarchies: readonly Hierarchy[], path: string): number[] {
   const pids = new Set<number>();

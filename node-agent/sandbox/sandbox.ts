@@ -12,6 +12,7 @@ import {
   makeCgroup,
   processesIn,
   removeCgroup,
+  weighCgroup,
 } from './cgroups.ts';
 import { runCommand } from './command.ts';
 import { lastLines } from './host.ts';
@@ -30,6 +31,8 @@ import { ask, type HostOp, type SandboxStatus, type Wishes } from './protocol.ts
 import { assertTopology, flatTopology, numberOf } from './topology.ts';
 
 const cgroupRoot = 'gantry-sandbox';
+/** They are whole machines, with promises in seconds: two busy processes beside them may not have two thirds of the processors. */
+const sandboxesWeigh = 10;
 /** What is no host, but has a network of its own. */
 const networkParts: readonly string[] = ['world', 'switch', 'router', 'nat'];
 
@@ -141,7 +144,9 @@ async function refuseNamesake(layout: Layout, clock: Clock): Promise<void> {
 
 /** Starts the keeper detached, in its cgroup and a pid namespace whose init reaps; a lock lets only one of two win. */
 function launchKeeper(layout: Layout, root: string, wishes: Wishes): ChildProcess {
-  const dirs = makeCgroup(machineHierarchies(), `${cgroupRoot}/${layout.name}/keeper`);
+  const hierarchies = machineHierarchies();
+  const dirs = makeCgroup(hierarchies, `${cgroupRoot}/${layout.name}/keeper`);
+  weighCgroup(hierarchies, cgroupRoot, sandboxesWeigh);
   const keeper = [
     process.execPath,
     join(codeDir, 'node-agent/sandbox/keeper.ts'),
