@@ -43,8 +43,7 @@ interface ReportedFile {
 const MESSAGE_LINES = 20;
 
 const root = join(import.meta.dirname, '..');
-/** They compute and wait for nothing: the time that one takes says only what else the machine does. */
-const pure = ['--pool=forks', '--no-isolate', '--testTimeout=300000'];
+const pure = ['--pool=forks', '--no-isolate'];
 /** Files with real parts wait more than they work; more of them at once would change what their stories measure. */
 const oneFileAtATime = ['--pool=forks', '--no-file-parallelism'];
 const twoFilesAtATime = ['--pool=forks', '--maxWorkers=2'];

@@ -70,7 +70,7 @@ describe('a backup', () => {
     expect((await restoreInto(cluster)).code).toBe(0);
     await killOnManager(controlPlane);
     const log = () => cluster.sandbox.run('m1', ['tail', '-n', '3', '/var/log/control-plane.log']);
-    await eventually(async () => (await log()).includes('etcd holds a cluster already'), { timeoutMs: 10_000 });
+    await eventually(async () => (await log()).includes('etcd holds a cluster already'));
     rmSync(join(managerData(cluster), 'restore.json'));
     expect(await eventually(async () => (await cluster.settled('web', 3)).map(runs))).toEqual(before);
   });
@@ -89,7 +89,7 @@ describe('a backup', () => {
       return epoch;
     });
     expect(now).toBeGreaterThan(1_000_000_000);
-    await eventually(async () => expect((await cluster.tasks()).map(runs)).toEqual(before), { timeoutMs: 20_000 });
+    await eventually(async () => expect((await cluster.tasks()).map(runs)).toEqual(before));
     for (const node of ['h1', 'h2', 'h3']) await cluster.nodeIs(node, 'ready');
     for (const { node, pid } of late)
       await eventually(async () => {
@@ -98,7 +98,7 @@ describe('a backup', () => {
       });
     expect((await cluster.tasks()).map(runs)).toEqual(before);
     expect(await secretOf(cluster, 'web.1')).toBe('s3cret');
-  }, 120_000);
+  });
 });
 
 test('F36: the disk of a node as it was yesterday: nothing of yesterday runs, and what is wanted today does', async () => {
@@ -149,4 +149,4 @@ test('on two new hosts at other addresses the cluster of three goes on; what lie
     );
     return true;
   });
-}, 120_000);
+});

@@ -6,7 +6,7 @@ import { hostParts } from '#test/support/host-parts.ts';
 import { setClock, settableClocks, wrongClock } from '#test/support/wall-clock.ts';
 
 const hour = 3_600;
-const within = { timeoutMs: 20_000, everyMs: 100 };
+const within = { everyMs: 100 };
 let cluster: Cluster;
 let before: readonly string[];
 
@@ -35,7 +35,7 @@ services:
     x-failover: singleton
 `);
   before = await processes();
-}, 120_000);
+});
 afterAll(() => cluster?.close());
 
 describe('F12: a host whose wall clock', () => {
@@ -47,7 +47,7 @@ describe('F12: a host whose wall clock', () => {
     await says('h2', 'its clock is 1 h behind those of most hosts');
     expect(await messageOf('h1')).toBe('');
     expect(await processes()).toEqual(before);
-  }, 60_000);
+  });
 
   test('is an hour behind has its agent and watchdog started anew: they adopt what runs, and begin the next task in time', async () => {
     await killed('h2', hostParts.watchdog);
@@ -64,7 +64,7 @@ describe('F12: a host whose wall clock', () => {
     setClock(cluster, 'h2', 0);
     await says('h2', '');
     before = await processes();
-  }, 60_000);
+  });
 
   test('is that of the leader is told of as the leader’s, not as that of all others', async () => {
     setClock(cluster, 'm1', -hour);
@@ -82,7 +82,7 @@ describe('F12: a host whose wall clock', () => {
     before = await processes();
     setClock(cluster, 'm1', 0);
     await eventually(async () => !(await why('h1')).includes('The clock of'), within);
-  }, 60_000);
+  });
 
   test('is days behind is told so when it wants to join; with one that is an hour behind it joins', async () => {
     await cluster.sandbox.up({ hosts: 2, settings: wrongClock('h3', -72 * hour) });
@@ -99,5 +99,5 @@ describe('F12: a host whose wall clock', () => {
     await adding;
     await says('h3', 'its clock is 1 h behind those of most hosts');
     expect(await processes()).toEqual(before);
-  }, 90_000);
+  });
 });

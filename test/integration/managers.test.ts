@@ -72,7 +72,7 @@ describe('of three managers', () => {
     await logsAndEventsAreWhole('after-the-power-went');
     await cluster.sandbox.act('start', led);
     await eventually(() => onHost(led, 'curl -sf http://127.0.0.1:7402/metrics'), { timeoutMs: 30_000 });
-  }, 120_000);
+  });
 
   test('the one that leads stands still and comes back: it is deposed, and changes nothing', async () => {
     const led = await leader();
@@ -97,7 +97,7 @@ describe('of three managers', () => {
     await onHost(led, 'pkill -STOP -x nats-server');
     await logsAndEventsAreWhole('after-one-stood-still');
     await onHost(led, 'pkill -CONT -x nats-server');
-  }, 120_000);
+  });
 
   test('two are off: what runs goes on, also past a restart of its agent; then all goes on', async () => {
     await Promise.all(['m2', 'm3'].map((one) => cluster.sandbox.act('kill', one)));
@@ -135,5 +135,5 @@ describe('of three managers', () => {
     await secretIsKept('after-another-ca');
     await Promise.all(['h1', 'h2'].map((node) => cluster.nodeIs(node, 'ready')));
     await nothingWasRestarted();
-  }, 120_000);
+  });
 });

@@ -105,7 +105,7 @@ describe('the name of a node that is down', () => {
     const { ready } = await cluster.sandbox.act('start', 'h2');
     expect(ready).toContain('h2');
     expect(await identity('h2')).not.toBe(before);
-  }, 120_000);
+  });
 });
 
 describe('a node', () => {

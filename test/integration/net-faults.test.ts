@@ -115,7 +115,7 @@ services:
       await eventually(() => output.includes('connected'));
       const began = performance.now();
       await cluster.sandbox.act('kill', 'h3');
-      await eventually(() => output.includes('ended'), { timeoutMs: 8_000 });
+      await eventually(() => output.includes('ended'));
       expect(output).toMatch(/ended ECONN(ABORTED|RESET)/);
       // The verdict takes one and a half seconds of silence.
       expect(performance.now() - began).toBeLessThan(5_000);
@@ -124,7 +124,7 @@ services:
     }
     await cluster.sandbox.act('start', 'h3');
     await cluster.nodeIs('h3', 'ready', 40_000);
-  }, 120_000);
+  });
 });
 
 describe('gantry agent reset', () => {

@@ -81,12 +81,12 @@ describe('a world that does not have it', () => {
     );
   });
 
-  test('a registry at an address where nobody is', { timeout: 20_000 }, async () => {
+  test('a registry at an address where nobody is', async () => {
     const said = await fails('name: c\nservices: { c: { image: "10.90.0.77:5000/x:1" } }\n');
     expect(said).toMatch(/image not available: the registry 10\.90\.0\.77:5000 is not reached/);
   });
 
-  test('a registry that is down, until it is back', { timeout: 40_000 }, async () => {
+  test('a registry that is down, until it is back', async () => {
     await pushSampleImage(cluster.sandbox, 'hello:late');
     const registry = await holdDown(cluster.sandbox, 'm1', '-x docker-registry');
     const text = 'name: late\nservices: { late: { image: "registry:5000/hello:late" } }\n';

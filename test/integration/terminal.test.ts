@@ -84,7 +84,7 @@ describe('gantry exec -it', () => {
     expect(await user.ended).toMatch(/detached.*ended with 0/s);
     const beat = async () => (await cluster.gantry('exec', 'term.1', 'stat', '-c', '%Y', '/tmp/beat')).stdout;
     const first = await beat();
-    await eventually(async () => (await beat()) !== first, { timeoutMs: 10_000 });
+    await eventually(async () => (await beat()) !== first);
   });
 
   test('ends its command when the user is gone', async () => {
@@ -93,7 +93,7 @@ describe('gantry exec -it', () => {
     const ps = async () => (await cluster.gantry('exec', 'term.1', 'ps')).stdout;
     expect(await ps()).toContain('sleep 4321');
     user.hangUp();
-    await eventually(async () => !(await ps()).includes('sleep 4321'), { timeoutMs: 10_000 });
+    await eventually(async () => !(await ps()).includes('sleep 4321'));
   });
 
   test('without -t keeps both outputs apart and takes a pipe', async () => {

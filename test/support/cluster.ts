@@ -131,7 +131,7 @@ export async function startCluster(
         { timeoutMs, everyMs: 100 },
       ),
     nodes: () => cluster.json('nodes'),
-    async nodeIs(node, state, timeoutMs = 20_000) {
+    async nodeIs(node, state, timeoutMs = 30_000) {
       await eventually(async () => (await cluster.nodes()).find((one) => one.name === node)?.state === state, {
         timeoutMs,
         everyMs: 100,

@@ -82,7 +82,7 @@ export async function startEtcd(options: TestEtcdOptions = {}): Promise<TestEtcd
   let child: ChildProcess | undefined;
   const start = async () => {
     child = spawn('setpriv', [...endsWithTest, 'etcd', ...flags], { stdio: ['ignore', 'ignore', 'inherit'] });
-    await eventually(answers, { timeoutMs: 20_000, everyMs: 50 });
+    await eventually(answers, { everyMs: 50 });
   };
   const kill = async (name: NodeJS.Signals = 'SIGKILL') => {
     const dying = child;

@@ -1,4 +1,4 @@
-/** The only wait a test may use: asks again until something holds, instead of sleeping and hoping. */
+/** The only wait a test may use: asks again until something holds, instead of sleeping and hoping. How long it asks is no promise: a busy machine takes its time. */
 import { systemClock } from '#proto/kernel/clock.ts';
 
 /**
@@ -7,7 +7,7 @@ import { systemClock } from '#proto/kernel/clock.ts';
  */
 export async function eventually<T>(
   check: () => T | Promise<T>,
-  { timeoutMs = 10_000, everyMs = 20 }: { readonly timeoutMs?: number; readonly everyMs?: number } = {},
+  { timeoutMs = 30_000, everyMs = 20 }: { readonly timeoutMs?: number; readonly everyMs?: number } = {},
 ): Promise<T> {
   const deadline = systemClock.monotonic() + timeoutMs;
   for (;;) {

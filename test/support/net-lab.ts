@@ -354,7 +354,7 @@ export class LabHost {
     this.repairs.length = 0;
     await damage();
     const { netns, repairs } = this;
-    await eventually(() => repairs.some((text) => message.test(text)), { timeoutMs: 25_000 }).catch((cause) => {
+    await eventually(() => repairs.some((text) => message.test(text))).catch((cause) => {
       throw new Error(`${netns} told of no ${message}, but of ${JSON.stringify(repairs)}: ${this.log}`, { cause });
     });
   }

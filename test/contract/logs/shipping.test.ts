@@ -251,7 +251,7 @@ it('a follower goes on when NATS comes back', async () => {
   await server.kill();
   writer.lines(10);
   await server.start();
-  await eventually(() => seen.length === 20, { timeoutMs: 25_000 });
+  await eventually(() => seen.length === 20);
   stop.abort();
   await following;
   expect(seen).toEqual(numbered(20));

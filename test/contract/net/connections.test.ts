@@ -55,7 +55,7 @@ it('counts those by its address, its VIP and its published port, from this host,
   });
   await Promise.all(talks);
   await eventually(async () => (await counted(a.address))[a.address] === 0);
-}, 20_000);
+});
 
 it('leaves out what a task has with itself, and what it began', async () => {
   await lab.serveTalk(lab.world, 7100, 'world');
@@ -63,4 +63,4 @@ it('leaves out what a task has with itself, and what it began', async () => {
   await eventually(async () => (await h1.run('cat', '/proc/net/nf_conntrack')).split('ESTABLISHED').length >= 6);
   expect(await counted(a.address)).toEqual({ [a.address]: 0 });
   await Promise.all(talks);
-}, 20_000);
+});

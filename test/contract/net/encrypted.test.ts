@@ -59,13 +59,11 @@ describe('tasks of an encrypted cluster', () => {
   it('reach each other, on one link or two, and balance', async () => {
     // Where both begin to talk at one moment, WireGuard takes five seconds.
     for (const to of [t2, t3])
-      await eventually(
-        () =>
-          lab.get(t1.netns, to.address, 80).then(
-            () => true,
-            () => false,
-          ),
-        { timeoutMs: 9000 },
+      await eventually(() =>
+        lab.get(t1.netns, to.address, 80).then(
+          () => true,
+          () => false,
+        ),
       );
     expect(await lab.get(t1.netns, t2.address, 80)).toMatch(/^t2 .* 10\.192\.1\.2:/);
     expect(await lab.get(t1.netns, t3.address, 80)).toMatch(/^t3 .* 10\.192\.1\.2:/);
@@ -132,12 +130,12 @@ describe('when something breaks', () => {
     ],
   ] as const)('%s: all is back, and nothing was said in clear meanwhile', async (_what, damage) => {
     const { output, stop } = chatter(t1, t2);
-    await eventually(() => output().includes('heard'), { timeoutMs: 3000 });
+    await eventually(() => output().includes('heard'));
     const index = await deviceIndex(h1);
     const wire = await overheard(async () => {
       await h1.repaired(damage, /the tunnel gantry-wg was missing/);
       const heard = output().length;
-      await eventually(() => output().length > heard, { timeoutMs: 5000 });
+      await eventually(() => output().length > heard);
     });
     expect(wire.includes(secret)).toBe(false);
     expect(await deviceIndex(h1)).not.toBe(index);
@@ -165,14 +163,14 @@ describe('when something breaks', () => {
     expect(await lab.get(t1.netns, t3.address, 80)).toMatch(/^t3 /);
     expect(h1.log).toMatch(/h2 is not reached.*10\.90\.1\.2 cannot do WireGuard.*install wireguard-tools/s);
     await applyAll();
-    await eventually(async () => (await lab.get(t1.netns, t2.address, 80)).startsWith('t2 '), { timeoutMs: 5000 });
+    await eventually(async () => (await lab.get(t1.netns, t2.address, 80)).startsWith('t2 '));
   });
 
   it('the device and its process go where the cluster is not encrypted any more', async () => {
     const pid = await processOf(h3);
     await applyAll({ encryption: '' });
     expect(await h3.run('ip', '-br', 'link')).not.toContain('gantry-wg');
-    await eventually(async () => (await processOf(h3)) === undefined, { timeoutMs: 3000 });
+    await eventually(async () => (await processOf(h3)) === undefined);
     expect(pid).toBeDefined();
     expect(await lab.get(t1.netns, t2.address, 80)).toMatch(/^t2 /);
   });

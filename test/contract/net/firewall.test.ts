@@ -34,11 +34,11 @@ const reached = (port: number) =>
   );
 /** 8080 is forbidden, and 8081 is not. */
 async function holds() {
-  await eventually(async () => !(await reached(8080)), { timeoutMs: 3000 });
+  await eventually(async () => !(await reached(8080)));
   expect(await reached(8081)).toBe(true);
 }
 
-beforeEach(() => eventually(() => reached(8080), { timeoutMs: 5000 }));
+beforeEach(() => eventually(() => reached(8080)));
 afterEach(async () => {
   for (const table of ['inet mine', 'ip filter', 'ip raw', 'ip mangle'])
     await ingress.run('nft', 'delete', 'table', ...table.split(' ')).catch(() => {});
@@ -112,11 +112,11 @@ describe('the host firewall', () => {
     );
     await holds();
     await ingress.run('nft', 'add element inet mine friends { 10.90.0.254 }');
-    await eventually(() => reached(8080), { timeoutMs: 3000 });
+    await eventually(() => reached(8080));
     await ingress.run('nft', 'flush set inet mine friends');
     await holds();
     await ingress.run('nft', 'flush ruleset');
-    await eventually(() => reached(8080), { timeoutMs: 3000 });
+    await eventually(() => reached(8080));
     expect(await ingress.run('nft', 'list', 'tables')).not.toContain('gantry-of-');
   });
 
@@ -143,12 +143,12 @@ describe('the host firewall', () => {
     await ingress.run('iptables-nft', '-A', 'INPUT', '-p', 'tcp', '--dport', '8080', '-j', 'DROP');
     const unheard = ['-p', 'tcp', '--dport', '8081', '-m', 'string', '--string', 'abc', '--algo', 'bm', '-j', 'DROP'];
     await ingress.run('iptables-nft', '-A', 'INPUT', ...unheard);
-    await eventually(() => ingress.log.includes('not all that table ip filter says'), { timeoutMs: 3000 });
+    await eventually(() => ingress.log.includes('not all that table ip filter says'));
     expect(ingress.log).toContain('hook prerouting priority -110');
     await holds();
   });
 });
 
 async function holds8081Too() {
-  await eventually(async () => !(await reached(8081)), { timeoutMs: 3000 });
+  await eventually(async () => !(await reached(8081)));
 }

@@ -118,7 +118,7 @@ describe('a flow of datagrams', () => {
     await serviceOf([a.address]);
     expect(await lab.getUdp(c.netns, vip, 5300, 40_000)).toBe('a');
     await serviceOf([b.address]);
-    await eventually(async () => (await lab.getUdp(c.netns, vip, 5300, 40_000)) === 'b', { timeoutMs: 3000 });
+    await eventually(async () => (await lab.getUdp(c.netns, vip, 5300, 40_000)) === 'b');
   });
 });
 
@@ -223,7 +223,7 @@ describe('a host that drops what it forwards', () => {
     await serviceOf([c.address]);
     expect(await reached()).toMatch(/^c /);
     await h1.run('nft', 'table ip filter { chain FORWARD { type filter hook forward priority 0; policy drop; }; }');
-    await eventually(() => said() === 1, { timeoutMs: 2000 });
+    await eventually(() => said() === 1);
     expect(await reached()).toBe('nothing');
     expect(h1.log).toContain('iptables -I FORWARD -s 10.192.0.0/11 -j ACCEPT && iptables -I FORWARD -d 10.192.0.0/11');
     // What the remedy does, by nft: this machine need not have iptables.
@@ -244,7 +244,7 @@ describe('a host that drops what it forwards', () => {
     await h1.run('ip', 'route', 'replace', 'default', 'dev', 'public0');
     await h1.run('sysctl', '-qw', 'net.ipv4.conf.eth0.rp_filter=1');
     await h1.run('nft', 'delete', 'table', 'ip', 'gantry');
-    await eventually(() => h1.log.includes('sysctl -w net.ipv4.conf.eth0.rp_filter=2'), { timeoutMs: 2000 });
+    await eventually(() => h1.log.includes('sysctl -w net.ipv4.conf.eth0.rp_filter=2'));
     await h1.run('sysctl', '-qw', 'net.ipv4.conf.eth0.rp_filter=0');
     await h1.run('ip', 'link', 'del', 'public0');
     await h1.run('ip', 'route', 'add', 'default', 'via', '10.90.0.254');
@@ -262,9 +262,7 @@ describe('a task that leaves', () => {
     stop();
     await h1.call('detach', d.taskId);
     expect(await h1.call('attached')).not.toContain(d.taskId);
-    await eventually(async () => !(await h1.run('ip', '-br', 'link')).includes(d.taskId.slice(0, 13)), {
-      timeoutMs: 2000,
-    });
+    await eventually(async () => !(await h1.run('ip', '-br', 'link')).includes(d.taskId.slice(0, 13)));
     expect(await entries()).not.toContain(d.address);
     await h1.call('detach', d.taskId);
   });
@@ -296,7 +294,7 @@ describe('many tasks at once', () => {
       const counts = await h1.run('sh', '-c', `ls ${h1.runDir}/netns | wc -l; ip -o link | grep -c ': gt' || true`);
       return counts.trim().split('\n').map(Number);
     };
-    const isBack = () => eventually(async () => String(await held()) === '2,2', { timeoutMs: 20_000 });
+    const isBack = () => eventually(async () => String(await held()) === '2,2');
     await isBack();
     const bytes = Array.from({ length: 60 }, (_, index) => 30 + index);
     const tasks = await Promise.all(bytes.map((byte) => h1.attach(byte, { networks: ['shop'] })));
@@ -305,7 +303,7 @@ describe('many tasks at once', () => {
     await Promise.all(tasks.map(({ taskId }) => h1.call('detach', taskId)));
     await isBack();
     expect(await h1.call('attached')).toHaveLength(2);
-  }, 60_000);
+  });
 });
 
 describe('a change of one backend', () => {

@@ -69,7 +69,7 @@ async function connect(netns: string, address: string, talking: boolean, to?: nu
   );
   programs.push(program);
   const answers = () => program.output().split('answered').length - 1;
-  await eventually(() => answers() > 0, { timeoutMs: 4000 });
+  await eventually(() => answers() > 0);
   return {
     answers,
     async goOn() {
@@ -129,7 +129,7 @@ describe('a backend that is gone without a word', () => {
     expect(await peers()).toContain(far.address);
     await unplug();
     await serving([other.address]);
-    await eventually(async () => !(await peers()).includes(far.address), { timeoutMs: 2000 });
+    await eventually(async () => !(await peers()).includes(far.address));
     expect(connection.answers()).toBe(1);
   });
 });

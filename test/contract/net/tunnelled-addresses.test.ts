@@ -90,9 +90,7 @@ const all6 = async () => {
   ] as const) {
     const [asks, answers] = [from(), to()];
     const name = `t${tasks.indexOf(answers) + 1}`;
-    await eventually(async () => (await get(asks.netns, six(answers.address))) === `${name} ${six(asks.address)}`, {
-      timeoutMs: 8000,
-    });
+    await eventually(async () => (await get(asks.netns, six(answers.address))) === `${name} ${six(asks.address)}`);
   }
 };
 

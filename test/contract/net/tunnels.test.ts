@@ -36,8 +36,8 @@ beforeAll(async () => {
        u.on('message', (d, from) => u.send(String(d.length), from.port, from.address)); u.bind(7100);`,
     );
   }
-  await eventually(async () => (await routeTo(h1, '10.192.2.0/24')).includes('mtu 1350'), { timeoutMs: 5000 });
-  await eventually(async () => (await routeTo(h2, '10.192.1.0/24')).includes('mtu 1350'), { timeoutMs: 5000 });
+  await eventually(async () => (await routeTo(h1, '10.192.2.0/24')).includes('mtu 1350'));
+  await eventually(async () => (await routeTo(h2, '10.192.1.0/24')).includes('mtu 1350'));
 });
 
 afterAll(() => lab?.stop());
@@ -113,7 +113,7 @@ describe('hosts on two links', () => {
     await forge(lab.router);
     expect(await received()).toBe(before);
     await forge(h2.netns);
-    await eventually(async () => (await received()) > before, { timeoutMs: 1000 });
+    await eventually(async () => (await received()) > before);
   });
 });
 
@@ -150,7 +150,7 @@ describe('over a path that is narrower than its links', () => {
     await width(1300);
     // Anybody's packet that is too wide has the kernel hear of it.
     await h1.run('ping', '-c1', '-W1', '-M', 'do', '-s', '1350', h2.address).catch(() => '');
-    await eventually(async () => (await routeTo(h1, '10.192.2.0/24')).includes('mtu 1250'), { timeoutMs: 4000 });
+    await eventually(async () => (await routeTo(h1, '10.192.2.0/24')).includes('mtu 1250'));
     await width(1400);
   });
 
@@ -165,7 +165,7 @@ describe('over a path that is narrower than its links', () => {
       host.startAgent();
     }
     await applyAll();
-    await eventually(() => h1.log.includes('answers no echo request'), { timeoutMs: 6000 });
+    await eventually(() => h1.log.includes('answers no echo request'));
     expect(await routeTo(h1, '10.192.2.0/24')).toContain('mtu 1450');
     expect(await sendMegabyte(t1, t2.address)).toBe('1000000');
     expect(await sendMegabyte(t2, t3.address)).toBe('1000000');
@@ -199,7 +199,7 @@ describe('repair', () => {
     ['its reverse path check', 'sysctl -qw net.ipv4.conf.gantry-vx.rp_filter=1', /gantry-vx\.rp_filter was 1/],
   ])('puts back %s', async (_what, damage, message) => {
     await h1.repaired(() => h1.run(...damage.split(' ')), message);
-    await eventually(async () => (await lab.get(t1.netns, t2.address, 80)).startsWith('t2 '), { timeoutMs: 3000 });
+    await eventually(async () => (await lab.get(t1.netns, t2.address, 80)).startsWith('t2 '));
   });
 });
 

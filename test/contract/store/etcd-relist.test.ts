@@ -112,7 +112,7 @@ beforeAll(async () => {
     });
     await writer.seen(await writer.commit(changes));
   }
-}, 120_000);
+});
 afterAll(async () => {
   await writer.close();
   await etcd.close();
@@ -126,7 +126,7 @@ it('a replica that starts reads page by page: what etcd has never lies whole in 
   const all = [...store.snapshot.all('task')].reduce((sum, task) => sum + JSON.stringify(task).length, 0);
   expect(most).toBeLessThan(all / 2);
   await store.close();
-}, 120_000);
+});
 
 it('one that missed what was compacted away looks at the names of all, and reads what has changed', async () => {
   const line = new Line(Number(new URL(etcd.url).port));
@@ -156,4 +156,4 @@ it('one that missed what was compacted away looks at the names of all, and reads
   expect(reads).toBeLessThan(100);
   await store.close();
   line.close();
-}, 120_000);
+});

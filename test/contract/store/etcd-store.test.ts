@@ -216,7 +216,7 @@ describe('the store on etcd', () => {
     const log: Log = { ...silentLog, warn: (message) => warnings.push(message), with: () => log };
     const watcher = await open({ log });
     etcd.signal('SIGSTOP');
-    await eventually(() => warnings.length > 0, { timeoutMs: 20_000 });
+    await eventually(() => warnings.length > 0);
     etcd.signal('SIGCONT');
     const task = aTask();
     await watcher.seen(await store.commit([put(task, 0)]));

@@ -40,7 +40,7 @@ test('kept connections that are closed between two answers, and late answers, ar
       const target = `127.0.0.1:${(server.address() as AddressInfo).port}`;
       const line = [...endsWithTest, process.execPath, loadProcess, '200', '/', 'well', stopFile, target];
       const load = spawn('setpriv', line, { stdio: ['ignore', 'pipe', 'inherit'] });
-      await eventually(isEnough, { timeoutMs: 20_000 });
+      await eventually(isEnough);
       writeFileSync(stopFile, '');
       return JSON.parse(await text(load.stdout)) as LoadReport;
     };
@@ -60,4 +60,4 @@ test('kept connections that are closed between two answers, and late answers, ar
     server.closeAllConnections();
     rmSync(directory, { recursive: true, force: true });
   }
-}, 60_000);
+});
