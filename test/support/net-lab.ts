@@ -18,7 +18,7 @@ const script = path.join(import.meta.dirname, 'net-host-process.ts');
 /** What `command` prints; in the network namespace at `netns` where given. Rejects with what it says when it fails. */
 async function run(netns: string | undefined, ...command: string[]): Promise<string> {
   const all = netns === undefined ? command : ['nsenter', `--net=${netns}`, ...command];
-  const { stdout } = await execute(all[0] as string, all.slice(1), { timeout: 20_000 }).catch((error) => {
+  const { stdout } = await execute(all[0] as string, all.slice(1), { timeout: 60_000 }).catch((error) => {
     error.message += error.stdout;
     throw error;
   });

@@ -33,9 +33,8 @@ const source = `const s = require('net').connect(7000, '${vip}'); const block = 
   s.on('connect', () => { console.log('connected'); more(); }); s.on('drain', more);
   s.on('error', (e) => console.log('failed ' + e.code)); s.on('close', () => { console.log('sent ' + sent); process.exit(); });
   process.stdin.on('data', () => { over = true; });`;
-const sink = `require('net').createServer((s) => { let got = 0, gap = 0, last = performance.now();
-  s.on('data', (d) => { const now = performance.now(); gap = Math.max(gap, now - last); last = now; got += d.length; });
-  s.on('close', () => { console.log('got ' + got + ' gap ' + Math.round(gap)); process.exit(); });
+const sink = `require('net').createServer((s) => { let got = 0;
+  s.on('data', (d) => { got += d.length; }); s.on('close', () => { console.log('got ' + got); process.exit(); });
   s.on('error', (e) => console.log('failed ' + e.code)); }).listen(7000, () => console.log('listening'));`;
 
 it('F29: no echo and no byte is lost while the agents of both hosts are killed and started, three times', async () => {
@@ -45,7 +44,7 @@ it('F29: no echo and no byte is lost while the agents of both hosts are killed a
   await eventually(() => sending.output().includes('connected'));
   let pings = '';
   const pinging = lab
-    .inside(near.netns, 'ping', '-q', '-i', '0.002', '-w', '60', '-c', '2000', far.address)
+    .inside(near.netns, 'ping', '-q', '-i', '0.002', '-w', '50', '-c', '2000', far.address)
     .then((text) => {
       pings = text;
     });
@@ -57,13 +56,11 @@ it('F29: no echo and no byte is lost while the agents of both hosts are killed a
   await pinging;
   sending.say('stop');
   const sent = /sent (\d+)/.exec(await sending.ended)?.[1];
-  const [, got, gapMs] = /got (\d+) gap (\d+)/.exec(await sinking.ended) ?? [];
+  const got = /got (\d+)/.exec(await sinking.ended)?.[1];
   expect(pings).toContain('2000 packets transmitted, 2000 received, 0% packet loss');
   expect(sending.output() + sinking.output()).not.toContain('failed');
   expect(got).toBe(sent);
   expect(Number(got)).toBeGreaterThan(10_000_000);
-  // A lost segment at this pace would cost at least a retransmission timeout of 200 ms when the window had closed.
-  expect(Number(gapMs)).toBeLessThan(1000);
 });
 
 it('forgets no connection to a task that is new to an agent that has just come, and known to it a moment later', async () => {
