@@ -46,6 +46,8 @@ export interface ChaosRun {
   readonly seed: number;
   /** Names or numbers of faults; empty: all. */
   readonly only?: readonly string[];
+  /** In place of `convergeMs`, where the machine does other things beside. */
+  readonly withinMs?: number;
   readonly log?: (line: string) => void;
 }
 
@@ -94,7 +96,7 @@ export class ChaosLab {
     this.#net.close();
   }
 
-  async run({ rounds, seed, only = [], log = () => {} }: ChaosRun): Promise<ChaosOutcome> {
+  async run({ rounds, seed, only = [], withinMs = convergeMs, log = () => {} }: ChaosRun): Promise<ChaosOutcome> {
     const random = seededRandom(seed);
     const faults = chosenFaults(only);
     const failures: string[] = [];
@@ -116,7 +118,7 @@ export class ChaosLab {
       await writing.stop();
       const kept = new Map([...before].filter(([, { node }]) => !losesTasks || node !== host));
       const offMs = name === 'power off' || name === 'crash' ? startMs : 0;
-      const problems = await this.#well(convergeMs + offMs, kept);
+      const problems = await this.#well(withinMs + offMs, kept, withinMs);
       const ms = Math.round(systemClock.monotonic() - endedAt);
       convergedMs.push(ms);
       const what = `${name} (${host})`;
@@ -161,11 +163,11 @@ export class ChaosLab {
   }
 
   /** Until every invariant holds; what did not at the end. */
-  async #well(withinMs: number, kept: ReadonlyMap<string, TaskRow>): Promise<readonly string[]> {
+  async #well(withinMs: number, kept: ReadonlyMap<string, TaskRow>, agreeMs = convergeMs): Promise<readonly string[]> {
     const deadline = systemClock.monotonic() + withinMs;
     for (;;) {
       const problems = await this.#problems(kept).catch((error) => [String(error).split('\n')[0] as string]);
-      if (problems.length === 0) return (await this.#net.agree(convergeMs)).problems;
+      if (problems.length === 0) return (await this.#net.agree(agreeMs)).problems;
       if (systemClock.monotonic() > deadline) return problems;
       await systemClock.sleep(200);
     }
