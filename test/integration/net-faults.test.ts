@@ -106,7 +106,7 @@ services:
       '-e',
       program,
     ]);
-    const child = spawn(file, args, { stdio: ['ignore', 'pipe', 'inherit'] });
+    const child = spawn(file, args, { stdio: ['ignore', 'pipe', 'ignore'] });
     let output = '';
     child.stdout.on('data', (data) => {
       output += data;
