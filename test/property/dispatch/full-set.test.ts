@@ -283,4 +283,4 @@ test('who has a revision has what the network was then or has become since, and 
       [[], [0, 1, 2, 3], []],
     ],
   });
-}, 60_000);
+});

@@ -9,7 +9,7 @@ import { otherVersion, ownVersion, writeOtherVersion } from '#test/support/other
 const directory = mkdtempSync(join(tmpdir(), 'gantry-version-'));
 afterAll(() => rmSync(directory, { recursive: true, force: true }));
 
-it('another version can be made of this one, is called so, and has other code', { timeout: 30_000 }, () => {
+it('another version can be made of this one, is called so, and has other code', () => {
   const to = join(directory, 'other');
   writeOtherVersion(to);
   expect(JSON.parse(readFileSync(join(to, 'package.json'), 'utf8'))).toMatchObject({ version: otherVersion });
