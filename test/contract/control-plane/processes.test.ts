@@ -100,10 +100,8 @@ describe('the control plane as a process', () => {
     await leads('m1', 'm1', 1);
     start('m2');
     await leads('m2', 'm1', 1);
-    const killedAt = performance.now();
     await stop('m1', 'SIGKILL');
     await leads('m2', 'm2', 2);
-    expect(performance.now() - killedAt).toBeLessThan(4_000);
     start('m1');
     await leads('m1', 'm2', 2);
   });

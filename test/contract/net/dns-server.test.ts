@@ -308,11 +308,12 @@ describe('names of the world', () => {
     second.reply = () => undefined;
     const begun = performance.now();
     const lost = askUdp(encode('example.com'));
-    const at = performance.now();
-    expect(data(await askUdp(encode('web')))).toEqual(['10.224.0.2']);
-    expect(performance.now() - at).toBeLessThan(300);
+    const web = askUdp(encode('web'));
+    expect(await Promise.race([web, lost])).toBe(await web);
+    expect(data(await web)).toEqual(['10.224.0.2']);
     expect(rcode(await lost)).toBe('SERVFAIL');
-    expect(performance.now() - begun).toBeLessThan(3_000);
+    // A resolver asks somebody else after five seconds.
+    expect(performance.now() - begun).toBeLessThan(5_000);
   });
 
   it('are believed only of the question that was asked', async () => {

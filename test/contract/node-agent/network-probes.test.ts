@@ -1,7 +1,6 @@
 /** Probes over the network, made from within the network of a real process. */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { monitorEventLoopDelay } from 'node:perf_hooks';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { connectFrom } from '#net/host/task-socket.ts';
 import { Prober } from '#node-agent/task/prober.ts';
@@ -93,14 +92,20 @@ it('thousands of probes leave the event loop to others, and no descriptor behind
   const open = () => readdirSync('/proc/self/fd').length;
   await probe(check({ tcp: { port: 7070 } }));
   const before = open();
-  const delay = monitorEventLoopDelay({ resolution: 5 });
-  delay.enable();
+  let [probing, longest] = [true, 0];
+  /** What one turn of the event loop computes at most, microseconds of the processor: how long it waits for one says what else the machine does. */
+  const turn = (begun: NodeJS.CpuUsage) => {
+    const { user, system } = process.threadCpuUsage(begun);
+    longest = Math.max(longest, user + system);
+    if (probing) setImmediate(turn, process.threadCpuUsage());
+  };
+  turn(process.threadCpuUsage());
   const results = await Promise.all(
     Array.from({ length: 2_000 }, () => probe(check({ tcp: { port: 7070 }, timeoutMs: 20_000 }))),
   );
-  delay.disable();
+  probing = false;
   expect(results.every(({ ok }) => ok)).toBe(true);
-  expect(delay.percentile(99) / 1e6).toBeLessThan(250);
+  expect(longest).toBeLessThan(250_000);
   await new Promise((resolve) => systemClock.after(100, () => resolve(undefined)));
   expect(open() - before).toBeLessThan(10);
 });
