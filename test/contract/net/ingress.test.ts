@@ -137,17 +137,17 @@ describe('a client', () => {
     const loading = lab.program(
       lab.world,
       `const net = require('net'); const hosts = ['10.90.0.1', '10.90.0.2', '10.90.0.3'];
-       let asked = 0, good = 0, bad = {}, strangers = 0; const fail = (why) => { bad[why] = (bad[why] ?? 0) + 1; };
+       let asked = 0, ended = 0, good = 0, bad = {}, strangers = 0, over = false; const fail = (why) => { bad[why] = (bad[why] ?? 0) + 1; };
+       const report = () => { if (over && ended === asked) { console.log(JSON.stringify({ asked, good, bad, strangers })); process.exit(); } };
        const timer = setInterval(() => {
          const s = net.connect({ host: hosts[asked++ % 3], port: 8080, localAddress: '10.90.0.254' });
-         let done = false; const end = (why) => { if (done) return; done = true; s.destroy(); if (why) fail(why); else good++; };
-         s.setTimeout(1500, () => end('timeout'));
+         let done = false; const end = (why) => { if (done) return; done = true; ended++; s.destroy(); if (why) fail(why); else good++; report(); };
+         s.setTimeout(15000, () => end('timeout'));
          s.on('error', (e) => end(e.code)); s.on('close', () => end('closed'));
          s.on('connect', () => s.write('?'));
          s.on('data', (d) => { if (!String(d).includes(' 10.90.0.254:')) strangers++; end(); });
        }, 5);
-       setTimeout(() => { clearInterval(timer); setTimeout(() => {
-         console.log(JSON.stringify({ asked, good, bad, strangers })); process.exit(); }, 2000); }, 6000);`,
+       setTimeout(() => { clearInterval(timer); over = true; report(); }, 6000);`,
     );
     const sets = [[1], [1, 2], [2, 3], [3], [1, 2, 3], [2], [1, 3], [1, 2, 3], [2, 3], [1, 2]];
     for (const [index, set] of sets.entries()) {
