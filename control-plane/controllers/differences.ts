@@ -31,13 +31,17 @@ export function waitsForSubnet(node: Node | undefined): boolean {
   return node !== undefined && node.pinnedSubnet !== '' && node.pinnedSubnet !== node.subnet;
 }
 
-/** Equal in all that decides where tasks may be. */
+/** Equal in all that decides where tasks may be. One whose agent is away takes no new ones: to those that it has nothing happens. */
 export function samePlace(a: Node, b: Node): boolean {
+  return a.away === b.away && sameHome(a, b);
+}
+
+/** Equal in all that decides whether its tasks may stay, and what becomes of them. */
+export function sameHome(a: Node, b: Node): boolean {
   return (
     a.state === b.state &&
     a.unaccounted === b.unaccounted &&
     a.availability === b.availability &&
-    a.away === b.away &&
     a.fenced === b.fenced &&
     isPassedOver(a) === isPassedOver(b) &&
     a.subnet === b.subnet &&

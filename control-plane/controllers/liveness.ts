@@ -28,11 +28,15 @@ export interface KernelSeen {
   readonly answers?: boolean | undefined;
   /** The newest; undefined: there was no reason to ask. */
   readonly round: KernelRound | undefined;
+  /** It is to be asked as soon as others that are silent too have been. */
+  readonly waits?: boolean;
 }
 
 export interface Liveness {
   /** `clock.monotonic()` ms of the node's last beat; undefined: never since this leader began. */
   lastBeatAt(node: NodeId): number | undefined;
+  /** When a node was last heard for the first time since this leader began, in the same ms; -Infinity: none was. */
+  readonly lastArrivalMs: number;
   /** When its beats were hung up after the last of them, in the same ms; undefined: they were not. Its machine lives: a dead one says nothing. */
   hungUpAt(node: NodeId): number | undefined;
   /** As the node's last beat said; undefined: none since this leader began. */

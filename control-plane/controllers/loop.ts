@@ -18,7 +18,7 @@ import { occupiesNode, type Task } from '#proto/model/task.ts';
 import { offWords } from '#proto/model/wall-clock.ts';
 import { affectedBy } from './affected.ts';
 import { Autoscaler } from './autoscaler.ts';
-import { differs, sameGround, samePlace, waitsForSubnet } from './differences.ts';
+import { differs, sameGround, sameHome, samePlace, waitsForSubnet } from './differences.ts';
 import { DocumentReaper } from './document-reaper.ts';
 import type { Liveness } from './liveness.ts';
 import { Namers } from './namers.ts';
@@ -90,6 +90,12 @@ class Controllers {
   #nodesTimer: Timer | undefined;
   /** A thousand nodes that are first heard in one moment are no thousand looks at all of them. */
   readonly #nodesPace: Paced;
+  /** A place may have become free, or nodes are otherwise: those that are not concerned themselves are to be looked at, too. */
+  #freed = false;
+  #nodesChanged = false;
+  /** Each node that comes back concerns all that wait for a place, and all that run on every node: they are looked at for many of them at once. */
+  readonly #others = new Set<ServiceId>();
+  readonly #othersPace: Paced;
   #commits = 0;
   #turn = false;
   #stopped = false;
@@ -101,6 +107,7 @@ class Controllers {
     this.#leaderSinceMs = parts.clock.monotonic();
     this.#books = new Books(parts.store.snapshot, parts.clock.now());
     this.#nodesPace = new Paced(parts.clock, () => this.#takeTurn());
+    this.#othersPace = new Paced(parts.clock, () => this.#takeTurn());
     this.#wakes = new Wakes(parts.clock, (id) => this.#mark(id));
     this.#autoscaler = new Autoscaler({
       clock: parts.clock,
@@ -150,6 +157,7 @@ class Controllers {
     for (const cease of leave) cease();
     this.#nodesTimer?.cancel();
     this.#nodesPace.stop();
+    this.#othersPace.stop();
     this.#wakes.clear();
     log.info('controllers end', { epoch: this.#epoch });
   }
@@ -176,33 +184,37 @@ class Controllers {
 
   #onDelta(delta: Delta): void {
     this.#books.apply(delta, this.#parts.clock.now());
-    let freed = false;
     for (const change of delta.changes) {
-      if (change.table === 'task') freed = this.#onTask(change.before, change.after) || freed;
+      if (change.table === 'task') this.#onTask(change.before, change.after);
       else if (change.table === 'service') this.#onService(change);
-      else if (change.table === 'node') freed = this.#onNode(change.before, change.after) || freed;
-      else if (change.table === 'volume') freed ||= change.before !== undefined;
-      else if (change.table === 'network') freed = true;
+      else if (change.table === 'node') this.#onNode(change.before, change.after);
+      else if (change.table === 'volume') this.#freed ||= change.before !== undefined;
+      else if (change.table === 'network') this.#freed = true;
       else if (change.table === 'cluster') {
         this.#nodesDirty = true;
         if (change.before?.orphanAfterMs !== change.after?.orphanAfterMs)
           for (const { id } of this.#parts.store.snapshot.all('service')) this.#dirty.add(id);
       }
     }
-    if (freed) this.#markUnplaced();
     this.#takeTurn();
   }
 
   /** Those of the highest priority first: whoever is looked at first has the first choice. */
-  #markUnplaced(): void {
+  #markOthers(): void {
+    const mark = (id: ServiceId) => {
+      if (!this.#dirty.has(id)) this.#others.add(id);
+      this.#dirty.add(id);
+    };
+    if (this.#nodesChanged) for (const id of this.#global) mark(id);
     const priority = (id: ServiceId) => this.#parts.store.snapshot.service(id)?.spec.priority ?? 0;
     const first = [...this.#unplaced].filter((id) => priority(id) > 0).sort((a, b) => priority(b) - priority(a));
+    for (const id of this.#unplaced) mark(id);
     if (first.length > 0) this.#dirty = new Set([...first, ...this.#dirty]);
-    for (const id of this.#unplaced) this.#dirty.add(id);
+    this.#freed = false;
+    this.#nodesChanged = false;
   }
 
-  /** True when a place may have become free. */
-  #onTask(before: Task | undefined, after: Task | undefined): boolean {
+  #onTask(before: Task | undefined, after: Task | undefined): void {
     const task = (after ?? before)!;
     if (!before || !after || differs(before, after)) {
       this.#dirty.add(task.serviceId);
@@ -214,7 +226,7 @@ class Controllers {
     this.#markDependents(task.project, task.serviceName);
     if (left) this.#markDependencies(this.#parts.store.snapshot.service(task.serviceId));
     if (left) this.#nodesDirty ||= waitsForSubnet(this.#parts.store.snapshot.node(before.nodeId as NodeId));
-    return left;
+    this.#freed ||= left;
   }
 
   /** Those that wait for the service of that name. */
@@ -247,6 +259,7 @@ class Controllers {
       return;
     }
     this.#dirty.delete(id);
+    this.#others.delete(id);
     this.#failing.delete(id);
     this.#unplaced.delete(id);
     this.#global.delete(id);
@@ -260,13 +273,14 @@ class Controllers {
     this.#near.set(id, nearOf(before), nearOf(after));
   }
 
-  #onNode(before: Node | undefined, after: Node | undefined): boolean {
+  #onNode(before: Node | undefined, after: Node | undefined): void {
     const node = (after ?? before)!;
     this.#nodesDirty ||= !before || !after || !sameGround(before, after);
-    if (before && after && samePlace(before, after)) return false;
+    if (before && after && samePlace(before, after)) return;
+    this.#freed = true;
+    if (before && after && sameHome(before, after)) return;
     for (const id of affectedBy(this.#parts.store.snapshot, node.id)) this.#dirty.add(id);
-    for (const id of this.#global) this.#dirty.add(id);
-    return true;
+    this.#nodesChanged = true;
   }
 
   #mark(id: ServiceId): void {
@@ -292,6 +306,7 @@ class Controllers {
   #decide(): void {
     const { clock } = this.#parts;
     if (this.#nodesDirty && !this.#nodesBusy) this.#nodesPace.run(() => this.#decideNodes());
+    if (this.#freed) this.#othersPace.run(() => this.#markOthers());
     const begin = clock.monotonic();
     while (this.#commits < mostCommits) {
       const batch = this.#nextBatch();
@@ -314,7 +329,8 @@ class Controllers {
       if (failing && failing.againAtMs > now) continue;
       if (failing && batch.changes.length > 0) continue;
       this.#dirty.delete(id);
-      const decision = this.#decideOne(id);
+      const decide = () => this.#decideOne(id);
+      const decision = this.#others.delete(id) ? this.#othersPace.also(decide) : decide();
       if (!decision || decision.changes.length === 0) continue;
       this.#busy.add(id);
       batch.services.set(id, decision);
@@ -411,6 +427,7 @@ class Controllers {
       leaderSinceMs: this.#leaderSinceMs,
       laggedUntilMs: this.#laggedUntilMs,
       deafUntilMs: this.#deafUntilMs,
+      lastArrivalMs: liveness.lastArrivalMs,
       lastBeatAt: (node: Node) => liveness.lastBeatAt(node.id),
       hungUpAt: (node: Node) => liveness.hungUpAt(node.id),
       kernelOf: (node: Node) => liveness.kernelOf(node.id),

@@ -27,8 +27,22 @@ export class Paced {
       return;
     }
     work();
-    const endedMs = this.#clock.monotonic();
-    this.#notBeforeMs = endedMs + restTimes * (endedMs - beganMs);
+    this.#rest(beganMs);
+  }
+
+  /** Does a part of what that work has led to: it counts as if it had been done there. */
+  also<Result>(work: () => Result): Result {
+    const beganMs = this.#clock.monotonic();
+    try {
+      return work();
+    } finally {
+      this.#rest(beganMs);
+    }
+  }
+
+  #rest(beganMs: number): void {
+    const tookMs = this.#clock.monotonic() - beganMs;
+    this.#notBeforeMs = Math.max(this.#notBeforeMs, beganMs) + (1 + restTimes) * tookMs;
   }
 
   stop(): void {

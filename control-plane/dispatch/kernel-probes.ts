@@ -30,6 +30,10 @@ const againMs = (rounds: number) => Math.min(1_000, Math.round(100 * 1.4 ** (rou
 const knownMs = 60_000;
 const unknownMs = 5_000;
 const mostPeers = 3;
+/** Rounds of one second, and at once before it counts: of thousands that are silent at once, as when they dial a new leader, each waits for its turn. */
+const mostRoundsPerS = 300;
+const mostRoundsAtOnce = 100;
+const turnMs = 10;
 
 export class KernelProbes {
   readonly #parts: KernelProbesParts;
@@ -44,16 +48,23 @@ export class KernelProbes {
   /** How many rounds there have been since it was heard. */
   readonly #silentRounds = new Map<NodeId, number>();
   readonly #timers = new Set<Timer>();
+  /** They wait for their turn: those that were heard before those that never were, for of them nobody expects to be silent. */
+  readonly #waiting = { heard: new Set<NodeId>(), others: new Set<NodeId>() };
+  /** What of the rounds has been used up, as the instant at which nothing of it counts any more. */
+  #usedUntilMs = 0;
+  #turn: Timer | undefined;
 
   constructor(parts: KernelProbesParts) {
     this.#parts = parts;
   }
 
   of(node: NodeId): KernelSeen {
+    const { heard, others } = this.#waiting;
     return {
       answeredAtMs: this.#answeredAt.get(node),
       answers: this.#answers.get(node),
       round: this.#rounds.get(node),
+      waits: heard.has(node) || others.has(node),
     };
   }
 
@@ -63,6 +74,7 @@ export class KernelProbes {
     const now = clock.monotonic();
     this.#silentRounds.delete(node);
     if (this.#unanswered.delete(node)) this.#answers.set(node, false);
+    this.#waitNoMore(node);
     const checkedAt = this.#checkedAt.get(node);
     const againAfterMs = this.#answers.get(node) ? knownMs : unknownMs;
     if (checkedAt !== undefined && now - checkedAt < againAfterMs) return;
@@ -70,14 +82,49 @@ export class KernelProbes {
     this.#after(random.int(500), () => void this.#look(node));
   }
 
-  /** Begins a round, unless one is under way, or has begun just now. */
+  /** Begins a round when it has its turn, unless one is under way, or has begun just now. */
   suspect(node: NodeId): void {
+    const { clock, addressOf } = this.#parts;
+    const now = clock.monotonic();
+    const last = this.#rounds.get(node);
+    const rounds = this.#silentRounds.get(node) ?? 0;
+    if (!addressOf(node) || (last && (!isOver(last) || now - last.askedAtMs < againMs(rounds)))) return;
+    const { heard, others } = this.#waiting;
+    (this.#checkedAt.has(node) ? heard : others).add(node);
+    this.#takeTurn();
+  }
+
+  #takeTurn(): void {
+    const { clock } = this.#parts;
+    const { heard, others } = this.#waiting;
+    const perRoundMs = 1_000 / mostRoundsPerS;
+    for (const waiting of [heard, others])
+      for (const node of waiting) {
+        const now = clock.monotonic();
+        if (this.#usedUntilMs - now > (mostRoundsAtOnce - 1) * perRoundMs) {
+          this.#turn ??= clock.after(turnMs, () => {
+            this.#turn = undefined;
+            this.#takeTurn();
+          });
+          return;
+        }
+        this.#usedUntilMs = Math.max(this.#usedUntilMs, now) + perRoundMs;
+        waiting.delete(node);
+        this.#begin(node);
+      }
+  }
+
+  #waitNoMore(node: NodeId): void {
+    this.#waiting.heard.delete(node);
+    this.#waiting.others.delete(node);
+  }
+
+  #begin(node: NodeId): void {
     const { clock, addressOf, peersOf, ask, tell } = this.#parts;
     const now = clock.monotonic();
     const address = addressOf(node);
-    const last = this.#rounds.get(node);
+    if (!address) return;
     const rounds = this.#silentRounds.get(node) ?? 0;
-    if (!address || (last && (!isOver(last) || now - last.askedAtMs < againMs(rounds)))) return;
     this.#silentRounds.set(node, rounds + 1);
     const peers = new Map<NodeId, boolean | undefined>();
     for (const peer of peersOf(node)) {
@@ -103,6 +150,7 @@ export class KernelProbes {
     for (const map of [this.#answeredAt, this.#checkedAt, this.#answers, this.#rounds, this.#silentRounds])
       map.delete(node);
     this.#unanswered.delete(node);
+    this.#waitNoMore(node);
   }
 
   reset(): void {
@@ -110,6 +158,10 @@ export class KernelProbes {
     this.#unanswered.clear();
     for (const timer of this.#timers) timer.cancel();
     this.#timers.clear();
+    this.#waiting.heard.clear();
+    this.#waiting.others.clear();
+    this.#turn?.cancel();
+    this.#turn = undefined;
   }
 
   async #look(node: NodeId): Promise<void> {

@@ -19,6 +19,7 @@ export class BeatLiveness implements Liveness {
   readonly #applied: (node: NodeId) => number | undefined;
   readonly #probes: KernelProbes | undefined;
   readonly #listeners = new Set<(node: NodeId) => void>();
+  #lastArrivalMs = Number.NEGATIVE_INFINITY;
 
   /** `applied`: the revision that a node's agent has said, in its session now, to hold. */
   constructor(
@@ -33,6 +34,10 @@ export class BeatLiveness implements Liveness {
 
   lastBeatAt(node: NodeId): number | undefined {
     return this.#last.get(node);
+  }
+
+  get lastArrivalMs(): number {
+    return this.#lastArrivalMs;
   }
 
   hungUpAt(node: NodeId): number | undefined {
@@ -102,6 +107,7 @@ export class BeatLiveness implements Liveness {
     const now = this.#clock.monotonic();
     const last = this.#last.get(node);
     this.#last.set(node, now);
+    if (last === undefined) this.#lastArrivalMs = now;
     this.#hungUp.delete(node);
     this.#probes?.heard(node);
     const isNews = this.#note(node, condition, now);
@@ -136,6 +142,7 @@ export class BeatLiveness implements Liveness {
   /** A new leadership begins: every node gets its full grace again. */
   reset(): void {
     this.#last.clear();
+    this.#lastArrivalMs = Number.NEGATIVE_INFINITY;
     this.#hungUp.clear();
     this.#agents.clear();
     this.#clocks.clear();

@@ -15,11 +15,13 @@ export interface KernelSeen {
         readonly closed: boolean;
       }
     | undefined;
+  readonly waits?: boolean;
 }
 
 /**
  * `dead`: neither the leader nor any peer that it asked hears the kernel · `lives`: one of them does · `lived`: one of them did just
- * before, and whoever was asked this time could not say · `asking`: not all have said so · `untold`: probes can tell nothing,
+ * before, and whoever was asked this time could not say · `asking`: not all have said so, or nobody
+ * has been asked yet · `untold`: probes can tell nothing,
  * because it never answered any, or because no other host was there to ask.
  */
 export type KernelVerdict = 'dead' | 'lives' | 'lived' | 'asking' | 'untold';
@@ -37,6 +39,7 @@ export function kernelVerdict(seen: KernelSeen, lastMs: number, answeredBefore: 
   const { answeredAtMs = Number.NEGATIVE_INFINITY, round } = seen;
   const said = round && round.askedAtMs >= lastMs ? [round.leader, ...round.peers.values()] : [];
   if (said.includes(true)) return 'lives';
+  if (seen.waits) return 'asking';
   if (!answersProbes(seen, answeredBefore)) return 'untold';
   if (!round || round.askedAtMs < lastMs) return 'asking';
   if (!round.closed && said.includes(undefined)) return 'asking';

@@ -16,6 +16,10 @@ export const quietMs = 750;
 export const suspectMs = 600;
 /** Silence allowed to nodes that this leader has never heard: they have to find it first. */
 export const graceMs = 5_000;
+/** While nodes go on arriving at a new leader, those that have not yet are waited for: of thousands the last are heard long after the first. */
+export const arrivingMs = 3_000;
+/** But not for longer than this from its beginning. */
+export const mostArrivingMs = 300_000;
 /** So long before the end of that grace their kernels are asked: they may live where nothing of ours is heard. */
 export const askMs = 1_500;
 /** When they are asked where most nodes are heard by then: the machine of the leader before this one was a node, too, perhaps. */
@@ -57,6 +61,8 @@ export interface Hearing {
   readonly ownBootId?: string | undefined;
   /** We last heard nobody at all: who is heard again then is given the time of a new leader. 0: never. */
   readonly deafUntilMs: number;
+  /** A node was last heard for the first time since then; -Infinity: none was. */
+  readonly lastArrivalMs: number;
   lastBeatAt(node: Node): number | undefined;
   /** Its beats were hung up after the last; undefined: they were not. */
   hungUpAt(node: Node): number | undefined;
@@ -198,12 +204,14 @@ function hear(
   const suspectAtMs = lastMs + (heard ? (hungUp ? 0 : suspectMs) : unheardAfterMs);
   const seen = hearing.kernelOf(node);
   const kernel = kernelVerdict(seen, lastMs, node.answersProbes ?? false);
+  const waitedForMs = heard ? 0 : stillArriving(hearing);
+  const livesMs = Math.max(lastMs + agentAwayLimitMs, waitedForMs);
   const soonestMs = {
-    untold: Math.max(lastMs, laggedUntilMs) + patienceMs,
+    untold: Math.max(Math.max(lastMs, laggedUntilMs) + patienceMs, waitedForMs),
     // The answers wake us.
     asking: never,
-    lives: lastMs + agentAwayLimitMs,
-    lived: lastMs + agentAwayLimitMs,
+    lives: livesMs,
+    lived: livesMs,
     dead: Math.max(suspectAtMs, laggedUntilMs + suspectMs),
   };
   const deafMs = lastMs < deafUntilMs ? deafUntilMs + graceMs : 0;
@@ -218,6 +226,11 @@ function hear(
     ...{ heard, hungUp, lastMs, kernel, suspectAtMs, deadlineMs },
     unheardAtMs: isDoubtful ? Math.max(soonestMs.untold, deafMs) : deadlineMs,
   };
+}
+
+/** Until when who has not arrived is waited for. */
+function stillArriving({ lastArrivalMs, laggedUntilMs, leaderSinceMs }: Hearing): number {
+  return Math.min(Math.max(lastArrivalMs, laggedUntilMs) + arrivingMs, leaderSinceMs + mostArrivingMs);
 }
 
 function unknownOf({ node }: Heard, isBeside: boolean): Verdict | undefined {

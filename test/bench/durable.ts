@@ -61,6 +61,7 @@ try {
   };
   await commit(nodeRecords());
   const liveness = {
+    lastArrivalMs: Number.NEGATIVE_INFINITY,
     lastBeatAt: () => systemClock.monotonic(),
     hungUpAt: () => undefined,
     agentOf: () => undefined,

@@ -71,6 +71,7 @@ function clusterOf(nodes: readonly (readonly [Partial<Node>, Heard])[], leaderSi
     leaderSinceMs,
     laggedUntilMs: 0,
     deafUntilMs: 0,
+    lastArrivalMs: now - 1_000,
     lastBeatAt: (one) => {
       looks++;
       return ago(of(one).beatMs);

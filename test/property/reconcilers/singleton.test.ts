@@ -183,6 +183,7 @@ class History {
       leaderSinceMs: this.#leaderSinceMs,
       laggedUntilMs: 0,
       deafUntilMs: 0,
+      lastArrivalMs: Number.NEGATIVE_INFINITY,
       lastBeatAt: ({ id }: { id: NodeId }) => liveness.lastBeatAt(id),
       hungUpAt: () => undefined,
       agentOf: () => undefined,

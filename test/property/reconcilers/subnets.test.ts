@@ -49,6 +49,7 @@ const hearing = {
   leaderSinceMs: 0,
   laggedUntilMs: 0,
   deafUntilMs: 0,
+  lastArrivalMs: Number.NEGATIVE_INFINITY,
   lastBeatAt: () => 10_000,
   hungUpAt: () => undefined,
   agentOf: () => undefined,

@@ -12,9 +12,10 @@ import { silentLog } from '#proto/kernel/log.ts';
 import { newId, seededRandom } from '#proto/kernel/random.ts';
 import { Scope } from '#proto/kernel/scope.ts';
 import type { NodeId } from '#proto/model/ids.ts';
+import type { Node } from '#proto/model/node.ts';
 import { containerSpec, emptyMount } from '#proto/model/service.ts';
 import { isActive, type Task } from '#proto/model/task.ts';
-import { aNetwork, aNode, aSpec, aTemplate } from '#test/support/builders.ts';
+import { aCluster, aNetwork, aNode, aSpec, aTemplate } from '#test/support/builders.ts';
 import { FakeClock } from '#test/support/fake-clock.ts';
 
 const scopes: Scope[] = [];
@@ -264,13 +265,7 @@ describe('the controllers', () => {
     await clock.pass(10);
     /** Each look takes a millisecond. */
     let looks = 0;
-    const slow: Clock = {
-      now: () => clock.now() + looks,
-      monotonic: () => clock.monotonic() + looks,
-      boottime: () => clock.boottime() + looks,
-      after: (ms, action) => clock.after(ms, action),
-      sleep: (ms, signal) => clock.sleep(ms, signal),
-    };
+    const slow = late(clock, () => looks);
     const liveness = new (class extends BeatLiveness {
       override lastBeatAt(node: NodeId) {
         if (node === nodes[0]!.id) looks++;
@@ -292,4 +287,105 @@ describe('the controllers', () => {
     expect(looks - before).toBeGreaterThan(2);
     expect(looks - before).toBeLessThan(20);
   });
+
+  it('F13: look at services that wait for a place for many nodes together, in a part of their time, and miss no place', async () => {
+    const count = 100;
+    const nodes = Array.from({ length: 300 }, (_, index) => aNode(`n${index}x`));
+    const { clock, etcd, store, wish, liveness, looks } = await decided(nodes);
+    const placement = { ...aSpec('web').placement, constraints: ['node.labels.disk == ssd'] };
+    const specs = [
+      ...Array.from({ length: count }, (_, index) => aSpec(`web${index}`, { replicas: 1, placement })),
+      aSpec('everywhere', { mode: 'global' }),
+    ];
+    etcd.commit(
+      specs.flatMap((spec) => createService(wish, spec)),
+      undefined,
+    );
+    await clock.pass(1_000);
+    const before = { looks: looks.count, ms: looks.clock.monotonic() };
+    // One after the other: a commit each.
+    for (const [index, { id }] of nodes.entries())
+      clock.after(index * 5, () => {
+        const { value, modRevision: expect } = store.snapshot.get('node', id)!;
+        const runtimes = ['runc', `v${index}`];
+        etcd.commit([{ table: 'node', key: id, value: { ...value, runtimes }, expect }], undefined);
+      });
+    for (let ms = 0; ms < 3_000; ms += 10) {
+      for (const { id } of nodes) liveness.beat(id);
+      await clock.pass(10);
+    }
+    const passedMs = looks.clock.monotonic() - before.ms;
+    expect(looks.count - before.looks).toBeGreaterThan(count);
+    expect(looks.count - before.looks).toBeLessThan(passedMs / 2);
+    const { value, modRevision } = store.snapshot.get('node', nodes[7]!.id)!;
+    const labels = { disk: 'ssd' };
+    etcd.commit([{ table: 'node', key: value.id, value: { ...value, labels }, expect: modRevision }], undefined);
+    await clock.pass(5_000);
+    expect([...store.snapshot.tasksOnNode(value.id)]).toHaveLength(count + 1);
+  });
+
+  it('F13: look at no service because the agents of its nodes are away, and are there again', async () => {
+    const nodes = Array.from({ length: 20 }, (_, index) => aNode(`n${index}x`));
+    const { clock, etcd, store, wish, liveness, looks } = await decided(nodes);
+    const specs = ['web', 'api'].map((name) => aSpec(name, { replicas: 40 }));
+    etcd.commit(
+      [...specs, aSpec('everywhere', { mode: 'global' })].flatMap((spec) => createService(wish, spec)),
+      undefined,
+    );
+    await clock.pass(1_000);
+    const before = looks.count;
+    for (const away of ['unconnected', 'running'] as const)
+      for (let ms = 0; ms < 5_000; ms += 100) {
+        for (const { id } of nodes) liveness.beat(id, away);
+        await clock.pass(100);
+        if (ms === 4_000)
+          expect([...store.snapshot.all('node')].every((node) => node.away !== '')).toBe(away === 'unconnected');
+      }
+    expect(looks.count - before).toBe(0);
+  });
 });
+
+/** The clock of a process that is that much behind with its work. */
+function late(clock: FakeClock, byMs: () => number): Clock {
+  return {
+    now: () => clock.now() + byMs(),
+    monotonic: () => clock.monotonic() + byMs(),
+    boottime: () => clock.boottime() + byMs(),
+    after: (ms, action) => clock.after(ms, action),
+    sleep: (ms, signal) => clock.sleep(ms, signal),
+  };
+}
+
+/** Controllers to whom each look at a service takes a millisecond. */
+async function decided(nodes: readonly Node[]) {
+  const clock = new FakeClock();
+  const etcd = new MemoryEtcd({ clock });
+  const store = etcd.open();
+  const config: Change = { table: 'cluster', key: 'config', value: aCluster({ rebalancePerMinute: 0 }), expect: 0 };
+  etcd.commit(
+    [config, ...nodes.map((node): Change => ({ table: 'node', key: node.id, value: node, expect: 0 }))],
+    undefined,
+  );
+  void store.takeLeadership(undefined, { epoch: 1, replica: 'm1', address: '' });
+  await clock.pass(10);
+  const looks = { count: 0, clock: late(clock, (): number => looks.count) };
+  const { snapshot } = store;
+  const tasksOfService = snapshot.tasksOfService.bind(snapshot);
+  snapshot.tasksOfService = (id) => {
+    looks.count++;
+    return tasksOfService(id);
+  };
+  const liveness = new BeatLiveness(looks.clock);
+  for (const { id } of nodes) liveness.beat(id);
+  const scope = new Scope();
+  scopes.push(scope);
+  const random = seededRandom(1);
+  const kernel = { clock: looks.clock, random, log: silentLog };
+  void runControllers(
+    { ...kernel, store, liveness, usage: new UsageDesk(looks.clock), removeVolume: async () => {} },
+    1,
+    scope,
+  );
+  const wish = { snapshot, now: clock.now(), newId: () => newId(random) };
+  return { clock, etcd, store, wish, liveness, looks };
+}

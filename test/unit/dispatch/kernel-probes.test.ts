@@ -33,6 +33,22 @@ function desk(answers: { value: boolean }, without: string[] = []) {
   return { clock, asked, told, probes };
 }
 
+/** Many hosts: whose rounds have begun, in order. */
+function crowd() {
+  const clock = new FakeClock();
+  const rounds: string[] = [];
+  const probes = new KernelProbes({
+    clock,
+    random: seededRandom(1),
+    probe: async () => true,
+    addressOf: () => '10.90.0.2',
+    peersOf: () => [h1],
+    ask: (_, node) => rounds.push(node) > 0,
+    tell: () => {},
+  });
+  return { clock, probes, rounds };
+}
+
 describe('probes of a silent host', () => {
   it('are asked of three peers that can be asked, and of nobody again before all have said what they heard', async () => {
     const { clock, asked, probes } = desk({ value: false }, [h3]);
@@ -91,6 +107,31 @@ describe('probes of a silent host', () => {
     answers.value = true;
     await look(5_000);
     expect(probes.of(h2).answers).toBe(true);
+  });
+
+  it('F13: of thousands that are silent at once are begun one after the other, first of those that were heard before', async () => {
+    const { clock, probes, rounds } = crowd();
+    const unheard = Array.from({ length: 2_000 }, (_, index) => aNode(`n${index}x`).id);
+    const tick = async (ms: number) => {
+      for (const id of unheard) probes.suspect(id);
+      await clock.pass(ms);
+    };
+    await tick(0);
+    expect(rounds).toHaveLength(100);
+    expect(unheard.filter((id) => probes.of(id).waits)).toHaveLength(1_900);
+    for (let ms = 0; ms < 1_000; ms += 100) await tick(100);
+    expect(rounds.length).toBeLessThanOrEqual(400);
+    probes.heard(h2);
+    await clock.pass(600);
+    const before = rounds.length;
+    probes.suspect(h2);
+    await clock.pass(10);
+    expect(rounds.slice(before)[0]).toBe(h2);
+    for (let ms = 0; ms < 6_000; ms += 100) await tick(100);
+    expect(new Set(rounds).size).toBe(2_001);
+    expect(rounds.length).toBeLessThanOrEqual(100 + 300 * 7.7);
+    probes.reset();
+    expect(unheard.some((id) => probes.of(id).waits)).toBe(false);
   });
 
   it('is looked at again soon while a node has never answered: it may have been busy', async () => {

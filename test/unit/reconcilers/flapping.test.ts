@@ -42,6 +42,7 @@ class Story {
         leaderSinceMs: 0,
         laggedUntilMs: 0,
         deafUntilMs: 0,
+        lastArrivalMs: Number.NEGATIVE_INFINITY,
         lastBeatAt: ({ name }) => (name === 'h3' && this.#silent ? now - 2_000 : now - 100),
         hungUpAt: () => undefined,
         kernelOf: () => ({ answeredAtMs: undefined, round: undefined }),

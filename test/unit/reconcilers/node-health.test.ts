@@ -3,11 +3,13 @@ import { describe, expect, it } from 'vitest';
 import type { KernelSeen } from '#control-plane/reconcilers/kernel-verdict.ts';
 import {
   type AgentSeen,
+  arrivingMs,
   askMs,
   awayMs,
   graceMs,
   judge,
   massSilenceMs,
+  mostArrivingMs,
   restartMs,
   silenceMs,
   suspectMs,
@@ -33,6 +35,7 @@ function verdicts(
     own?: string;
     /** Given up before. */
     down?: readonly string[];
+    arrival?: number;
     state?: Node['state'];
     hungUp?: Record<string, number>;
     agents?: Record<string, AgentSeen>;
@@ -56,6 +59,7 @@ function verdicts(
       leaderSinceMs: 0,
       laggedUntilMs: options.lagged ?? 0,
       deafUntilMs: options.deaf ?? 0,
+      lastArrivalMs: options.arrival ?? Number.NEGATIVE_INFINITY,
       lastBeatAt: (node) => (node.name in beats ? beats[node.name] : now - 100),
       hungUpAt: (node) => options.hungUp?.[node.name],
       kernelOf: (node) => options.kernels?.[node.name] ?? { answeredAtMs: undefined, round: undefined },
@@ -99,6 +103,28 @@ describe('the verdict over nodes', () => {
     const nobody = { h1: undefined };
     expect(verdicts(graceMs - 1, nobody).said).toEqual([]);
     expect(verdicts(graceMs, nobody).said).toEqual(['h1: down']);
+  });
+
+  it('F13: waits for nodes that a new leader has not heard while others still arrive, though not for ever', () => {
+    const round = { askedAtMs: graceMs - askMs, leader: true, peers: new Map(), closed: true };
+    const lives = { h1: { answeredAtMs: graceMs - askMs, round } };
+    const said = (now: number, arrival: number, kernels = {}) => verdicts(now, { h1: undefined }, { arrival, kernels });
+    expect(said(graceMs, graceMs - arrivingMs).said).toEqual(['h1: down']);
+    const arrival = 60_000;
+    const beats = { said: [], wakeAtMs: arrival + arrivingMs };
+    expect(said(arrival + arrivingMs - 1, arrival)).toMatchObject(beats);
+    expect(said(arrival + arrivingMs, arrival).said).toEqual(['h1: down']);
+    const away = 'nothing of ours is heard from it, but its kernel answers';
+    expect(said(arrival, arrival, lives).said).toEqual([`h1: ready, ${away}`]);
+    expect(said(arrival + arrivingMs, arrival, lives).said).toEqual(['h1: down']);
+    expect(said(mostArrivingMs - 1, mostArrivingMs - 1).said).toEqual([]);
+    expect(said(mostArrivingMs, mostArrivingMs - 1).said).toEqual(['h1: down']);
+    // Who was heard and is silent now has arrived.
+    expect(verdicts(arrival, { h1: arrival - silenceMs }, { arrival }).said).toEqual(['h1: down']);
+    // Nor does it matter where probes show that the kernel is gone.
+    const gone = { ...round, leader: false, peers: new Map([[aNode('h2').id, false]]) };
+    const kernels = { h1: { answeredAtMs: 1, round: gone } };
+    expect(verdicts(graceMs, { h1: undefined }, { arrival: graceMs, kernels }).said).toEqual(['h1: down']);
   });
 
   it('counts beats of an earlier leadership of its own as none', () => {
@@ -309,6 +335,15 @@ describe('a silent host whose kernel is asked', () => {
     const unanswered = { kernels: { h2: { ...kernels.h2!, answeredAtMs: undefined } } };
     expect(verdicts(20_000 + silenceMs, silent, unanswered).said).toEqual([]);
     expect(verdicts(20_000 + lostMs, silent, unanswered).said).toEqual(['h2: down']);
+  });
+
+  it('is not down while it waits to be asked, and lives while an older answer says so', () => {
+    const waits = { answeredAtMs: undefined, round: undefined, waits: true };
+    expect(verdicts(20_000 + silenceMs, silent, { kernels: { h2: waits } }).said).toEqual([]);
+    const { kernels } = asked(20_600, true, []);
+    const lives = { h2: { ...kernels.h2!, waits: true } };
+    const away = 'nothing of ours is heard from it, but its kernel answers';
+    expect(verdicts(20_000 + awayMs, silent, { kernels: lives }).said).toEqual([`h2: ready, ${away}`]);
   });
 
   it('is asked before the grace of a new leader ends, and left alone where somebody hears it', () => {
