@@ -36,6 +36,7 @@ export function grpcTransport(
       };
       const { host, port } = partsOf(address);
       let misses = 0;
+      let isThere = false;
       const door = {
         host,
         port,
@@ -43,6 +44,7 @@ export function grpcTransport(
         isOpen: () => {
           const isReady = client.getChannel().getConnectivityState(false) === grpc.connectivityState.READY;
           if (isReady) shut.delete(address);
+          isThere ||= isReady;
           return isReady;
         },
         unanswered: () => {
@@ -50,6 +52,9 @@ export function grpcTransport(
           const since = shut.get(address) ?? now;
           shut.set(address, since);
           if (isIPv4(host) && misses++ % 2 === 0) seek(host, now - since);
+        },
+        answered: () => {
+          isThere = true;
         },
         opened: () => {
           shut.delete(address);
@@ -67,6 +72,7 @@ export function grpcTransport(
         session: () => callerStream(tracked(client.session() as never)),
         relay: () => callerStream<RelayFrame, RelayFrame>(tracked(client.relay() as never)),
         renew: (csrPem) => call(client, AgentService.renew, { csrPem }),
+        isThere: () => isThere || door.isOpen(),
         close() {
           endKnocking();
           // Closing a channel lets its calls go on.

@@ -13,6 +13,8 @@ export interface Door {
   readonly isOpen: () => boolean;
   /** A knock was not answered; another one follows at once. */
   readonly unanswered: () => void;
+  /** It answered a knock. */
+  readonly answered: () => void;
   /** It answered a knock, after others that it had not answered: what was dialled before has its SYN under way to nobody. */
   readonly opened: () => void;
 }
@@ -22,7 +24,7 @@ export interface Door {
  * answered, and it was not shut before, nothing is said: then whoever was dialled is there, and slow.
  */
 export function knock(
-  { host, port, isShut, isOpen, unanswered, opened }: Door,
+  { host, port, isShut, isOpen, unanswered, answered, opened }: Door,
   clock: Clock = systemClock,
   dial: (to: { readonly host: string; readonly port: number }) => Socket = createConnection,
 ): () => void {
@@ -48,6 +50,7 @@ export function knock(
       next.on('connect', () => {
         if (socket !== next) return;
         end();
+        answered();
         if (shut) opened();
       });
       // Refused, or no route: an answer too, and one that the dial gets itself.

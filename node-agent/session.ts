@@ -48,6 +48,8 @@ const expelledRedialMs = 30_000;
 const greetingTimeoutMs = 2_000;
 /** The same of a replica that has not answered a moment ago, where there are others. */
 const muteTimeoutMs = 300;
+/** One that is there and slow, as a leader that thousands dial at once, is given twice the time of the last dial, up to this. */
+const mostGreetingMs = 16_000;
 /** Redirects followed without a pause; replicas may disagree for a moment on who leads. */
 const redirectLimit = 3;
 /** Progress that nobody waits for may wait this long for company. */
@@ -60,6 +62,8 @@ export class Session {
   #address = '';
   /** Was asked, and did not answer: until then it is given less time, for it may be off while others still name it. */
   #mute = { address: '', untilMs: 0 };
+  /** Is there, and did not answer so many dials in a row in time: who gave up each time as soon would be one of many, and none of them served. */
+  #slow = { address: '', times: 0 };
   #redirects = 0;
   /** Times in a row that the control plane did not know this node. */
   #expulsions = 0;
@@ -175,9 +179,12 @@ export class Session {
         if (this.#stream === stream) this.#lost(fault);
       },
     });
-    const limitMs = this.#parts.addresses.length > 1 && this.#isMute(address) ? muteTimeoutMs : greetingTimeoutMs;
+    const isMute = this.#parts.addresses.length > 1 && this.#isMute(address);
+    const times = this.#slow.address === address ? this.#slow.times : 0;
+    const limitMs = Math.min((isMute ? muteTimeoutMs : greetingTimeoutMs) * 2 ** times, mostGreetingMs);
     this.#greetingTimer = clock.after(limitMs, () => {
       if (this.#stream !== stream || this.#welcomed) return;
+      if (connection.isThere()) this.#slow = { address, times: times + 1 };
       this.#complain('the control plane does not answer');
       this.#unanswered(redialMs);
     });
@@ -250,6 +257,7 @@ export class Session {
     this.#welcomed = true;
     this.#redirects = 0;
     this.#expulsions = 0;
+    this.#slow = { address: '', times: 0 };
     this.#lastFailure = '';
     this.#greetingTimer?.cancel();
     this.#parts.welcomed(welcome);

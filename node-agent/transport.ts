@@ -15,6 +15,8 @@ export interface Connection {
   relay(): MessageStream<RelayFrame, RelayFrame>;
   /** Has the node's next certificate signed. */
   renew(csrPem: string): Promise<EnrolResponse>;
+  /** Its host answers at that address, whether or not anything has come over this connection: who is dialled is there, and may be slow. */
+  isThere(): boolean;
   /** Drops it with all that runs over it. */
   close(): void;
 }

@@ -32,6 +32,15 @@ export interface BeatsParts {
 /** Between attempts of a node that is no member any more. */
 const expelledMs = { first: 1_000, most: 30_000 };
 
+/** To the first acknowledgement on a connection: many may be dialling. */
+const firstMs = 3 * silenceMs;
+/**
+ * An address that falls silent without closing anything is given twice the time when it is dialled again, up to this, until it has
+ * acknowledged for a while: a leader that thousands dial at once, because it was late once, would never have answered all of them.
+ */
+const mostSilenceMs = 8_000;
+const calmMs = 30_000;
+
 export class Beats {
   readonly #parts: BeatsParts;
   /** Of all connections: a lease outlives the one it came by. */
@@ -42,6 +51,10 @@ export class Beats {
   #identity: BeatIdentity | undefined;
   #line: BeatLine | undefined;
   #stream: MessageStream<BeatAck, Beat> | undefined;
+  /** What has come over the line: nothing, an acknowledgement, or the end of a stream. */
+  #came: 'nothing' | 'acknowledgement' | 'end' = 'nothing';
+  /** How often in a row each address fell silent, and when it last did. */
+  readonly #slow = new Map<string, { readonly times: number; readonly atMs: number }>();
   #sequence = 0;
   /** Of the last acknowledgement, or of the dial since. */
   #aliveAtMs = 0;
@@ -81,15 +94,26 @@ export class Beats {
     this.#timer?.cancel();
     const now = this.#parts.clock.monotonic();
     if (!this.#line) this.#aliveAtMs = now;
-    if (now - this.#aliveAtMs > silenceMs) this.#goSilent(now);
+    if (now - this.#aliveAtMs > this.#patienceMs()) this.#goSilent(now);
     this.#timer = this.#parts.clock.after(this.#expelledMs || this.#periodMs, () => this.#turn());
     this.#beat();
+  }
+
+  get #address(): string {
+    return this.#addresses[this.#at]!;
+  }
+
+  #patienceMs(): number {
+    const times = this.#slow.get(this.#address)?.times ?? 0;
+    return Math.min((this.#came === 'nothing' ? firstMs : silenceMs) * 2 ** times, mostSilenceMs);
   }
 
   /** A connection may be dead without anybody knowing: the next beat goes to the next address on a new one. */
   #goSilent(now: number): void {
     if (!this.#told) this.#parts.silent();
     this.#told = true;
+    const times = this.#slow.get(this.#address)?.times ?? 0;
+    if (this.#came !== 'end') this.#slow.set(this.#address, { times: times + 1, atMs: now });
     this.#hangUp();
     this.#at = (this.#at + 1) % this.#addresses.length;
     this.#aliveAtMs = now;
@@ -104,7 +128,7 @@ export class Beats {
   }
 
   #open(): MessageStream<BeatAck, Beat> {
-    this.#line ??= this.#parts.dial(this.#addresses[this.#at]!, this.#identity!);
+    this.#line ??= this.#parts.dial(this.#address, this.#identity!);
     const stream = this.#line.open();
     this.#stream = stream;
     stream.listen({
@@ -115,6 +139,7 @@ export class Beats {
       closed: (fault) => {
         if (this.#stream !== stream) return;
         this.#stream = undefined;
+        this.#came = 'end';
         if (fault?.code !== 'not-found') return;
         this.#expelledMs = Math.min(expelledMs.most, Math.max(expelledMs.first, 2 * this.#expelledMs));
         this.#aliveAtMs = this.#parts.clock.monotonic();
@@ -124,7 +149,10 @@ export class Beats {
   }
 
   #take(ack: BeatAck): void {
-    this.#aliveAtMs = this.#parts.clock.monotonic();
+    const now = this.#parts.clock.monotonic();
+    this.#aliveAtMs = now;
+    this.#came = 'acknowledgement';
+    if (now - (this.#slow.get(this.#address)?.atMs ?? now) > calmMs) this.#slow.delete(this.#address);
     this.#expelledMs = 0;
     const untilMs = this.#sent.granted(ack.sequence, ack.leaseMs);
     if (untilMs > 0) this.#parts.leased(untilMs);
@@ -138,6 +166,7 @@ export class Beats {
     const line = this.#line;
     this.#stream = undefined;
     this.#line = undefined;
+    this.#came = 'nothing';
     line?.close();
   }
 }

@@ -145,6 +145,7 @@ export class SimNetwork implements Line {
           renew: async () => {
             throw new Fault('unsupported', 'certificates do not age in a simulation');
           },
+          isThere: () => false,
           close: () => {
             for (const stream of open) stream.close(new Fault('cancelled', 'the connection was dropped'));
           },

@@ -198,6 +198,7 @@ export class MemoryNetwork {
           renew: async (): Promise<EnrolResponse> => {
             throw new Fault('unsupported', 'certificates do not age in memory');
           },
+          isThere: () => false,
           close: () => {
             for (const stream of open) stream.close(new Fault('cancelled', 'the connection was dropped'));
           },

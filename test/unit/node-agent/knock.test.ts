@@ -23,7 +23,7 @@ async function house() {
   });
   const { port } = server.address() as { readonly port: number };
   const begin = (isOpen: () => boolean, isShut = false) => {
-    const told = { unanswered: () => found.unanswered++, opened: () => found.opened++ };
+    const told = { unanswered: () => found.unanswered++, answered: () => {}, opened: () => found.opened++ };
     return knock({ host: '127.0.0.1', port, isShut, isOpen, ...told }, clock, (to) => {
       found.knocks++;
       return found.cut ? new Socket() : createConnection(to);

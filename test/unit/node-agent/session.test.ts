@@ -11,6 +11,7 @@ import { FakeClock } from '#test/support/fake-clock.ts';
 
 /** A session with replicas that say what the test lets them say. */
 function agentOf(...addresses: string[]) {
+  const there = { value: false };
   const clock = new FakeClock();
   const dialled: string[] = [];
   let opened: (() => void) | undefined;
@@ -29,7 +30,8 @@ function agentOf(...addresses: string[]) {
         resume() {},
         close() {},
       });
-      return { session, relay: session, renew: () => Promise.reject(new Error('not asked for')), close() {} } as never;
+      const renew = () => Promise.reject(new Error('not asked for'));
+      return { session, relay: session, renew, isThere: () => there.value, close() {} } as never;
     },
   };
   const heartbeat: Heartbeat = {
@@ -49,6 +51,7 @@ function agentOf(...addresses: string[]) {
   const says = (body: object) => listener!.message(ControlMessage.fromPartial({ body } as never));
   return {
     session,
+    there,
     dialled,
     pass: (ms: number) => clock.pass(ms),
     welcomes: () => says({ $case: 'welcome', value: { session: 1, epoch: 1 } }),
@@ -130,4 +133,78 @@ it('dials the same one at once when it is heard again, and not where it was welc
   agent.answersAgain();
   await agent.pass(100);
   expect(agent.dialled).toHaveLength(2);
+});
+
+it('F13: waits twice as long each time for one that is there and slow, and as ever once it was welcomed', async () => {
+  const agent = agentOf('m1:7400', 'm2:7400');
+  agent.there.value = true;
+  const takesMs = 13_000;
+  let waitedMs = 0;
+  for (let ms = 0; waitedMs < takesMs && ms < 120_000; ms += 100) {
+    await agent.pass(100);
+    waitedMs += 100;
+    if (agent.dialled.at(-1) === 'm1:7400') continue;
+    agent.redirectsTo('m1:7400');
+    waitedMs = 0;
+  }
+  agent.welcomes();
+  expect(agent.session.connected).toBe(true);
+  expect(agent.dialled.filter((address) => address === 'm1:7400').length).toBeLessThan(8);
+  const dials = agent.dialled.length;
+  agent.fallsSilent();
+  await agent.pass(0);
+  await agent.pass(2_400);
+  expect(agent.dialled.slice(dials)).toEqual(['m2:7400', 'm1:7400']);
+});
+
+it('F13: gives up one that nobody hears as soon as ever', async () => {
+  const agent = agentOf('m1:7400');
+  for (let ms = 0; ms < 23_000; ms += 100) await agent.pass(100);
+  expect(agent.dialled).toHaveLength(11);
+});
+
+it('F13: many that dial one leader at once are all welcomed in a few times what that takes, however long they have to wait', async () => {
+  const clock = new FakeClock();
+  const agents = 400;
+  /** Of the leader, for each that dials, whether or not it still waits. */
+  const costMs = 20;
+  let busyUntilMs = 0;
+  let dials = 0;
+  const crowd = Array.from({ length: agents }, (_, index) => {
+    const transport: Transport = {
+      connect() {
+        dials++;
+        let listener: StreamListener<ControlMessage> | undefined;
+        let closed = false;
+        busyUntilMs = Math.max(busyUntilMs, clock.monotonic()) + costMs;
+        clock.after(busyUntilMs - clock.monotonic(), () => {
+          const body = { $case: 'welcome', value: { session: 1, epoch: 1 } };
+          if (!closed) listener?.message(ControlMessage.fromPartial({ body } as never));
+        });
+        const session = () => ({
+          listen: (one: StreamListener<ControlMessage>) => {
+            listener = one;
+          },
+          send: () => true,
+          close() {},
+        });
+        const close = () => {
+          closed = true;
+        };
+        return { session, relay: session, isThere: () => true, close } as never;
+      },
+    };
+    const heartbeat = { aim() {}, onSilence() {}, close: async () => {} };
+    const nothing = () => {};
+    const session = new Session({
+      ...{ clock, log: silentLog, transport, heartbeat, addresses: ['m1:7400'] },
+      ...{ describe: () => aNode(`h${index}`), statuses: () => [], epoch: { get: () => 0, set: nothing } },
+      ...{ welcomed: nothing, assigned: nothing, began: () => nothingHeld, relay: nothing },
+    });
+    session.start();
+    return session;
+  });
+  await clock.pass(5 * agents * costMs);
+  expect(crowd.filter(({ connected }) => !connected)).toHaveLength(0);
+  expect(dials).toBeLessThan(5 * agents);
 });
