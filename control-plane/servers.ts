@@ -5,7 +5,7 @@ import { dirname } from 'node:path';
 import * as grpc from '@grpc/grpc-js';
 import { describe, Fault } from '#proto/kernel/errors.ts';
 import type { Scope } from '#proto/kernel/scope.ts';
-import { channelOptions } from '#proto/rpc.ts';
+import { serverOptions } from '#proto/rpc.ts';
 
 /** A service and its handlers. */
 export interface Served {
@@ -62,7 +62,7 @@ export async function serveSocket(scope: Scope, path: string, services: readonly
 
 function serverOf(services: readonly Served[], messageBytes?: number): grpc.Server {
   const server = new grpc.Server({
-    ...channelOptions,
+    ...serverOptions,
     ...(messageBytes && { 'grpc.max_receive_message_length': messageBytes }),
   });
   for (const { definition, handlers } of services) server.addService(definition, handlers);

@@ -13,8 +13,16 @@ export const channelOptions: grpc.ChannelOptions = {
   'grpc.keepalive_timeout_ms': 3_000,
 };
 
-/** Options of a channel that never shares its TCP connection: the default pool would hand a new dial the dead one. */
-export const ownConnection: grpc.ChannelOptions = { ...channelOptions, 'grpc.use_local_subchannel_pool': 1 };
+/**
+ * Where beats tell whether the other end lives, long before this does. Timers run before sockets are read: who stood still for the usual three
+ * seconds would take for dead who answered long ago, and a leader would hang up on a thousand agents at once, or they on it.
+ */
+const unhurried: grpc.ChannelOptions = { ...channelOptions, 'grpc.keepalive_timeout_ms': 10_000 };
+
+export const serverOptions = unhurried;
+
+/** Options of an agent's channel that never shares its TCP connection: the default pool would hand a new dial the dead one. */
+export const ownConnection: grpc.ChannelOptions = { ...unhurried, 'grpc.use_local_subchannel_pool': 1 };
 
 /** What a method's definition tells: how to call it without its generated overloads. */
 export interface UnaryMethod<Request, Response> {
