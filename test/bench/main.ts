@@ -24,6 +24,9 @@ const { values, positionals } = parseArgs({
     acts: { type: 'string', default: failoverActs.join() },
     /** Busy processes a core. */
     hogs: { type: 'string', default: '4' },
+    /** Agents that reconnect, and the tasks of their cluster. */
+    nodes: { type: 'string', default: '1000' },
+    tasks: { type: 'string', default: '20000' },
   },
 });
 const sections = positionals.length > 0 ? positionals : ['a', 'b', 'c', 'd', 'e', 'f', 'net'];
@@ -45,8 +48,13 @@ const actions: Readonly<Record<string, (lab: Lab) => Promise<Figure[]>>> = {
   failover: ({ bench }) => failover(bench, Number(values.rounds), acts),
 };
 
+const closers: (() => Promise<void>)[] = [];
 /** Those that need no cluster. */
-const alone: Readonly<Record<string, () => Promise<Figure[]>>> = { e: placement, net: network, reconnect };
+const alone: Readonly<Record<string, () => Promise<Figure[]>>> = {
+  e: placement,
+  net: network,
+  reconnect: () => reconnect(Number(values.nodes), Number(values.tasks), (closer) => void closers.push(closer)),
+};
 /** Memory before power-off: hosts that have just booted are no idle hosts. */
 const order = ['a', 'c', 'b', 'f', 'd', 'failover', 'calm'];
 const unknown = sections.filter((section) => !(section in alone) && !(section in actions));
@@ -62,7 +70,6 @@ if (unknownActs.length > 0) {
   process.exit(2);
 }
 
-const closers: (() => Promise<void>)[] = [];
 const close = async () => {
   for (let closer = closers.pop(); closer; closer = closers.pop())
     await closer().catch((error: unknown) => process.stderr.write(`bench: left something behind: ${error}\n`));

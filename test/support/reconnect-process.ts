@@ -25,11 +25,11 @@ export interface Dial {
   readonly held: string;
 }
 
-/** What it says: that it knows them; all that one was sent up to the end of its first full set; and at the end the longest wait for a beat's answer, and how many streams broke. */
+/** What it says: that it knows them; all that one was sent up to the end of its first full set; and at the end the longest wait for a beat's answer, how many streams broke, and the processor time since it dialled. */
 export type Said =
   | { readonly ready: true }
   | { readonly synced: number; readonly bytes: number; readonly messages: number }
-  | { readonly longestBeatMs: number; readonly broken: number };
+  | { readonly longestBeatMs: number; readonly broken: number; readonly cpuMs: number };
 
 /** What matters of a message, without reading all of it: an agent would, but it has a machine of its own. */
 interface Seen {
@@ -150,12 +150,15 @@ const agents = dialling.map(({ certificatePem, hello }, index) => {
 });
 say({ ready: true });
 const { held } = JSON.parse(await line()) as Dial;
+const before = process.cpuUsage();
 for (const [index, agent] of agents.entries()) {
   agent.talk(Buffer.from(held, 'base64'));
   systemClock.after((index * beatEveryMs) / agents.length, () => agent.beat(beatEveryMs));
 }
 await line();
+const { user, system } = process.cpuUsage(before);
 say({
+  cpuMs: (user + system) / 1_000,
   longestBeatMs: Math.max(...agents.map(({ longestBeatMs }) => longestBeatMs)),
   broken: agents.reduce((sum, { broken }) => sum + broken, 0),
 });
