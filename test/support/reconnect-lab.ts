@@ -96,7 +96,7 @@ export class ReconnectLab {
     const addressOf = (index: number) => `127.90.${index >> 8}.${index & 255}`;
     const nodes = Array.from({ length: nodeCount }, (_, index) => {
       const address = addressOf(index);
-      return aNode(`n${index}x`, { address, link: `${address}/16` });
+      return aNode(`n${index}x`, { address, link: `${address}/16`, answersProbes: true });
     });
     const records = recordsOf(nodes, taskCount);
     for (let at = 0; at < records.length; at += perCommit)
