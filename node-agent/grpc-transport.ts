@@ -4,6 +4,7 @@ import * as grpc from '@grpc/grpc-js';
 import type { TlsIdentity } from '#proto/certificates.ts';
 import { AgentClient, AgentService, type RelayFrame } from '#proto/gen/gantry/v1/agent.ts';
 import { type Clock, systemClock } from '#proto/kernel/clock.ts';
+import { unpacking } from '#proto/packing.ts';
 import { call, ownConnection } from '#proto/rpc.ts';
 import { callerStream } from '#proto/rpc-stream.ts';
 import { knock } from './knock.ts';
@@ -69,7 +70,7 @@ export function grpcTransport(
         return active;
       };
       return {
-        session: () => callerStream(tracked(client.session() as never)),
+        session: () => unpacking(callerStream(tracked(client.session() as never))),
         relay: () => callerStream<RelayFrame, RelayFrame>(tracked(client.relay() as never)),
         renew: (csrPem) => call(client, AgentService.renew, { csrPem }),
         isThere: () => isThere || door.isOpen(),

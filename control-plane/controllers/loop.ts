@@ -18,6 +18,7 @@ import { occupiesNode, type Task } from '#proto/model/task.ts';
 import { offWords } from '#proto/model/wall-clock.ts';
 import { affectedBy } from './affected.ts';
 import { Autoscaler } from './autoscaler.ts';
+import { Bystanders } from './bystanders.ts';
 import { differs, sameGround, sameHome, samePlace, waitsForSubnet } from './differences.ts';
 import { DocumentReaper } from './document-reaper.ts';
 import type { Liveness } from './liveness.ts';
@@ -69,8 +70,6 @@ class Controllers {
   readonly #busy = new Set<ServiceId>();
   /** Their commits failed: each goes alone until one succeeds, with the attempts so far and when (monotonic) to try again. */
   readonly #failing = new Map<ServiceId, { readonly attempt: number; readonly againAtMs: number }>();
-  readonly #unplaced = new Set<ServiceId>();
-  readonly #global = new Set<ServiceId>();
   /** Those whose tasks have the networks of a service's tasks. */
   readonly #beside = new Namers();
   /** Those whose tasks must be near a service's tasks. */
@@ -90,12 +89,7 @@ class Controllers {
   #nodesTimer: Timer | undefined;
   /** A thousand nodes that are first heard in one moment are no thousand looks at all of them. */
   readonly #nodesPace: Paced;
-  /** A place may have become free, or nodes are otherwise: those that are not concerned themselves are to be looked at, too. */
-  #freed = false;
-  #nodesChanged = false;
-  /** Each node that comes back concerns all that wait for a place, and all that run on every node: they are looked at for many of them at once. */
-  readonly #others = new Set<ServiceId>();
-  readonly #othersPace: Paced;
+  readonly #bystanders: Bystanders;
   #commits = 0;
   #turn = false;
   #stopped = false;
@@ -107,7 +101,7 @@ class Controllers {
     this.#leaderSinceMs = parts.clock.monotonic();
     this.#books = new Books(parts.store.snapshot, parts.clock.now());
     this.#nodesPace = new Paced(parts.clock, () => this.#takeTurn());
-    this.#othersPace = new Paced(parts.clock, () => this.#takeTurn());
+    this.#bystanders = new Bystanders(parts.clock, () => this.#takeTurn());
     this.#wakes = new Wakes(parts.clock, (id) => this.#mark(id));
     this.#autoscaler = new Autoscaler({
       clock: parts.clock,
@@ -117,7 +111,7 @@ class Controllers {
     });
     for (const service of parts.store.snapshot.all('service')) {
       this.#dirty.add(service.id);
-      if (isPerNode(service.spec)) this.#global.add(service.id);
+      if (isPerNode(service.spec)) this.#bystanders.everywhere.add(service.id);
       this.#setNamed(undefined, service);
     }
   }
@@ -157,7 +151,7 @@ class Controllers {
     for (const cease of leave) cease();
     this.#nodesTimer?.cancel();
     this.#nodesPace.stop();
-    this.#othersPace.stop();
+    this.#bystanders.stop();
     this.#wakes.clear();
     log.info('controllers end', { epoch: this.#epoch });
   }
@@ -188,8 +182,9 @@ class Controllers {
       if (change.table === 'task') this.#onTask(change.before, change.after);
       else if (change.table === 'service') this.#onService(change);
       else if (change.table === 'node') this.#onNode(change.before, change.after);
-      else if (change.table === 'volume') this.#freed ||= change.before !== undefined;
-      else if (change.table === 'network') this.#freed = true;
+      else if (change.table === 'volume') {
+        if (change.before) this.#bystanders.freed();
+      } else if (change.table === 'network') this.#bystanders.freed();
       else if (change.table === 'cluster') {
         this.#nodesDirty = true;
         if (change.before?.orphanAfterMs !== change.after?.orphanAfterMs)
@@ -199,34 +194,19 @@ class Controllers {
     this.#takeTurn();
   }
 
-  /** Those of the highest priority first: whoever is looked at first has the first choice. */
-  #markOthers(): void {
-    const mark = (id: ServiceId) => {
-      if (!this.#dirty.has(id)) this.#others.add(id);
-      this.#dirty.add(id);
-    };
-    if (this.#nodesChanged) for (const id of this.#global) mark(id);
-    const priority = (id: ServiceId) => this.#parts.store.snapshot.service(id)?.spec.priority ?? 0;
-    const first = [...this.#unplaced].filter((id) => priority(id) > 0).sort((a, b) => priority(b) - priority(a));
-    for (const id of this.#unplaced) mark(id);
-    if (first.length > 0) this.#dirty = new Set([...first, ...this.#dirty]);
-    this.#freed = false;
-    this.#nodesChanged = false;
-  }
-
   #onTask(before: Task | undefined, after: Task | undefined): void {
     const task = (after ?? before)!;
     if (!before || !after || differs(before, after)) {
       this.#dirty.add(task.serviceId);
       const name = qualifiedName(task.project, task.serviceName);
       for (const id of this.#beside.of(name)) this.#dirty.add(id);
-      for (const id of this.#near.of(name)) if (this.#unplaced.has(id)) this.#dirty.add(id);
+      for (const id of this.#near.of(name)) if (this.#bystanders.unplaced.has(id)) this.#dirty.add(id);
     }
     const left = before !== undefined && occupiesNode(before) && !(after && occupiesNode(after));
     this.#markDependents(task.project, task.serviceName);
     if (left) this.#markDependencies(this.#parts.store.snapshot.service(task.serviceId));
     if (left) this.#nodesDirty ||= waitsForSubnet(this.#parts.store.snapshot.node(before.nodeId as NodeId));
-    this.#freed ||= left;
+    if (left) this.#bystanders.freed();
   }
 
   /** Those that wait for the service of that name. */
@@ -255,14 +235,12 @@ class Controllers {
     if (before?.removing && !after?.removing) this.#markDependencies(before);
     if (after) {
       this.#dirty.add(id);
-      if (isPerNode(after.spec)) this.#global.add(id);
+      if (isPerNode(after.spec)) this.#bystanders.everywhere.add(id);
       return;
     }
     this.#dirty.delete(id);
-    this.#others.delete(id);
+    this.#bystanders.remove(id);
     this.#failing.delete(id);
-    this.#unplaced.delete(id);
-    this.#global.delete(id);
     this.#held.delete(id);
     this.#wakes.cancel(id);
   }
@@ -277,10 +255,10 @@ class Controllers {
     const node = (after ?? before)!;
     this.#nodesDirty ||= !before || !after || !sameGround(before, after);
     if (before && after && samePlace(before, after)) return;
-    this.#freed = true;
+    this.#bystanders.freed();
     if (before && after && sameHome(before, after)) return;
     for (const id of affectedBy(this.#parts.store.snapshot, node.id)) this.#dirty.add(id);
-    this.#nodesChanged = true;
+    this.#bystanders.nodeChanged();
   }
 
   #mark(id: ServiceId): void {
@@ -304,9 +282,10 @@ class Controllers {
   }
 
   #decide(): void {
-    const { clock } = this.#parts;
+    const { clock, store } = this.#parts;
     if (this.#nodesDirty && !this.#nodesBusy) this.#nodesPace.run(() => this.#decideNodes());
-    if (this.#freed) this.#othersPace.run(() => this.#markOthers());
+    const priorityOf = (id: ServiceId) => store.snapshot.service(id)?.spec.priority ?? 0;
+    this.#dirty = this.#bystanders.mark(this.#dirty, priorityOf);
     const begin = clock.monotonic();
     while (this.#commits < mostCommits) {
       const batch = this.#nextBatch();
@@ -329,8 +308,7 @@ class Controllers {
       if (failing && failing.againAtMs > now) continue;
       if (failing && batch.changes.length > 0) continue;
       this.#dirty.delete(id);
-      const decide = () => this.#decideOne(id);
-      const decision = this.#others.delete(id) ? this.#othersPace.also(decide) : decide();
+      const decision = this.#bystanders.look(id, () => this.#decideOne(id));
       if (!decision || decision.changes.length === 0) continue;
       this.#busy.add(id);
       batch.services.set(id, decision);
@@ -355,8 +333,8 @@ class Controllers {
       const decision = decideService(context, id);
       this.#wakes.set(id, decision.wakeAtMs);
       if (decision.more) this.#dirty.add(id);
-      if (decision.unplaced > 0) this.#unplaced.add(id);
-      else this.#unplaced.delete(id);
+      if (decision.unplaced > 0) this.#bystanders.unplaced.add(id);
+      else this.#bystanders.unplaced.delete(id);
       if (decision.waits) this.#held.add(id);
       else this.#held.delete(id);
       for (const other of decision.evicts) this.#dirty.add(other);

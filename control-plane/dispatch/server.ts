@@ -12,6 +12,7 @@ import {
 } from '#proto/gen/gantry/v1/agent.ts';
 import { Fault } from '#proto/kernel/errors.ts';
 import type { NodeId } from '#proto/model/ids.ts';
+import { packing } from '#proto/packing.ts';
 import { statusOf, unary } from '#proto/rpc.ts';
 import { serverSideStream } from '#proto/rpc-stream.ts';
 import { type Identity, identityOf } from '../security/access.ts';
@@ -83,7 +84,9 @@ export function agentService(parts: {
     };
   };
   return {
-    session: asNode(({ node, enrolment }, call) => dispatch.connect(node, serverSideStream(call), { enrolment })),
+    session: asNode(({ node, enrolment }, call) =>
+      dispatch.connect(node, packing(serverSideStream(call), encodeOnce), { enrolment }),
+    ),
     heartbeat: asNode(({ node, enrolment }, call) => dispatch.beats(node, serverSideStream(call), { enrolment })),
     relay: asNode(({ node }, call) => dispatch.relays.accept(node, serverSideStream(call))),
     renew: unary(async (request, call) => parts.renew(callingNode(call).node, request)),

@@ -42,6 +42,7 @@ function see(buffer: Buffer): Seen {
   const reader = new BinaryReader(buffer);
   const seen = { bytes: buffer.length, endsFull: false, revision: 0 };
   const [field] = reader.tag();
+  // What is packed is for many, and ends no set.
   if (field !== 2) return seen;
   const end = reader.uint32() + reader.pos;
   let full = false;
@@ -104,7 +105,8 @@ class Agent {
       systemClock.after(againMs, () => this.talk(held));
     });
     const { body } = this.#hello;
-    if (body?.$case === 'hello') session.write({ body: { $case: 'hello', value: { ...body.value, held } } });
+    if (body?.$case === 'hello')
+      session.write({ body: { $case: 'hello', value: { ...body.value, held, unpacks: true } } });
   }
 
   beat(everyMs: number): void {

@@ -117,6 +117,8 @@ export interface Hello {
   tasks: TaskStatus[];
   /** a digest of each part of what all nodes are told, as it holds it (proto/shared-parts.ts); empty: it is to be told everything */
   held: Buffer;
+  /** it takes ControlMessage.packed */
+  unpacks?: boolean | undefined;
 }
 
 export interface TaskStatus {
@@ -190,6 +192,9 @@ export interface ControlMessage {
     | { $case: "assignments"; value: AssignmentSet }
     | { $case: "openRelay"; value: OpenRelay }
     | { $case: "redirect"; value: Redirect }
+    | //
+    /** another ControlMessage, by zstd: what many nodes are told is compressed once for all of them */
+    { $case: "packed"; value: Buffer }
     | undefined;
 }
 
@@ -1339,7 +1344,7 @@ export const AgentMessage: MessageFns<AgentMessage> = {
 };
 
 function createBaseHello(): Hello {
-  return { node: undefined, epoch: 0, tasks: [], held: Buffer.alloc(0) };
+  return { node: undefined, epoch: 0, tasks: [], held: Buffer.alloc(0), unpacks: undefined };
 }
 
 export const Hello: MessageFns<Hello> = {
@@ -1355,6 +1360,9 @@ export const Hello: MessageFns<Hello> = {
     }
     if (message.held.length !== 0) {
       writer.uint32(34).bytes(message.held);
+    }
+    if (message.unpacks !== undefined) {
+      writer.uint32(40).bool(message.unpacks);
     }
     return writer;
   },
@@ -1404,6 +1412,14 @@ export const Hello: MessageFns<Hello> = {
             message.held = Buffer.from(reader.bytes());
             continue;
           }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.unpacks = reader.bool();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1425,6 +1441,7 @@ export const Hello: MessageFns<Hello> = {
     message.epoch = object.epoch ?? 0;
     message.tasks = object.tasks?.map((e) => TaskStatus.fromPartial(e)) || [];
     message.held = object.held ?? Buffer.alloc(0);
+    message.unpacks = object.unpacks ?? undefined;
     return message;
   },
 };
@@ -2184,6 +2201,9 @@ export const ControlMessage: MessageFns<ControlMessage> = {
       case "redirect":
         Redirect.encode(message.body.value, writer.uint32(34).fork()).join();
         break;
+      case "packed":
+        writer.uint32(42).bytes(message.body.value);
+        break;
     }
     return writer;
   },
@@ -2233,6 +2253,14 @@ export const ControlMessage: MessageFns<ControlMessage> = {
             message.body = { $case: "redirect", value: Redirect.decode(reader, reader.uint32()) };
             continue;
           }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.body = { $case: "packed", value: Buffer.from(reader.bytes()) };
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -2272,6 +2300,12 @@ export const ControlMessage: MessageFns<ControlMessage> = {
       case "redirect": {
         if (object.body?.value !== undefined && object.body?.value !== null) {
           message.body = { $case: "redirect", value: Redirect.fromPartial(object.body.value) };
+        }
+        break;
+      }
+      case "packed": {
+        if (object.body?.value !== undefined && object.body?.value !== null) {
+          message.body = { $case: "packed", value: object.body.value };
         }
         break;
       }
