@@ -56,11 +56,13 @@ async function info(name: string): Promise<InfoResponse> {
   }
 }
 
+/** A process has to come up first. */
+const patient = { timeoutMs: 90_000 };
 const leads = (at: string, leader: string, epoch: number) =>
   eventually(async () => {
     const told = await info(at);
     return told.leader === leader && told.epoch === epoch;
-  });
+  }, patient);
 
 beforeAll(async () => {
   await initPki({ dataDir: dataOf('m1'), name: 'm1', advertise: '127.0.0.1' });
@@ -140,7 +142,10 @@ describe('the control plane as a process', () => {
         () => undefined,
         (fault) => (fault.message.includes('no cluster') ? fault : undefined),
       );
-    expect(await eventually(asked)).toMatchObject({ ...refusal, message: expect.stringContaining('m1 founds it') });
+    expect(await eventually(asked, patient)).toMatchObject({
+      ...refusal,
+      message: expect.stringContaining('m1 founds it'),
+    });
     const client = new grpc.Client(`unix:${socketOf('m2')}`, grpc.credentials.createInsecure());
     const { path, requestSerialize, responseDeserialize } = OperatorService.events;
     const events = client.makeServerStreamRequest(path, requestSerialize, responseDeserialize, {
@@ -151,7 +156,7 @@ describe('the control plane as a process', () => {
     expect((await ended).message).toContain('there is no cluster yet');
     client.close();
     start('m1', more);
-    await eventually(async () => (await info('m1')).epoch === 1 && (await info('m2')).epoch === 1);
+    await eventually(async () => (await info('m1')).epoch === 1 && (await info('m2')).epoch === 1, patient);
     for (const name of ['m1', 'm2']) expect(await stop(name, 'SIGTERM')).toBe(0);
     await empty.close();
   });
