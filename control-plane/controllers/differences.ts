@@ -33,16 +33,15 @@ export function waitsForSubnet(node: Node | undefined): boolean {
 
 /** Equal in all that decides where tasks may be. One whose agent is away takes no new ones: to those that it has nothing happens. */
 export function samePlace(a: Node, b: Node): boolean {
-  return a.away === b.away && sameHome(a, b);
+  return a.away === b.away && a.fenced === b.fenced && sameHome(a, b);
 }
 
-/** Equal in all that decides whether its tasks may stay, and what becomes of them. */
+/** Equal in all that decides whether its tasks may stay, and what becomes of them; of singletons its lease does, too. */
 export function sameHome(a: Node, b: Node): boolean {
   return (
     a.state === b.state &&
     a.unaccounted === b.unaccounted &&
     a.availability === b.availability &&
-    a.fenced === b.fenced &&
     isPassedOver(a) === isPassedOver(b) &&
     a.subnet === b.subnet &&
     same(a.labels, b.labels) &&

@@ -16,7 +16,7 @@ import type { Node } from '#proto/model/node.ts';
 import type { Service } from '#proto/model/service.ts';
 import { occupiesNode, type Task } from '#proto/model/task.ts';
 import { offWords } from '#proto/model/wall-clock.ts';
-import { affectedBy } from './affected.ts';
+import { affectedBy, affectedByLease } from './affected.ts';
 import { Autoscaler } from './autoscaler.ts';
 import { Bystanders } from './bystanders.ts';
 import { differs, sameGround, sameHome, samePlace, waitsForSubnet } from './differences.ts';
@@ -256,9 +256,11 @@ class Controllers {
     this.#nodesDirty ||= !before || !after || !sameGround(before, after);
     if (before && after && samePlace(before, after)) return;
     this.#bystanders.freed();
-    if (before && after && sameHome(before, after)) return;
-    for (const id of affectedBy(this.#parts.store.snapshot, node.id)) this.#dirty.add(id);
-    this.#bystanders.nodeChanged();
+    const { snapshot } = this.#parts.store;
+    const staysHome = before && after && sameHome(before, after);
+    for (const id of staysHome ? affectedByLease(snapshot, node.id) : affectedBy(snapshot, node.id))
+      this.#dirty.add(id);
+    if (!staysHome) this.#bystanders.nodeChanged();
   }
 
   #mark(id: ServiceId): void {

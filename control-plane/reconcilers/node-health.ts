@@ -205,7 +205,7 @@ function hear(
   const seen = hearing.kernelOf(node);
   const kernel = kernelVerdict(seen, lastMs, node.answersProbes ?? false);
   const waitedForMs = heard ? 0 : stillArriving(hearing);
-  const livesMs = Math.max(lastMs + agentAwayLimitMs, waitedForMs);
+  const livesMs = Math.max(lastMs, waitedForMs - arrivingMs) + agentAwayLimitMs;
   const soonestMs = {
     untold: Math.max(Math.max(lastMs, laggedUntilMs) + patienceMs, waitedForMs),
     // The answers wake us.

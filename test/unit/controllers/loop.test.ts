@@ -324,7 +324,7 @@ describe('the controllers', () => {
     expect([...store.snapshot.tasksOnNode(value.id)]).toHaveLength(count + 1);
   });
 
-  it('F13: look at no service because the agents of its nodes are away, and are there again', async () => {
+  it('F13: look at no service because the agents of its nodes are away and come back, or leases end that hold no singletons of it', async () => {
     const nodes = Array.from({ length: 20 }, (_, index) => aNode(`n${index}x`));
     const { clock, etcd, store, wish, liveness, looks } = await decided(nodes);
     const specs = ['web', 'api'].map((name) => aSpec(name, { replicas: 40 }));
@@ -341,6 +341,16 @@ describe('the controllers', () => {
         if (ms === 4_000)
           expect([...store.snapshot.all('node')].every((node) => node.away !== '')).toBe(away === 'unconnected');
       }
+    for (const fenced of [true, false]) {
+      const records = nodes.map(({ id }) => store.snapshot.get('node', id)!);
+      etcd.commit(
+        records.map(({ value, modRevision: expect }): Change => {
+          return { table: 'node', key: value.id, value: { ...value, fenced }, expect };
+        }),
+        undefined,
+      );
+      await clock.pass(100);
+    }
     expect(looks.count - before).toBe(0);
   });
 });

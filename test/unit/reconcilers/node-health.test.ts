@@ -116,7 +116,8 @@ describe('the verdict over nodes', () => {
     expect(said(arrival + arrivingMs, arrival).said).toEqual(['h1: down']);
     const away = 'nothing of ours is heard from it, but its kernel answers';
     expect(said(arrival, arrival, lives).said).toEqual([`h1: ready, ${away}`]);
-    expect(said(arrival + arrivingMs, arrival, lives).said).toEqual(['h1: down']);
+    expect(said(arrival + lostMs - 1, arrival, lives).said).toEqual([`h1: ready, ${away}`]);
+    expect(said(arrival + lostMs, arrival, lives).said).toEqual(['h1: down']);
     expect(said(mostArrivingMs - 1, mostArrivingMs - 1).said).toEqual([]);
     expect(said(mostArrivingMs, mostArrivingMs - 1).said).toEqual(['h1: down']);
     // Who was heard and is silent now has arrived.
