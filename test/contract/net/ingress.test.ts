@@ -118,7 +118,6 @@ describe('a client', () => {
        }
        let before = {};
        const timer = setInterval(() => {
-         if (late && asked > 600) { clearInterval(timer); over = true; report(); return; }
          for (const host in said) if (said[host] === before[host]) { console.log('silent', host); process.exit(); }
          before = { ...said };
        }, 400);
