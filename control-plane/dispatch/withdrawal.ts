@@ -11,7 +11,7 @@ import { isServing, occupiesNode, type Task } from '#proto/model/task.ts';
  */
 export const withdrawalLimitMs = 5_000;
 /**
- * Longest wait for nodes without a session. An agent that is restarted comes back, while its kernel goes on with the old
+ * Longest wait for nodes without a session, or with one that has not said yet what it holds. An agent that is restarted comes back, while its kernel goes on with the old
  * table; one that has died is judged down (reconcilers/node-health), and not waited for any more, long before this.
  */
 export const awayLimitMs = 10_000;
@@ -19,7 +19,7 @@ export const awayLimitMs = 10_000;
 /** A node that may send to tasks. */
 export interface Sender {
   readonly id: NodeId;
-  /** The newest revision that its kernel and name server are known to hold; undefined: it has no session. */
+  /** The newest revision that its kernel and name server are known to hold; 0: it has not said, in a new session; undefined: it has none. */
   readonly appliedRevision: number | undefined;
 }
 
@@ -98,7 +98,8 @@ export class Withdrawals {
     for (const sender of senders) {
       if (this.#overdue.has(sender.id)) continue;
       known.push(sender);
-      isAnyAway ||= sender.appliedRevision === undefined;
+      // One that has a session again, and has said nothing in it yet, is on its way back.
+      isAnyAway ||= !sender.appliedRevision;
       everywhere = Math.min(everywhere, sender.appliedRevision ?? 0);
     }
     const limitMs = isAnyAway ? awayLimitMs : withdrawalLimitMs;

@@ -98,6 +98,15 @@ describe('a stop', () => {
     expect(names(stops.release(hold({ h1: 20 }), 20_001 + withdrawalLimitMs))).toEqual([stopped.id]);
   });
 
+  it('waits for a node that is just back as long as it would for one that is away: it has not had the time to say what it holds', () => {
+    const stops = new Withdrawals();
+    stops.withhold(7, [stopped], 0);
+    expect(names(stops.release(hold({ h1: 20, h2: 0 }), withdrawalLimitMs))).toEqual([]);
+    expect(names(stops.release(hold({ h1: 20, h2: 7 }), withdrawalLimitMs + 1))).toEqual([stopped.id]);
+    stops.withhold(21, [stopped], 20_000);
+    expect(names(stops.release(hold({ h1: 21, h2: 0 }), 20_000 + awayLimitMs))).toEqual([stopped.id]);
+  });
+
   it('does not wait for a node that is not there any more', () => {
     const stops = new Withdrawals();
     stops.withhold(7, [stopped], 0);
