@@ -113,7 +113,9 @@ interface Heard {
   readonly suspectAtMs: number;
   /** From when on it is down. */
   readonly deadlineMs: number;
-  /** From when on it is no sign that we hear anybody. */
+  /** From when on it is unknown, where nobody is heard. */
+  readonly unknownAtMs: number;
+  /** From when on it is no sign that we hear anybody: by its own patience, without what it is owed because we were late ourselves. */
   readonly unheardAtMs: number;
 }
 
@@ -142,7 +144,8 @@ export function judge(nodes: Iterable<Node>, hearing: Hearing, agentAwayLimitMs:
   const isQuiet = ({ lastMs }: Heard) => now - lastMs >= quietMs;
   // Nobody is left to take over, so that a verdict would only cost the tasks of living nodes their place. Of two machines the one that
   // leads takes over from the other; of more it does not take over from all of them at once.
-  const deaf = others.length > (isBeside ? 1 : 0) && others.every((one) => isQuiet(one) && now >= one.unheardAtMs);
+  const isAnyOver = others.length > (isBeside ? 1 : 0) && others.some(({ unknownAtMs }) => now >= unknownAtMs);
+  const deaf = isAnyOver && others.every((one) => isQuiet(one) && now >= one.unheardAtMs);
   const quiet = judged.filter(isQuiet).length;
   const patient = deaf || (quiet >= 2 && quiet * 2 > judged.length);
   let names: ReadonlyMap<NodeId, string> | undefined;
@@ -154,7 +157,7 @@ export function judge(nodes: Iterable<Node>, hearing: Hearing, agentAwayLimitMs:
   let wakeAtMs = never;
   for (const one of all) {
     const unknown = deaf && !one.own;
-    const isOver = one.judged && now >= (unknown ? one.unheardAtMs : one.deadlineMs);
+    const isOver = one.judged && now >= (unknown ? one.unknownAtMs : one.deadlineMs);
     const wait = isOver && patient && now - one.lastMs < massSilenceMs;
     const told = wait
       ? { wakeAtMs: one.lastMs + massSilenceMs }
@@ -218,13 +221,14 @@ function hear(
   const deadlineMs = Math.max(soonestMs[kernel], deafMs);
   // Answers that are awaited, or came before we were cut off, do not count.
   const isDoubtful = kernel === 'asking' || kernel === 'lived';
+  const unknownAtMs = isDoubtful ? Math.max(soonestMs.untold, deafMs) : deadlineMs;
   return {
     node,
     judged: isJudged(node),
     own: ownBootId !== undefined && node.bootId === ownBootId,
     answers: seen.answers,
-    ...{ heard, hungUp, lastMs, kernel, suspectAtMs, deadlineMs },
-    unheardAtMs: isDoubtful ? Math.max(soonestMs.untold, deafMs) : deadlineMs,
+    ...{ heard, hungUp, lastMs, kernel, suspectAtMs, deadlineMs, unknownAtMs },
+    unheardAtMs: kernel === 'lives' ? unknownAtMs : Math.min(lastMs + patienceMs, unknownAtMs),
   };
 }
 

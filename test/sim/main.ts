@@ -1,4 +1,4 @@
-/** `npm run sim -- --seed N`: one story, twice; `--story first|whole|turnover|singletons`: by which plot; `--count M`: as many seeds from N on; `--verbose`: with every line of the trace; `--shrink`: the fewest disturbances that break it; `--nightly`: without end, into a file. */
+/** `npm run sim -- --seed N`: one story, twice; `--story first|whole|turnover|singletons|verdicts`: by which plot; `--count M`: as many seeds from N on; `--verbose`: with every line of the trace; `--shrink`: the fewest disturbances that break it; `--nightly`: without end, into a file. */
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { systemClock } from '#proto/kernel/clock.ts';

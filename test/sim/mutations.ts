@@ -16,7 +16,7 @@ export interface Mutation {
   readonly seeds: number;
   readonly from?: number;
   /** By this plot; `first` unless told. The others are told without their quiet. */
-  readonly story?: 'first' | 'whole' | 'turnover' | 'singletons';
+  readonly story?: 'first' | 'whole' | 'turnover' | 'singletons' | 'verdicts';
   /** Of that plot these chapters alone, by name: the more of what it is about. */
   readonly chapters?: readonly string[];
 }
@@ -151,6 +151,32 @@ export const mutations: readonly Mutation[] = [
     seeds: 4,
   },
   {
+    name: 'a leader that is cut off hears somebody, where the answer of a kernel is awaited or was heard just before',
+    story: 'verdicts',
+    edits: [
+      {
+        file: 'control-plane/reconcilers/node-health.ts',
+        find: "unheardAtMs: kernel === 'lives' ? unknownAtMs",
+        replace: "unheardAtMs: kernel === 'lives' || isDoubtful ? deadlineMs",
+      },
+    ],
+    from: 10,
+    seeds: 3,
+  },
+  {
+    name: 'a leader that is cut off hears somebody, where more patience is owed to one after it was late itself',
+    story: 'verdicts',
+    edits: [
+      {
+        file: 'control-plane/reconcilers/node-health.ts',
+        find: 'Math.min(lastMs + patienceMs, unknownAtMs)',
+        replace: 'unknownAtMs',
+      },
+    ],
+    from: 6,
+    seeds: 3,
+  },
+  {
     name: 'duplicates run on when a node comes back',
     story: 'whole',
     chapters: ['services', 'watchdogs'],
@@ -278,6 +304,19 @@ export const mutations: readonly Mutation[] = [
         file: 'control-plane/reconcilers/seat.ts',
         find: 'return all.filter(([task]) => task !== holder?.[0] && !isUp(task));',
         replace: 'return all.filter(([task]) => task === undefined || holder === undefined);',
+      },
+    ],
+    seeds: 4,
+  },
+  {
+    name: 'a service that is removed waits for ever for one that depends on it, whose removal was undone',
+    story: 'whole',
+    chapters: ['watchdogs', 'removals'],
+    edits: [
+      {
+        file: 'control-plane/controllers/loop.ts',
+        find: 'if (before?.removing && !after?.removing) this.#markDependencies(before);',
+        replace: 'if (!after) this.#markDependencies(before);',
       },
     ],
     seeds: 4,

@@ -1,7 +1,9 @@
-/** The promise about verdicts: no host counts as down whose kernel lives and is heard, by the leader or by most of the hosts that could ask. */
+/** The promises about verdicts: no host counts as down whose kernel lives and is heard, by the leader or by most of the hosts that could ask, nor any while none can be heard. */
+import type { Applied } from '#control-plane/store/records.ts';
 import { assert } from '#proto/kernel/errors.ts';
 import type { Host } from './host.ts';
 import type { Invariant } from './invariants.ts';
+import type { Replica } from './replica.ts';
 import type { World } from './world.ts';
 
 /** A verdict stands on what was heard so long ago at most: rounds of probes, the grace of a new leader, and a slow commit. */
@@ -18,31 +20,68 @@ export function noFalseVerdict(): Invariant {
     name: 'no host is down whose kernel answers the leader or most others',
     look: note,
     step({ changes }, world) {
-      for (const { table, before, after } of changes) {
-        if (table !== 'node' || after?.state !== 'down' || !before || before.state === 'down') continue;
-        const host = world.hosts.find(({ id }) => id === after.id);
-        if (!host) continue;
+      for (const { host, why } of givenUp(changes, world)) {
         note(world);
         const heardMs = world.clock.monotonic() - (unheardAtMs.get(host.name) ?? 0);
-        assert(
-          heardMs < staleMs,
-          `${host.name} is down, and its kernel has answered for ${heardMs} ms: ${after.message}`,
-        );
+        assert(heardMs < staleMs, `${host.name} is down, and its kernel has answered for ${heardMs} ms: ${why}`);
       }
     },
   };
 }
 
-/** Its machine runs, and packets go to and fro between it and the leader, or most of the hosts that the leader can ask. */
+/** What was heard before nothing was any more counts for so long at most: a round of probes, the silence of an agent that hung up, and a slow commit. */
+const lastWordsMs = 4_000;
+
+/** Who hears nobody cannot tell a cluster that has died from a cable of its own. */
+export function deafLeadersJudgeNobody(): Invariant {
+  /** The leader that runs and that nothing from any host gets to, since when. */
+  let deaf: { readonly run: Replica['run']; readonly sinceMs: number } | undefined;
+  const note = (world: World) => {
+    const { leader, hosts, clock } = world;
+    const run = leader?.run;
+    if (!run || hosts.some((host) => reaches(world, host, leader!.name))) deaf = undefined;
+    else if (deaf?.run !== run) deaf = { run, sinceMs: clock.monotonic() };
+  };
+  return {
+    name: 'a leader that can hear no host takes none for down',
+    look: note,
+    step({ changes }, world) {
+      for (const { host, why } of givenUp(changes, world)) {
+        note(world);
+        const deafMs = deaf ? world.clock.monotonic() - deaf.sinceMs : 0;
+        assert(deafMs < lastWordsMs, `${host.name} is down, and nobody could be heard for ${deafMs} ms: ${why}`);
+      }
+    },
+  };
+}
+
+/** Something of it may get to that machine. */
+function reaches({ network, watched }: World, host: Host, to: string): boolean {
+  const speaks = watched ? host.boot?.machine.running : host.process?.running;
+  return speaks === true && !network.isCut(host.name, to);
+}
+
+/** Who is taken for down by these changes. */
+function* givenUp(
+  changes: readonly Applied[],
+  { hosts }: World,
+): Iterable<{ readonly host: Host; readonly why: string }> {
+  for (const { table, before, after } of changes) {
+    if (table !== 'node' || after?.state !== 'down' || !before || before.state === 'down') continue;
+    const host = hosts.find(({ id }) => id === after.id);
+    if (host) yield { host, why: after.message };
+  }
+}
+
+/** Its machine runs, and packets go to and fro between it and the leader, or most of the hosts that the leader can ask: those that turn to it. */
 function isHeard(world: World, host: Host): boolean {
   const { leader, hosts, network } = world;
   if (!leader?.run || !host.boot?.machine.running) return false;
   const isClear = (one: string, other: string) =>
     !network.isCut(one, other) && !network.isCut(other, one) && !network.isPoor(one) && !network.isPoor(other);
   if (isClear(leader.name, host.name)) return true;
-  const peers = hosts.filter(
-    (peer) => peer !== host && peer.boot?.watchdog?.process?.running && isClear(leader.name, peer.name),
-  );
+  const isThere = ({ boot, dialled }: Host) => boot?.watchdog?.process?.running && dialled === leader.address;
+  const peers = hosts.filter((peer) => peer !== host && isThere(peer) && isClear(leader.name, peer.name));
   const hearing = peers.filter((peer) => isClear(peer.name, host.name));
   return hearing.length * 2 > peers.length;
 }

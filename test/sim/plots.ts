@@ -9,6 +9,7 @@ import { leases } from './chapters/leases.ts';
 import { networks } from './chapters/networks.ts';
 import { overtaking } from './chapters/overtaking.ts';
 import { priorities } from './chapters/priorities.ts';
+import { removals } from './chapters/removals.ts';
 import { services } from './chapters/services.ts';
 import { volumes } from './chapters/volumes.ts';
 import { watchdogs } from './chapters/watchdogs.ts';
@@ -34,6 +35,7 @@ export const whole: Plot = {
     documents,
     leases,
     overtaking,
+    removals,
     history,
     events,
   ],
@@ -56,4 +58,21 @@ export const turnover: Plot = {
 /** Singletons alone: the more of what leases are about. */
 export const singletons: Plot = { name: 'singletons', watched: true, odds: { wishes: 1, of: 4 }, chapters: [leases] };
 
-export const plots: readonly Plot[] = [first, whole, turnover, singletons];
+/** Hosts and leaders that are cut off, stand still and come back: the more of what verdicts over nodes are about. */
+const silences =
+  /power off$|replica (stopped|killed)|leader killed|connections reset|slow line|agent (killed|stopped)$/;
+export const verdicts: Plot = {
+  name: 'verdicts',
+  watched: true,
+  odds: { wishes: 1, of: 8 },
+  chapters: [
+    {
+      ...services,
+      wishes: (services.wishes ?? []).filter(({ name }) => name === 'scale'),
+      faults: (services.faults ?? []).filter(({ name }) => silences.test(name)),
+    },
+    watchdogs,
+  ],
+};
+
+export const plots: readonly Plot[] = [first, whole, turnover, singletons, verdicts];

@@ -2,7 +2,7 @@
 import { describe, expect, it } from 'vitest';
 import { systemRandom } from '#proto/kernel/random.ts';
 import type { Plot } from './plot.ts';
-import { first, singletons, whole } from './plots.ts';
+import { first, singletons, verdicts, whole } from './plots.ts';
 import { tell } from './story.ts';
 
 /** Seeds that break when a bug that was found here is put back. */
@@ -25,6 +25,8 @@ const foundInSingletons = [
   2, // a node that was fenced never held a lease again where its record was written once more and nothing else happened
   7139, // of the simulator: a stop was to wait for a node that is down, and has not heard yet that its session was ended
 ];
+/** And of verdicts: a leader that heard nobody took some for down, since the answer of a kernel was awaited, or since it had stood still itself. */
+const foundInVerdicts = [6, 10];
 /** Of each plot. */
 const fresh = Array.from({ length: 2 }, () => 10_000 + systemRandom.int(1_000_000));
 
@@ -40,6 +42,7 @@ describe('a cluster in which everything goes wrong', () => {
   it.each([
     ...[...fixed, ...fresh].map((seed) => told(first, seed)),
     ...[...upTo(3), ...fresh].map((seed) => told(whole, seed)),
+    ...[...foundInVerdicts, ...fresh].map((seed) => told(verdicts, seed)),
     ...[...new Set([...foundInSingletons, ...upTo(3)]), ...fresh].map((seed) => told(singletons, seed)),
   ])(
     'keeps its invariants, comes to rest, and does the same again: $story, seed $seed',

@@ -16,11 +16,13 @@ const faults: readonly SimFault[] = [
       const run = follower?.run;
       if (!run) return undefined;
       apply(world);
+      let ended = false;
       world.clock.after(700, () => {
-        run.store.setConnected(false);
+        if (!ended) run.store.setConnected(false);
         remove(world);
       });
       world.during(4_000 + world.random.int(4_000), () => {
+        ended = true;
         world.etcd.compact();
         run.store.setConnected(true);
       });

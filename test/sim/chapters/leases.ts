@@ -1,4 +1,5 @@
 /** Singletons, whose nodes hold leases: what goes wrong in just the moments that those are about. */
+import { leaseMs, marginMs } from '#control-plane/reconcilers/fence.ts';
 import { createService, restartService } from '#control-plane/reconcilers/service-changes.ts';
 import { occupiesNode } from '#proto/model/task.ts';
 import { aSpec } from '#test/support/builders.ts';
@@ -32,7 +33,7 @@ const faults: readonly SimFault[] = [
       };
       const cutUp = () => {
         const mends = everybodyBut(world, host).map((name) => network.cut(host.name, name));
-        world.during(4_500 + random.int(3_000), () => {
+        world.during(leaseMs + marginMs + 500 + random.int(3_000), () => {
           for (const mend of mends) mend();
         });
       };
@@ -53,7 +54,7 @@ const faults: readonly SimFault[] = [
       if (!service) return undefined;
       const struckAtMs = clock.now();
       const slowMs = 3_000 + random.int(3_000);
-      const cutMs = 4_000 + random.int(3_000);
+      const cutMs = leaseMs + marginMs + 500 + random.int(3_000);
       for (const host of hosts) host.slowMs = slowMs;
       world.during(12_000, () => {
         for (const host of hosts) host.slowMs = 0;

@@ -94,6 +94,32 @@ const faults: readonly SimFault[] = [
     },
   },
   {
+    name: 'the control plane hears no host, or just one',
+    strike(world) {
+      const { leader, hosts, network, random, clock } = world;
+      if (!leader) return undefined;
+      const friend = random.int(3) === 0 ? aHost(world) : undefined;
+      const ways = random.int(3) === 0 ? 'up' : 'both';
+      const ms = 2_000 + random.int(28_000);
+      const mends: (() => void)[] = [];
+      let ended = false;
+      // One after the other, so that each is missed, and asked for, at another time.
+      for (const { name } of hosts) {
+        if (name === friend?.name) continue;
+        clock.after(random.int(2_000), () => {
+          if (ended) return;
+          mends.push(network.cut(name, leader.name));
+          if (ways === 'both') mends.push(network.cut(leader.name, name));
+        });
+      }
+      world.during(ms, () => {
+        ended = true;
+        for (const mend of mends) mend();
+      });
+      return `${leader.name}${friend ? ` but ${friend.name}` : ''}, ${ways}, ${ms} ms`;
+    },
+  },
+  {
     name: 'a host comes back to the leader of before',
     strike(world) {
       const { leader } = world;

@@ -195,6 +195,16 @@ describe('the verdict over nodes', () => {
     expect(at('h1')).toEqual(['h2: down']);
   });
 
+  it('is down for nobody while nobody is heard, though one is owed more patience than others, since we were late ourselves', () => {
+    const beats = Object.fromEntries(names.map((name) => [name, 10_000]));
+    const others = ['h1: unknown', 'h3: unknown', 'h4: unknown', 'h5: unknown'];
+    const at = (beatsNow: Record<string, number | undefined>, hungUp = {}) =>
+      verdicts(16_000 + silenceMs, beatsNow, { lagged: 16_000, hungUp }).said;
+    expect(at(beats, { h2: 10_050 })).toEqual(others);
+    expect(at({ ...beats, h2: undefined })).toEqual(others);
+    expect(at({ ...beats, h2: 16_100 })).toEqual(['h1: down', 'h3: down', 'h4: down', 'h5: down']);
+  });
+
   it('gives all the grace of a new leader when the first of them is heard again', () => {
     const beats = { h1: 10_000, h2: 10_000, h3: 10_000, h4: 10_000, h5: 59_900 };
     const at = (now: number) => verdicts(now, { ...beats, h5: now - 100 }, { deaf: 60_000, state: 'unknown' }).said;
