@@ -144,7 +144,7 @@ export const mutations: readonly Mutation[] = [
       },
       {
         file: 'control-plane/dispatch/kernel-probes.ts',
-        find: 'if (answered) this.#answeredAt.set(node, this.#parts.clock.monotonic());',
+        find: 'if (answered) this.#answered(node);',
         replace: '',
       },
     ],
@@ -368,7 +368,8 @@ export const mutations: readonly Mutation[] = [
         replace: 'change.after && sameRecord(change.before, change.after)',
       },
     ],
-    seeds: 6,
+    from: 8,
+    seeds: 2,
   },
   {
     name: 'a leader keeps the events of its own time alone',

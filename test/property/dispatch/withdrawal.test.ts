@@ -18,7 +18,7 @@ test('no stop is told while a node that counts is behind it, none after its limi
   fc.assert(
     fc.property(fc.array(event, { maxLength: 60 }), (events) => {
       const stops = new Withdrawals();
-      const applied = new Map(nodes.map(({ id }) => [id, 0]));
+      const applied = new Map(nodes.map(({ id }) => [id, 1]));
       const open = new Map<TaskId, { revision: number; sinceMs: number }>();
       const inVain = new Set<string>();
       let revision = 1;
@@ -33,7 +33,7 @@ test('no stop is told while a node that counts is behind it, none after its limi
           for (const { id } of tasks) open.set(id, { revision, sinceMs: nowMs });
         } else if (next.kind === 'applied') {
           const { id } = nodes[next.node]!;
-          applied.set(id, Math.max(applied.get(id) ?? 0, revision - next.behind));
+          applied.set(id, Math.max(applied.get(id) ?? 1, revision - next.behind));
           stops.caughtUp(id);
           inVain.delete(id);
         } else if (next.kind === 'gone') applied.delete(nodes[next.node]!.id);
