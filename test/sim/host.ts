@@ -156,8 +156,9 @@ export class Host {
   powerOff(): void {
     if (!this.boot?.machine.alive) return;
     const { machine, containers, watchdog } = this.boot;
-    if (this.process) this.#world.network.vanished(this.process);
-    watchdog?.vanish((process) => this.#world.network.vanished(process));
+    // With what its kernel still had to send for processes that have ended.
+    this.#world.network.vanished(this.name);
+    watchdog?.vanish();
     this.#endProcess();
     machine.kill();
     containers.reboot();

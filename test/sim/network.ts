@@ -122,8 +122,8 @@ export class SimNetwork implements Line {
     for (const stream of [...this.#streams]) stream.left(process);
   }
   /** The power is off: nobody closes anything. What others still send there is answered with a reset once it is back. */
-  vanished(process: Process): void {
-    for (const stream of this.#streams) stream.vanished(process);
+  vanished(machine: string): void {
+    for (const stream of this.#streams) stream.vanished(machine);
   }
 
   /** As `party` dials, with the certificate of `node`. */

@@ -87,8 +87,8 @@ export class Stream {
       if (end.process === process) end.close(new Fault('unavailable', 'the other end has died'));
     }
   }
-  vanished(process: Process): void {
-    for (const end of [this.caller, this.#server]) if (end.process === process) end.vanish();
+  vanished(machine: string): void {
+    for (const end of [this.caller, this.#server]) if (end.machine === machine) end.vanish();
   }
 }
 

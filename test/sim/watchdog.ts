@@ -117,9 +117,9 @@ export class WatchdogPlace {
     this.#tie?.unanswered(() => this.#run === run && !run.process.running);
   }
 
-  /** With the machine, which is off: `vanished` instead of `ended`. */
-  vanish(vanished: (watchdog: Process) => void): void {
-    if (this.#run) this.#end(this.#run, vanished);
+  /** With the machine, which is off: nobody closes anything. */
+  vanish(): void {
+    this.#run?.process.kill();
     this.#run = undefined;
   }
 
