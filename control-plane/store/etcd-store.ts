@@ -313,13 +313,15 @@ class EtcdStore implements Store {
         if (before !== undefined) return { kind: 'committed', revision: before };
         return refused(request.compare, answer);
       } catch (error) {
-        const fault = etcdFault(error);
-        if (!isFault(fault, 'timeout', 'unavailable')) {
-          // That one was refused; the one before may have gone through, and may be what has used up the quota.
-          const before = doubt ? await this.#found(write, proven) : undefined;
-          if (before === undefined) throw fault;
-          return { kind: 'committed', revision: before };
+        let fault = etcdFault(error);
+        if (isFault(fault, 'exhausted')) {
+          // The write that uses up the quota is told as refused, and is made all the same; and one before it may have gone through.
+          const before = await this.#found(write, proven).catch((unanswered) => {
+            fault = etcdFault(unanswered);
+          });
+          if (before !== undefined) return { kind: 'committed', revision: before };
         }
+        if (!isFault(fault, 'timeout', 'unavailable')) throw fault;
         doubt = true;
         if (this.#closed || clock.monotonic() >= deadline)
           throw new Fault('timeout', 'etcd did not tell whether the commit went through', {
@@ -331,16 +333,15 @@ class EtcdStore implements Store {
     }
   }
 
-  /** The revision at which a transaction went through whose answer was lost, looked up without writing. */
+  /** The revision at which a transaction went through whose answer was lost, looked up without writing; rejects as etcd's client does. */
   async #found(write: Write, proven: readonly Buffer[]): Promise<number | undefined> {
-    const answers = await Promise.all(proven.map((key) => this.#client.kv.range({ key }))).catch((error) => {
-      throw etcdFault(error);
-    });
-    return committedBefore(
-      write,
-      answers.map(({ kvs }) => kvs[0]),
-      Number(answers[0]?.header.revision),
-    );
+    // Deletes nothing, and needs no room: when it is answered, all that was sent before it is in etcd's log, or never will be.
+    await this.#client.kv.deleteRange({ key: Buffer.from(prefix) });
+    const answers = await Promise.all(proven.map((key) => this.#client.kv.range({ key })));
+    const read = answers.map(({ kvs }) => kvs[0]);
+    const revision = committedBefore(write, read, Number(answers[0]?.header.revision));
+    // The same may have lain there before.
+    return write.compare.some((guard) => Number(guard.mod_revision) === revision) ? undefined : revision;
   }
 
   /** Restarts a watch that does not tell of a revision that etcd is known to have. */

@@ -51,12 +51,13 @@ async function doctor(...places: string[]): Promise<readonly Diagnosis[]> {
 function stubbornly(host: string, command: string): () => Promise<void> {
   const [program, ...args] = cluster.sandbox.execLine(host, [
     ...bash,
-    `until read -t 0.03 _; do ${command}; done >/dev/null 2>&1`,
+    // More than 128: nothing came in time. A line that comes in that moment may be lost, the end of all lines is not.
+    `while read -t 0.03 _; [ $? -gt 128 ]; do ${command}; done >/dev/null 2>&1`,
   ]);
   const child = spawn(program, args, { stdio: ['pipe', 'ignore', 'ignore'] });
   const ended = new Promise<void>((resolve) => child.once('close', () => resolve()));
   return async () => {
-    child.stdin.end('\n');
+    child.stdin.end();
     await ended;
   };
 }

@@ -288,18 +288,18 @@ describe('names of the world', () => {
   });
 
   it('are answered by who was slow, too', async () => {
-    first.reply = () => undefined;
     second.reply = () => undefined;
+    first.reply = (query) =>
+      second.asked.length === 0
+        ? undefined
+        : packet.encode({
+            type: 'response',
+            id: query.id ?? 0,
+            questions: query.questions ?? [],
+            answers: [{ type: 'A', name: 'example.com', ttl: 1, data: '203.0.113.9' }],
+          });
     const asking = askUdp(encode('example.com'));
     const again = askUdp(encode('example.com'));
-    await eventually(() => second.asked.length > 0);
-    first.reply = (query) =>
-      packet.encode({
-        type: 'response',
-        id: query.id ?? 0,
-        questions: query.questions ?? [],
-        answers: [{ type: 'A', name: 'example.com', ttl: 1, data: '203.0.113.9' }],
-      });
     expect([data(await asking), data(await again)]).toEqual([['203.0.113.9'], ['203.0.113.9']]);
   });
 
