@@ -207,8 +207,10 @@ function hear(
   const suspectAtMs = lastMs + (heard ? (hungUp ? 0 : suspectMs) : unheardAfterMs);
   const seen = hearing.kernelOf(node);
   const kernel = kernelVerdict(seen, lastMs, node.answersProbes ?? false);
-  const waitedForMs = heard ? 0 : stillArriving(hearing);
-  const livesMs = Math.max(lastMs, waitedForMs - arrivingMs) + agentAwayLimitMs;
+  const arrivedMs = stillArriving(hearing);
+  const waitedForMs = heard ? 0 : arrivedMs;
+  // While others arrive, who was heard once waits for its turn, too.
+  const livesMs = Math.max(lastMs, arrivedMs - arrivingMs) + agentAwayLimitMs;
   const soonestMs = {
     untold: Math.max(Math.max(lastMs, laggedUntilMs) + patienceMs, waitedForMs),
     // The answers wake us.

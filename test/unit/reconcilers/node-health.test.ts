@@ -122,6 +122,11 @@ describe('the verdict over nodes', () => {
     expect(said(mostArrivingMs, mostArrivingMs - 1).said).toEqual(['h1: down']);
     // Who was heard and is silent now has arrived.
     expect(verdicts(arrival, { h1: arrival - silenceMs }, { arrival }).said).toEqual(['h1: down']);
+    // Unless its kernel answers: its beats may be waiting where those of others are.
+    const heardOnce = { h1: graceMs - askMs };
+    const once = (now: number) => verdicts(now, heardOnce, { arrival, kernels: lives }).said;
+    expect(once(arrival + lostMs - 1)).toEqual([`h1: ready, ${away}`]);
+    expect(once(arrival + lostMs)).toEqual(['h1: down']);
     // Nor does it matter where probes show that the kernel is gone.
     const gone = { ...round, leader: false, peers: new Map([[aNode('h2').id, false]]) };
     const kernels = { h1: { answeredAtMs: 1, round: gone } };
