@@ -69,11 +69,11 @@ const server = createServer((socket) => {
   const link = { say: (word: WatchdogWord) => say(socket, word) };
   socket.on('error', () => {}); // 'close' follows.
   socket.on('close', () => {
-    if (!inCharge) process.exit(0);
+    if (!inCharge) end();
     watchdog.left(link);
   });
   hear<AgentWord>(socket, (word) => {
-    if (word.say === 'end') process.exit(0);
+    if (word.say === 'end') end();
     if (word.say === 'charge') {
       takeCharge();
       link.say({ say: 'charged' });
@@ -101,7 +101,7 @@ function takeCharge(): void {
   inCharge = true;
   const { ino } = statSync(path);
   const look = () => {
-    if (statSync(path, { throwIfNoEntry: false })?.ino !== ino) process.exit(0);
+    if (statSync(path, { throwIfNoEntry: false })?.ino !== ino) end();
     clock.after(inChargeMs, look);
   };
   look();
@@ -112,10 +112,20 @@ function listen(): void {
   const unready = `${own}.next`;
   rmSync(unready, { force: true });
   server.listen(unready, () => renameSync(unready, own));
-  process.on('exit', () => rmSync(own, { force: true }));
+  process.on('exit', leave);
   clock.after(unspokenMs, () => {
-    if (!spokenTo) process.exit(0);
+    if (!spokenTo) end();
   });
+}
+
+function leave(): void {
+  rmSync(own, { force: true });
+}
+
+/** At once, whatever its threads do: an exit waits for them. */
+function end(): void {
+  leave();
+  process.kill(process.pid, 'SIGKILL');
 }
 
 /** A busy machine must not hold the beat up. Without the right to, it goes on as it is. */
