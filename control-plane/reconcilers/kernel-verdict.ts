@@ -34,8 +34,13 @@ export function answersProbes({ answers, answeredAtMs }: KernelSeen, before: boo
   return answers ?? (answeredAtMs !== undefined || before);
 }
 
-/** Of a host whose last beat was at `lastMs`; `answeredBefore` as in `answersProbes`. */
-export function kernelVerdict(seen: KernelSeen, lastMs: number, answeredBefore: boolean): KernelVerdict {
+/** Of a host whose last beat was at `lastMs`; `answeredBefore` as in `answersProbes`; `noEar`: a peer that is cut off whenever we are. */
+export function kernelVerdict(
+  seen: KernelSeen,
+  lastMs: number,
+  answeredBefore: boolean,
+  noEar?: NodeId,
+): KernelVerdict {
   const { answeredAtMs = Number.NEGATIVE_INFINITY, round } = seen;
   const said = round && round.askedAtMs >= lastMs ? [round.leader, ...round.peers.values()] : [];
   if (said.includes(true)) return 'lives';
@@ -43,7 +48,7 @@ export function kernelVerdict(seen: KernelSeen, lastMs: number, answeredBefore: 
   if (!answersProbes(seen, answeredBefore)) return 'untold';
   if (!round || round.askedAtMs < lastMs) return 'asking';
   if (!round.closed && said.includes(undefined)) return 'asking';
-  const isHeardByNone = round.leader === false && [...round.peers.values()].includes(false);
+  const isHeardByNone = round.leader === false && [...round.peers].some(([id, said]) => said === false && id !== noEar);
   if (isHeardByNone) return 'dead';
   return answeredAtMs >= lastMs && round.askedAtMs - answeredAtMs < standsMs ? 'lived' : 'untold';
 }

@@ -137,7 +137,10 @@ export function judge(nodes: Iterable<Node>, hearing: Hearing, agentAwayLimitMs:
   const asked = beats.filter(({ node }) => isJudged(node));
   const mostAreHeard = asked.filter(({ beatMs }) => beatMs !== undefined).length * 2 >= asked.length;
   const unheardAfterMs = mostAreHeard ? unheardMs : graceMs - askMs;
-  const all = beats.map(({ node, beatMs }) => hear(node, beatMs, hearing, agentAwayLimitMs, unheardAfterMs));
+  const own = beats.find(({ node }) => isOwn(node, hearing))?.node;
+  // Of two machines it is the only other one that can be asked.
+  const noEar = asked.filter(({ node }) => node !== own).length > 1 ? own?.id : undefined;
+  const all = beats.map(({ node, beatMs }) => hear(node, beatMs, hearing, { agentAwayLimitMs, unheardAfterMs, noEar }));
   const judged = all.filter((one) => one.judged);
   const others = judged.filter(({ own }) => !own);
   const isBeside = others.length < judged.length;
@@ -192,21 +195,34 @@ function beatOf(node: Node, { lastBeatAt, leaderSinceMs }: Hearing): number | un
   return last !== undefined && last >= leaderSinceMs ? last : undefined;
 }
 
+/** What is the same for all nodes of one look. */
+interface Terms {
+  readonly agentAwayLimitMs: number;
+  /** When the kernels of those are asked that this leader has not heard, after it began. */
+  readonly unheardAfterMs: number;
+  /** As in `kernelVerdict`. */
+  readonly noEar: NodeId | undefined;
+}
+
+/** It is on the machine of this leader. */
+function isOwn({ bootId }: Node, { ownBootId }: Hearing): boolean {
+  return ownBootId !== undefined && bootId === ownBootId;
+}
+
 function hear(
   node: Node,
   beat: number | undefined,
   hearing: Hearing,
-  agentAwayLimitMs: number,
-  unheardAfterMs: number,
+  { agentAwayLimitMs, unheardAfterMs, noEar }: Terms,
 ): Heard {
-  const { leaderSinceMs, laggedUntilMs, deafUntilMs, ownBootId } = hearing;
+  const { leaderSinceMs, laggedUntilMs, deafUntilMs } = hearing;
   const heard = beat !== undefined;
   const lastMs = beat ?? leaderSinceMs;
   const hungUp = heard && (hearing.hungUpAt(node) ?? Number.NEGATIVE_INFINITY) >= beat;
   const patienceMs = heard ? (hungUp ? restartMs : silenceMs) : graceMs;
   const suspectAtMs = lastMs + (heard ? (hungUp ? 0 : suspectMs) : unheardAfterMs);
   const seen = hearing.kernelOf(node);
-  const kernel = kernelVerdict(seen, lastMs, node.answersProbes ?? false);
+  const kernel = kernelVerdict(seen, lastMs, node.answersProbes ?? false, noEar);
   const arrivedMs = stillArriving(hearing);
   const waitedForMs = heard ? 0 : arrivedMs;
   // While others arrive, who was heard once waits for its turn, too.
@@ -227,7 +243,7 @@ function hear(
   return {
     node,
     judged: isJudged(node),
-    own: ownBootId !== undefined && node.bootId === ownBootId,
+    own: isOwn(node, hearing),
     answers: seen.answers,
     ...{ heard, hungUp, lastMs, kernel, suspectAtMs, deadlineMs, unknownAtMs },
     unheardAtMs: kernel === 'lives' ? unknownAtMs : Math.min(lastMs + patienceMs, unknownAtMs),

@@ -47,6 +47,7 @@ describe('a manager that is a node too', () => {
       `kill -9 $(pgrep ${hostParts['control plane']}) $(pgrep ${hostParts.agent})`,
     ]);
     await eventually(async () => (await cluster.gantry('nodes')).code === 0);
+    await eventually(async () => (await cluster.gantry('why', 'm1')).stdout.includes('says that the agent is running'));
     await cluster.nodeIs('m1', 'ready', 30_000);
     expect(await processes()).toEqual(before);
     await answers(addresses.m1);

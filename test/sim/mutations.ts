@@ -126,7 +126,7 @@ export const mutations: readonly Mutation[] = [
     edits: [
       {
         file: 'control-plane/reconcilers/node-health.ts',
-        find: 'const kernel = kernelVerdict(seen, lastMs, node.answersProbes ?? false);',
+        find: 'const kernel = kernelVerdict(seen, lastMs, node.answersProbes ?? false, noEar);',
         replace: "const kernel = 'untold';",
       },
     ],

@@ -1,5 +1,7 @@
 /** A machine of a sandbox's manager that is a node too, as in a cluster of three machines. */
-import { codeDir } from '#node-agent/sandbox/layout.ts';
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { codeDir, hostLayout } from '#node-agent/sandbox/layout.ts';
 import { managerAddress } from '#node-agent/sandbox/topology.ts';
 import type { Cluster } from './cluster.ts';
 
@@ -16,7 +18,10 @@ export async function makeNode(cluster: Cluster, manager: string, managers: read
   const services = `keep() { while :; do "$@"; sleep 0.2; done; }
 keep containerd --config /run/sandbox/containerd.toml > /var/log/containerd.log 2>&1 &
 keep ${agent} > /var/log/agent.log 2>&1 &
-wait`;
-  await cluster.sandbox.run(manager, ['sh', '-c', `setsid sh -c '${services}' < /dev/null > /dev/null 2>&1 &`]);
+wait
+`;
+  // In a file: who ends the agent by its command line does not end who starts it again.
+  writeFileSync(join(hostLayout(cluster.sandbox.layout, manager).run, 'sandbox/node.sh'), services);
+  await cluster.sandbox.run(manager, ['sh', '-c', 'setsid sh /run/sandbox/node.sh < /dev/null > /dev/null 2>&1 &']);
   await cluster.nodeIs(manager, 'ready', 30_000);
 }

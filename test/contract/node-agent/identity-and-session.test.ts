@@ -1,5 +1,5 @@
 /** Joining, sessions, beats and relays over real gRPC with mutual TLS: a production agent against production dispatch and enrolment. */
-import { existsSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync, statSync } from 'node:fs';
+import { mkdtempSync, readdirSync, renameSync, rmSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
@@ -492,16 +492,6 @@ describe('the watchdog', () => {
     const pid = watchdogOf(at)!;
     await heartbeat.close();
     rmSync(at, { recursive: true });
-    const isGone = () => procStat(pid) === undefined || procStat(pid)?.state === 'Z';
-    await eventually(isGone).catch((cause) => {
-      // What keeps it: it has happened once, and nobody saw.
-      const told = ['status', 'wchan', 'cmdline'].map((file) =>
-        readFileSync(`/proc/${pid}/${file}`, 'utf8').slice(0, 300),
-      );
-      throw new Error(
-        `it lives on, and its directory ${existsSync(at) ? 'is there again' : 'is gone'}: ${told.join('; ')}`,
-        { cause },
-      );
-    });
+    await eventually(() => procStat(pid) === undefined || procStat(pid)?.state === 'Z');
   });
 });

@@ -192,6 +192,13 @@ describe('the verdict over nodes', () => {
     expect(verdicts(20_000, { ...beats, h5: 19_900 }, { kernels, own: 'h1' }).said).toEqual(
       ['h2', 'h3', 'h4'].map((name) => `${name}: down`),
     );
+    // The first of them to be silent is not the only one: what the own node hears counts no more than what we do.
+    const first = { ...round, askedAtMs: 10_600 };
+    const early = { h2: { answeredAtMs: 9_000, round: first } };
+    const soon = (own?: string) =>
+      verdicts(10_900, { h2: 10_000, h3: 10_200, h4: 10_200, h5: 10_200 }, { kernels: early, ...(own && { own }) });
+    expect(soon('h1').said).toEqual([]);
+    expect(soon().said).toEqual(['h2: down']);
   });
 
   it('is down for the other of two machines where the one that leads is a node too', () => {
