@@ -140,7 +140,8 @@ export function judge(nodes: Iterable<Node>, hearing: Hearing, agentAwayLimitMs:
   const own = beats.find(({ node }) => isOwn(node, hearing))?.node;
   // Of two machines it is the only other one that can be asked.
   const noEar = asked.filter(({ node }) => node !== own).length > 1 ? own?.id : undefined;
-  const all = beats.map(({ node, beatMs }) => hear(node, beatMs, hearing, { agentAwayLimitMs, unheardAfterMs, noEar }));
+  const terms = { agentAwayLimitMs, unheardAfterMs, arrivedMs: stillArriving(hearing), noEar };
+  const all = beats.map(({ node, beatMs }) => hear(node, beatMs, hearing, terms));
   const judged = all.filter((one) => one.judged);
   const others = judged.filter(({ own }) => !own);
   const isBeside = others.length < judged.length;
@@ -200,6 +201,8 @@ interface Terms {
   readonly agentAwayLimitMs: number;
   /** When the kernels of those are asked that this leader has not heard, after it began. */
   readonly unheardAfterMs: number;
+  /** As `stillArriving` says. */
+  readonly arrivedMs: number;
   /** As in `kernelVerdict`. */
   readonly noEar: NodeId | undefined;
 }
@@ -213,7 +216,7 @@ function hear(
   node: Node,
   beat: number | undefined,
   hearing: Hearing,
-  { agentAwayLimitMs, unheardAfterMs, noEar }: Terms,
+  { agentAwayLimitMs, unheardAfterMs, arrivedMs, noEar }: Terms,
 ): Heard {
   const { leaderSinceMs, laggedUntilMs, deafUntilMs } = hearing;
   const heard = beat !== undefined;
@@ -223,7 +226,6 @@ function hear(
   const suspectAtMs = lastMs + (heard ? (hungUp ? 0 : suspectMs) : unheardAfterMs);
   const seen = hearing.kernelOf(node);
   const kernel = kernelVerdict(seen, lastMs, node.answersProbes ?? false, noEar);
-  const arrivedMs = stillArriving(hearing);
   const waitedForMs = heard ? 0 : arrivedMs;
   // While others arrive, who was heard once waits for its turn, too.
   const livesMs = Math.max(lastMs, arrivedMs - arrivingMs) + agentAwayLimitMs;

@@ -48,6 +48,21 @@ async function holdableLine(port: string): Promise<{ url: string; connections: S
   };
 }
 
+/** Counts the waits before another attempt: the jitter of each is drawn from it. */
+function countedWaits(): Random & { readonly waits: number } {
+  let waits = 0;
+  return {
+    bytes: systemRandom.bytes,
+    int(bound) {
+      waits++;
+      return systemRandom.int(bound);
+    },
+    get waits() {
+      return waits;
+    },
+  };
+}
+
 interface OpenOptions {
   readonly hosts?: readonly string[];
   readonly tls?: NonNullable<EtcdAddress['tls']>;
@@ -161,19 +176,12 @@ describe('the store on etcd', () => {
   });
 
   test('a commit whose answer was lost in a freeze is told as committed, once', async () => {
-    let waits = 0;
-    const random: Random = {
-      bytes: systemRandom.bytes,
-      int(bound) {
-        waits++;
-        return systemRandom.int(bound);
-      },
-    };
+    const random = countedWaits();
     const impatient = await open({ callTimeoutMs: 200, random });
     etcd.signal('SIGSTOP');
     const tasks = Array.from({ length: 5 }, () => aTask());
     const committing = impatient.commit(tasks.map((task) => put(task, 0)));
-    await eventually(() => waits >= 3);
+    await eventually(() => random.waits >= 3);
     etcd.signal('SIGCONT');
     const revision = await committing;
     await impatient.seen(revision);
@@ -182,14 +190,7 @@ describe('the store on etcd', () => {
   });
 
   test('a commit whose answer was lost, and which etcd has no room for when it is sent again, is told as committed', async () => {
-    let waits = 0;
-    const random: Random = {
-      bytes: systemRandom.bytes,
-      int(bound) {
-        waits++;
-        return systemRandom.int(bound);
-      },
-    };
+    const random = countedWaits();
     const line = await holdableLine(new URL(etcd.url).port);
     const impatient = await open({ hosts: [line.url.replace('https', 'http')], random });
     for (const connection of line.connections) connection.pause();
@@ -200,7 +201,7 @@ describe('the store on etcd', () => {
       withClient((client) => client.maintenance.alarm({ action, alarm: 'Nospace' }));
     await alarm('Activate');
     try {
-      await eventually(() => waits > 0);
+      await eventually(() => random.waits > 0);
       for (const connection of line.connections) connection.resume();
       expect(await committing).toBe(store.snapshot.get('task', task.id)?.modRevision);
       await expect(impatient.commit([put(aTask(), 0)])).rejects.toEqual(faultOf('exhausted'));
