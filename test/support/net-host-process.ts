@@ -87,8 +87,7 @@ const calls: Record<string, (argument: never) => Promise<unknown>> = {
     for (const task of tasks) await network.detach(task.taskId);
     return times;
   },
-  /** How long each of `endpoints` takes to apply, in the place of the one in `wanted` with its id; ms. */
-  /** What each costs the processor, in the kernel too; microseconds. */
+  /** What it costs the processor to apply each of `endpoints` in the place of the one in `wanted` with its id, in the kernel too; microseconds. */
   async costOfChanges({ wanted, endpoints }: { wanted: NetworkWanted; endpoints: Endpoint[] }) {
     let now = wanted;
     await network.apply(now);

@@ -140,6 +140,13 @@ export class NetLab {
     return { stop };
   }
 
+  #program(netns: string, text: string): ChildProcess {
+    const command = ['nsenter', `--net=${netns}`, process.execPath, '-e', text];
+    const child = spawn('setpriv', [...endsWithTest, ...command], { stdio: 'ignore' });
+    this.#children.push(child);
+    return child;
+  }
+
   /** Starts a Node program in the namespace at `netns` that runs until the lab stops; what it prints, as it does. */
   background(netns: string, text: string): { readonly output: () => string; readonly stop: () => void } {
     const child = spawn('setpriv', [...endsWithTest, 'nsenter', `--net=${netns}`, process.execPath, '-e', text], {
@@ -167,10 +174,7 @@ export class NetLab {
   async serve(netns: string, port: number, name: string): Promise<() => void> {
     const program = `require('net').createServer((s) => { s.on('error', () => {});
       s.end('${name} ' + s.remoteAddress + ':' + s.remotePort + '\\n'); }).listen(${port}, '0.0.0.0')`;
-    const child = spawn('setpriv', [...endsWithTest, 'nsenter', `--net=${netns}`, process.execPath, '-e', program], {
-      stdio: 'ignore',
-    });
-    this.#children.push(child);
+    const child = this.#program(netns, program);
     await eventually(async () => (await run(netns, 'ss', '-Hltn')).includes(`:${port} `));
     return () => child.kill('SIGKILL');
   }
@@ -182,11 +186,7 @@ export class NetLab {
         s.on('data', () => s.write(hello({ address: s.remoteAddress, port: s.remotePort }))); }).listen(${port}, '0.0.0.0');
       const u = require('dgram').createSocket('udp4');
       u.on('message', (_, from) => u.send(hello(from), from.port, from.address)); u.bind(${port});`;
-    this.#children.push(
-      spawn('setpriv', [...endsWithTest, 'nsenter', `--net=${netns}`, process.execPath, '-e', program], {
-        stdio: 'ignore',
-      }),
-    );
+    this.#program(netns, program);
     await eventually(async () => (await run(netns, 'ss', '-Hlnut')).split(`:${port} `).length === 3);
   }
 
@@ -199,11 +199,7 @@ export class NetLab {
   async serveUdp(netns: string, port: number, name: string): Promise<void> {
     const program = `const s = require('dgram').createSocket('udp4');
       s.on('message', (_, from) => s.send('${name}', from.port, from.address)); s.bind(${port});`;
-    this.#children.push(
-      spawn('setpriv', [...endsWithTest, 'nsenter', `--net=${netns}`, process.execPath, '-e', program], {
-        stdio: 'ignore',
-      }),
-    );
+    this.#program(netns, program);
     await eventually(async () => (await run(netns, 'ss', '-Hlun')).includes(`:${port} `));
   }
 
