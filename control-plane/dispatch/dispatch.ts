@@ -305,15 +305,15 @@ export class Dispatch {
     for (const node of this.#parts.store.snapshot.all('node')) {
       const session = this.#sessions.get(node.id);
       if (node.subnet === '' || !(node.state === 'ready' || session?.live)) continue;
-      yield { id: node.id, appliedRevision: session?.live ? session.appliedRevision : undefined };
+      yield { id: node.id, session: session?.live ? session : undefined };
     }
   }
 
   /** Tells nodes of the stops that need not be withheld any more. */
   #releaseStops(): void {
     const released = this.#withdrawals.release(this.#senders(), this.#parts.clock.monotonic());
-    for (const { id, appliedRevision } of this.#withdrawals.takeGivenUp()) {
-      const why = appliedRevision === undefined ? 'its agent is away' : 'it has not said that it sends to them no more';
+    for (const { id, session } of this.#withdrawals.takeGivenUp()) {
+      const why = session ? 'it has not said that it sends to them no more' : 'its agent is away';
       const { store, log } = this.#parts;
       log.warn('tasks are stopped although a node may still send to them', {
         node: store.snapshot.node(id)?.name ?? id,

@@ -80,6 +80,8 @@ interface Filling {
 export class NodeSession {
   readonly node: NodeId;
   readonly number: number;
+  /** When the node said hello (monotonic ms), where the session is live. */
+  greetedAtMs = 0;
   /** The network revision the node says is in its kernel. */
   appliedRevision = 0;
   readonly #parts: SessionParts;
@@ -254,6 +256,7 @@ export class NodeSession {
     this.#reportLost(hello.tasks);
     if (hello.node) writer.describe(this.node, descriptionOf(nodeFromWire(hello.node)), true);
     this.#live = true;
+    this.greetedAtMs = this.#parts.clock.monotonic();
     this.#held = digestsIn(hello.held);
     this.#parts.greeted();
     log.info('node connected', { node: this.node, epoch, count: hello.tasks.length });
