@@ -144,12 +144,8 @@ export class NodeSession {
 
   /** The node was removed, now or while it was away: it is told to hold nothing any more, and not listened to. */
   expel(): void {
-    const epoch = this.#parts.epoch();
     const { revision } = this.#parts.store.snapshot;
-    const sentAtMs = this.#parts.clock.now();
-    const nothing = { put: [], remove: [], kept: [] };
-    if (epoch !== undefined)
-      this.#send({ $case: 'assignments', value: { epoch, revision, full: true, more: false, ...nothing, sentAtMs } });
+    this.#sendSet({ revision, full: true, more: false, put: [], remove: [] });
     this.close(notMember(this.node));
   }
 
