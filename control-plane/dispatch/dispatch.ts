@@ -10,8 +10,8 @@ import type { NodeId, TaskId } from '#proto/model/ids.ts';
 import type { Node } from '#proto/model/node.ts';
 import { occupiesNode, type Task } from '#proto/model/task.ts';
 import type { MessageStream } from '#proto/stream.ts';
-import type { AgentReport } from '../controllers/liveness.ts';
 import { leaseMs } from '../reconcilers/fence.ts';
+import type { AgentSeen } from '../reconcilers/node-health.ts';
 import type { Applied, Delta } from '../store/records.ts';
 import type { Store } from '../store/store.ts';
 import { mark, nothingDirty, type OpenContent, type Unseal } from './assign.ts';
@@ -452,7 +452,7 @@ function wentDown({ before, after }: Extract<Applied, { table: 'node' }>): boole
 }
 
 /** How the agent is, as the beat says; undefined: it was sent by who keeps no watchdog. */
-function conditionIn({ condition, session }: Beat): AgentReport['condition'] | undefined {
+function conditionIn({ condition, session }: Beat): AgentSeen['condition'] | undefined {
   const known = agentConditions.find((one) => one === condition);
   return known === 'running' && session === 0 ? 'unconnected' : known;
 }
