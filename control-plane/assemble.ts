@@ -1,7 +1,9 @@
 /** The only place where the control plane's real parts are made and joined: etcd, certificates, servers, leadership. */
+
 import { EnrolmentService } from '#proto/gen/gantry/v1/agent.ts';
 import { ClusterService, type PingResponse } from '#proto/gen/gantry/v1/cluster.ts';
 import { OperatorService } from '#proto/gen/gantry/v1/operator.ts';
+import { joinHostPort } from '#proto/host-port.ts';
 import { readBootId } from '#proto/kernel/boot-id.ts';
 import type { Clock } from '#proto/kernel/clock.ts';
 import { Fault } from '#proto/kernel/errors.ts';
@@ -31,7 +33,6 @@ import { eventLog } from './events/ring-event-log.ts';
 import { Leader } from './leader.ts';
 import type { LogStore } from './logs/log-store.ts';
 import { logStore } from './logs/nats-log-store.ts';
-import { hostPort } from './managers.ts';
 import { type ControlPlaneMetrics, controlPlaneMetrics, measuredStore } from './metrics.ts';
 import { confirmedMs } from './reconcilers/fence.ts';
 import {
@@ -149,7 +150,7 @@ async function assemble(config: ControlPlaneConfig, kernel: Kernel, scope: Scope
     store,
     clock,
     log: log.with('leader'),
-    self: { replica: config.name, address: hostPort(config.advertise, doors.agentPort) },
+    self: { replica: config.name, address: joinHostPort(config.advertise, doors.agentPort) },
     probe,
     onLead: (epoch, term) => {
       events.lead(term);
@@ -174,7 +175,7 @@ async function assemble(config: ControlPlaneConfig, kernel: Kernel, scope: Scope
   scope.defer(() => contender.close());
   await leader.start();
   log.info('control plane is up', {
-    address: hostPort(config.advertise, doors.agentPort),
+    address: joinHostPort(config.advertise, doors.agentPort),
     revision: store.snapshot.revision,
   });
   return { ...doors, failed, close: () => scope.close() };
@@ -266,7 +267,7 @@ async function openDoors(
     ],
   );
   // One port for all: that of another on its machine is not known here.
-  for (const { address } of config.managers) addresses.push(hostPort(address, agentPort));
+  for (const { address } of config.managers) addresses.push(joinHostPort(address, agentPort));
   const enrolPort = await serveTcp(
     scope,
     { address: config.listen, port: config.enrolPort, flag: '--enrol-port', messageBytes: enrolmentBytes },

@@ -46,6 +46,7 @@ export class Replica {
     this.#random = seededRandom(seed);
     this.name = name;
     this.address = `${name}:7400`;
+    world.network.plug(name, name, () => true);
   }
 
   /** The epoch it says to lead with; undefined while it does not. */
