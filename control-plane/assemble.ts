@@ -152,6 +152,8 @@ async function assemble(config: ControlPlaneConfig, kernel: Kernel, scope: Scope
     log: log.with('leader'),
     self: { replica: config.name, address: joinHostPort(config.advertise, doors.agentPort) },
     probe,
+    replicas: () => replicasOf(config, doors.agentPort),
+    succeeded: (by) => dispatch.succeeded(by),
     onLead: (epoch, term) => {
       events.lead(term);
       void runControllers(
@@ -193,6 +195,11 @@ interface Inside {
   /** As in OperatorParts. */
   readonly asOfMs: () => number | undefined;
   readonly registry: ControlPlaneMetrics['registry'];
+}
+
+/** HOST:PORT of all, with one port: that of another on its machine is not known here. */
+function replicasOf({ managers }: ControlPlaneConfig, agentPort: number): string[] {
+  return managers.map(({ address }) => joinHostPort(address, agentPort));
 }
 
 /** What operators are told on a manager that waits. */
@@ -266,8 +273,7 @@ async function openDoors(
       },
     ],
   );
-  // One port for all: that of another on its machine is not known here.
-  for (const { address } of config.managers) addresses.push(joinHostPort(address, agentPort));
+  addresses.push(...replicasOf(config, agentPort));
   const enrolPort = await serveTcp(
     scope,
     { address: config.listen, port: config.enrolPort, flag: '--enrol-port', messageBytes: enrolmentBytes },

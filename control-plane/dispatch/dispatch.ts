@@ -10,6 +10,7 @@ import type { NodeId, TaskId } from '#proto/model/ids.ts';
 import type { Node } from '#proto/model/node.ts';
 import { occupiesNode, type Task } from '#proto/model/task.ts';
 import type { MessageStream } from '#proto/stream.ts';
+import type { Successor } from '../leader.ts';
 import { leaseMs } from '../reconcilers/fence.ts';
 import type { AgentSeen } from '../reconcilers/node-health.ts';
 import type { Applied, Delta } from '../store/records.ts';
@@ -61,6 +62,8 @@ export class Dispatch {
   readonly #unsubscribe: (() => void)[] = [];
   #lastSession = 0;
   #servedEpoch: number | undefined;
+  /** Who says to lead, while the store is not heard. */
+  #successor: Successor | undefined;
   /** Undefined while nobody has a session. */
   #shared: SharedSet | undefined;
   /** Keys of what changed, and all nodes are to hear of at the next broadcast. */
@@ -106,7 +109,20 @@ export class Dispatch {
   /** Of this replica's leadership; undefined while it follows. */
   get epoch(): number | undefined {
     const { leadership } = this.#parts.store;
-    return leadership && this.#parts.leadsBy(leadership) ? leadership.epoch : undefined;
+    if (!leadership || this.#leader !== leadership) return undefined;
+    return this.#parts.leadsBy(leadership) ? leadership.epoch : undefined;
+  }
+
+  /** Who leads, as far as this replica knows. */
+  get #leader(): Leadership | Successor | undefined {
+    const { leadership } = this.#parts.store;
+    return (this.#successor?.epoch ?? 0) > (leadership?.epoch ?? 0) ? this.#successor : leadership;
+  }
+
+  /** Another replica leads, which the store has not told yet: the nodes that are still here go there. */
+  succeeded(by: Successor): void {
+    this.#successor = by;
+    this.#leadershipChanged();
   }
 
   /** Nodes with a session here. */
@@ -135,6 +151,7 @@ export class Dispatch {
         openContent: this.#parts.openContent,
         heartbeatPeriodMs,
         epoch: () => this.epoch,
+        leader: () => this.#leader,
         shared: () => this.#sharedSet(),
         broadcastRevision: () => (this.#stale.size > 0 ? this.#staleSince - 1 : this.#parts.store.snapshot.revision),
         greeted: () => this.#greeted(node),

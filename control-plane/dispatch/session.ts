@@ -20,6 +20,7 @@ import { isAbsent, type TaskStatus } from '#proto/model/task.ts';
 import { assignmentToWire, nodeFromWire, taskStatusFromWire, toWire } from '#proto/model/wire.ts';
 import { digestsIn } from '#proto/shared-parts.ts';
 import type { MessageStream } from '#proto/stream.ts';
+import type { Successor } from '../leader.ts';
 import type { Store } from '../store/store.ts';
 import {
   credentialItem,
@@ -52,6 +53,8 @@ export interface SessionParts {
   readonly heartbeatPeriodMs: number;
   /** Of this replica's leadership; undefined while it does not lead. */
   readonly epoch: () => number | undefined;
+  /** Of the cluster: where nodes are sent by who does not lead. */
+  readonly leader: () => Successor | undefined;
   /** What this leadership tells all nodes. */
   readonly shared: () => SharedSet;
   /** Every change up to this revision that all nodes are to hear of has been broadcast. */
@@ -134,12 +137,9 @@ export class NodeSession {
 
   /** Sends the node to whoever leads, and ends. */
   redirect(): void {
-    const { leadership } = this.#parts.store;
-    if (leadership) {
-      const { address, epoch } = leadership;
-      this.#send({ $case: 'redirect', value: { address, epoch } });
-    }
-    this.close(leadership ? undefined : new Fault('unavailable', 'no control plane replica leads at the moment'));
+    const leader = this.#parts.leader();
+    if (leader) this.#send({ $case: 'redirect', value: leader });
+    this.close(leader ? undefined : new Fault('unavailable', 'no control plane replica leads at the moment'));
   }
 
   /** The node was removed, now or while it was away: it is told to hold nothing any more, and not listened to. */

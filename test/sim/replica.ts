@@ -130,6 +130,8 @@ export class Replica {
       log,
       self: { replica: this.name, address: this.address },
       probe: (address) => this.#probe(process, address),
+      replicas: () => this.#world.addresses,
+      succeeded: (by) => dispatch.succeeded(by),
       onLead: (epoch, term) => {
         trace.note(`${this.name} leads with epoch ${epoch}`);
         events.lead(term);
