@@ -1,4 +1,4 @@
-/** `npm run sim -- --seed N`: one story, twice; `--story first|whole|turnover|singletons|verdicts`: by which plot; `--count M`: as many seeds from N on; `--verbose`: with every line of the trace; `--shrink`: the fewest disturbances that break it; `--nightly`: without end, into a file. */
+/** `npm run sim -- --seed N`: one story, twice; `--story first|whole|turnover|singletons|verdicts`: by which plot; `--count M`: as many seeds from N on; `--verbose`: with every line of the trace; `--shrink`: the fewest disturbances that break it; `--nightly`: without end, into a file; `--speed`: how fast they are told. */
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { systemClock } from '#proto/kernel/clock.ts';
@@ -6,6 +6,7 @@ import { assert } from '#proto/kernel/errors.ts';
 import { nightly } from './nightly.ts';
 import type { Plot } from './plot.ts';
 import { plots } from './plots.ts';
+import { speed } from './speed.ts';
 import { shrink, tell } from './story.ts';
 
 const { values } = parseArgs({
@@ -16,6 +17,7 @@ const { values } = parseArgs({
     verbose: { type: 'boolean', default: false },
     shrink: { type: 'boolean', default: false },
     nightly: { type: 'boolean', default: false },
+    speed: { type: 'boolean', default: false },
     file: { type: 'string', default: join(import.meta.dirname, 'hours.json') },
   },
 });
@@ -32,6 +34,10 @@ if (values.nightly) {
     print: (line) => process.stdout.write(`${line}\n`),
   });
   process.exit(broken > 0 ? 1 : 0);
+}
+if (values.speed) {
+  process.stdout.write(`${await speed(plot, Number(values.seed ?? 1), Number(values.count))}\n`);
+  process.exit(0);
 }
 const print = values.verbose ? (line: string) => process.stdout.write(`${line}\n`) : undefined;
 const first = Number(values.seed ?? 1);

@@ -35,12 +35,21 @@ export interface TellOptions {
   readonly brief?: boolean;
   /** Else drawn from the seed. */
   readonly size?: WorldSize;
+  /** Told when each round begins, and when what it did is over. */
+  readonly entered?: (part: 'trouble' | 'quiet') => void;
 }
 
 /** Runs the story of one seed; throws where an invariant breaks or the cluster does not come to rest, with the end of the trace. */
 export async function tell(
   seed: number,
-  { plot = first, print, without = new Set(), brief = false, size = sizeOf(seed) }: TellOptions = {},
+  {
+    plot = first,
+    print,
+    without = new Set(),
+    brief = false,
+    size = sizeOf(seed),
+    entered = () => {},
+  }: TellOptions = {},
 ): Promise<Outcome> {
   const { watched, chapters } = plot;
   const invariants = chapters.flatMap((chapter) => chapter.invariants?.() ?? []);
@@ -52,9 +61,11 @@ export async function tell(
     let troubledMs = 0;
     for (let round = 0; round < rounds; round++) {
       const beganMs = world.clock.monotonic();
+      entered('trouble');
       await chaos(world, plot, seed, round, without);
       await calm(world);
       troubledMs += world.clock.monotonic() - beganMs;
+      entered('quiet');
       if (!brief) await quiet(world, seededRandom(seed * 31 + round));
     }
     for (const chapter of chapters) chapter.tidyUp?.(world);
