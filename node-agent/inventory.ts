@@ -5,7 +5,7 @@ import type { AssignmentItem, Endpoint, Peer, TaskAssignment } from '#proto/mode
 import { assignmentKey } from '#proto/model/assignment.ts';
 import type { Credential } from '#proto/model/cluster.ts';
 import { contentKey, type DocumentContent, type DocumentRef } from '#proto/model/document.ts';
-import type { ServiceId, TaskId } from '#proto/model/ids.ts';
+import type { NodeId, ServiceId, TaskId } from '#proto/model/ids.ts';
 import type { ClusterNetwork } from '#proto/model/network.ts';
 import { assignmentFromWire, assignmentToWire } from '#proto/model/wire.ts';
 import { isShared, PartDigests, partOf } from '#proto/shared-parts.ts';
@@ -21,10 +21,12 @@ export interface InventoryChange {
 
 export class Inventory {
   readonly #items = new Map<string, AssignmentItem>();
-  /** Of what all nodes are told. */
+  /** Of what all nodes are told, but for what has changed since somebody asked. */
   readonly #digests = new PartDigests();
+  readonly #undigested = new Set<string>();
   /** Those of one kind, as last asked for, until one of them changes. */
   readonly #listed = new Map<string, readonly AssignmentItem[]>();
+  #others: { readonly all: readonly Peer[]; readonly self: NodeId; readonly list: readonly Peer[] } | undefined;
   #parts: Map<string, AssignmentItem> | undefined;
   #unreadable: string[] = [];
   #epoch = 0;
@@ -68,19 +70,25 @@ export class Inventory {
 
   /** What a Hello says of what is held, so that only the rest is sent. */
   held(): Buffer {
+    for (const key of this.#undigested) {
+      const item = this.#items.get(key);
+      if (item) this.#digests.put(assignmentToWire(item));
+      else this.#digests.remove(key);
+    }
+    this.#undigested.clear();
     return this.#digests.all();
   }
 
   #put(key: string, item: AssignmentItem): void {
     this.#items.set(key, item);
     this.#listed.delete(item.kind);
-    if (isShared(key)) this.#digests.put(assignmentToWire(item));
+    if (isShared(key)) this.#undigested.add(key);
   }
 
   #remove(key: string): void {
     this.#items.delete(key);
     this.#listed.delete(key.slice(0, key.indexOf('/')));
-    if (isShared(key)) this.#digests.remove(key);
+    if (isShared(key)) this.#undigested.add(key);
   }
 
   #read(set: AssignmentSet): AssignmentItem[] {
@@ -142,6 +150,13 @@ export class Inventory {
   }
   peers(): readonly Peer[] {
     return this.#of('peer');
+  }
+  /** Its peers, as that node sees them; the same list as long as none of them changes. */
+  peersOf(self: NodeId): readonly Peer[] {
+    const all = this.peers();
+    if (this.#others?.all !== all || this.#others.self !== self)
+      this.#others = { all, self, list: all.filter((peer) => peer.nodeId !== self) };
+    return this.#others.list;
   }
   networks(): readonly ClusterNetwork[] {
     return this.#of('network');

@@ -454,7 +454,7 @@ export class Worker {
       link: node.link,
       address6: node.address6,
       segment: node.labels[segmentLabel] ?? '',
-      peers: this.#inventory.peers().filter((peer) => peer.nodeId !== node.id),
+      peers: this.#inventory.peersOf(node.id),
       endpoints: this.#inventory.endpoints(),
       networks: this.#inventory.networks(),
       attachments,

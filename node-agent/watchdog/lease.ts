@@ -21,20 +21,22 @@ export function mayBegin(untilMs: number, nowMs: number): boolean {
   return untilMs - nowMs > guardMs + askMs + beginMs;
 }
 
+const mostSent = 100;
+
 /** Beats that were sent and not answered yet: an answer grants from when its beat was sent, not from when it is heard. */
 export class SentBeats {
-  readonly #sentAt = new Map<number, number>();
+  /** The last hundred, each where its number says: answers come in order, to what is older there will be none. */
+  readonly #sent: ({ readonly sequence: number; readonly atMs: number } | undefined)[] = [];
 
   sent(sequence: number, nowMs: number): void {
-    this.#sentAt.set(sequence, nowMs);
-    // Answers come in order: what is older than these will never be.
-    this.#sentAt.delete(sequence - 100);
+    this.#sent[sequence % mostSent] = { sequence, atMs: nowMs };
   }
 
   /** The end of the lease that the answer to this beat grants; 0: it grants none. */
   granted(sequence: number, leaseMs: number): number {
-    const sentAt = this.#sentAt.get(sequence);
-    this.#sentAt.delete(sequence);
-    return sentAt === undefined || leaseMs <= 0 ? 0 : sentAt + leaseMs;
+    const beat = this.#sent[sequence % mostSent];
+    if (beat?.sequence !== sequence) return 0;
+    this.#sent[sequence % mostSent] = undefined;
+    return leaseMs <= 0 ? 0 : beat.atMs + leaseMs;
   }
 }

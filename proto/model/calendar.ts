@@ -5,13 +5,19 @@ import { type Cron, nextLocalTime, parseCron } from './cron.ts';
 /** How far local time is ahead of UTC at an instant, ms. */
 type OffsetAt = (atMs: number) => number;
 
-/** Time zones by name. Making one is dear, so whoever asks often keeps one of these. */
+/** Time zones and calendars by name. Making one is dear, so whoever asks often keeps one of these. */
 export class Zones {
   readonly #offsets = new Map<string, OffsetAt>();
+  readonly #calendars = new Map<string, Calendar>();
 
   /** The calendar of an expression in a zone of the IANA database; '' is UTC. Faults: `invalid`. */
   calendar(cron: string, timezone: string): Calendar {
-    return new Calendar(parseCron(cron), this.#offset(timezone));
+    const name = `${timezone} ${cron}`;
+    const known = this.#calendars.get(name);
+    if (known) return known;
+    const calendar = new Calendar(parseCron(cron), this.#offset(timezone));
+    this.#calendars.set(name, calendar);
+    return calendar;
   }
 
   #offset(timezone: string): OffsetAt {
