@@ -30,7 +30,7 @@ export const massSilenceMs = 6_000;
 /** An agent that answers nobody for so long, while its host lives, is said to be away: a restart takes less. */
 export const awayMs = 3_000;
 
-/** How the agent of a node is, as the watchdog of its host says; `unconnected`: it runs, and has no session. */
+/** How the agent is, as the watchdog of its host says. */
 export interface AgentSeen {
   readonly condition: 'running' | 'stalled' | 'stopped' | 'gone' | 'unconnected';
   /** Monotonic ms since which it is not `running`; where it is, since which it is. */
@@ -247,7 +247,13 @@ function hear(
     judged: isJudged(node),
     own: isOwn(node, hearing),
     answers: seen.answers,
-    ...{ heard, hungUp, lastMs, kernel, suspectAtMs, deadlineMs, unknownAtMs },
+    heard,
+    hungUp,
+    lastMs,
+    kernel,
+    suspectAtMs,
+    deadlineMs,
+    unknownAtMs,
     unheardAtMs: kernel === 'lives' ? unknownAtMs : Math.min(lastMs + patienceMs, unknownAtMs),
   };
 }

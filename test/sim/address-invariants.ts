@@ -87,11 +87,10 @@ function nobodyIsMistaken(): Invariant {
         const sinceMs = tied(other) ? tiedSinceMs.get(other.name) : undefined;
         if (sinceMs === undefined || clock.monotonic() - sinceMs < newsMs) continue;
         for (const { name, backends } of other.boot?.network.wanted?.endpoints ?? []) {
-          const mistaken = backends.find(({ address, taskId, serving }) => address === own && serving && taskId !== id);
-          assert(
-            !mistaken,
-            `${id} has ${own}, where ${other.name} sends for ${name} as if it were ${mistaken?.taskId}`,
-          );
+          for (const { address, taskId, serving } of backends) {
+            if (!serving || address !== own) continue;
+            assert(taskId === id, `${id} has ${own}, where ${other.name} sends for ${name} as if it were ${taskId}`);
+          }
         }
       }
     },

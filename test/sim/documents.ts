@@ -4,6 +4,7 @@ import type { WishContext } from '#control-plane/reconcilers/service-changes.ts'
 import type { Change } from '#control-plane/store/records.ts';
 import type { Snapshot } from '#control-plane/store/snapshot.ts';
 import { assert } from '#proto/kernel/errors.ts';
+import { Concealed } from '#proto/model/concealed.ts';
 import {
   contentKey,
   contentsOf,
@@ -14,6 +15,7 @@ import {
 } from '#proto/model/document.ts';
 import type { Service, ServiceSpec } from '#proto/model/service.ts';
 import { aDocument, aSecret } from '#test/support/builders.ts';
+import { testSeal } from '#test/support/test-seal.ts';
 import type { Invariant } from './invariants.ts';
 
 /** All that documents ever say. */
@@ -44,7 +46,7 @@ export function wanted(type: DocumentType, name: string, text: string, project: 
 
 /** What a version holds; undefined: none of the stories writes it. */
 export function expectedText(ref: DocumentRef): string | undefined {
-  return texts.find((text) => contentKey(aDocument(ref.type, ref.name, text).ref) === contentKey(ref));
+  return texts.find((text) => testSeal.version(ref, new Concealed(Buffer.from(text))) === ref.version);
 }
 
 export const contentsAreKept: Invariant = {

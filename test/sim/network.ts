@@ -25,7 +25,8 @@ export class SimNetwork implements Line {
   readonly clock: Clock;
   readonly #random: Random;
   readonly #listeners = new Map<string, Listener>();
-  readonly #cuts = new Map<string, number>();
+  /** How often each machine is cut off in the direction of each other. */
+  readonly #cuts = new Map<string, Map<string, number>>();
   readonly #slow = new Map<string, number>();
   /** In one direction. */
   readonly #lags = new Map<string, number>();
@@ -45,19 +46,18 @@ export class SimNetwork implements Line {
 
   /** Nothing gets from one machine to the other until the result is called. */
   cut(from: string, to: string): () => void {
-    const link = `${from}>${to}`;
-    this.#cuts.set(link, (this.#cuts.get(link) ?? 0) + 1);
+    const cuts = this.#cuts.get(from) ?? new Map<string, number>();
+    this.#cuts.set(from, cuts);
+    cuts.set(to, (cuts.get(to) ?? 0) + 1);
     return () => {
-      const left = this.#cuts.get(link)! - 1;
-      if (left > 0) this.#cuts.set(link, left);
-      else this.#cuts.delete(link);
+      const left = cuts.get(to)! - 1;
+      cuts.set(to, left);
       if (left > 0) return;
       for (const stream of this.#streams) stream.mended(from, to);
     };
   }
   isCut(from: string, to: string): boolean {
-    if (this.#cuts.size === 0) return false;
-    return (this.#cuts.get(`${from}>${to}`) ?? 0) > 0;
+    return (this.#cuts.get(from)?.get(to) ?? 0) > 0;
   }
   /** Added to every message from or to the machine. */
   slow(machine: string, ms: number): void {
@@ -220,10 +220,10 @@ export class SimNetwork implements Line {
 
 const same = <T>(message: T): T => message;
 const copyUp = (message: AgentMessage) => AgentMessage.decode(AgentMessage.encode(message).finish());
-/** What goes to many sessions is encoded once, as by the real server. */
-const encoded = new WeakMap<ControlMessage, Uint8Array>();
+/** What goes to many sessions is encoded once, as by the real server; and decoded once, for agents change nothing in it. */
+const copies = new WeakMap<ControlMessage, ControlMessage>();
 const copyDown = (message: ControlMessage) => {
-  const bytes = encoded.get(message) ?? ControlMessage.encode(message).finish();
-  encoded.set(message, bytes);
-  return ControlMessage.decode(bytes);
+  const copy = copies.get(message) ?? ControlMessage.decode(ControlMessage.encode(message).finish());
+  copies.set(message, copy);
+  return copy;
 };

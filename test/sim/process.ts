@@ -1,6 +1,23 @@
 /** A process, or a whole machine, that can be stopped and killed between two events: its timers, calls and messages then wait, or never come. */
 import { type Clock, sleepOn, type Timer } from '#proto/kernel/clock.ts';
 
+/** Due while its process stands still, it can be cancelled until that goes on. */
+class ProcessTimer implements Timer {
+  #action: (() => void) | undefined;
+  readonly #timer: Timer;
+
+  constructor(process: Process, clock: Clock, ms: number, action: () => void) {
+    this.#action = action;
+    const act = () => this.#action?.();
+    this.#timer = clock.after(ms, () => process.do(act));
+  }
+
+  cancel(): void {
+    this.#action = undefined;
+    this.#timer.cancel();
+  }
+}
+
 export class Process implements Clock {
   readonly #clock: Clock;
   /** What its wall clock is off by. */
@@ -29,18 +46,7 @@ export class Process implements Clock {
     return this.#clock.boottime();
   }
   after(ms: number, action: () => void): Timer {
-    let cancelled = false;
-    const timer = this.#clock.after(ms, () =>
-      this.do(() => {
-        if (!cancelled) action();
-      }),
-    );
-    return {
-      cancel() {
-        cancelled = true;
-        timer.cancel();
-      },
-    };
+    return new ProcessTimer(this, this.#clock, ms, action);
   }
   sleep(ms: number, signal?: AbortSignal): Promise<void> {
     return sleepOn(this, ms, signal);
@@ -69,22 +75,21 @@ export class Process implements Clock {
 
   /** `part` as this process holds it: what it asked for still happens when it dies, but it does not hear of it. */
   hold<T extends object>(part: T): T {
-    const held = new Map<PropertyKey, { readonly method: unknown; readonly asHeld: unknown }>();
-    return new Proxy(part, {
-      get: (target, name) => {
-        const value = Reflect.get(target, name, target);
-        if (typeof value !== 'function') return value;
-        const known = held.get(name);
-        if (known?.method === value) return known.asHeld;
-        const asHeld = (...input: unknown[]) => {
-          const mine = input.map((one) => (typeof one === 'function' ? this.#listener(one as never) : one));
-          const result = value.apply(target, mine);
-          return result instanceof Promise ? this.#heard(result) : result;
-        };
-        held.set(name, { method: value, asHeld });
-        return asHeld;
-      },
-    });
+    const target = part as Record<string, unknown>;
+    const held: Record<string, unknown> = {};
+    for (let level: object = part; level !== Object.prototype; level = Object.getPrototypeOf(level))
+      for (const [name, { value }] of Object.entries(Object.getOwnPropertyDescriptors(level))) {
+        if (name in held) continue;
+        if (typeof value !== 'function') Object.defineProperty(held, name, { get: () => target[name] });
+        else held[name] = (...input: unknown[]) => this.#call(target, name, input);
+      }
+    return held as T;
+  }
+
+  #call(target: Record<string, unknown>, name: string, input: readonly unknown[]): unknown {
+    const mine = input.map((one) => (typeof one === 'function' ? this.#listener(one as never) : one));
+    const result = (target[name] as (...input: unknown[]) => unknown).apply(target, mine);
+    return result instanceof Promise ? this.#heard(result) : result;
   }
 
   #listener(listener: (...input: unknown[]) => void) {

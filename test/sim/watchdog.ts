@@ -186,10 +186,13 @@ class Tie implements Heartbeat {
 
   #dial(): void {
     const link: AgentLink = {
-      say: (word) =>
+      say: (word) => {
+        // That a watchdog still answers is found by asking it (`unanswered`).
+        if (word.say === 'turn') return;
         this.#agent.after(0, () => {
           if (this.#link === link) this.#take(word);
-        }),
+        });
+      },
     };
     this.#link = link;
     this.#greeted = false;

@@ -1,5 +1,4 @@
 /** A whole cluster in one process on a fake clock: production replicas and agents, over a memory etcd, a simulated line, and fake machines. */
-import { guardNetworks } from '#control-plane/reconcilers/network-changes.ts';
 import type { WishContext } from '#control-plane/reconcilers/service-changes.ts';
 import { MemoryEtcd, type MemoryStore } from '#control-plane/store/memory-store.ts';
 import type { Applied, Change, Delta } from '#control-plane/store/records.ts';
@@ -35,6 +34,9 @@ const lookEveryMs = 50;
 const busyMs = 2_000;
 const lookAtRestMs = 1_000;
 
+const hooks = ['step', 'committed', 'started', 'mounted', 'signalled', 'look', 'calm'] as const;
+type Hook = (typeof hooks)[number];
+
 export class World {
   readonly clock = new FakeClock();
   readonly watched: boolean;
@@ -61,7 +63,8 @@ export class World {
   /** Called to end a fault that is still on. */
   readonly #mends = new Set<() => void>();
   readonly #leaders: { readonly revision: number; readonly leadership: Leadership }[] = [];
-  readonly #invariants: readonly Invariant[];
+  /** Those that have something to say there. */
+  readonly #invariants: ReadonlyMap<Hook, readonly Invariant[]>;
   /** A replica that only looks on. */
   readonly #observer: MemoryStore;
   readonly #ids: Random;
@@ -74,7 +77,8 @@ export class World {
     print?: (line: string) => void,
   ) {
     this.watched = watched;
-    this.#invariants = [...invariants(), ...more];
+    const all = [...invariants(), ...more];
+    this.#invariants = new Map(hooks.map((hook) => [hook, all.filter((invariant) => invariant[hook])]));
     this.random = seededRandom(seed);
     this.#ids = seededRandom(seed * 31 + 7);
     this.trace = new Trace(() => this.clock.monotonic(), print);
@@ -173,10 +177,9 @@ export class World {
       again();
       return;
     }
-    const context = { snapshot: store.snapshot, now: this.clock.now(), newId: () => newId(this.#ids) };
     let changes: Change[];
     try {
-      changes = namesGuarded(context, decide(context));
+      changes = decide({ snapshot: store.snapshot, now: this.clock.now(), newId: () => newId(this.#ids) });
     } catch (error) {
       if (!isFault(error)) throw error;
       this.trace.note(`operator: ${name}: ${error.message}`);
@@ -195,22 +198,22 @@ export class World {
   }
 
   committed(replica: string, epoch: number | undefined, changes: readonly Change[], revision: number): void {
-    this.#check((invariant) => invariant.committed?.({ replica, epoch, changes, revision }, this));
+    this.#check('committed', (invariant) => invariant.committed?.({ replica, epoch, changes, revision }, this));
   }
   started(host: Host, task: TaskId): void {
     this.trace.note(`${host.name} runs ${task}`);
-    this.#check((invariant) => invariant.started?.(host, task, this));
+    this.#check('started', (invariant) => invariant.started?.(host, task, this));
   }
   mounted(host: Host, task: TaskId, volume: VolumeOnDisk, found: boolean): void {
     this.trace.note(`${host.name} mounts ${volume.name} for ${task}${found ? '' : ', empty'}`);
-    this.#check((invariant) => invariant.mounted?.(host, task, volume, found, this));
+    this.#check('mounted', (invariant) => invariant.mounted?.(host, task, volume, found, this));
   }
   signalled(host: Host, task: TaskId): void {
-    this.#check((invariant) => invariant.signalled?.(host, task, this));
+    this.#check('signalled', (invariant) => invariant.signalled?.(host, task, this));
   }
   /** Called while nothing goes wrong. */
   calm(): void {
-    this.#check((invariant) => invariant.calm?.(this));
+    this.#check('calm', (invariant) => invariant.calm?.(this));
   }
   fail(error: unknown): void {
     if (this.#closed) return;
@@ -237,20 +240,20 @@ export class World {
       const shown = change.after ? wordsOf(change) : 'deleted';
       this.trace.note(`store: ${change.table}/${change.key} ${shown} @${delta.revision}`, JSON.stringify(change.after));
     }
-    this.#check((invariant) => invariant.step?.(delta, this));
+    this.#check('step', (invariant) => invariant.step?.(delta, this));
   }
 
   #lookAgain(): void {
     if (this.#closed) return;
     const isBusy = this.clock.monotonic() - this.trace.notedAtMs < busyMs;
     this.clock.after(isBusy ? lookEveryMs : lookAtRestMs, () => {
-      this.#check((invariant) => invariant.look?.(this));
+      this.#check('look', (invariant) => invariant.look?.(this));
       this.#lookAgain();
     });
   }
 
-  #check(ask: (invariant: Invariant) => void): void {
-    for (const invariant of this.#invariants) {
+  #check(hook: Hook, ask: (invariant: Invariant) => void): void {
+    for (const invariant of this.#invariants.get(hook)!) {
       try {
         ask(invariant);
       } catch (error) {
@@ -283,11 +286,4 @@ function wordsOf(change: Applied): string {
     default:
       return '';
   }
-}
-
-/** A new service joins networks, as in the API's apply: of two of one name that are decided on the same snapshot only one is committed. */
-function namesGuarded(context: WishContext, changes: Change[]): Change[] {
-  const isNew = changes.some(({ table, expect, value }) => table === 'service' && expect === 0 && value !== undefined);
-  const isGuarded = changes.some(({ table }) => table === 'guard');
-  return isNew && !isGuarded ? [...changes, guardNetworks(context)] : changes;
 }

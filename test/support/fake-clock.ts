@@ -1,10 +1,20 @@
 /** Time that passes only when told to, one event after another, so that a whole cluster can be replayed. */
 import { type Clock, sleepOn, type Timer } from '#proto/kernel/clock.ts';
 
-interface Event {
+class Event implements Timer {
   readonly atMs: number;
   readonly order: number;
   action: (() => void) | undefined;
+
+  constructor(atMs: number, order: number, action: () => void) {
+    this.atMs = atMs;
+    this.order = order;
+    this.action = action;
+  }
+
+  cancel(): void {
+    this.action = undefined;
+  }
 }
 
 export class FakeClock implements Clock {
@@ -29,13 +39,9 @@ export class FakeClock implements Clock {
     return this.#nowMs;
   }
   after(ms: number, action: () => void): Timer {
-    const event: Event = { atMs: this.#nowMs + Math.max(0, ms), order: this.#order++, action };
+    const event = new Event(this.#nowMs + Math.max(0, ms), this.#order++, action);
     this.#push(event);
-    return {
-      cancel: () => {
-        event.action = undefined;
-      },
-    };
+    return event;
   }
   sleep(ms: number, signal?: AbortSignal): Promise<void> {
     return sleepOn(this, ms, signal);

@@ -1,5 +1,5 @@
 /** A Runtime in memory, on a clock handed in: for the simulator, and for tests of what stands above it. */
-import { PassThrough } from 'node:stream';
+import { PassThrough, Readable } from 'node:stream';
 import type {
   ContainerExit,
   ContainerRequest,
@@ -52,8 +52,6 @@ interface FakeContainer {
 /** What outlives an agent: the machine's containers. Several runtimes over one host are the agent before and after a restart. */
 export class FakeContainerHost {
   readonly containers = new Map<TaskId, FakeContainer>();
-  /** Those that are being created: whoever creates one anew, or deletes it, ends what was begun before. */
-  readonly begun = new Map<TaskId, ContainerRequest>();
   readonly #clock: Clock;
   readonly #watchers = new Set<(id: TaskId, exit: ContainerExit) => void>();
   #nextPid = 1000;
@@ -112,7 +110,6 @@ export class FakeContainerHost {
   remove(id: TaskId): void {
     this.containers.get(id)?.timer?.cancel();
     this.containers.delete(id);
-    this.begun.delete(id);
   }
 
   #endAfter(container: FakeContainer, ms: number, exitCode: number, oomKilled: boolean): void {
@@ -152,11 +149,7 @@ export class FakeRuntime implements Runtime {
     const existing = this.#host.containers.get(request.id);
     if (existing) return { pid: existing.pid };
     const behaviour = this.#behaviour(request);
-    const { begun } = this.#host;
-    begun.set(request.id, request);
     if (behaviour.createMs) await this.#clock.sleep(behaviour.createMs);
-    if (begun.get(request.id) !== request) throw new Fault('unavailable', `the beginning of ${request.id} was ended`);
-    begun.delete(request.id);
     if (behaviour.createFault) throw behaviour.createFault;
     return { pid: (this.#host.containers.get(request.id) ?? this.#host.add(request, behaviour)).pid };
   }
@@ -209,16 +202,15 @@ export class FakeRuntime implements Runtime {
     const container = this.#running(request.id);
     if (request.command.length === 0) throw new Fault('invalid', 'exec: no command was given');
     const answer = container.behaviour.exec?.(request) ?? {};
-    const stdout = new PassThrough();
-    const stderr = new PassThrough();
+    const [stdout, stderr] = [new Readable({ read() {} }), new Readable({ read() {} })];
     const { promise, resolve } = Promise.withResolvers<number>();
     const finish = (exitCode: number) => {
-      stdout.end();
-      stderr.end();
+      stdout.push(null);
+      stderr.push(null);
       resolve(exitCode);
     };
-    stdout.write(answer.stdout ?? '');
-    stderr.write(answer.stderr ?? '');
+    stdout.push(answer.stdout ?? '');
+    stderr.push(answer.stderr ?? '');
     if (!answer.stays) finish(answer.exitCode ?? 0);
     return {
       stdin: request.stdin ? new PassThrough().resume() : undefined,
