@@ -1,7 +1,9 @@
 /** The only place where the control plane's real parts are made and joined: etcd, certificates, servers, leadership. */
+
 import { EnrolmentService } from '#proto/gen/gantry/v1/agent.ts';
 import { ClusterService, type PingResponse } from '#proto/gen/gantry/v1/cluster.ts';
 import { OperatorService } from '#proto/gen/gantry/v1/operator.ts';
+import { joinHostPort } from '#proto/host-port.ts';
 import { readBootId } from '#proto/kernel/boot-id.ts';
 import type { Clock } from '#proto/kernel/clock.ts';
 import { Fault } from '#proto/kernel/errors.ts';
@@ -31,7 +33,6 @@ import { eventLog } from './events/ring-event-log.ts';
 import { Leader } from './leader.ts';
 import type { LogStore } from './logs/log-store.ts';
 import { logStore } from './logs/nats-log-store.ts';
-import { hostPort } from './managers.ts';
 import { type ControlPlaneMetrics, controlPlaneMetrics, measuredStore } from './metrics.ts';
 import { confirmedMs } from './reconcilers/fence.ts';
 import {
@@ -149,8 +150,10 @@ async function assemble(config: ControlPlaneConfig, kernel: Kernel, scope: Scope
     store,
     clock,
     log: log.with('leader'),
-    self: { replica: config.name, address: hostPort(config.advertise, doors.agentPort) },
+    self: { replica: config.name, address: joinHostPort(config.advertise, doors.agentPort) },
     probe,
+    replicas: () => replicasOf(config, doors.agentPort),
+    succeeded: (by) => dispatch.succeeded(by),
     onLead: (epoch, term) => {
       events.lead(term);
       void runControllers(
@@ -174,7 +177,7 @@ async function assemble(config: ControlPlaneConfig, kernel: Kernel, scope: Scope
   scope.defer(() => contender.close());
   await leader.start();
   log.info('control plane is up', {
-    address: hostPort(config.advertise, doors.agentPort),
+    address: joinHostPort(config.advertise, doors.agentPort),
     revision: store.snapshot.revision,
   });
   return { ...doors, failed, close: () => scope.close() };
@@ -192,6 +195,11 @@ interface Inside {
   /** As in OperatorParts. */
   readonly asOfMs: () => number | undefined;
   readonly registry: ControlPlaneMetrics['registry'];
+}
+
+/** HOST:PORT of all, with one port: that of another on its machine is not known here. */
+function replicasOf({ managers }: ControlPlaneConfig, agentPort: number): string[] {
+  return managers.map(({ address }) => joinHostPort(address, agentPort));
 }
 
 /** What operators are told on a manager that waits. */
@@ -265,8 +273,7 @@ async function openDoors(
       },
     ],
   );
-  // One port for all: that of another on its machine is not known here.
-  for (const { address } of config.managers) addresses.push(hostPort(address, agentPort));
+  addresses.push(...replicasOf(config, agentPort));
   const enrolPort = await serveTcp(
     scope,
     { address: config.listen, port: config.enrolPort, flag: '--enrol-port', messageBytes: enrolmentBytes },

@@ -1,8 +1,10 @@
 /** What runs beside a control plane is told by files that `init` writes: variables for etcd, a configuration for NATS. */
+
 import { createHmac } from 'node:crypto';
 import { writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
-import { hostPort, type Manager } from './managers.ts';
+import { joinHostPort } from '#proto/host-port.ts';
+import type { Manager } from './managers.ts';
 import { etcdClientName, type Pki, pkiPaths } from './security/pki.ts';
 
 export interface Beside {
@@ -29,7 +31,7 @@ export async function writeBeside(beside: Beside, pki: Pick<Pki, 'sealKey'>): Pr
 export function etcdVariables({ dataDir, name, advertise, managers }: Beside): string {
   const { cert, key, ca } = pkiPaths(dataDir, 'etcd');
   const alone = managers.length === 1;
-  const peers = ({ address }: Manager) => `https://${hostPort(alone ? '127.0.0.1' : address, 2380)}`;
+  const peers = ({ address }: Manager) => `https://${joinHostPort(alone ? '127.0.0.1' : address, 2380)}`;
   const own = peers({ name, address: advertise });
   const variables = {
     NAME: name,
@@ -70,17 +72,19 @@ export function natsConfig({ dataDir, name, advertise, managers }: Beside, secre
   const { cert, key, ca } = pkiPaths(dataDir, 'nats');
   const tls = `ca_file: "${ca}", cert_file: "${cert}", key_file: "${key}"`;
   const others = managers.filter((one) => one.name !== name);
-  const routes = others.map(({ address }) => `"nats-route://managers:${secret}@${hostPort(address, 6222)}"`).join(', ');
+  const routes = others
+    .map(({ address }) => `"nats-route://managers:${secret}@${joinHostPort(address, 6222)}"`)
+    .join(', ');
   const cluster = `cluster {
   name: gantry
-  listen: "${hostPort(advertise, 6222)}"
+  listen: "${joinHostPort(advertise, 6222)}"
   tls { ${tls}, verify: true }
   authorization { user: managers, password: "${secret}" }
   routes: [${routes}]
 }
 `;
   return `server_name: ${name}
-listen: "${hostPort(advertise, 4222)}"
+listen: "${joinHostPort(advertise, 4222)}"
 tls {
   ${tls}
   # Who comes is what its certificate says: the URI in it names the role.

@@ -3,10 +3,11 @@ import { readFileSync } from 'node:fs';
 import { isIP } from 'node:net';
 import { parse } from 'yaml';
 import { z } from 'zod';
+import { joinHostPort } from '#proto/host-port.ts';
 import { Fault, isFault } from '#proto/kernel/errors.ts';
 import type { ClusterConfig } from '#proto/model/cluster.ts';
 import { namePattern } from '#proto/model/ids.ts';
-import { hostPort, type Manager, parseManagers } from './managers.ts';
+import { type Manager, parseManagers } from './managers.ts';
 import { assertApart, type ClusterSetting, type ClusterValues, readSetting } from './reconcilers/cluster-settings.ts';
 
 export interface ControlPlaneConfig {
@@ -206,7 +207,7 @@ export function readConfig(
   const managers = managersOf(data);
   const nats =
     data.nats === besideManagers
-      ? managers.map(({ address }) => `tls://${hostPort(address, natsPort)}`).join(',')
+      ? managers.map(({ address }) => `tls://${joinHostPort(address, natsPort)}`).join(',')
       : data.nats;
   const config = { ...data, listen: data.listen ?? data.advertise, managers, nats };
   assertApart(config.network, config.vipNetwork);

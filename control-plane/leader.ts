@@ -44,10 +44,17 @@ export interface LeaderParts {
   readonly self: { readonly replica: string; readonly address: string };
   /** The epoch that the replica at `address` says to lead with; undefined where it does not lead. Rejects with a Fault without an answer. */
   readonly probe: (address: string, signal: AbortSignal) => Promise<number | undefined>;
+  /** Where the agent services of all replicas listen. */
+  readonly replicas: () => readonly string[];
+  /** Another leads, by its own word: the store, which did not confirm our leadership any more, has not told us yet. */
+  readonly succeeded: (by: Successor) => void;
   /** Leads until `scope` closes. It must not throw: what fails in here is a bug. */
   readonly onLead: (epoch: number, scope: Scope) => void;
   readonly timing?: Partial<LeaderTiming>;
 }
+
+/** Who leads since, as it says itself. */
+export type Successor = Pick<Leadership, 'epoch' | 'address'>;
 
 interface Term {
   readonly epoch: number;
@@ -173,6 +180,11 @@ export class Leader {
 
   /** The leader answers, and still leads with that epoch: a process at its address that has stepped down is no leader. */
   async #leads({ address, epoch }: Leadership): Promise<boolean> {
+    return (await this.#epochOf(address)) === epoch;
+  }
+
+  /** Undefined also without an answer. */
+  async #epochOf(address: string): Promise<number | undefined> {
     const { probe, clock } = this.#parts;
     const controller = new AbortController();
     const timer = clock.after(this.#timing.probeTimeoutMs, () =>
@@ -183,10 +195,10 @@ export class Leader {
     );
     late.catch(() => {});
     try {
-      return (await Promise.race([probe(address, controller.signal), late])) === epoch;
+      return await Promise.race([probe(address, controller.signal), late]);
     } catch (error) {
       if (!isFault(error)) throw error;
-      return false;
+      return undefined;
     } finally {
       timer.cancel();
     }
@@ -247,8 +259,31 @@ export class Leader {
 
   #doubtIn(ms: number, epoch: number): Timer {
     return this.#parts.clock.after(Math.max(0, ms), () => {
-      if (this.#term?.epoch === epoch) void this.#end('the store no longer confirms it');
+      if (this.#term?.epoch !== epoch) return;
+      void this.#end('the store no longer confirms it');
+      void this.#seekSuccessor(epoch);
     });
+  }
+
+  /** Nodes stay with who led them until somebody else does: while the store is silent, that one is asked for among the others. */
+  async #seekSuccessor(after: number): Promise<void> {
+    const { store, clock, self, replicas, succeeded, log } = this.#parts;
+    const { signal } = this.#scope;
+    let newest = after;
+    while (!signal.aborted) {
+      const others = replicas().filter((address) => address !== self.address);
+      const found = await Promise.all(
+        others.map(async (address) => ({ address, epoch: await this.#epochOf(address) })),
+      );
+      if (signal.aborted || store.leadership?.epoch !== after) return;
+      for (const { address, epoch = 0 } of found) {
+        if (epoch <= newest) continue;
+        newest = epoch;
+        log.info('another replica leads, as it says itself', { epoch, address });
+        succeeded({ address, epoch });
+      }
+      await clock.sleep(this.#timing.everyMs, signal).catch(() => {});
+    }
   }
 
   #heard(leadership: Leadership | undefined): void {

@@ -39,8 +39,3 @@ function assertManagerCount(count: number): void {
 function isHost(text: string): boolean {
   return /^[a-z0-9.-]+$|^[0-9a-f:]*:[0-9a-f:]*$/i.test(text);
 }
-
-/** An address as it stands before a port. */
-export function hostPort(host: string, port: number): string {
-  return host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`;
-}

@@ -3,6 +3,7 @@ import { isIPv4 } from 'node:net';
 import * as grpc from '@grpc/grpc-js';
 import type { TlsIdentity } from '#proto/certificates.ts';
 import { AgentClient, AgentService, type RelayFrame } from '#proto/gen/gantry/v1/agent.ts';
+import { splitHostPort } from '#proto/host-port.ts';
 import { type Clock, systemClock } from '#proto/kernel/clock.ts';
 import { unpacking } from '#proto/packing.ts';
 import { call, ownConnection } from '#proto/rpc.ts';
@@ -35,7 +36,7 @@ export function grpcTransport(
       const cancel = () => {
         for (const active of calls) active.cancel();
       };
-      const { host, port } = partsOf(address);
+      const { host, port } = splitHostPort(address);
       let misses = 0;
       let isThere = false;
       const door = {
@@ -83,10 +84,4 @@ export function grpcTransport(
       };
     },
   };
-}
-
-/** Of HOST:PORT, the host in brackets where it is an IPv6 address. */
-function partsOf(address: string): { readonly host: string; readonly port: number } {
-  const [, host = '', port = ''] = /^\[?(.*?)\]?:(\d+)$/.exec(address) ?? [];
-  return { host, port: Number(port) };
 }

@@ -8,6 +8,7 @@ import * as grpc from '@grpc/grpc-js';
 import type { TlsIdentity } from '#proto/certificates.ts';
 import { enrolmentProof, tokenSecretHash } from '#proto/enrolment-proof.ts';
 import { EnrolmentClient, EnrolmentService, type EnrolResponse } from '#proto/gen/gantry/v1/agent.ts';
+import { splitHostPort } from '#proto/host-port.ts';
 import type { Clock } from '#proto/kernel/clock.ts';
 import { describe, Fault, isFault } from '#proto/kernel/errors.ts';
 import type { Log } from '#proto/kernel/log.ts';
@@ -194,9 +195,7 @@ function otherAuthority(address: string): Fault {
 
 /** The CA that the server's chain ends in, if it is the token's; everything after this handshake is verified against it. */
 function pinnedAuthority(address: string, token: JoinToken): Promise<string> {
-  const split = address.lastIndexOf(':');
-  const host = address.slice(0, split).replace(/^\[|\]$/g, '');
-  const port = Number(address.slice(split + 1));
+  const { host, port } = splitHostPort(address);
   return new Promise((resolve, reject) => {
     // Not verified here on purpose: what is trusted is not known before the chain was seen.
     const socket = connect({ host, port, rejectUnauthorized: false, ALPNProtocols: ['h2'], timeout: 5_000 }, () => {

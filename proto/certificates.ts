@@ -1,6 +1,7 @@
 /** What both ends of a connection look at in certificates: of which root one is, and why it may be refused. */
 import { createHash, X509Certificate } from 'node:crypto';
 import { connect } from 'node:tls';
+import { splitHostPort } from './host-port.ts';
 
 /** What a TLS client shows and trusts, PEM; the first certificate is its own. */
 export interface TlsIdentity {
@@ -57,11 +58,10 @@ function shownBy(
   { caPem, keyPem, certificatePem }: TlsIdentity,
   address: string,
 ): Promise<X509Certificate | undefined> {
-  const { hostname, port } = new URL(`tls://${address}`);
-  const host = hostname.replace(/^\[|\]$/g, '');
+  const { host, port } = splitHostPort(address);
   return new Promise((resolve) => {
     const options = { ca: caPem, key: keyPem, cert: certificatePem, ALPNProtocols: ['h2'], timeout: 2_000 };
-    const socket = connect({ host, port: Number(port), ...options }, () => {
+    const socket = connect({ host, port, ...options }, () => {
       resolve(socket.getPeerX509Certificate());
       socket.destroy();
     });

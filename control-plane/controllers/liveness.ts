@@ -1,36 +1,7 @@
 /** Who was heard when: the leader's memory of heartbeats, as the controllers see it. */
 import type { NodeId } from '#proto/model/ids.ts';
-
-/** How the agent of a node is, as its watchdog says; `unconnected`: it runs, and has no session. */
-export interface AgentReport {
-  readonly condition: 'running' | 'stalled' | 'stopped' | 'gone' | 'unconnected';
-  /** `clock.monotonic()` ms since which it does not run as it should, or, where it does, since which it does. */
-  readonly sinceMs: number;
-}
-
-/** One asking of a silent host's kernel. */
-export interface KernelRound {
-  /** Monotonic ms. */
-  readonly askedAtMs: number;
-  /** The probe from here was answered; undefined: still awaited. */
-  readonly leader: boolean | undefined;
-  /** What each peer said that was asked; undefined: nothing yet. */
-  readonly peers: ReadonlyMap<NodeId, boolean | undefined>;
-  /** Who has said nothing by now is not waited for. */
-  readonly closed: boolean;
-}
-
-/** What is known of a host's kernel. */
-export interface KernelSeen {
-  /** When it last answered a probe from here, monotonic ms; undefined: never since this leader began, as behind a firewall. */
-  readonly answeredAtMs: number | undefined;
-  /** What was seen last while it was heard: whether it answers at all; undefined: nobody has looked since this leader began. */
-  readonly answers?: boolean | undefined;
-  /** The newest; undefined: there was no reason to ask. */
-  readonly round: KernelRound | undefined;
-  /** It is to be asked as soon as others that are silent too have been. */
-  readonly waits?: boolean;
-}
+import type { KernelSeen } from '../reconcilers/kernel-verdict.ts';
+import type { AgentSeen } from '../reconcilers/node-health.ts';
 
 export interface Liveness {
   /** `clock.monotonic()` ms of the node's last beat; undefined: never since this leader began. */
@@ -40,7 +11,7 @@ export interface Liveness {
   /** When its beats were hung up after the last of them, in the same ms; undefined: they were not. Its machine lives: a dead one says nothing. */
   hungUpAt(node: NodeId): number | undefined;
   /** As the node's last beat said; undefined: none since this leader began. */
-  agentOf(node: NodeId): AgentReport | undefined;
+  agentOf(node: NodeId): AgentSeen | undefined;
   /** What the clocks of nodes are ahead of this one, ms, of those whose beats tell. */
   clocks(): ReadonlyMap<NodeId, number>;
   /** What probes of its kernel have shown. */

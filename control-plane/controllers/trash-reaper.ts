@@ -17,8 +17,8 @@ export interface TrashReaperParts {
   readonly removeVolume: (node: NodeId, name: string) => Promise<void>;
 }
 
-/** Of one commit; the rest follows. */
-const mostItems = 500;
+/** Of one commit, with the histories of services among them; the rest follows. */
+const mostItems = 200;
 /** Volumes that nodes delete at once. */
 const mostVolumes = 8;
 /** More than this is not kept, however long its time: the oldest goes. */
@@ -77,7 +77,7 @@ export class TrashReaper {
     const changes: Change[] = [];
     for (const trashed of due.slice(0, mostItems)) {
       if (trashed.item.kind === 'volume') changes.push(...this.#endVolume(trashed, trashed.item.volume.name));
-      else changes.push(emptied(store.snapshot, trashed));
+      else changes.push(...emptied(store.snapshot, trashed));
     }
     this.#busy = true;
     await this.#commit(changes);
@@ -91,7 +91,7 @@ export class TrashReaper {
     const end = endOfVolume(store.snapshot, name, trashed.going);
     switch (end.do) {
       case 'keep':
-        return [emptied(store.snapshot, trashed)];
+        return emptied(store.snapshot, trashed);
       case 'forget':
         return deletedVolume(store.snapshot, trashed, name);
       case 'wait':

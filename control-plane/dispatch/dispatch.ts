@@ -10,8 +10,9 @@ import type { NodeId, TaskId } from '#proto/model/ids.ts';
 import type { Node } from '#proto/model/node.ts';
 import { occupiesNode, type Task } from '#proto/model/task.ts';
 import type { MessageStream } from '#proto/stream.ts';
-import type { AgentReport } from '../controllers/liveness.ts';
+import type { Successor } from '../leader.ts';
 import { leaseMs } from '../reconcilers/fence.ts';
+import type { AgentSeen } from '../reconcilers/node-health.ts';
 import type { Applied, Delta } from '../store/records.ts';
 import type { Store } from '../store/store.ts';
 import { mark, nothingDirty, type OpenContent, type Unseal } from './assign.ts';
@@ -61,6 +62,8 @@ export class Dispatch {
   readonly #unsubscribe: (() => void)[] = [];
   #lastSession = 0;
   #servedEpoch: number | undefined;
+  /** Who says to lead, while the store is not heard. */
+  #successor: Successor | undefined;
   /** Undefined while nobody has a session. */
   #shared: SharedSet | undefined;
   /** Keys of what changed, and all nodes are to hear of at the next broadcast. */
@@ -106,7 +109,20 @@ export class Dispatch {
   /** Of this replica's leadership; undefined while it follows. */
   get epoch(): number | undefined {
     const { leadership } = this.#parts.store;
-    return leadership && this.#parts.leadsBy(leadership) ? leadership.epoch : undefined;
+    if (!leadership || this.#leader !== leadership) return undefined;
+    return this.#parts.leadsBy(leadership) ? leadership.epoch : undefined;
+  }
+
+  /** Who leads, as far as this replica knows. */
+  get #leader(): Leadership | Successor | undefined {
+    const { leadership } = this.#parts.store;
+    return (this.#successor?.epoch ?? 0) > (leadership?.epoch ?? 0) ? this.#successor : leadership;
+  }
+
+  /** Another replica leads, which the store has not told yet: the nodes that are still here go there. */
+  succeeded(by: Successor): void {
+    this.#successor = by;
+    this.#leadershipChanged();
   }
 
   /** Nodes with a session here. */
@@ -135,6 +151,7 @@ export class Dispatch {
         openContent: this.#parts.openContent,
         heartbeatPeriodMs,
         epoch: () => this.epoch,
+        leader: () => this.#leader,
         shared: () => this.#sharedSet(),
         broadcastRevision: () => (this.#stale.size > 0 ? this.#staleSince - 1 : this.#parts.store.snapshot.revision),
         greeted: () => this.#greeted(node),
@@ -305,15 +322,15 @@ export class Dispatch {
     for (const node of this.#parts.store.snapshot.all('node')) {
       const session = this.#sessions.get(node.id);
       if (node.subnet === '' || !(node.state === 'ready' || session?.live)) continue;
-      yield { id: node.id, appliedRevision: session?.live ? session.appliedRevision : undefined };
+      yield { id: node.id, session: session?.live ? session : undefined };
     }
   }
 
   /** Tells nodes of the stops that need not be withheld any more. */
   #releaseStops(): void {
     const released = this.#withdrawals.release(this.#senders(), this.#parts.clock.monotonic());
-    for (const { id, appliedRevision } of this.#withdrawals.takeGivenUp()) {
-      const why = appliedRevision === undefined ? 'its agent is away' : 'it has not said that it sends to them no more';
+    for (const { id, session } of this.#withdrawals.takeGivenUp()) {
+      const why = session ? 'it has not said that it sends to them no more' : 'its agent is away';
       const { store, log } = this.#parts;
       log.warn('tasks are stopped although a node may still send to them', {
         node: store.snapshot.node(id)?.name ?? id,
@@ -452,7 +469,7 @@ function wentDown({ before, after }: Extract<Applied, { table: 'node' }>): boole
 }
 
 /** How the agent is, as the beat says; undefined: it was sent by who keeps no watchdog. */
-function conditionIn({ condition, session }: Beat): AgentReport['condition'] | undefined {
+function conditionIn({ condition, session }: Beat): AgentSeen['condition'] | undefined {
   const known = agentConditions.find((one) => one === condition);
   return known === 'running' && session === 0 ? 'unconnected' : known;
 }

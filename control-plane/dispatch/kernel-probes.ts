@@ -3,7 +3,7 @@ import type { Clock, Timer } from '#proto/kernel/clock.ts';
 import type { Random } from '#proto/kernel/random.ts';
 import { type KernelProbe, probeMs } from '#proto/kernel-probe.ts';
 import type { NodeId } from '#proto/model/ids.ts';
-import type { KernelRound, KernelSeen } from '../controllers/liveness.ts';
+import type { KernelRound, KernelSeen } from '../reconcilers/kernel-verdict.ts';
 
 export interface KernelProbesParts {
   readonly clock: Clock;

@@ -2,7 +2,9 @@
 import type { Clock } from '#proto/kernel/clock.ts';
 import type { NodeId } from '#proto/model/ids.ts';
 import { isOff } from '#proto/model/wall-clock.ts';
-import type { AgentReport, KernelSeen, Liveness } from '../controllers/liveness.ts';
+import type { Liveness } from '../controllers/liveness.ts';
+import type { KernelSeen } from '../reconcilers/kernel-verdict.ts';
+import type { AgentSeen } from '../reconcilers/node-health.ts';
 import { KernelProbes, type KernelProbesParts } from './kernel-probes.ts';
 
 /** Beats after a silence longer than this are news. */
@@ -12,7 +14,7 @@ export class BeatLiveness implements Liveness {
   readonly #clock: Clock;
   readonly #last = new Map<NodeId, number>();
   readonly #hungUp = new Map<NodeId, number>();
-  readonly #agents = new Map<NodeId, AgentReport>();
+  readonly #agents = new Map<NodeId, AgentSeen>();
   readonly #clocks = new Map<NodeId, number>();
   /** Nodes that are to be fenced: the revision of their record when that was decided. */
   readonly #withheld = new Map<NodeId, number>();
@@ -44,7 +46,7 @@ export class BeatLiveness implements Liveness {
     return this.#hungUp.get(node);
   }
 
-  agentOf(node: NodeId): AgentReport | undefined {
+  agentOf(node: NodeId): AgentSeen | undefined {
     return this.#agents.get(node);
   }
 
@@ -103,7 +105,7 @@ export class BeatLiveness implements Liveness {
   }
 
   /** `condition`: of its agent, where the beat says it. */
-  beat(node: NodeId, condition?: AgentReport['condition']): void {
+  beat(node: NodeId, condition?: AgentSeen['condition']): void {
     const now = this.#clock.monotonic();
     const last = this.#last.get(node);
     this.#last.set(node, now);
@@ -115,7 +117,7 @@ export class BeatLiveness implements Liveness {
   }
 
   /** True where its agent is otherwise than before. An illness that turns into another one has lasted since the first. */
-  #note(node: NodeId, condition: AgentReport['condition'] | undefined, now: number): boolean {
+  #note(node: NodeId, condition: AgentSeen['condition'] | undefined, now: number): boolean {
     const before = this.#agents.get(node);
     if (condition === undefined || before?.condition === condition) return false;
     const goesOn = before && before.condition !== 'running' && condition !== 'running';

@@ -20,6 +20,7 @@ import { isAbsent, type TaskStatus } from '#proto/model/task.ts';
 import { assignmentToWire, nodeFromWire, taskStatusFromWire, toWire } from '#proto/model/wire.ts';
 import { digestsIn } from '#proto/shared-parts.ts';
 import type { MessageStream } from '#proto/stream.ts';
+import type { Successor } from '../leader.ts';
 import type { Store } from '../store/store.ts';
 import {
   credentialItem,
@@ -52,6 +53,8 @@ export interface SessionParts {
   readonly heartbeatPeriodMs: number;
   /** Of this replica's leadership; undefined while it does not lead. */
   readonly epoch: () => number | undefined;
+  /** Of the cluster: where nodes are sent by who does not lead. */
+  readonly leader: () => Successor | undefined;
   /** What this leadership tells all nodes. */
   readonly shared: () => SharedSet;
   /** Every change up to this revision that all nodes are to hear of has been broadcast. */
@@ -80,6 +83,8 @@ interface Filling {
 export class NodeSession {
   readonly node: NodeId;
   readonly number: number;
+  /** When the node said hello (monotonic ms), where the session is live. */
+  greetedAtMs = 0;
   /** The network revision the node says is in its kernel. */
   appliedRevision = 0;
   readonly #parts: SessionParts;
@@ -132,22 +137,15 @@ export class NodeSession {
 
   /** Sends the node to whoever leads, and ends. */
   redirect(): void {
-    const { leadership } = this.#parts.store;
-    if (leadership) {
-      const { address, epoch } = leadership;
-      this.#send({ $case: 'redirect', value: { address, epoch } });
-    }
-    this.close(leadership ? undefined : new Fault('unavailable', 'no control plane replica leads at the moment'));
+    const leader = this.#parts.leader();
+    if (leader) this.#send({ $case: 'redirect', value: leader });
+    this.close(leader ? undefined : new Fault('unavailable', 'no control plane replica leads at the moment'));
   }
 
   /** The node was removed, now or while it was away: it is told to hold nothing any more, and not listened to. */
   expel(): void {
-    const epoch = this.#parts.epoch();
     const { revision } = this.#parts.store.snapshot;
-    const sentAtMs = this.#parts.clock.now();
-    const nothing = { put: [], remove: [], kept: [] };
-    if (epoch !== undefined)
-      this.#send({ $case: 'assignments', value: { epoch, revision, full: true, more: false, ...nothing, sentAtMs } });
+    this.#sendSet({ revision, full: true, more: false, put: [], remove: [] });
     this.close(notMember(this.node));
   }
 
@@ -254,6 +252,7 @@ export class NodeSession {
     this.#reportLost(hello.tasks);
     if (hello.node) writer.describe(this.node, descriptionOf(nodeFromWire(hello.node)), true);
     this.#live = true;
+    this.greetedAtMs = this.#parts.clock.monotonic();
     this.#held = digestsIn(hello.held);
     this.#parts.greeted();
     log.info('node connected', { node: this.node, epoch, count: hello.tasks.length });

@@ -6,21 +6,29 @@ import type { NodeId, TaskId } from '#proto/model/ids.ts';
 import { isServing, occupiesNode, type Task } from '#proto/model/task.ts';
 
 /**
- * Longest wait for nodes that have a session: one that is well answers within milliseconds, one whose machine is starved
- * within seconds, and as long as it has not answered it sends. Only the first stop pays for one that is broken.
+ * Longest wait for nodes that have a session, from its hello on: one that is well answers within milliseconds, one whose
+ * machine is starved within seconds, and as long as it has not answered it sends. One that is back begins by saying what it
+ * held before. Only the first stop pays for one that is broken.
  */
 export const withdrawalLimitMs = 5_000;
 /**
- * Longest wait for nodes without a session, or with one that has not said yet what it holds. An agent that is restarted comes back, while its kernel goes on with the old
+ * Longest wait in all, for nodes that have no session, or have it again. An agent that is restarted comes back, while its kernel goes on with the old
  * table; one that has died is judged down (reconcilers/node-health), and not waited for any more, long before this.
  */
 export const awayLimitMs = 10_000;
 
+/** A session in which the node has said hello. */
+export interface Greeted {
+  readonly greetedAtMs: number;
+  /** The newest revision that its kernel and name server are known to hold; 0: it has not said. */
+  readonly appliedRevision: number;
+}
+
 /** A node that may send to tasks. */
 export interface Sender {
   readonly id: NodeId;
-  /** The newest revision that its kernel and name server are known to hold; 0: it has not said, in a new session; undefined: it has none. */
-  readonly appliedRevision: number | undefined;
+  /** undefined: its agent is away. */
+  readonly session: Greeted | undefined;
 }
 
 /** What left service in one step of the store. */
@@ -51,6 +59,8 @@ export class Withdrawals {
   readonly #held = new Map<TaskId, Departure>();
   /** Nodes with a session that were waited for in vain: nobody waits for them again before they have caught up. */
   readonly #overdue = new Set<NodeId>();
+  /** When the last of those that were behind at the last look said hello; infinite: one of them is away. */
+  #backAtMs = Number.NEGATIVE_INFINITY;
   #givenUp: Sender[] = [];
 
   get waiting(): boolean {
@@ -92,24 +102,28 @@ export class Withdrawals {
   release(senders: Iterable<Sender>, nowMs: number): Map<NodeId, Set<TaskId>> {
     const released = new Map<NodeId, Set<TaskId>>();
     if (!this.waiting) return released;
+    const newest = this.#departures.at(-1)!.revision;
+    const behind: Sender[] = [];
     let everywhere = Number.POSITIVE_INFINITY;
-    let isAnyAway = false;
-    const known: Sender[] = [];
+    this.#backAtMs = Number.NEGATIVE_INFINITY;
     for (const sender of senders) {
-      if (this.#overdue.has(sender.id)) continue;
-      known.push(sender);
-      // One that has a session again, and has said nothing in it yet, is on its way back.
-      isAnyAway ||= !sender.appliedRevision;
-      everywhere = Math.min(everywhere, sender.appliedRevision ?? 0);
+      const held = sender.session?.appliedRevision ?? 0;
+      if (held >= newest || this.#overdue.has(sender.id)) continue;
+      behind.push(sender);
+      everywhere = Math.min(everywhere, held);
+      this.#backAtMs = Math.max(this.#backAtMs, sender.session?.greetedAtMs ?? Number.POSITIVE_INFINITY);
     }
-    const limitMs = isAnyAway ? awayLimitMs : withdrawalLimitMs;
-    const due = ({ revision, sinceMs }: Departure) => revision <= everywhere || nowMs >= sinceMs + limitMs;
-    const newest = this.#departures.findLast(due)?.revision ?? 0;
-    for (const sender of known) if ((sender.appliedRevision ?? 0) < newest) this.#givenUp.push(sender);
-    // One without a session comes back, or is soon down.
-    for (const { id, appliedRevision: held } of known) if (held !== undefined && held < newest) this.#overdue.add(id);
+    const due = (departure: Departure) => departure.revision <= everywhere || nowMs >= this.#limitMs(departure);
+    const told = this.#departures.findLast(due)?.revision ?? 0;
+    for (const sender of behind) {
+      const { id, session } = sender;
+      if ((session?.appliedRevision ?? 0) >= told) continue;
+      this.#givenUp.push(sender);
+      // One that is away, or has just come back, has not had its time.
+      if (session && nowMs >= session.greetedAtMs + withdrawalLimitMs) this.#overdue.add(id);
+    }
     // One that is newer and due makes no older one wait: whoever is behind is waited for no longer.
-    while (this.#departures[0] && this.#departures[0].revision <= newest) {
+    while (this.#departures[0] && this.#departures[0].revision <= told) {
       for (const [task, node] of this.#departures.shift()!.tasks) {
         this.#held.delete(task);
         const tasks = released.get(node);
@@ -125,12 +139,17 @@ export class Withdrawals {
     return this.#givenUp.splice(0);
   }
 
-  /** When `release` is to be asked again even if nothing is heard of any node (monotonic ms, after `nowMs`). */
+  /** When `release` is to be asked again even if nothing is heard of any node (monotonic ms), as of the last time. */
   deadlineMs(nowMs: number): number | undefined {
     const oldest = this.#departures[0];
     if (!oldest) return undefined;
     const limitMs = oldest.sinceMs + withdrawalLimitMs;
-    return nowMs < limitMs ? limitMs : oldest.sinceMs + awayLimitMs;
+    return nowMs < limitMs ? limitMs : this.#limitMs(oldest);
+  }
+
+  /** Whoever is behind by then is waited for no longer. */
+  #limitMs({ sinceMs }: Departure): number {
+    return Math.min(Math.max(sinceMs, this.#backAtMs) + withdrawalLimitMs, sinceMs + awayLimitMs);
   }
 
   /** Another leadership begins. */

@@ -355,7 +355,7 @@ class ServiceDecision {
     this.#carryOut(tasks.filter(isWanted).map((task) => ({ kind: 'stop', task, why })));
     if ([...this.#tasks].some(occupiesNode)) return;
     for (const task of tasks) this.#draft.forget(task);
-    this.#draft.write(...forgetHistory(snapshot, this.#service.id));
+    if (!snapshot.trashedService(this.#service.id)) this.#draft.write(...forgetHistory(snapshot, this.#service.id));
     this.#draft.remove();
   }
 

@@ -1,20 +1,27 @@
 /** What probes say of a host that is silent: whether its kernel lives although nothing of ours on it is heard. */
 import type { NodeId } from '#proto/model/ids.ts';
 
-/** As in controllers/liveness: one asking of a host's kernel, from here and by peers on other hosts. */
+/** One asking of a silent host's kernel, from here and by peers on other hosts. */
+export interface KernelRound {
+  /** Monotonic ms. */
+  readonly askedAtMs: number;
+  /** The probe from here was answered; undefined: still awaited. */
+  readonly leader: boolean | undefined;
+  /** What each peer said that was asked; undefined: nothing yet. */
+  readonly peers: ReadonlyMap<NodeId, boolean | undefined>;
+  /** Who has said nothing by now is not waited for. */
+  readonly closed: boolean;
+}
+
+/** What is known of a host's kernel. */
 export interface KernelSeen {
-  /** Monotonic ms, from here or by what a peer said; undefined: it never answered, as behind a firewall. */
+  /** When it last answered a probe, from here or of a peer, monotonic ms; undefined: never since this leader began, as behind a firewall. */
   readonly answeredAtMs: number | undefined;
-  /** What was seen last while the host was heard: whether it answers at all. undefined: nobody has looked. */
+  /** What was seen last while the host was heard: whether it answers at all; undefined: nobody has looked since this leader began. */
   readonly answers?: boolean | undefined;
-  readonly round:
-    | {
-        readonly askedAtMs: number;
-        readonly leader: boolean | undefined;
-        readonly peers: ReadonlyMap<NodeId, boolean | undefined>;
-        readonly closed: boolean;
-      }
-    | undefined;
+  /** The newest; undefined: there was no reason to ask. */
+  readonly round: KernelRound | undefined;
+  /** It is to be asked as soon as others that are silent too have been. */
   readonly waits?: boolean;
 }
 
@@ -57,7 +64,7 @@ export function kernelVerdict(
 export function probeWords(seen: KernelSeen, answeredBefore: boolean, nameOf: (id: NodeId) => string): string {
   const { round } = seen;
   if (!answersProbes(seen, answeredBefore))
-    return 'its kernel has never answered a probe (a firewall?): silence alone counts';
+    return 'its kernel does not answer probes (a firewall?): silence alone counts';
   if (!round) return 'its kernel answers probes; there was no reason to ask others';
   const words = (said: boolean | undefined) =>
     said === undefined ? 'did not say' : said ? 'heard its kernel' : 'heard nothing';

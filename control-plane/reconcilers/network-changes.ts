@@ -9,7 +9,7 @@ import { reapNetworks, servicesOn, tasksOn } from './network-usage.ts';
 import { same } from './same.ts';
 import type { WishContext } from './service-changes.ts';
 
-/** The record that every change of the set of networks writes, and every new membership: of two decided on the same snapshot only one is committed. */
+/** The record that every change of the set of networks writes, and every new membership: of two decided on the same snapshot only one is committed. A new service is one, so that of two of one name, too. */
 export const networkGuard = 'networks';
 
 /** What the tasks on a network do not notice. */

@@ -30,7 +30,7 @@ export const massSilenceMs = 6_000;
 /** An agent that answers nobody for so long, while its host lives, is said to be away: a restart takes less. */
 export const awayMs = 3_000;
 
-/** How the agent is, as the watchdog of its host says. */
+/** How the agent of a node is, as the watchdog of its host says; `unconnected`: it runs, and has no session. */
 export interface AgentSeen {
   readonly condition: 'running' | 'stalled' | 'stopped' | 'gone' | 'unconnected';
   /** Monotonic ms since which it is not `running`; where it is, since which it is. */

@@ -58,7 +58,7 @@ export function reapHistory(snapshot: Snapshot, service: Service, tasks: Iterabl
   ];
 }
 
-/** All of it, of a service that goes. */
+/** All of it, of a service that goes, or that is gone and does not come back. */
 export function forgetHistory(snapshot: Snapshot, id: ServiceId): Change[] {
   return [
     ...[...snapshot.revisionsOfService(id)].map((revision) => forget(snapshot, 'revision', revision)),

@@ -101,11 +101,12 @@ function replace(facts: SeatFacts, seat: Seat, leaving: ReadonlyMap<Task, string
   return [...[...gone].map(stop), ...begin(facts, seat, goesOver, `replaces ${called(old)}: ${why}`)];
 }
 
-/** Of those that wait for their successor: who is not up while an older one holds the seat, begun for a revision that never came to work. */
+/** Of those that wait for their successor one is enough, the oldest that is up; others came back beside it, or were begun for a revision that never came to work. */
 function overtaken(leaving: ReadonlyMap<Task, string>): [Task, string][] {
   const all = [...leaving];
-  const holder = all.find(([task]) => isUp(task)) ?? all.find(([task]) => task.nodeId !== '');
-  return all.filter(([task]) => task !== holder?.[0] && !isUp(task));
+  const up = [...leaving.keys()].filter(isUp);
+  const holder = up.find((task) => takenOver(up, task) === '') ?? all.find(([task]) => task.nodeId !== '')?.[0];
+  return all.filter(([task]) => task !== holder);
 }
 
 /** Nobody holds the seat. */

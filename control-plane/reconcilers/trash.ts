@@ -12,6 +12,7 @@ import { DocumentWish, removeDocument } from './document-changes.ts';
 import { NetworkWish } from './network-changes.ts';
 import { fixedAddressProblem } from './network-ranges.ts';
 import { portOwner } from './published-ports.ts';
+import { forgetHistory } from './reap.ts';
 import { same } from './same.ts';
 import { createService, removeService, type WishContext } from './service-changes.ts';
 import { beingDeleted, unusedVolumes, volumeUsers } from './volume-changes.ts';
@@ -35,21 +36,26 @@ export function discardServices(
   services: readonly Service[],
   { confirmed = [], volumes = false }: Discarding = {},
 ): Change[] {
-  const { snapshot } = context;
   const standing = services.filter(({ removing }) => !removing);
   for (const { spec } of standing) assertUnprotected(spec, confirmed);
-  const items: TrashedItem[] = standing.map(({ spec, previous }) => ({
+  const items: TrashedItem[] = standing.map((service) => trashedService(context, service));
+  if (volumes) items.push(...volumesOf(context, standing));
+  return [...standing.flatMap(({ id }) => removeService(context, id)), ...trashed(context, items)];
+}
+
+function trashedService({ snapshot }: WishContext, service: Service): TrashedItem {
+  const { spec, previous, id, version, revision, previousVersion, previousRevision, rolledBackFrom, createdAtMs } =
+    service;
+  return {
     kind: 'service',
-    spec,
-    previous,
+    ...{ spec, previous },
+    was: { id, version, revision, previousVersion, previousRevision, rolledBackFrom, createdAtMs },
     networks: spec.template.networks.flatMap(({ network }) => {
       const held = snapshot.get('network', network)?.value.spec;
       return held && held.project !== '' ? [held] : [];
     }),
     volumes: pinnedVolumes(spec.mode, spec.template).filter((name) => snapshot.get('volume', name) !== undefined),
-  }));
-  if (volumes) items.push(...volumesOf(context, standing));
-  return [...standing.flatMap(({ id }) => removeService(context, id)), ...trashed(context, items)];
+  };
 }
 
 function volumesOf({ snapshot }: WishContext, services: readonly Service[]): readonly TrashedItem[] {
@@ -137,7 +143,7 @@ export function undo(context: WishContext, name: string): Undone {
     const { item } = trashed;
     if (item.kind === 'document') documents.restore(item.document);
     if (item.kind === 'service') changes.push(...restoredService(context, item, networks, documents));
-    changes.push(emptied(context.snapshot, trashed));
+    changes.push(takenOut(context.snapshot, trashed));
   }
   return { changes: [...changes, ...networks.changes, ...documents.changes], items, lost };
 }
@@ -157,7 +163,7 @@ function withVolumes(snapshot: Snapshot, items: readonly Trashed[]): readonly Tr
 
 function restoredService(
   context: WishContext,
-  { spec, previous, networks }: Extract<TrashedItem, { kind: 'service' }>,
+  { spec, previous, was, networks }: Extract<TrashedItem, { kind: 'service' }>,
   networkWish: NetworkWish,
   documentWish: DocumentWish,
 ): Change[] {
@@ -194,7 +200,7 @@ function restoredService(
     documentWish.refer(ref);
   }
   if (existing) {
-    if (!same(existing.spec, spec))
+    if ((was && was.id !== existing.id) || !same(existing.spec, spec))
       throw new Fault('conflict', `service ${name} is being removed, and was another one then`, {
         remedy: 'try again when its last task has stopped',
       });
@@ -202,10 +208,11 @@ function restoredService(
     const expect = snapshot.get('service', existing.id)!.modRevision;
     return [{ table: 'service', key: existing.id, value: { ...existing, removing: false, updatedAtMs: now }, expect }];
   }
-  return createService(context, spec).map((change): Change => {
-    // A job is there again; it runs when it is asked to, or next due.
-    const job = isJob(spec) ? { ...noJob, decidedUntilMs: now } : undefined;
-    return change.table === 'service' ? { ...change, value: { ...change.value!, previous, job } } : change;
+  // A job is there again; it runs when it is asked to, or next due.
+  const job = isJob(spec) ? { ...noJob, decidedUntilMs: now } : undefined;
+  return createService(context, spec).flatMap((change): Change[] => {
+    if (change.table !== 'service') return was ? [] : [change];
+    return [{ ...change, key: was?.id ?? change.key, value: { ...change.value!, previous, job, ...was } }];
   });
 }
 
@@ -247,8 +254,14 @@ export function emptyTrash({ snapshot, now }: WishContext, names: readonly strin
   return { changes, items };
 }
 
-/** Its record goes; what only it referred to follows. */
-export function emptied(snapshot: Snapshot, trashed: Trashed): Change {
+/** It is gone for good: its record, and the history of a service that is not there any more; what only they referred to follows. */
+export function emptied(snapshot: Snapshot, trashed: Trashed): Change[] {
+  const { item } = trashed;
+  const gone = item.kind === 'service' && item.was && !snapshot.service(item.was.id) ? item.was.id : undefined;
+  return [takenOut(snapshot, trashed), ...(gone ? forgetHistory(snapshot, gone) : [])];
+}
+
+function takenOut(snapshot: Snapshot, trashed: Trashed): Change {
   const key = trashKey(trashed);
   return { table: 'trash', key, value: undefined, expect: snapshot.get('trash', key)!.modRevision };
 }

@@ -34,6 +34,8 @@ export interface Snapshot {
   dependentsOf(project: string, name: string): Iterable<Service>;
   /** The volume of that name is in the trash. */
   trashedVolume(name: string): Trashed | undefined;
+  /** The service is in the trash; it may still be stopping. */
+  trashedService(id: ServiceId): Trashed | undefined;
   versionOf(id: ServiceId, number: number): Version | undefined;
   versionsOfService(id: ServiceId): Iterable<Version>;
   readonly cluster: ClusterConfig | undefined;
@@ -70,6 +72,7 @@ export class LiveSnapshot implements Snapshot {
   readonly #revisionsOfService = new Map<string, Map<string, Revision>>();
   readonly #contentsOfDocument = new Map<string, Map<string, SealedContent>>();
   readonly #trashedVolumes = new Map<string, Trashed>();
+  readonly #trashedServices = new Map<ServiceId, Trashed>();
   readonly #versionsOfService = new Map<string, Map<string, Version>>();
   readonly #serviceByName = new Map<string, Service>();
   /** By qualified name of who is depended on. */
@@ -129,6 +132,9 @@ export class LiveSnapshot implements Snapshot {
   }
   trashedVolume(name: string): Trashed | undefined {
     return this.#trashedVolumes.get(name);
+  }
+  trashedService(id: ServiceId): Trashed | undefined {
+    return this.#trashedServices.get(id);
   }
   versionOf(id: ServiceId, number: number): Version | undefined {
     return this.#tables.version.get(revisionKey(id, number))?.value;
@@ -194,6 +200,8 @@ export class LiveSnapshot implements Snapshot {
         const { before, after } = change;
         if (before?.item.kind === 'volume') this.#trashedVolumes.delete(before.item.volume.name);
         if (after?.item.kind === 'volume') this.#trashedVolumes.set(after.item.volume.name, after);
+        if (before?.item.kind === 'service' && before.item.was) this.#trashedServices.delete(before.item.was.id);
+        if (after?.item.kind === 'service' && after.item.was) this.#trashedServices.set(after.item.was.id, after);
         break;
       }
       case 'version':

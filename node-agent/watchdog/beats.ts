@@ -19,6 +19,8 @@ export interface BeatsParts {
   readonly dial: (address: string, identity: BeatIdentity) => BeatLine;
   /** What a beat says beside its number, asked for each. */
   readonly say: () => Omit<Beat, 'sequence'>;
+  /** Whether the kernel of the replica's machine answers from here; takes a moment. */
+  readonly reaches: (address: string) => Promise<boolean>;
   /** The kernels of these hosts are to be probed now. */
   readonly probe: (orders: BeatAck['probes']) => void;
   /** A lease was granted, until this boot time. */
@@ -34,9 +36,12 @@ const expelledMs = { first: 1_000, most: 30_000 };
 
 /** To the first acknowledgement on a connection: many may be dialling. */
 const firstMs = 3 * silenceMs;
+/** Silence after which the replica's kernel is asked, and for how long what it said stands. */
+const askMs = 500;
 /**
- * An address that falls silent without closing anything is given twice the time when it is dialled again, up to this, until it has
- * acknowledged for a while: a leader that thousands dial at once, because it was late once, would never have answered all of them.
+ * An address that falls silent while its kernel answers is given twice the time when it is dialled again, up to this, until it has
+ * acknowledged for a while: a leader that thousands dial at once, because it was late once, would never have answered all of them. Where
+ * its kernel does not answer, the way there is cut or its machine is gone: longer waiting would only find the way late when it is mended.
  */
 const mostSilenceMs = 8_000;
 const calmMs = 30_000;
@@ -58,6 +63,9 @@ export class Beats {
   #sequence = 0;
   /** Of the last acknowledgement, or of the dial since. */
   #aliveAtMs = 0;
+  /** What the kernel said in this silence; undefined: it was not asked, or has not answered yet. */
+  #reached: boolean | undefined;
+  #askedAtMs = 0;
   #told = false;
   #heard = false;
   #expelledMs = 0;
@@ -94,6 +102,7 @@ export class Beats {
     this.#timer?.cancel();
     const now = this.#parts.clock.monotonic();
     if (!this.#line) this.#aliveAtMs = now;
+    if (now - Math.max(this.#aliveAtMs, this.#askedAtMs) > askMs) void this.#ask(now);
     if (now - this.#aliveAtMs > this.#patienceMs()) this.#goSilent(now);
     this.#timer = this.#parts.clock.after(this.#expelledMs || this.#periodMs, () => this.#turn());
     this.#beat();
@@ -104,8 +113,16 @@ export class Beats {
   }
 
   #patienceMs(): number {
-    const times = this.#slow.get(this.#address)?.times ?? 0;
+    const times = this.#reached ? (this.#slow.get(this.#address)?.times ?? 0) : 0;
     return Math.min((this.#came === 'nothing' ? firstMs : silenceMs) * 2 ** times, mostSilenceMs);
+  }
+
+  async #ask(now: number): Promise<void> {
+    this.#askedAtMs = now;
+    const line = this.#line;
+    const reached = await this.#parts.reaches(this.#address);
+    // Else it is about a silence that has ended.
+    if (this.#line === line && this.#aliveAtMs < now) this.#reached = reached;
   }
 
   /** A connection may be dead without anybody knowing: the next beat goes to the next address on a new one. */
@@ -113,7 +130,7 @@ export class Beats {
     if (!this.#told) this.#parts.silent();
     this.#told = true;
     const times = this.#slow.get(this.#address)?.times ?? 0;
-    if (this.#came !== 'end') this.#slow.set(this.#address, { times: times + 1, atMs: now });
+    if (this.#came !== 'end' && this.#reached) this.#slow.set(this.#address, { times: times + 1, atMs: now });
     this.#hangUp();
     this.#at = (this.#at + 1) % this.#addresses.length;
     this.#aliveAtMs = now;
@@ -151,6 +168,7 @@ export class Beats {
   #take(ack: BeatAck): void {
     const now = this.#parts.clock.monotonic();
     this.#aliveAtMs = now;
+    this.#reached = undefined;
     this.#came = 'acknowledgement';
     if (now - (this.#slow.get(this.#address)?.atMs ?? now) > calmMs) this.#slow.delete(this.#address);
     this.#expelledMs = 0;
@@ -166,6 +184,7 @@ export class Beats {
     const line = this.#line;
     this.#stream = undefined;
     this.#line = undefined;
+    this.#reached = undefined;
     this.#came = 'nothing';
     line?.close();
   }

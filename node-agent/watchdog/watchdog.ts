@@ -2,6 +2,8 @@
  * What the watchdog does, without its process, sockets and files: beats, and in them how the agent is and whose kernels it heard.
  * main.ts runs it on a machine, the simulator in memory.
  */
+
+import { splitHostPort } from '#proto/host-port.ts';
 import type { Clock } from '#proto/kernel/clock.ts';
 import { describe } from '#proto/kernel/errors.ts';
 import { type KernelProbe, probeMs } from '#proto/kernel-probe.ts';
@@ -54,6 +56,7 @@ export class Watchdog {
       clock,
       dial,
       say: () => this.#say(),
+      reaches: (address) => parts.probe(splitHostPort(address).host, probeMs),
       probe: (orders) => {
         for (const { nodeId, address } of orders) void this.#probe(nodeId, address);
       },

@@ -2,14 +2,22 @@
 import type { Document } from './document.ts';
 import { qualifiedName } from './ids.ts';
 import type { NetworkSpec } from './network.ts';
-import type { ServiceSpec } from './service.ts';
+import type { Service, ServiceSpec } from './service.ts';
 import type { Volume } from './volume.ts';
+
+/** Where in its history a service was. */
+export type Remembered = Pick<
+  Service,
+  'id' | 'version' | 'revision' | 'previousVersion' | 'previousRevision' | 'rolledBackFrom' | 'createdAtMs'
+>;
 
 export type TrashedItem =
   | {
       readonly kind: 'service';
       readonly spec: ServiceSpec;
       readonly previous: ServiceSpec | undefined;
+      /** What it comes back as; its versions and their revisions are kept as long as this is. Absent in older records, which come back as new services. */
+      readonly was?: Remembered;
       /** Of its project: they go with the last service that is on them. */
       readonly networks: readonly NetworkSpec[];
       /** Named ones that were there; absent in older records. */

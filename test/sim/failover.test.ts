@@ -79,6 +79,38 @@ describe('failover', () => {
   );
 
   it.each(seeds)(
+    'brings the nodes of a leader that stays without etcd to the next one as soon as there is one, with seed %i',
+    async (seed) => {
+      await settled(seed);
+      const before = world.hosts.map((host) => host.live());
+      const { leader } = world;
+      leader!.run!.store.setConnected(false);
+      const takenMs = await until(() => world.leader !== undefined && world.leader !== leader);
+      expect(takenMs).toBeLessThan(5_000);
+      expect(await until(() => world.hosts.every(world.tied))).toBeLessThan(500);
+      await world.pass(60_000);
+      expect(world.hosts.every(world.tied)).toBe(true);
+      expect(world.hosts.map((host) => host.live())).toEqual(before);
+    },
+  );
+
+  it.each(seeds)(
+    'leaves the nodes of a leader that is without etcd for two seconds and a half where they are, with seed %i',
+    async (seed) => {
+      await settled(seed);
+      const { leader } = world;
+      leader!.run!.store.setConnected(false);
+      world.during(2_500, () => leader!.run!.store.setConnected(true));
+      const { epoch } = world;
+      for (let ms = 0; ms < 5_000; ms += 10) {
+        await world.pass(10);
+        expect(world.hosts.every(world.tied)).toBe(true);
+      }
+      expect(world.epoch).toBe(epoch);
+    },
+  );
+
+  it.each(seeds)(
     'of a host and the leader at once takes the new leader its full grace and little more, with seed %i',
     async (seed) => {
       await settled(seed);

@@ -13,7 +13,7 @@ import type { Host } from './host.ts';
 import { jobInvariants } from './job-invariants.ts';
 import type { VolumeOnDisk } from './mounts.ts';
 import { nameOf, nodesOf } from './named.ts';
-import { deafLeadersJudgeNobody } from './no-false-verdict.ts';
+import { deafLeadersJudgeNobody, mostAtOnceAreWaitedFor } from './no-false-verdict.ts';
 import { movesKeepTheirBudget, nobodyLeavesForLess } from './placement-invariants.ts';
 import { overtakenAreStopped, rolloutsEndWithAReason, rolloutsKeepTheirPace, seatsAreNotCrowded } from './rollouts.ts';
 import { orderIsKept } from './start-order.ts';
@@ -78,6 +78,7 @@ export function invariants(): readonly Invariant[] {
     ...jobInvariants(),
     eventsAreKeptOnce,
     deafLeadersJudgeNobody(),
+    mostAtOnceAreWaitedFor(),
   ];
 }
 

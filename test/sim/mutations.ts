@@ -177,6 +177,19 @@ export const mutations: readonly Mutation[] = [
     seeds: 3,
   },
   {
+    name: 'most nodes that fall silent at once are taken for down as one alone is',
+    story: 'verdicts',
+    edits: [
+      {
+        file: 'control-plane/reconcilers/node-health.ts',
+        find: 'const patient = deaf || (quiet >= 2 && quiet * 2 > judged.length);',
+        replace: 'const patient = deaf;',
+      },
+    ],
+    from: 2,
+    seeds: 3,
+  },
+  {
     name: 'duplicates run on when a node comes back',
     story: 'whole',
     chapters: ['services', 'watchdogs'],

@@ -1,6 +1,8 @@
-/** The promises about verdicts: no host counts as down whose kernel lives and is heard, by the leader or by most of the hosts that could ask, nor any while none can be heard. */
+/** The promises about verdicts: no host counts as down whose kernel lives and is heard, by the leader or by most of the hosts that could ask, nor any while none can be heard, and where most fall silent at once none does so soon. */
+import { massSilenceMs, quietMs } from '#control-plane/reconcilers/node-health.ts';
 import type { Applied } from '#control-plane/store/records.ts';
 import { assert } from '#proto/kernel/errors.ts';
+import type { Node } from '#proto/model/node.ts';
 import type { Host } from './host.ts';
 import type { Invariant } from './invariants.ts';
 import type { Replica } from './replica.ts';
@@ -55,6 +57,84 @@ export function deafLeadersJudgeNobody(): Invariant {
   };
 }
 
+/** Who has been well for so long under one leader is heard by it: whoever was cut off before has dialled again. */
+const surelyHeardMs = 8_000;
+/** Between two beats, and two looks. */
+const beatMs = 300;
+
+/** What has been seen of one host under one leader. */
+interface Silence {
+  /** Its beats go to and fro since then. */
+  wellSinceMs?: number | undefined;
+  /** It was surely heard until then, and has not been well for long since. */
+  heardUntilMs?: number;
+  /** Nothing of it can have got to the leader since then. */
+  silentSinceMs?: number | undefined;
+}
+
+/** Where most fall silent at once it is the leader's own line, or the switch between, more likely than all of them. */
+export function mostAtOnceAreWaitedFor(): Invariant {
+  let run: Replica['run'];
+  const silences = new Map<string, Silence>();
+  const note = (world: World) => {
+    const { leader, hosts, clock } = world;
+    if (leader?.run !== run) silences.clear();
+    run = leader?.run;
+    if (!run) return;
+    const now = clock.monotonic();
+    for (const host of hosts) {
+      const seen = silences.get(host.name) ?? {};
+      silences.set(host.name, seen);
+      if (mayBeat(world, host, leader!.name)) seen.wellSinceMs ??= now;
+      else if (seen.wellSinceMs !== undefined) {
+        if (now - seen.wellSinceMs >= surelyHeardMs) seen.heardUntilMs = now;
+        seen.wellSinceMs = undefined;
+      }
+      if (run.process.running && isSilent(world, host, leader!.name)) seen.silentSinceMs ??= now;
+      else seen.silentSinceMs = undefined;
+    }
+  };
+  return {
+    name: 'where most fall silent at once none is taken for down so soon',
+    look: note,
+    step({ changes }, world) {
+      const lost = [...givenUp(changes, world)];
+      if (lost.length === 0) return;
+      note(world);
+      if (!run) return;
+      const now = world.clock.monotonic();
+      const isLost = new Set(lost.map(({ host }) => host));
+      const judged = world.hosts.filter((host) => isLost.has(host) || mayBeGivenUp(world.truth.node(host.id)));
+      for (const { host, why, stateAtMs } of lost) {
+        const decidedMs = now - Math.max(0, run.process.now() - stateAtMs);
+        const quiet = judged.filter(({ name }) => decidedMs - (silences.get(name)?.silentSinceMs ?? now) > quietMs);
+        if (quiet.length < 2 || quiet.length * 2 <= judged.length) continue;
+        const silentMs = now - (silences.get(host.name)?.heardUntilMs ?? 0);
+        assert(
+          silentMs >= massSilenceMs - beatMs,
+          `${host.name} is down, silent for ${silentMs} ms, as are ${quiet.map(({ name }) => name)}: ${why}`,
+        );
+      }
+    },
+  };
+}
+
+/** A verdict may be made on it: it is a member that has described itself, and not down. */
+function mayBeGivenUp(node: Node | undefined): boolean {
+  return node !== undefined && (node.state === 'ready' || (node.state === 'unknown' && node.bootId !== ''));
+}
+
+/** Nothing of it gets to that machine, nor is anything on its way. */
+function isSilent(world: World, host: Host, to: string): boolean {
+  return !reaches(world, host, to) && !world.network.isPoor(host.name) && !world.network.isPoor(to);
+}
+
+/** Whoever beats for it runs, and the line to that machine is clear in both directions. */
+function mayBeat({ network, watched }: World, host: Host, to: string): boolean {
+  const beats = watched ? host.boot?.machine.running && host.boot.watchdog?.process?.running : host.process?.running;
+  return beats === true && !network.isCut(host.name, to) && !network.isCut(to, host.name);
+}
+
 /** Something of it may get to that machine. */
 function reaches({ network, watched }: World, host: Host, to: string): boolean {
   const speaks = watched ? host.boot?.machine.running : host.process?.running;
@@ -65,11 +145,11 @@ function reaches({ network, watched }: World, host: Host, to: string): boolean {
 function* givenUp(
   changes: readonly Applied[],
   { hosts }: World,
-): Iterable<{ readonly host: Host; readonly why: string }> {
+): Iterable<{ readonly host: Host; readonly why: string; readonly stateAtMs: number }> {
   for (const { table, before, after } of changes) {
     if (table !== 'node' || after?.state !== 'down' || !before || before.state === 'down') continue;
     const host = hosts.find(({ id }) => id === after.id);
-    if (host) yield { host, why: after.message };
+    if (host) yield { host, why: after.message, stateAtMs: after.stateAtMs };
   }
 }
 

@@ -46,6 +46,7 @@ export class Replica {
     this.#random = seededRandom(seed);
     this.name = name;
     this.address = `${name}:7400`;
+    world.network.plug(name, name, () => true);
   }
 
   /** The epoch it says to lead with; undefined while it does not. */
@@ -129,6 +130,8 @@ export class Replica {
       log,
       self: { replica: this.name, address: this.address },
       probe: (address) => this.#probe(process, address),
+      replicas: () => this.#world.addresses,
+      succeeded: (by) => dispatch.succeeded(by),
       onLead: (epoch, term) => {
         trace.note(`${this.name} leads with epoch ${epoch}`);
         events.lead(term);

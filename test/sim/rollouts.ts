@@ -139,7 +139,7 @@ function seatOf(task: Task): string {
   return task.slot > 0 ? String(task.slot) : task.nodeName;
 }
 
-/** Old and new, one that takes over, and one more of a rollout that was overtaken. */
+/** Old and new, one that takes over, and one more of a rollout that was overtaken; beside those that are back with their nodes, and not up yet. */
 const mostOfOneSeat = 4;
 
 export const seatsAreNotCrowded: Invariant = {
@@ -150,7 +150,11 @@ export const seatsAreNotCrowded: Invariant = {
     );
     for (const task of services) {
       const others = [...truth.tasksOfService(task.serviceId)].filter(
-        (one) => seatOf(one) === seatOf(task) && one.iteration === task.iteration && isActive(one),
+        (one) =>
+          seatOf(one) === seatOf(task) &&
+          one.iteration === task.iteration &&
+          isActive(one) &&
+          (one.returnedAtMs === 0 || isUp(one)),
       );
       assert(others.length <= mostOfOneSeat, `${taskName(task)} is one of ${others.length} in its seat`);
     }

@@ -1,4 +1,5 @@
 /** A whole cluster in one process on a fake clock: production replicas and agents, over a memory etcd, a simulated line, and fake machines. */
+import { guardNetworks } from '#control-plane/reconcilers/network-changes.ts';
 import type { WishContext } from '#control-plane/reconcilers/service-changes.ts';
 import { MemoryEtcd, type MemoryStore } from '#control-plane/store/memory-store.ts';
 import type { Applied, Change, Delta } from '#control-plane/store/records.ts';
@@ -177,9 +178,10 @@ export class World {
       again();
       return;
     }
+    const context = { snapshot: store.snapshot, now: this.clock.now(), newId: () => newId(this.#ids) };
     let changes: Change[];
     try {
-      changes = decide({ snapshot: store.snapshot, now: this.clock.now(), newId: () => newId(this.#ids) });
+      changes = namesGuarded(context, decide(context));
     } catch (error) {
       if (!isFault(error)) throw error;
       this.trace.note(`operator: ${name}: ${error.message}`);
@@ -286,4 +288,11 @@ function wordsOf(change: Applied): string {
     default:
       return '';
   }
+}
+
+/** A new service joins networks, as in the API's apply: of two of one name that are decided on the same snapshot only one is committed. */
+function namesGuarded(context: WishContext, changes: Change[]): Change[] {
+  const isNew = changes.some(({ table, expect, value }) => table === 'service' && expect === 0 && value !== undefined);
+  const isGuarded = changes.some(({ table }) => table === 'guard');
+  return isNew && !isGuarded ? [...changes, guardNetworks(context)] : changes;
 }

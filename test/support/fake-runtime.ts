@@ -52,6 +52,8 @@ interface FakeContainer {
 /** What outlives an agent: the machine's containers. Several runtimes over one host are the agent before and after a restart. */
 export class FakeContainerHost {
   readonly containers = new Map<TaskId, FakeContainer>();
+  /** Those that are being created: whoever creates one anew, or deletes it, ends what was begun before. */
+  readonly begun = new Map<TaskId, ContainerRequest>();
   readonly #clock: Clock;
   readonly #watchers = new Set<(id: TaskId, exit: ContainerExit) => void>();
   #nextPid = 1000;
@@ -110,6 +112,7 @@ export class FakeContainerHost {
   remove(id: TaskId): void {
     this.containers.get(id)?.timer?.cancel();
     this.containers.delete(id);
+    this.begun.delete(id);
   }
 
   #endAfter(container: FakeContainer, ms: number, exitCode: number, oomKilled: boolean): void {
@@ -149,7 +152,11 @@ export class FakeRuntime implements Runtime {
     const existing = this.#host.containers.get(request.id);
     if (existing) return { pid: existing.pid };
     const behaviour = this.#behaviour(request);
+    const { begun } = this.#host;
+    begun.set(request.id, request);
     if (behaviour.createMs) await this.#clock.sleep(behaviour.createMs);
+    if (begun.get(request.id) !== request) throw new Fault('unavailable', `the beginning of ${request.id} was ended`);
+    begun.delete(request.id);
     if (behaviour.createFault) throw behaviour.createFault;
     return { pid: (this.#host.containers.get(request.id) ?? this.#host.add(request, behaviour)).pid };
   }

@@ -1,5 +1,5 @@
 /** Replicas that contend for the lead over one memory store on a fake clock, with everything that can come between them. */
-import { Leader, type LeaderTiming } from '#control-plane/leader.ts';
+import { Leader, type LeaderTiming, type Successor } from '#control-plane/leader.ts';
 import { MemoryEtcd, type MemoryStore } from '#control-plane/store/memory-store.ts';
 import { Fault } from '#proto/kernel/errors.ts';
 import { silentLog } from '#proto/kernel/log.ts';
@@ -13,6 +13,8 @@ export interface Replica {
   /** Epochs it has begun to lead with, and those that have ended. */
   readonly began: number[];
   readonly ended: number[];
+  /** Who leads after it, by their own word. */
+  readonly succeeded: Successor[];
   /** Others hear its answers to probes. */
   audible: boolean;
   start(): Promise<void>;
@@ -31,6 +33,7 @@ export class ReplicaLab {
     const address = `${name}#${this.#added++}`;
     const began: number[] = [];
     const ended: number[] = [];
+    const succeeded: Successor[] = [];
     const leader = new Leader({
       store,
       clock: this.clock,
@@ -43,6 +46,8 @@ export class ReplicaLab {
         if (!target || !replica.audible) throw new Fault('unavailable', 'no answer');
         return target.leader.epoch;
       },
+      replicas: () => this.replicas.map((one) => one.address),
+      succeeded: (by) => void succeeded.push(by),
       onLead: (epoch, scope) => {
         began.push(epoch);
         scope.defer(() => void ended.push(epoch));
@@ -55,6 +60,7 @@ export class ReplicaLab {
       leader,
       began,
       ended,
+      succeeded,
       audible: true,
       start: () => this.during(leader.start()),
       close: async () => {

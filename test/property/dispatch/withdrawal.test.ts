@@ -45,18 +45,21 @@ test('no stop is told while a node that counts is behind it, none after its limi
             open.delete(id);
           }
         }
-        const senders = [...applied].map(([id, appliedRevision]) => ({ id, appliedRevision }));
+        const senders = [...applied].map(([id, appliedRevision]) => ({
+          id,
+          session: { greetedAtMs: 0, appliedRevision },
+        }));
         const told = [...stops.release(senders, nowMs).values()].flatMap((tasks) => [...tasks]);
         const tooOld = Math.max(
           ...told.map((id) => (open.get(id)!.sinceMs + withdrawalLimitMs <= nowMs ? open.get(id)!.revision : 0)),
         );
         for (const id of told) {
           const stop = open.get(id)!;
-          const behind = senders.filter((one) => !inVain.has(one.id) && one.appliedRevision < stop.revision);
+          const behind = senders.filter((one) => !inVain.has(one.id) && one.session.appliedRevision < stop.revision);
           if (stop.revision > tooOld) expect(behind).toEqual([]);
           open.delete(id);
         }
-        for (const one of senders) if (one.appliedRevision < tooOld) inVain.add(one.id);
+        for (const one of senders) if (one.session.appliedRevision < tooOld) inVain.add(one.id);
         for (const [id, { sinceMs }] of open) {
           expect(stops.holds(id)).toBe(true);
           expect(nowMs - sinceMs).toBeLessThan(withdrawalLimitMs);

@@ -108,7 +108,7 @@ function run(model: Model, step: Step): void {
       model.commit(attempt(() => undo(model.context, '').changes));
       break;
     case 'empty':
-      model.commit([...model.snapshot.all('trash')].map((trashed) => emptied(model.snapshot, trashed)));
+      model.commit([...model.snapshot.all('trash')].flatMap((trashed) => emptied(model.snapshot, trashed)));
       break;
     case 'remove by hand':
       model.commit(attempt(() => discardDocuments(model.context, 'secret', ['hand'])));

@@ -154,9 +154,23 @@ function unlikeStore({ hosts, truth, etcd }: World): string {
   return name ? `${name} is not there` : '';
 }
 
+/** What of a service's volumes is on two nodes keeps it from both: an operator gives up what it alone has. */
+function reunite(world: World): void {
+  const [shared, own] = mounts.clerk!.map((name) => world.truth.get('volume', name)?.value.nodeId);
+  if (own === undefined || own === shared) return;
+  world.wish('clerk begins anew', (context) => {
+    const service = context.snapshot.serviceNamed('demo', 'clerk');
+    return service
+      ? discardServices(context, [service], { volumes: true })
+      : discardVolumes(context, [mounts.clerk![1]!]);
+  });
+}
+
 /** Whatever is in the trash is deleted, and all services are there. */
 function tidyUp(world: World): void {
-  world.wish('trash empty', (context) => [...emptyTrash(context, volumesInTrash(world)).changes]);
+  reunite(world);
+  const empty = () => world.wish('trash empty', (context) => [...emptyTrash(context, volumesInTrash(world)).changes]);
+  for (const ms of [0, 1_000]) world.clock.after(ms, empty);
   const again = () => {
     for (const name of names) apply(world, name);
   };

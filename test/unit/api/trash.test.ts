@@ -2,18 +2,20 @@
 import { describe, expect, it } from 'vitest';
 import { apply } from '#control-plane/api/apply.ts';
 import { putDocument, removeDocument } from '#control-plane/api/documents.ts';
+import { history } from '#control-plane/api/history.ts';
 import { list } from '#control-plane/api/list.ts';
-import { remove } from '#control-plane/api/services.ts';
+import { remove, rollback } from '#control-plane/api/services.ts';
 import { emptyTrash, undo } from '#control-plane/api/trash.ts';
 import { removeVolume } from '#control-plane/api/volumes.ts';
 import {
   ApplyRequest,
   ListRequest,
   PutDocumentRequest,
+  RollbackRequest,
   ServiceRequest,
   SourceFile,
 } from '#proto/gen/gantry/v1/operator.ts';
-import type { Service } from '#proto/model/service.ts';
+import { idleRollout, type Service } from '#proto/model/service.ts';
 import { aCluster, aNode, aTask } from '#test/support/builders.ts';
 import { type OperatorLab, operatorLab } from '#test/support/operator.ts';
 
@@ -35,18 +37,10 @@ const named = ({ store }: OperatorLab, name: string) => store.snapshot.serviceNa
 const inTrash = (lab: OperatorLab) =>
   list(lab.parts, ListRequest.create({ kind: 'trash' })).trash.map(({ kind, name }) => `${kind} ${name}`);
 
-/** As the controllers do when the last task has stopped. */
+/** As the controllers do when the last task has stopped; its history stays while it is in the trash. */
 async function gone({ store }: OperatorLab, service: Service): Promise<void> {
-  const record = (table: 'service' | 'revision' | 'network', key: string) => {
-    return { table, key, value: undefined, expect: store.snapshot.get(table, key)!.modRevision } as const;
-  };
-  const revisions = [...store.snapshot.revisionsOfService(service.id)];
-  await store.seen(
-    await store.commit([
-      record('service', service.id),
-      ...revisions.map(({ number }) => record('revision', `${service.id}/${number}`)),
-    ]),
-  );
+  const { modRevision } = store.snapshot.get('service', service.id)!;
+  await store.seen(await store.commit([{ table: 'service', key: service.id, value: undefined, expect: modRevision }]));
 }
 
 describe('a service', () => {
@@ -67,8 +61,10 @@ describe('a service', () => {
     expect(message).toBe('brought back service shop/db, service shop/web');
     const after = named(lab, 'web')!;
     expect(serviceIds).toContain(after.id);
-    expect(after.id).not.toBe(before.id);
-    expect(after).toMatchObject({ spec: before.spec, previous: before.previous, removing: false, revision: 1 });
+    expect(after).toEqual({ ...before, updatedAtMs: after.updatedAtMs, rollout: idleRollout, removing: false });
+    expect(history(lab.parts, { service: 'web' }).entries.map(({ version }) => version)).toEqual([2, 1]);
+    await rollback(lab.parts, RollbackRequest.create({ services: ['web'], toVersion: 1 }));
+    expect(named(lab, 'web')!.spec.template.container.image).toBe('nginx:1');
     expect(lab.store.snapshot.get('network', 'shop_default')).toBeDefined();
     expect(inTrash(lab)).toEqual([]);
     await expect(undo(lab.parts, { name: '' })).rejects.toMatchObject({

@@ -76,6 +76,36 @@ describe('leadership', () => {
     expect([...m2.began, ...m3.began]).toEqual([2]);
   });
 
+  test('a leader that the store does not confirm any more hears from its successor itself that it leads, and of the one after that too', async () => {
+    const lab = new ReplicaLab();
+    const [m1, m2, m3] = [lab.add('m1'), lab.add('m2'), lab.add('m3')];
+    for (const replica of [m1, m2, m3]) await replica.start();
+    m1.store.setConnected(false);
+    await lab.clock.pass(3_000);
+    expect(m1.succeeded).toEqual([]);
+    await lab.clock.pass(2_200);
+    const next = lab.etcd.leadership!.value;
+    expect(next.epoch).toBe(2);
+    expect(m1.succeeded).toEqual([{ epoch: 2, address: next.address }]);
+    await (next.replica === 'm2' ? m2 : m3).close();
+    await lab.clock.pass(2_500);
+    expect(m1.succeeded.map(({ epoch }) => epoch)).toEqual([2, 3]);
+  });
+
+  test('a leader that the store leaves without an answer for less than three seconds, or that leads again, has no successor', async () => {
+    const lab = new ReplicaLab();
+    const [m1, m2] = [lab.add('m1'), lab.add('m2')];
+    for (const replica of [m1, m2]) await replica.start();
+    for (const silentMs of [2_500, 3_300]) {
+      m1.store.setConnected(false);
+      await lab.clock.pass(silentMs);
+      m1.store.setConnected(true);
+      await lab.clock.pass(10_000);
+    }
+    expect(m1.began).toEqual([1, 2]);
+    expect(m1.succeeded).toEqual([]);
+  });
+
   test('a leader that others cannot hear stops as soon as it hears of the next one', async () => {
     const lab = new ReplicaLab();
     const [m1, m2] = [lab.add('m1'), lab.add('m2')];

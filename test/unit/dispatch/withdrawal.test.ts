@@ -16,9 +16,12 @@ const onH1 = { nodeId: h1, nodeName: 'h1', address: '10.192.1.2' } as const;
 const running = aTask('t', onH1);
 const stopped: Task = { ...running, wanted: 'shutdown' };
 
-/** What the nodes hold. */
-const hold = (revisions: Partial<Record<'h1' | 'h2' | 'h3', number>>) =>
-  Object.entries(revisions).map(([name, appliedRevision]) => ({ id: aNode(name).id, appliedRevision }));
+/** What the nodes hold, all since they said hello. */
+const hold = (revisions: Partial<Record<'h1' | 'h2' | 'h3', number>>, greetedAtMs = 0) =>
+  Object.entries(revisions).map(([name, appliedRevision]) => ({
+    id: aNode(name).id,
+    session: { greetedAtMs, appliedRevision },
+  }));
 const names = (released: ReadonlyMap<string, ReadonlySet<string>>) => [...released.values()].flatMap((set) => [...set]);
 
 describe('a task leaves service by a stop', () => {
@@ -87,8 +90,9 @@ describe('a stop', () => {
 
   it('waits each time for a node without a session: it comes back, or is soon down', () => {
     const stops = new Withdrawals();
-    const away = [...hold({ h1: 20 }), { id: h2, appliedRevision: undefined }];
+    const away = [...hold({ h1: 20 }), { id: h2, session: undefined }];
     stops.withhold(7, [stopped], 0);
+    expect(names(stops.release(away, withdrawalLimitMs))).toEqual([]);
     expect(stops.deadlineMs(withdrawalLimitMs)).toBe(awayLimitMs);
     expect(names(stops.release(away, awayLimitMs - 1))).toEqual([]);
     expect(names(stops.release(away, awayLimitMs))).toEqual([stopped.id]);
@@ -98,13 +102,29 @@ describe('a stop', () => {
     expect(names(stops.release(hold({ h1: 20 }), 20_001 + withdrawalLimitMs))).toEqual([stopped.id]);
   });
 
-  it('waits for a node that is just back as long as it would for one that is away: it has not had the time to say what it holds', () => {
+  it('waits for a node that is back from its hello on, and ten seconds in all: it needs time to say what it holds, and may say what it held before first', () => {
     const stops = new Withdrawals();
+    const backAtMs = withdrawalLimitMs - 1;
+    const back = (held: number) => [...hold({ h1: 20 }), ...hold({ h2: held }, backAtMs)];
     stops.withhold(7, [stopped], 0);
-    expect(names(stops.release(hold({ h1: 20, h2: 0 }), withdrawalLimitMs))).toEqual([]);
-    expect(names(stops.release(hold({ h1: 20, h2: 7 }), withdrawalLimitMs + 1))).toEqual([stopped.id]);
-    stops.withhold(21, [stopped], 20_000);
-    expect(names(stops.release(hold({ h1: 21, h2: 0 }), 20_000 + awayLimitMs))).toEqual([stopped.id]);
+    for (const held of [0, 3]) expect(names(stops.release(back(held), withdrawalLimitMs))).toEqual([]);
+    expect(stops.deadlineMs(withdrawalLimitMs)).toBe(backAtMs + withdrawalLimitMs);
+    expect(names(stops.release(back(7), withdrawalLimitMs + 1))).toEqual([stopped.id]);
+
+    stops.withhold(9, [stopped], 0);
+    expect(names(stops.release(back(7), backAtMs + withdrawalLimitMs))).toEqual([stopped.id]);
+    expect(stops.takeGivenUp()).toEqual(hold({ h2: 7 }, backAtMs));
+  });
+
+  it('that has waited for ten seconds is told without a node that is just back, and the next stop waits for it all the same', () => {
+    const stops = new Withdrawals();
+    const next = aTask('u', { ...onH1, wanted: 'shutdown' });
+    const back = [...hold({ h1: 20 }), ...hold({ h2: 3 }, awayLimitMs - 1)];
+    stops.withhold(7, [stopped], 0);
+    stops.withhold(9, [next], awayLimitMs - 1_000);
+    expect(names(stops.release(back, awayLimitMs))).toEqual([stopped.id]);
+    expect(names(stops.release(back, awayLimitMs + 1))).toEqual([]);
+    expect(names(stops.release(back, awayLimitMs - 1 + withdrawalLimitMs))).toEqual([next.id]);
   });
 
   it('does not wait for a node that is not there any more', () => {

@@ -11,7 +11,7 @@ const m1 = { address: 'm1:7400', session: 1, periodMs: 200 };
 function beating(answersAfterMs: (address: string) => number) {
   const clock = new FakeClock();
   const dialled: string[] = [];
-  const found = { heard: 0, silent: 0, stalledUntilMs: 0 };
+  const found = { heard: 0, silent: 0, stalledUntilMs: 0, reaches: true };
   const beats = new Beats({
     clock,
     dial(address) {
@@ -40,6 +40,7 @@ function beating(answersAfterMs: (address: string) => number) {
       };
     },
     say: () => ({ session: 1, loopLagMs: 0, condition: 'running', probes: [], atMs: 0 }),
+    reaches: async () => found.reaches,
     probe() {},
     leased() {},
     heard: () => found.heard++,
@@ -91,4 +92,18 @@ it('F13: gives a leader that was only slow more time, until it has answered in t
   stall(1_500);
   await clock.pass(3_000);
   expect(found.silent).toBe(2);
+});
+
+it('gives a leader no more time because the way to it was cut, so that it finds it at once when it is mended', async () => {
+  const { clock, dialled, found, aim, stall } = beating(() => 5);
+  for (let cut = 1; cut <= 4; cut++) {
+    aim();
+    await clock.pass(1_000);
+    found.reaches = false;
+    stall(1_500);
+    await clock.pass(1_400);
+    expect(found.silent).toBe(cut);
+    found.reaches = true;
+  }
+  expect(dialled.length).toBeGreaterThan(4);
 });

@@ -184,6 +184,21 @@ describe('a task whose node is down', () => {
     expect(story.cluster.active(story.web)).toHaveLength(3);
   });
 
+  it('is not kept beside another of its revision, however long the rollout that waits for both takes', () => {
+    const story = new Story({ update: { ...defaults.update, order: 'start-first', parallelism: 0 } }).cut();
+    const { cluster, web } = story;
+    const { spec } = cluster.service(web);
+    const template = aTemplate({ container: containerSpec('web:2') });
+    cluster.commit(updateService(cluster.wish, web.id, { ...spec, template }));
+    story.node({ state: 'ready' }).cluster.decide(web);
+    story.node({ unaccounted: false }).cluster.decide(web);
+    const last = cluster.active(web).filter(({ slot }) => slot === 3);
+    expect(last.map(({ revision, nodeName, state }) => [revision, nodeName, state])).toEqual([
+      [1, 'h3', 'running'],
+      [2, expect.any(String), 'assigned'],
+    ]);
+  });
+
   it('that ends after it came back is restarted by its policy, as if nobody had taken its place', () => {
     const story = new Story({ restart: { ...defaults.restart, condition: 'none' } }).cut().heal();
     story.cluster.report(story.original, { state: 'failed', exitCode: 1 });
