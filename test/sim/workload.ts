@@ -21,6 +21,7 @@ import {
   type Service,
   type ServiceSpec,
 } from '#proto/model/service.ts';
+import { pinnedVolumes } from '#proto/model/volume.ts';
 import { aSpec, aTemplate } from '#test/support/builders.ts';
 import { randomSecrets, withSecrets } from './documents.ts';
 import type { Host } from './host.ts';
@@ -149,8 +150,13 @@ export function tidyUp(world: World): void {
   // A volume of a node that was removed never comes back.
   for (const { id, spec } of world.truth.all('service')) {
     world.wish(`give up lost volumes of ${spec.name}`, (context) => {
-      const service = context.snapshot.service(id);
-      return service && !service.removing
+      const { snapshot } = context;
+      const service = snapshot.service(id);
+      const isLost = (name: string) => {
+        const volume = snapshot.get('volume', name)?.value;
+        return volume && !snapshot.node(volume.nodeId);
+      };
+      return service && !service.removing && pinnedVolumes(service.spec.mode, service.spec.template).some(isLost)
         ? updateService(context, id, { ...service.spec, volumeLoss: 'recreate' })
         : [];
     });
