@@ -186,8 +186,8 @@ export const mutations: readonly Mutation[] = [
         replace: 'const patient = deaf;',
       },
     ],
-    from: 2,
-    seeds: 3,
+    from: 15,
+    seeds: 10,
   },
   {
     name: 'duplicates run on when a node comes back',

@@ -2,6 +2,7 @@
 import { massSilenceMs, quietMs } from '#control-plane/reconcilers/node-health.ts';
 import type { Applied } from '#control-plane/store/records.ts';
 import { assert } from '#proto/kernel/errors.ts';
+import type { NodeId } from '#proto/model/ids.ts';
 import type { Node } from '#proto/model/node.ts';
 import type { Host } from './host.ts';
 import type { Invariant } from './invariants.ts';
@@ -59,8 +60,8 @@ export function deafLeadersJudgeNobody(): Invariant {
 
 /** Who has been well for so long under one leader is heard by it: whoever was cut off before has dialled again. */
 const surelyHeardMs = 8_000;
-/** Between two beats, and two looks. */
-const beatMs = 300;
+/** Between two beats, and two looks where nothing happens. */
+const lookMs = 1_300;
 
 /** What has been seen of one host under one leader. */
 interface Silence {
@@ -75,7 +76,8 @@ interface Silence {
 /** Where most fall silent at once it is the leader's own line, or the switch between, more likely than all of them. */
 export function mostAtOnceAreWaitedFor(): Invariant {
   let run: Replica['run'];
-  const silences = new Map<string, Silence>();
+  /** By member: who has joined anew was never heard. */
+  const silences = new Map<NodeId, Silence>();
   const note = (world: World) => {
     const { leader, hosts, clock } = world;
     if (leader?.run !== run) silences.clear();
@@ -83,8 +85,8 @@ export function mostAtOnceAreWaitedFor(): Invariant {
     if (!run) return;
     const now = clock.monotonic();
     for (const host of hosts) {
-      const seen = silences.get(host.name) ?? {};
-      silences.set(host.name, seen);
+      const seen = silences.get(host.id) ?? {};
+      silences.set(host.id, seen);
       if (mayBeat(world, host, leader!.name)) seen.wellSinceMs ??= now;
       else if (seen.wellSinceMs !== undefined) {
         if (now - seen.wellSinceMs >= surelyHeardMs) seen.heardUntilMs = now;
@@ -107,11 +109,11 @@ export function mostAtOnceAreWaitedFor(): Invariant {
       const judged = world.hosts.filter((host) => isLost.has(host) || mayBeGivenUp(world.truth.node(host.id)));
       for (const { host, why, stateAtMs } of lost) {
         const decidedMs = now - Math.max(0, run.process.now() - stateAtMs);
-        const quiet = judged.filter(({ name }) => decidedMs - (silences.get(name)?.silentSinceMs ?? now) > quietMs);
+        const quiet = judged.filter(({ id }) => decidedMs - (silences.get(id)?.silentSinceMs ?? now) > quietMs);
         if (quiet.length < 2 || quiet.length * 2 <= judged.length) continue;
-        const silentMs = now - (silences.get(host.name)?.heardUntilMs ?? 0);
+        const silentMs = now - (silences.get(host.id)?.heardUntilMs ?? 0);
         assert(
-          silentMs >= massSilenceMs - beatMs,
+          silentMs >= massSilenceMs - lookMs,
           `${host.name} is down, silent for ${silentMs} ms, as are ${quiet.map(({ name }) => name)}: ${why}`,
         );
       }
