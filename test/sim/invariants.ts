@@ -426,7 +426,8 @@ function stopsComeLast(): Invariant {
         if (!tied(other) || other.boot?.network.behind) continue;
         // One that has booted since begins with what its journal says; what its kernel held before is gone.
         if (other.boot && other.boot.atMs > atMs) continue;
-        if (truth.node(other.id)?.state === 'down') continue;
+        const state = truth.node(other.id)?.state;
+        if (state === undefined || state === 'down') continue;
         // Nobody waits for one that is down or removed; back again, it sends by its old table until it has the new one.
         if ((turnedAt.get(other.name) ?? 0) > atMs) continue;
         const backends = other.boot?.network.wanted?.endpoints.flatMap((endpoint) => endpoint.backends) ?? [];
