@@ -25,8 +25,11 @@ const foundInSingletons = [
   2, // a node that was fenced never held a lease again where its record was written once more and nothing else happened
   7139, // of the simulator: a stop was to wait for a node that is down, and has not heard yet that its session was ended
 ];
-/** And of verdicts: a leader that heard nobody took some for down, since the answer of a kernel was awaited, or since it had stood still itself. */
-const foundInVerdicts = [6, 10];
+/** And of verdicts. */
+const foundInVerdicts = [
+  ...[6, 10], // a leader that heard nobody took some for down, since the answer of a kernel was awaited, or since it had stood still itself
+  8100018, // of the simulator: an event was kept before the world had heard of what happened
+];
 /** Of each plot. */
 const fresh = Array.from({ length: 2 }, () => 10_000 + systemRandom.int(1_000_000));
 
