@@ -255,7 +255,8 @@ class ConmonRuntime implements Runtime {
       else this.#host.settings.cgroups.kill(this.#host.cgroup(id));
       await this.#ended(id);
     }
-    if (!live) this.#host.killStray(id);
+    // An earlier agent began it, and conmon may still be about to create it.
+    if (!live || live.record.pid === 0) this.#host.killStray(id);
     await this.#host.removeFromRuntime(live?.record.runtime ?? readRecord(bundle)?.runtime ?? 'runc', id);
     this.#clear(id);
   }
