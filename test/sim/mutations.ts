@@ -315,7 +315,7 @@ export const mutations: readonly Mutation[] = [
     edits: [
       {
         file: 'control-plane/reconcilers/seat.ts',
-        find: 'return all.filter(([task]) => task !== holder?.[0] && !isUp(task));',
+        find: 'return all.filter(([task]) => task !== holder);',
         replace: 'return all.filter(([task]) => task === undefined || holder === undefined);',
       },
     ],
