@@ -131,6 +131,7 @@ async function assemble(config: ControlPlaneConfig, kernel: Kernel, scope: Scope
     leadsBy: (leadership) => leader?.wrote(leadership) ?? false,
     mayGrant: () => (leader?.unconfirmedMs ?? Number.POSITIVE_INFINITY) <= confirmedMs,
     notice: (notice) => events.note(notice),
+    replicas: () => replicasOf(config, doors.agentPort),
     // The store has opened it.
     unseal: (password) => password,
     openContent: (content) => contents.open(content),

@@ -287,7 +287,7 @@ function keepIdentity(
     if (connection) return connection.renew(csrPem);
     throw new Fault('unavailable', 'there is no session with the control plane');
   };
-  const parts = { ...kernel, data: config.data, renew, swapped: () => agent()?.session.described() };
+  const parts = { ...kernel, data: config.data, renew, swapped: () => agent()?.session.identityChanged() };
   return new IdentityKeeper(parts, first);
 }
 

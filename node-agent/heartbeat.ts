@@ -11,6 +11,8 @@ export interface HeartbeatTarget {
 export interface Heartbeat {
   /** Beats there from now on; undefined: the agent has no session, and that is what beats say. */
   aim(target: HeartbeatTarget | undefined): void;
+  /** As `Transport.keepWarm`, for beats. */
+  keepWarm(addresses: readonly string[]): void;
   /** Acknowledgements have stopped coming: called once for each aim. */
   onSilence(listener: () => void): void;
   close(): Promise<void>;

@@ -79,6 +79,8 @@ export class Session {
   #flushUrgent = false;
   #lastFailure = '';
   #heeded = '';
+  /** Replicas that do not serve us, as who serves us says. */
+  #others: readonly string[] = [];
 
   constructor(parts: SessionParts) {
     this.#parts = parts;
@@ -124,6 +126,12 @@ export class Session {
     this.#send({ $case: 'described', value: node });
   }
 
+  /** The node's certificate, or what it trusts, is another: what follows uses that; what runs goes on. */
+  identityChanged(): void {
+    this.described();
+    this.#keepWarm(this.#others);
+  }
+
   /** Says what has happened here by itself; false where nobody listens at the moment. */
   notices(notices: NodeNotice[]): boolean {
     if (!this.#welcomed || this.#full) return false;
@@ -154,6 +162,7 @@ export class Session {
     if (this.#welcomed) this.#flush();
     this.#end();
     this.#dialTimer?.cancel();
+    this.#parts.transport.keepWarm([]);
   }
 
   #dial(address: string): void {
@@ -264,6 +273,7 @@ export class Session {
     if (welcome.node?.state === 'ready') this.#heed(welcome.node.message);
     if (!first) return;
     this.#parts.log.info('connected to the control plane', { address: this.#address, epoch: welcome.epoch });
+    this.#keepWarm(welcome.replicas.filter((address) => address !== this.#address));
     this.#parts.heartbeat.aim({
       address: this.#address,
       session: welcome.session,
@@ -287,14 +297,24 @@ export class Session {
       this.#drop(redialMs);
       return;
     }
-    this.#end();
+    this.#end('answered');
     this.#dial(address);
+  }
+
+  #keepWarm(addresses: readonly string[]): void {
+    this.#others = addresses;
+    this.#parts.transport.keepWarm(addresses);
+    this.#parts.heartbeat.keepWarm(addresses);
   }
 
   #lost(fault: Fault | undefined): void {
     this.#complain(fault?.remedy ? `${fault.message} (${fault.remedy})` : (fault?.message ?? 'it was ended'));
-    if (!isFault(fault, 'not-found')) this.#drop(redialMs);
-    else this.#drop(Math.min(expelledRedialMs, redialMs * 2 ** this.#expulsions++));
+    if (!isFault(fault, 'not-found')) {
+      this.#drop(redialMs);
+      return;
+    }
+    this.#keepWarm([]);
+    this.#drop(Math.min(expelledRedialMs, redialMs * 2 ** this.#expulsions++));
   }
 
   /** Once for each reason, not once for each of three attempts a second. */
@@ -328,14 +348,15 @@ export class Session {
     return addresses[(addresses.indexOf(this.#address) + 1) % addresses.length]!;
   }
 
-  #end(): void {
+  #end(how: 'answered' | 'dropped' = 'dropped'): void {
     this.#greetingTimer?.cancel();
     this.#flushTimer?.cancel();
     this.#flushTimer = undefined;
     this.#outbox.clear();
     this.#full = false;
     this.#stream = undefined;
-    this.#connection?.close();
+    if (how === 'answered') this.#connection?.release();
+    else this.#connection?.close();
     this.#connection = undefined;
     if (!this.#welcomed) return;
     this.#welcomed = false;

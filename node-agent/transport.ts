@@ -8,6 +8,8 @@ export interface Transport {
    * it was dialled, and somebody is now; to be dialled again.
    */
   connect(address: string, opened?: () => void): Connection;
+  /** To these replicas, and to no others, a connection is to stand open for the next dial; where the node's certificate is another one, they are made anew. */
+  keepWarm(addresses: readonly string[]): void;
 }
 
 export interface Connection {
@@ -19,4 +21,6 @@ export interface Connection {
   isThere(): boolean;
   /** Drops it with all that runs over it. */
   close(): void;
+  /** Ends all that runs over it. Its other end has just answered: it may be of use at the next dial. */
+  release(): void;
 }

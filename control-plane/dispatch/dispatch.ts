@@ -36,6 +36,8 @@ export interface DispatchParts {
   readonly probe?: KernelProbe;
   /** The store has confirmed our leadership so lately that we may grant leases (`confirmedMs`). */
   readonly mayGrant: () => boolean;
+  /** HOST:PORT of all replicas, for nodes to be connected with them; nothing is said of them unless told. */
+  readonly replicas?: () => readonly string[];
   /** Opens the sealed password of a login. */
   readonly unseal: Unseal;
   readonly openContent: OpenContent;
@@ -149,7 +151,7 @@ export class Dispatch {
         usage: this.usage,
         unseal: this.#parts.unseal,
         openContent: this.#parts.openContent,
-        heartbeatPeriodMs,
+        alike: () => ({ heartbeatPeriodMs, replicas: [...(this.#parts.replicas?.() ?? [])] }),
         epoch: () => this.epoch,
         leader: () => this.#leader,
         shared: () => this.#sharedSet(),

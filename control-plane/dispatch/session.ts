@@ -50,7 +50,8 @@ export interface SessionParts {
   readonly unseal: Unseal;
   /** Opens a content of a config or secret. Faults: `corrupt`. */
   readonly openContent: OpenContent;
-  readonly heartbeatPeriodMs: number;
+  /** What all are welcomed with. */
+  readonly alike: () => { readonly heartbeatPeriodMs: number; readonly replicas: string[] };
   /** Of this replica's leadership; undefined while it does not lead. */
   readonly epoch: () => number | undefined;
   /** Of the cluster: where nodes are sent by who does not lead. */
@@ -291,7 +292,7 @@ export class NodeSession {
         epoch,
         node: toWire(node),
         cluster: toWire(cluster),
-        heartbeatPeriodMs: this.#parts.heartbeatPeriodMs,
+        ...this.#parts.alike(),
         caPem: snapshot.authority ? trustOf(snapshot.authority) : '',
       },
     });

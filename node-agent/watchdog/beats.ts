@@ -11,6 +11,8 @@ export interface BeatLine {
   open(): MessageStream<BeatAck, Beat>;
   /** Drops it with all that runs over it. */
   close(): void;
+  /** Ends what runs over it; its other end has answered, and it may be of use again. */
+  release(): void;
 }
 
 export interface BeatsParts {
@@ -25,6 +27,8 @@ export interface BeatsParts {
   readonly probe: (orders: BeatAck['probes']) => void;
   /** A lease was granted, until this boot time. */
   readonly leased: (untilMs: number) => void;
+  /** The node is no member any more, says who was asked. */
+  readonly expelled: () => void;
   /** Told once for each aim: a beat was acknowledged. */
   readonly heard: () => void;
   /** Told once for each aim: acknowledgements have stopped coming. */
@@ -158,6 +162,7 @@ export class Beats {
         this.#stream = undefined;
         this.#came = 'end';
         if (fault?.code !== 'not-found') return;
+        this.#parts.expelled();
         this.#expelledMs = Math.min(expelledMs.most, Math.max(expelledMs.first, 2 * this.#expelledMs));
         this.#aliveAtMs = this.#parts.clock.monotonic();
       },
@@ -182,10 +187,13 @@ export class Beats {
 
   #hangUp(): void {
     const line = this.#line;
+    // Whoever ends streams is well, and only does not lead.
+    const answered = this.#came === 'end' && !this.#stream;
     this.#stream = undefined;
     this.#line = undefined;
     this.#reached = undefined;
     this.#came = 'nothing';
-    line?.close();
+    if (answered) line?.release();
+    else line?.close();
   }
 }

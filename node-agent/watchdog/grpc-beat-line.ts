@@ -1,27 +1,55 @@
-/** Beats over gRPC with the node's certificate, on a TCP connection that nothing else shares. */
-import * as grpc from '@grpc/grpc-js';
-import { AgentClient, type Beat, type BeatAck } from '#proto/gen/gantry/v1/agent.ts';
-import { ownConnection } from '#proto/rpc.ts';
+/** Beats over gRPC with the node's certificate, on TCP connections that nothing else shares. */
+import type * as grpc from '@grpc/grpc-js';
+import type { Beat, BeatAck } from '#proto/gen/gantry/v1/agent.ts';
+import type { Clock } from '#proto/kernel/clock.ts';
+import type { Random } from '#proto/kernel/random.ts';
 import { callerStream } from '#proto/rpc-stream.ts';
+import { agentLine } from '../agent-line.ts';
+import { WarmLines } from '../warm-lines.ts';
 import type { BeatLine } from './beats.ts';
 import type { BeatIdentity } from './protocol.ts';
 
-export function grpcBeatLine(address: string, { keyPem, certificatePem, caPem }: BeatIdentity): BeatLine {
-  const client = new AgentClient(
-    address,
-    grpc.credentials.createSsl(Buffer.from(caPem), Buffer.from(keyPem), Buffer.from(certificatePem)),
-    ownConnection,
-  );
-  let call: grpc.ClientDuplexStream<Beat, BeatAck> | undefined;
+export interface BeatLines {
+  dial(address: string, identity: BeatIdentity): BeatLine;
+  /** As `Heartbeat.keepWarm`; without an identity, with that of before. */
+  keepWarm(addresses: readonly string[], identity?: BeatIdentity): void;
+}
+
+export function grpcBeatLines(clock: Clock, random: Random): BeatLines {
+  let shown: BeatIdentity | undefined;
+  const lines = new WarmLines({
+    clock,
+    random,
+    dial: (address, ended) => agentLine(address, shown!, ended),
+  });
+  const use = (identity: BeatIdentity) => {
+    if (identity.certificatePem !== shown?.certificatePem || identity.caPem !== shown.caPem) lines.renew();
+    shown = identity;
+  };
   return {
-    open() {
-      call = client.heartbeat();
-      return callerStream(call);
+    dial(address, identity) {
+      use(identity);
+      const line = lines.take(address);
+      let call: grpc.ClientDuplexStream<Beat, BeatAck> | undefined;
+      return {
+        open() {
+          call = line.client.heartbeat();
+          return callerStream(call);
+        },
+        close() {
+          // Closing a channel lets its calls go on.
+          call?.cancel();
+          line.close();
+        },
+        release() {
+          call?.cancel();
+          lines.giveBack(address, line);
+        },
+      };
     },
-    close() {
-      // Closing a channel lets its calls go on.
-      call?.cancel();
-      client.close();
+    keepWarm(addresses, identity) {
+      lines.keep(addresses);
+      if (identity) use(identity);
     },
   };
 }

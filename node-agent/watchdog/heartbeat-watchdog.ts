@@ -62,6 +62,7 @@ class WatchdogLink implements Heartbeat {
   /** The one that ours takes the place of at this moment. */
   #former: number | undefined;
   #target: HeartbeatTarget | undefined;
+  #warm: readonly string[] = [];
   #listener: () => void = () => {};
   #sequence = 0;
   #unanswered = 0;
@@ -81,6 +82,11 @@ class WatchdogLink implements Heartbeat {
   aim(target: HeartbeatTarget | undefined): void {
     this.#target = target;
     this.#sayAim();
+  }
+
+  keepWarm(addresses: readonly string[]): void {
+    this.#warm = addresses;
+    this.#sayWarm();
   }
 
   onSilence(listener: () => void): void {
@@ -145,6 +151,7 @@ class WatchdogLink implements Heartbeat {
     this.#greeted = true;
     log.info('the watchdog keeps the beat', { pid: hello.pid });
     this.#sayAim();
+    this.#sayWarm();
     if (this.#next?.charge === 'when greeted') this.#putInCharge();
   }
 
@@ -168,6 +175,10 @@ class WatchdogLink implements Heartbeat {
     if (!this.#greeted) return;
     const { addresses, identity } = this.#parts;
     this.#say({ say: 'aim', target: this.#target, addresses, identity: identity() });
+  }
+
+  #sayWarm(): void {
+    if (this.#greeted) this.#say({ say: 'keep-warm', addresses: this.#warm, identity: this.#parts.identity() });
   }
 
   #turn(): void {

@@ -9,10 +9,11 @@ import { setPriority } from 'node:os';
 import { join } from 'node:path';
 import { systemClock } from '#proto/kernel/clock.ts';
 import { describe } from '#proto/kernel/errors.ts';
+import { systemRandom } from '#proto/kernel/random.ts';
 import { kernelProbe } from '#proto/kernel-probe.ts';
 import { procStat } from '../proc-stat.ts';
 import { cgroupOf, findCgroups } from '../runtime/cgroup.ts';
-import { grpcBeatLine } from './grpc-beat-line.ts';
+import { grpcBeatLines } from './grpc-beat-line.ts';
 import { openLease } from './lease-file.ts';
 import { killOverdue, lookEveryMs } from './overdue.ts';
 import {
@@ -55,7 +56,7 @@ const complain = (of: string, why = '') => {
 
 const watchdog = new Watchdog({
   clock,
-  dial: grpcBeatLine,
+  ...grpcBeatLines(clock, systemRandom),
   probe: kernelProbe(clock),
   lease,
   statOf: procStat,

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import type { HeartbeatTarget } from '../heartbeat.ts';
 
 /** Changes with every change of meaning below: a watchdog that speaks another one is replaced. */
-export const protocol = 2;
+export const protocol = 3;
 
 /** What a TLS client shows and trusts, PEM. */
 export interface BeatIdentity {
@@ -24,6 +24,8 @@ export type AgentWord =
       readonly addresses: readonly string[];
       readonly identity: BeatIdentity;
     }
+  /** To these replicas, and to no others, a connection is to stand open. */
+  | { readonly say: 'keep-warm'; readonly addresses: readonly string[]; readonly identity: BeatIdentity }
   /** The agent's main loop turns. Answered with the same sequence. */
   | { readonly say: 'turn'; readonly sequence: number }
   /** It takes the place of the one before, if any. Until then it looks after the agent and beats, and nobody else finds it. */

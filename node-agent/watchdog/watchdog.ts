@@ -12,7 +12,7 @@ import type { ProcStat } from '../proc-stat.ts';
 import { Beats, type BeatsParts } from './beats.ts';
 import { conditionOf, loopLagMs } from './condition.ts';
 import type { LeaseFile } from './lease-file.ts';
-import { type AgentWord, protocol, type WatchdogWord } from './protocol.ts';
+import { type AgentWord, type BeatIdentity, protocol, type WatchdogWord } from './protocol.ts';
 
 /** A connection of an agent. */
 export interface AgentLink {
@@ -20,6 +20,8 @@ export interface AgentLink {
 }
 
 export interface WatchdogParts extends Pick<BeatsParts, 'dial'> {
+  /** As `Heartbeat.keepWarm`. */
+  readonly keepWarm: (addresses: readonly string[], identity?: BeatIdentity) => void;
   readonly clock: Clock;
   readonly probe: KernelProbe;
   readonly lease: Pick<LeaseFile, 'renew'>;
@@ -61,6 +63,7 @@ export class Watchdog {
         for (const { nodeId, address } of orders) void this.#probe(nodeId, address);
       },
       leased: (untilMs) => this.#renew(untilMs),
+      expelled: () => parts.keepWarm([]),
       heard: () => this.#tell('heard'),
       silent: () => this.#tell('silent'),
     });
@@ -80,6 +83,9 @@ export class Watchdog {
       case 'aim':
         this.#target = word.target;
         if (word.target) this.#beats.aim(word.target, word.addresses, word.identity);
+        break;
+      case 'keep-warm':
+        this.#parts.keepWarm(word.addresses, word.identity);
         break;
       case 'turn':
         this.#turnedAtMs = clock.monotonic();

@@ -23,8 +23,11 @@ export async function reconnect(
       await lab.close();
     }
   };
+  // The first finds code that has not run yet.
+  await took({ held: 'all', changed });
   return [
     ...figures(nodes, tasks, 'that hold what they held', await took({ held: 'all', changed })),
+    ...figures(nodes, tasks, 'that are connected too', await took({ held: 'all', changed, warm: true })),
     ...figures(nodes, tasks, 'that hold nothing', await took({ held: 'nothing' })),
   ];
 }

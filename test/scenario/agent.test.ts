@@ -28,7 +28,7 @@ function countDials(host: LabHost): { transport: Transport; count: () => number 
     count++;
     return inner.connect(address);
   };
-  return { transport: { connect }, count: () => count };
+  return { transport: { ...inner, connect }, count: () => count };
 }
 
 const reaches = (id: TaskId, state: string) =>

@@ -44,7 +44,7 @@ function tapped(host: LabHost): { readonly transport: Transport; readonly heard:
     };
     return Object.assign(connection, { session });
   };
-  return { heard, transport: { connect } };
+  return { heard, transport: { ...inner, connect } };
 }
 
 const contentsIn = (heard: readonly ControlMessage[]) =>

@@ -221,6 +221,7 @@ export class Host {
       bootId: boot.id,
       registryOf,
       transport: {
+        keepWarm() {},
         connect: (address) => {
           this.dialled = address;
           return network.transport(party, node.id).connect(address);

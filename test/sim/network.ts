@@ -149,8 +149,12 @@ export class SimNetwork implements Line {
           close: () => {
             for (const stream of open) stream.close(new Fault('cancelled', 'the connection was dropped'));
           },
+          release() {
+            this.close();
+          },
         };
       },
+      keepWarm() {},
     };
   }
 
@@ -173,6 +177,9 @@ export class SimNetwork implements Line {
       },
       close: () => {
         for (const stream of open) stream.close(new Fault('cancelled', 'the connection was dropped'));
+      },
+      release() {
+        this.close();
       },
     };
   }

@@ -84,6 +84,7 @@ export class WatchdogPlace {
       const watchdog = new Watchdog({
         clock: process,
         dial: (address) => dial(process, address),
+        keepWarm() {},
         probe: probe(process),
         lease: { renew },
         statOf: (pid) => {
@@ -152,6 +153,7 @@ class Tie implements Heartbeat {
     this.#target = target;
     this.#sayAim();
   }
+  keepWarm(): void {}
   onSilence(listener: () => void): void {
     this.#silent = listener;
   }

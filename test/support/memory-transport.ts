@@ -202,8 +202,12 @@ export class MemoryNetwork {
           close: () => {
             for (const stream of open) stream.close(new Fault('cancelled', 'the connection was dropped'));
           },
+          release() {
+            this.close();
+          },
         };
       },
+      keepWarm() {},
     };
   }
 
@@ -280,6 +284,7 @@ export class MemoryHeartbeat implements Heartbeat {
     this.#timer = this.#clock.after(target.periodMs, () => this.#beat(target));
   }
 
+  keepWarm(): void {}
   onSilence(listener: () => void): void {
     this.#silent = listener;
   }

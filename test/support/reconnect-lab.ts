@@ -75,13 +75,15 @@ export interface Before {
   readonly held: 'all' | 'nothing';
   /** Services that have changed since. */
   readonly changed?: number;
+  /** They are connected with the replica before it leads. */
+  readonly warm?: boolean;
 }
 
 export class ReconnectLab {
   readonly store: Store;
   readonly #scope: Scope;
   readonly #dispatch: Dispatch;
-  readonly #processes: readonly Dialling[];
+  readonly #processes: readonly Omit<Dialling, 'warm'>[];
   #epoch = 0;
 
   /** A cluster of so many nodes and tasks, all running; nobody leads or has dialled yet. */
@@ -130,13 +132,13 @@ export class ReconnectLab {
         hello: helloOf(node, [...store.snapshot.tasksOnNode(node.id)]),
       });
     const line = { address: `127.0.0.1:${port}`, caPem: pki.authority.certificate, keyPem: key, beatEveryMs };
-    const processes: Dialling[] = [];
+    const processes: Omit<Dialling, 'warm'>[] = [];
     for (let at = 0; at < agents.length; at += perProcess)
       processes.push({ ...line, agents: agents.slice(at, at + perProcess) });
     return new ReconnectLab(store, scope, dispatch, processes);
   }
 
-  private constructor(store: Store, scope: Scope, dispatch: Dispatch, processes: readonly Dialling[]) {
+  private constructor(store: Store, scope: Scope, dispatch: Dispatch, processes: readonly Omit<Dialling, 'warm'>[]) {
     this.store = store;
     this.#scope = scope;
     this.#dispatch = dispatch;
@@ -144,10 +146,10 @@ export class ReconnectLab {
   }
 
   /** Begins to lead, and all agents dial; resolves when each has its full set, and all are gone again. */
-  async failOver({ held, changed = 0 }: Before): Promise<Reconnection> {
+  async failOver({ held, changed = 0, warm = false }: Before): Promise<Reconnection> {
     const dial = { held: held === 'all' ? this.#digests() : '' };
     await this.#change(changed);
-    const children = this.#processes.map((dialling) => new Agents(dialling));
+    const children = this.#processes.map((dialling) => new Agents({ ...dialling, warm }));
     let downs = 0;
     const unsubscribe = this.store.subscribe(({ changes }) => {
       for (const change of changes)

@@ -17,6 +17,8 @@ export interface Dialling {
   readonly caPem: string;
   readonly keyPem: string;
   readonly beatEveryMs: number;
+  /** They are connected, for session and beats, before they are told to dial. */
+  readonly warm: boolean;
   readonly agents: readonly { readonly certificatePem: string; readonly hello: string }[];
 }
 
@@ -25,7 +27,7 @@ export interface Dial {
   readonly held: string;
 }
 
-/** What it says: that it knows them; all that one was sent up to the end of its first full set; and at the end the longest wait for a beat's answer, how many streams broke, and the processor time since it dialled. */
+/** What it says: that it knows them; all that one was sent up to the end of its first full set, when its beats are answered too; and at the end the longest wait for a beat's answer, how many streams broke, and the processor time since it dialled. */
 export type Said =
   | { readonly ready: true }
   | { readonly synced: number; readonly bytes: number; readonly messages: number }
@@ -70,12 +72,15 @@ class Agent {
   readonly #open: () => grpc.Client;
   readonly #hello: AgentMessage;
   readonly #said: (bytes: number, messages: number) => void;
-  #synced = false;
+  /** What its first full set took. */
+  #synced: { readonly bytes: number; readonly messages: number } | undefined;
+  #isBack = false;
   #bytes = 0;
   #messages = 0;
   #sequence = 0;
   #answered = 0;
   #waitingSinceMs = 0;
+  readonly #warm: { session?: grpc.Client; beats?: grpc.Client } = {};
 
   constructor(open: () => grpc.Client, hello: AgentMessage, said: (bytes: number, messages: number) => void) {
     this.#open = open;
@@ -83,9 +88,23 @@ class Agent {
     this.#said = said;
   }
 
+  /** Connects, and says nothing yet. */
+  async warmUp(): Promise<void> {
+    this.#warm.session = this.#open();
+    this.#warm.beats = this.#open();
+    await Promise.all(Object.values(this.#warm).map(connected));
+  }
+
+  /** The one that is connected, the first time. */
+  #take(what: 'session' | 'beats'): grpc.Client {
+    const client = this.#warm[what] ?? this.#open();
+    delete this.#warm[what];
+    return client;
+  }
+
   /** `held`: as in Hello. */
   talk(held: Buffer): void {
-    const client = this.#open();
+    const client = this.#take('session');
     const session = client.makeBidiStreamRequest(
       AgentService.session.path,
       (message: AgentMessage) => Buffer.from(AgentMessage.encode(message).finish()),
@@ -96,8 +115,8 @@ class Agent {
       this.#messages++;
       if (!seen.endsFull) return;
       session.write({ body: { $case: 'applied', value: { revision: seen.revision } } });
-      if (!this.#synced) this.#said(this.#bytes, this.#messages);
-      this.#synced = true;
+      this.#synced ??= { bytes: this.#bytes, messages: this.#messages };
+      this.#sayBack();
     });
     session.on('error', () => {
       this.broken++;
@@ -109,8 +128,15 @@ class Agent {
       session.write({ body: { $case: 'hello', value: { ...body.value, held, unpacks: true } } });
   }
 
+  /** Once: it has its set, and its beats are answered. */
+  #sayBack(): void {
+    if (this.#isBack || !this.#synced || this.#answered === 0) return;
+    this.#isBack = true;
+    this.#said(this.#synced.bytes, this.#synced.messages);
+  }
+
   beat(everyMs: number): void {
-    const client = this.#open();
+    const client = this.#take('beats');
     const beats = client.makeBidiStreamRequest(
       AgentService.heartbeat.path,
       (beat: Beat) => Buffer.from(Beat.encode(beat).finish()),
@@ -120,6 +146,7 @@ class Agent {
       this.#answered = ack.sequence;
       this.longestBeatMs = Math.max(this.longestBeatMs, systemClock.monotonic() - this.#waitingSinceMs);
       if (this.#answered === this.#sequence) this.#waitingSinceMs = Number.POSITIVE_INFINITY;
+      this.#sayBack();
     });
     let broken = false;
     beats.on('error', () => {
@@ -139,9 +166,15 @@ class Agent {
   }
 }
 
+function connected(client: grpc.Client): Promise<void> {
+  return new Promise((resolve, reject) =>
+    client.waitForReady(Number.POSITIVE_INFINITY, (error) => (error ? reject(error) : resolve())),
+  );
+}
+
 const lines = createInterface({ input: process.stdin })[Symbol.asyncIterator]();
 const line = async () => (await lines.next()).value ?? process.exit();
-const { address, caPem, keyPem, beatEveryMs, agents: dialling } = JSON.parse(await line()) as Dialling;
+const { address, caPem, keyPem, beatEveryMs, warm, agents: dialling } = JSON.parse(await line()) as Dialling;
 const agents = dialling.map(({ certificatePem, hello }, index) => {
   const tls = grpc.credentials.createSsl(Buffer.from(caPem), Buffer.from(keyPem), Buffer.from(certificatePem));
   return new Agent(
@@ -150,6 +183,7 @@ const agents = dialling.map(({ certificatePem, hello }, index) => {
     (bytes, messages) => say({ synced: index, bytes, messages }),
   );
 });
+if (warm) await Promise.all(agents.map((agent) => agent.warmUp()));
 say({ ready: true });
 const { held } = JSON.parse(await line()) as Dial;
 const before = process.cpuUsage();

@@ -2,6 +2,7 @@
 import { expect, it } from 'vitest';
 import { Beats } from '#node-agent/watchdog/beats.ts';
 import type { Beat, BeatAck } from '#proto/gen/gantry/v1/agent.ts';
+import { Fault } from '#proto/kernel/errors.ts';
 import type { StreamListener } from '#proto/stream.ts';
 import { FakeClock } from '#test/support/fake-clock.ts';
 
@@ -11,7 +12,11 @@ const m1 = { address: 'm1:7400', session: 1, periodMs: 200 };
 function beating(answersAfterMs: (address: string) => number) {
   const clock = new FakeClock();
   const dialled: string[] = [];
-  const found = { heard: 0, silent: 0, stalledUntilMs: 0, reaches: true };
+  const ended: string[] = [];
+  const found = {
+    ...{ heard: 0, silent: 0, expelled: 0, stalledUntilMs: 0, reaches: true },
+    refusal: undefined as Fault | undefined,
+  };
   const beats = new Beats({
     clock,
     dial(address) {
@@ -22,6 +27,9 @@ function beating(answersAfterMs: (address: string) => number) {
         open() {
           let listener: StreamListener<BeatAck> | undefined;
           const answer = ({ sequence }: Beat) => {
+            const { refusal } = found;
+            if (refusal) clock.after(1, () => listener?.closed(refusal));
+            if (refusal) return true;
             const afterMs = Math.max(readyMs, found.stalledUntilMs) - clock.monotonic();
             if (afterMs === Number.POSITIVE_INFINITY) return true;
             clock.after(Math.max(1, afterMs), () => {
@@ -36,6 +44,11 @@ function beating(answersAfterMs: (address: string) => number) {
         },
         close() {
           closed = true;
+          ended.push('closed');
+        },
+        release() {
+          closed = true;
+          ended.push('released');
         },
       };
     },
@@ -43,6 +56,7 @@ function beating(answersAfterMs: (address: string) => number) {
     reaches: async () => found.reaches,
     probe() {},
     leased() {},
+    expelled: () => found.expelled++,
     heard: () => found.heard++,
     silent: () => found.silent++,
   });
@@ -50,7 +64,7 @@ function beating(answersAfterMs: (address: string) => number) {
   const stall = (ms: number) => {
     found.stalledUntilMs = clock.monotonic() + ms;
   };
-  return { clock, beats, dialled, found, aim, stall };
+  return { clock, beats, dialled, ended, found, aim, stall };
 }
 
 it('tells of the silence of a leader that answered, after a second', async () => {
@@ -106,4 +120,26 @@ it('gives a leader no more time because the way to it was cut, so that it finds 
     found.reaches = true;
   }
   expect(dialled.length).toBeGreaterThan(4);
+});
+
+it('leaves the connection of one that answered that it does not lead to the next who needs it, and drops that of one that fell silent', async () => {
+  const { clock, dialled, ended, found, aim, stall } = beating(() => 5);
+  aim();
+  await clock.pass(1_000);
+  found.refusal = new Fault('unavailable', 'this replica does not lead');
+  await clock.pass(1_400);
+  expect(dialled).toEqual(['m1:7400', 'm2:7400']);
+  expect(ended).toEqual(['released']);
+  found.refusal = undefined;
+  stall(60_000);
+  await clock.pass(3_400);
+  expect(ended).toEqual(['released', 'closed']);
+});
+
+it('needs no connection any more where the node is no member', async () => {
+  const { clock, found, aim } = beating(() => 5);
+  aim();
+  found.refusal = new Fault('not-found', 'this node is not a member');
+  await clock.pass(500);
+  expect(found.expelled).toBeGreaterThan(0);
 });

@@ -4,6 +4,7 @@ import type { Heartbeat } from '#node-agent/heartbeat.ts';
 import { Session } from '#node-agent/session.ts';
 import type { Transport } from '#node-agent/transport.ts';
 import { ControlMessage } from '#proto/gen/gantry/v1/agent.ts';
+import { Fault } from '#proto/kernel/errors.ts';
 import { silentLog } from '#proto/kernel/log.ts';
 import type { StreamListener } from '#proto/stream.ts';
 import { aNode, nothingHeld } from '#test/support/builders.ts';
@@ -14,6 +15,9 @@ function agentOf(...addresses: string[]) {
   const there = { value: false };
   const clock = new FakeClock();
   const dialled: string[] = [];
+  const ended: string[] = [];
+  const warm: (readonly string[])[] = [];
+  const warmForBeats: (readonly string[])[] = [];
   let opened: (() => void) | undefined;
   let listener: StreamListener<ControlMessage> | undefined;
   let silent = () => {};
@@ -31,11 +35,17 @@ function agentOf(...addresses: string[]) {
         close() {},
       });
       const renew = () => Promise.reject(new Error('not asked for'));
-      return { session, relay: session, renew, isThere: () => there.value, close() {} } as never;
+      const ends = {
+        close: () => void ended.push(`${address} closed`),
+        release: () => void ended.push(`${address} released`),
+      };
+      return { session, relay: session, renew, isThere: () => there.value, ...ends } as never;
     },
+    keepWarm: (addresses) => void warm.push(addresses),
   };
   const heartbeat: Heartbeat = {
     aim() {},
+    keepWarm: (addresses) => void warmForBeats.push(addresses),
     onSilence(told) {
       silent = told;
     },
@@ -54,7 +64,12 @@ function agentOf(...addresses: string[]) {
     there,
     dialled,
     pass: (ms: number) => clock.pass(ms),
-    welcomes: () => says({ $case: 'welcome', value: { session: 1, epoch: 1 } }),
+    ended,
+    warm,
+    warmForBeats,
+    welcomes: (replicas: readonly string[] = []) =>
+      says({ $case: 'welcome', value: { session: 1, epoch: 1, replicas } }),
+    expels: () => listener!.closed(new Fault('not-found', 'this node is not a member')),
     redirectsTo: (address: string) => says({ $case: 'redirect', value: { address, epoch: 1 } }),
     fallsSilent: () => silent(),
     answersAgain: () => opened!(),
@@ -135,6 +150,41 @@ it('dials the same one at once when it is heard again, and not where it was welc
   expect(agent.dialled).toHaveLength(2);
 });
 
+it('has connections with the replicas that do not serve it, as the one that does says who they are', async () => {
+  const agent = agentOf('m1:7400', 'm2:7400');
+  const replicas = ['m1:7400', 'm2:7400', 'm3:7400'];
+  agent.welcomes(replicas);
+  expect(agent.warm).toEqual([['m2:7400', 'm3:7400']]);
+  agent.fallsSilent();
+  await agent.pass(0);
+  agent.redirectsTo('m3:7400');
+  // A manager was added.
+  agent.welcomes([...replicas, 'm4:7400']);
+  expect(agent.warm.at(-1)).toEqual(['m1:7400', 'm2:7400', 'm4:7400']);
+  expect(agent.warmForBeats).toEqual(agent.warm);
+});
+
+it('keeps the connection of a replica that sends it on, and drops that of one that fell silent', async () => {
+  const agent = agentOf('m1:7400', 'm2:7400');
+  agent.welcomes(['m1:7400', 'm2:7400']);
+  agent.fallsSilent();
+  await agent.pass(0);
+  agent.redirectsTo('m1:7400');
+  expect(agent.ended).toEqual(['m1:7400 closed', 'm2:7400 released']);
+});
+
+it('has connections with nobody where it is no member any more, and when it ends', async () => {
+  const agent = agentOf('m1:7400', 'm2:7400');
+  agent.welcomes(['m1:7400', 'm2:7400']);
+  agent.expels();
+  expect(agent.warm.at(-1)).toEqual([]);
+  expect(agent.warmForBeats.at(-1)).toEqual([]);
+  const again = agentOf('m1:7400', 'm2:7400');
+  again.welcomes(['m1:7400', 'm2:7400']);
+  again.session.close();
+  expect(again.warm.at(-1)).toEqual([]);
+});
+
 it('F13: waits twice as long each time for one that is there and slow, and as ever once it was welcomed', async () => {
   const agent = agentOf('m1:7400', 'm2:7400');
   agent.there.value = true;
@@ -193,8 +243,9 @@ it('F13: many that dial one leader at once are all welcomed in a few times what 
         };
         return { session, relay: session, isThere: () => true, close } as never;
       },
+      keepWarm() {},
     };
-    const heartbeat = { aim() {}, onSilence() {}, close: async () => {} };
+    const heartbeat = { aim() {}, keepWarm() {}, onSilence() {}, close: async () => {} };
     const nothing = () => {};
     const session = new Session({
       ...{ clock, log: silentLog, transport, heartbeat, addresses: ['m1:7400'] },

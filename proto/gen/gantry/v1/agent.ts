@@ -207,6 +207,8 @@ export interface Welcome {
   heartbeatPeriodMs: number;
   /** roots to trust, of which the first issues: who has no certificate of it renews */
   caPem: string;
+  /** HOST:PORT of all replicas, as a Redirect would name them */
+  replicas: string[];
 }
 
 /** Not the leader: dial this address. */
@@ -2315,7 +2317,7 @@ export const ControlMessage: MessageFns<ControlMessage> = {
 };
 
 function createBaseWelcome(): Welcome {
-  return { session: 0, epoch: 0, node: undefined, cluster: undefined, heartbeatPeriodMs: 0, caPem: "" };
+  return { session: 0, epoch: 0, node: undefined, cluster: undefined, heartbeatPeriodMs: 0, caPem: "", replicas: [] };
 }
 
 export const Welcome: MessageFns<Welcome> = {
@@ -2337,6 +2339,9 @@ export const Welcome: MessageFns<Welcome> = {
     }
     if (message.caPem !== "") {
       writer.uint32(322).string(message.caPem);
+    }
+    for (const v of message.replicas) {
+      writer.uint32(330).string(v!);
     }
     return writer;
   },
@@ -2402,6 +2407,14 @@ export const Welcome: MessageFns<Welcome> = {
             message.caPem = reader.string();
             continue;
           }
+          case 41: {
+            if (tag !== 330) {
+              break;
+            }
+
+            message.replicas.push(reader.string());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -2427,6 +2440,7 @@ export const Welcome: MessageFns<Welcome> = {
       : undefined;
     message.heartbeatPeriodMs = object.heartbeatPeriodMs ?? 0;
     message.caPem = object.caPem ?? "";
+    message.replicas = object.replicas?.map((e) => e) || [];
     return message;
   },
 };
