@@ -181,7 +181,8 @@ function takenRanges(ground: Ground, node: Node | undefined): string[] {
   for (const [other, subnet] of ground.held) {
     if (subnet !== '' && other !== node) taken.push(formatCidr(blockOf(parseCidr(subnet))));
     // What is asked for and cannot be yet, may be soon.
-    if (other === node || pinnedSubnetProblem(other.pinnedSubnet) !== undefined) continue;
+    const isAsking = other !== node && other.pinnedSubnet !== '';
+    if (!isAsking || pinnedSubnetProblem(other.pinnedSubnet) !== undefined) continue;
     const pin = parseCidr(other.pinnedSubnet);
     if (isWithin(pin, ground.whole)) taken.push(formatCidr(blockOf(pin)));
   }
