@@ -75,7 +75,7 @@ export class SimNetwork implements Line {
   }
   /** It loses packets, or is slow. */
   isPoor(machine: string): boolean {
-    const lags = [...this.#lags.keys()].some((link) => link.split('>').includes(machine));
+    const lags = this.#lags.size > 0 && [...this.#lags.keys()].some((link) => link.split('>').includes(machine));
     return lags || this.#lossy.has(machine) || (this.#slow.get(machine) ?? 0) > 0;
   }
   /** What is on one of the machine's streams, drawn at random, takes so much longer: TCP sends again there while others go on. False: it has none. */
