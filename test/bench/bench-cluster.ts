@@ -27,7 +27,9 @@ export const image = 'registry:5000/hello:1';
 export class BenchCluster {
   readonly cluster: Cluster;
   readonly #client: OperatorClient;
-  readonly #events: grpc.ClientReadableStream<Event>;
+  #events: grpc.ClientReadableStream<Event> | undefined;
+  /** Of the last event, by the control plane's clock. */
+  #heardMs = 0;
   readonly #listeners = new Set<(event: Heard) => void>();
 
   static async start(): Promise<BenchCluster> {
@@ -43,12 +45,22 @@ export class BenchCluster {
     this.cluster = cluster;
     const socket = join(cluster.sandbox.layout.dir, 'm1/run/gantry/control-plane.sock');
     this.#client = new OperatorClient(`unix:${socket}`, grpc.credentials.createInsecure(), channelOptions);
-    this.#events = this.#client.events({ follow: true, sinceMs: 0 });
-    this.#events.on('data', (event: Event) => {
+    this.#follow();
+  }
+
+  /** On a busy machine either end may stand still for so long that the other takes it for dead: it goes on where that was. */
+  #follow(): void {
+    const events = this.#client.events({ follow: true, sinceMs: this.#heardMs && this.#heardMs + 1 });
+    this.#events = events;
+    events.on('data', (event: Event) => {
+      this.#heardMs = event.atMs;
       const heard = { ...event, heardAt: performance.now() };
       for (const listener of this.#listeners) listener(heard);
     });
-    this.#events.on('error', () => {});
+    events.on('error', () => {});
+    events.on('close', () => {
+      if (this.#events === events) setTimeout(() => this.#events && this.#follow(), 100);
+    });
   }
 
   /** The stream hears nothing of what happened before the server took it. */
@@ -178,7 +190,9 @@ export class BenchCluster {
   }
 
   async close(): Promise<void> {
-    this.#events.cancel();
+    const events = this.#events;
+    this.#events = undefined;
+    events?.cancel();
     this.#client.close();
     await this.cluster.close();
   }
