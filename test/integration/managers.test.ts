@@ -62,6 +62,18 @@ async function nothingWasRestarted(): Promise<void> {
 }
 
 describe('of three managers', () => {
+  test('nodes are connected also with those that do not lead, for their session and for beats', async () => {
+    const isConnectedWithAll = async (host: string) => {
+      const lines = linesOf(await onHost(host, "ss -tHn state established '( dport = :7400 )'"));
+      const peers = lines.map((line) => line.trim().split(/\s+/).at(-1));
+      return peers.length === 2 * managers.length && new Set(peers).size === managers.length;
+    };
+    await eventually(async () => (await Promise.all(['h1', 'h2'].map(isConnectedWithAll))).every(Boolean), {
+      timeoutMs: 90_000,
+      everyMs: 500,
+    });
+  });
+
   test('the one that leads loses its power: the next command goes through, no task is restarted, and logs and events are whole', async () => {
     const led = await leader();
     await cluster.sandbox.act('kill', led);
@@ -97,6 +109,24 @@ describe('of three managers', () => {
     await onHost(led, 'pkill -STOP -x nats-server');
     await logsAndEventsAreWhole('after-one-stood-still');
     await onHost(led, 'pkill -CONT -x nats-server');
+  });
+
+  test('the one that leads stays without its etcd: another leads, and the nodes are there', async () => {
+    const led = await leader();
+    await onHost(led, 'pkill -STOP -x etcd');
+    const other = managers.find((one) => one !== led)!;
+    const socket = `${cluster.sandbox.layout.dir}/${other}/run/gantry/control-plane.sock`;
+    await eventually(async () => {
+      const { code } = await cluster.gantry('exec', '--socket', socket, 'app.1', 'true');
+      const log = await onHost(
+        led,
+        "grep -c 'another replica leads, as it says itself' /var/log/control-plane.log || true",
+      );
+      return code === 0 && Number(log) > 0;
+    });
+    await onHost(led, 'pkill -CONT -x etcd');
+    await secretIsKept('after-one-had-no-etcd');
+    await nothingWasRestarted();
   });
 
   test('two are off: what runs goes on, also past a restart of its agent; then all goes on', async () => {
