@@ -1,4 +1,4 @@
-/** How many times faster than real time a cluster is simulated: of the size that the README promises it for, on one core. */
+/** How many times faster than real time a cluster of 3 control planes and 20 agents is simulated, on one core. */
 import { cpuUsage } from 'node:process';
 import type { Plot } from './plot.ts';
 import { tell } from './story.ts';
