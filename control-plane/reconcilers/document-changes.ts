@@ -81,6 +81,12 @@ export class DocumentWish {
     this.#documents.set(key, document);
   }
 
+  /** It is there, or comes by this wish. */
+  has(ref: DocumentRef): boolean {
+    const key = documentKey(ref);
+    return this.#documents.has(key) || this.#context.snapshot.get('document', key) !== undefined;
+  }
+
   /** Something comes to refer to it. */
   refer(ref: DocumentRef): void {
     const key = documentKey(ref);

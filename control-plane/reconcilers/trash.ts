@@ -132,33 +132,49 @@ export interface Undone {
  * address is somebody's by now, or a volume of it is being deleted), `precondition` (what it needs is gone).
  */
 export function undo(context: WishContext, name: string): Undone {
-  const items = withVolumes(context.snapshot, chosen([...context.snapshot.all('trash')], name));
+  const items = withWhatTheyUse(context.snapshot, chosen(inOrder(context.snapshot.all('trash')), name));
   for (const { item, going } of items) if (going) throw beingDeleted(trashedName(item));
   const networks = new NetworkWish(context);
   const documents = new DocumentWish(context);
   const changes: Change[] = [];
   const had = items.flatMap(({ item }) => (item.kind === 'service' ? (item.volumes ?? []) : []));
   const lost = [...new Set(had)].filter((name) => context.snapshot.get('volume', name) === undefined);
+  for (const { item } of items) if (item.kind === 'document') documents.restore(item.document);
   for (const trashed of items) {
     const { item } = trashed;
-    if (item.kind === 'document') documents.restore(item.document);
     if (item.kind === 'service') changes.push(...restoredService(context, item, networks, documents));
     changes.push(takenOut(context.snapshot, trashed));
   }
   return { changes: [...changes, ...networks.changes, ...documents.changes], items, lost };
 }
 
-/** What services come back to mounts what is in the trash: it comes back with them. */
-function withVolumes(snapshot: Snapshot, items: readonly Trashed[]): readonly Trashed[] {
+/** The volumes, configs and secrets that services come back to, and that are in the trash, come back with them. */
+function withWhatTheyUse(snapshot: Snapshot, items: readonly Trashed[]): readonly Trashed[] {
   const all = new Map(items.map((trashed) => [trashKey(trashed), trashed]));
-  for (const { item } of items) {
-    if (item.kind !== 'service') continue;
-    for (const name of pinnedVolumes(item.spec.mode, item.spec.template)) {
-      const trashed = snapshot.trashedVolume(name);
-      if (trashed) all.set(trashKey(trashed), trashed);
-    }
-  }
+  const services = items.flatMap(({ item }) => (item.kind === 'service' ? [item] : []));
+  const volumes = services
+    .flatMap(({ spec }) => pinnedVolumes(spec.mode, spec.template))
+    .flatMap((name) => snapshot.trashedVolume(name) ?? []);
+  for (const trashed of [...volumes, ...documentsOf(snapshot, services)]) all.set(trashKey(trashed), trashed);
   return [...all.values()];
+}
+
+/** Of several that had one name it is the last; none where another one has it by now. */
+function documentsOf(
+  snapshot: Snapshot,
+  services: readonly Extract<TrashedItem, { kind: 'service' }>[],
+): Iterable<Trashed> {
+  const templates = services.flatMap(({ spec, previous }) => [spec, ...(previous ? [previous] : [])]);
+  const used = new Set(templates.flatMap(({ template }) => template.documents).map(contentKey));
+  const last = new Map<string, Trashed>();
+  for (const trashed of inOrder(snapshot.all('trash'))) {
+    if (trashed.item.kind !== 'document') continue;
+    const { document } = trashed.item;
+    const key = documentKey(document);
+    const isUsed = document.versions.some(({ version }) => used.has(contentKey({ ...document, version })));
+    if (isUsed && !last.has(key) && !snapshot.get('document', key)) last.set(key, trashed);
+  }
+  return last.values();
 }
 
 function restoredService(
@@ -193,7 +209,7 @@ function restoredService(
   }
   networkWish.join();
   for (const ref of spec.template.documents) {
-    if (!snapshot.get('content', contentKey(ref)))
+    if (!snapshot.get('content', contentKey(ref)) || !documentWish.has(ref))
       throw new Fault('precondition', `${ref.type} ${ref.name}, which service ${name} used, is gone`, {
         remedy: 'apply a file that brings it',
       });
@@ -216,21 +232,25 @@ function restoredService(
   });
 }
 
+/** The last removal first. */
+function inOrder(all: Iterable<Trashed>): readonly Trashed[] {
+  return [...all].sort((a, b) => b.removedAtMs - a.removedAtMs || (a.removal < b.removal ? 1 : -1));
+}
+
 function chosen(all: readonly Trashed[], name: string): readonly Trashed[] {
-  const inOrder = [...all].sort((a, b) => b.removedAtMs - a.removedAtMs || (a.removal < b.removal ? 1 : -1));
-  const [last] = inOrder;
+  const [last] = all;
   if (!last) throw new Fault('not-found', 'the trash is empty', { remedy: 'see gantry trash ls' });
-  if (name === '') return inOrder.filter(({ removal }) => removal === last.removal);
-  const named = inOrder.filter(({ item }) => namesOf(item).includes(name));
+  if (name === '') return all.filter(({ removal }) => removal === last.removal);
+  const named = all.filter(({ item }) => namesOf(item).includes(name));
   const kinds = [...new Set(named.map(({ item }) => `${trashedKind(item)} ${trashedName(item)}`))];
   if (kinds.length > 1)
     throw new Fault('invalid', `"${name}" may mean ${kinds.join(' or ')}`, {
       remedy: 'write PROJECT/SERVICE, or the start of a removal’s id: see gantry trash ls',
     });
   if (named.length > 0) return named.slice(0, 1);
-  const ofProject = inOrder.filter(({ item }) => item.kind === 'service' && item.spec.project === name);
+  const ofProject = all.filter(({ item }) => item.kind === 'service' && item.spec.project === name);
   if (ofProject.length > 0) return ofProject.filter(({ removal }) => removal === ofProject[0]!.removal);
-  const byId = name.length < 4 ? [] : inOrder.filter(({ removal }) => removal.startsWith(name));
+  const byId = name.length < 4 ? [] : all.filter(({ removal }) => removal.startsWith(name));
   if (byId.length > 0 && byId.every(({ removal }) => removal === byId[0]!.removal)) return byId;
   throw new Fault('not-found', `nothing in the trash is called "${name}"`, { remedy: 'see gantry trash ls' });
 }

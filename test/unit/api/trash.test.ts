@@ -7,6 +7,7 @@ import { list } from '#control-plane/api/list.ts';
 import { remove, rollback } from '#control-plane/api/services.ts';
 import { emptyTrash, undo } from '#control-plane/api/trash.ts';
 import { removeVolume } from '#control-plane/api/volumes.ts';
+import { emptied } from '#control-plane/reconcilers/trash.ts';
 import {
   ApplyRequest,
   ListRequest,
@@ -15,6 +16,7 @@ import {
   ServiceRequest,
   SourceFile,
 } from '#proto/gen/gantry/v1/operator.ts';
+import { documentKey } from '#proto/model/document.ts';
 import { idleRollout, type Service } from '#proto/model/service.ts';
 import { aCluster, aNode, aTask } from '#test/support/builders.ts';
 import { type OperatorLab, operatorLab } from '#test/support/operator.ts';
@@ -284,4 +286,48 @@ it('a secret made by hand comes back with its content, unless there is another o
   await undo(lab.parts, { name: 'db' });
   expect(lab.store.snapshot.get('document', 'secret/db')!.value.version).not.toBe(before.version);
   expect(inTrash(lab)).toEqual(['secret db']);
+});
+
+describe('a service whose secrets and configs were made by hand', () => {
+  const using =
+    'services: { e: { image: a, secrets: [tok], configs: [cfg] } }\nsecrets: { tok: { external: true } }\nconfigs: { cfg: { external: true } }\n';
+  const put = (lab: OperatorLab, type: string, name: string, data: string) =>
+    putDocument(lab.parts, PutDocumentRequest.create({ type, name, data: Buffer.from(data) }));
+  const prepared = async () => {
+    const lab = operatorLab();
+    await put(lab, 'secret', 'tok', 'one');
+    await put(lab, 'config', 'cfg', 'one');
+    await of(lab, using);
+    await rm(lab, 'e');
+    await gone(lab, named(lab, 'e')!);
+    await removeDocument(lab.parts, { type: 'secret', names: ['tok'] });
+    await removeDocument(lab.parts, { type: 'config', names: ['cfg'] });
+    return lab;
+  };
+  const listed = ({ store }: OperatorLab) => [...store.snapshot.all('document')].map(documentKey).sort();
+
+  it('brings those that are in the trash, the last of a name', async () => {
+    const lab = await prepared();
+    await put(lab, 'secret', 'tok', 'another');
+    await removeDocument(lab.parts, { type: 'secret', names: ['tok'] });
+    expect(inTrash(lab)).toHaveLength(4);
+    expect((await undo(lab.parts, { name: 'e' })).message).toBe('brought back config cfg, secret tok, service shop/e');
+    expect(listed(lab)).toEqual(['config/cfg', 'secret/tok']);
+    const [mounted] = named(lab, 'e')!.spec.template.documents.filter(({ type }) => type === 'secret');
+    expect(lab.store.snapshot.get('document', 'secret/tok')!.value.version).toBe(mounted!.version);
+    // The other one of that name was never its.
+    expect(inTrash(lab)).toEqual(['secret tok']);
+  });
+
+  it('does not come back without one that is gone for good', async () => {
+    const lab = await prepared();
+    for (const trashed of lab.store.snapshot.all('trash'))
+      if (trashed.item.kind === 'document')
+        await lab.store.seen(await lab.store.commit(emptied(lab.store.snapshot, trashed)));
+    await expect(undo(lab.parts, { name: 'e' })).rejects.toMatchObject({
+      code: 'precondition',
+      message: 'secret tok, which service shop/e used, is gone',
+    });
+    expect(listed(lab)).toEqual([]);
+  });
 });
