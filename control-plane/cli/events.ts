@@ -1,7 +1,7 @@
 /** `gantry events`. */
 import { untilInterrupt } from './interrupt.ts';
 import { type CommonOptions, withSession } from './session.ts';
-import { clockTime } from './words.ts';
+import { clockTime, oneLine } from './words.ts';
 
 interface EventsOptions extends CommonOptions {
   readonly follow?: true;
@@ -19,7 +19,7 @@ export function events(options: EventsOptions): Promise<number> {
           continue;
         }
         const where = event.node && event.node !== event.name ? ` on ${event.node}` : '';
-        const message = event.message && event.message !== event.action ? `: ${event.message}` : '';
+        const message = event.message && event.message !== event.action ? `: ${oneLine(event.message)}` : '';
         session.print(
           `${colours.dim(clockTime(event.atMs))}  ${event.kind} ${colours.bold(event.name)} ${event.action}${where}${message}`,
         );

@@ -7,7 +7,7 @@ import { taskName } from '#proto/model/ids.ts';
 import { isJob } from '#proto/model/job.ts';
 import { clientVersion } from './client-version.ts';
 import { type CommonOptions, methods, type Session, withSession } from './session.ts';
-import { ago, bytes, cores, table } from './words.ts';
+import { ago, bytes, cores, oneLine, table } from './words.ts';
 
 interface ListOptions extends CommonOptions {
   readonly all?: true;
@@ -157,7 +157,8 @@ export function nodes(options: ListOptions): Promise<number> {
           colours.bold,
         ),
       );
-      for (const { node } of nodes) if (node?.message) session.print(colours.yellow(`${node.name}: ${node.message}`));
+      for (const { node } of nodes)
+        if (node?.message) session.print(colours.yellow(`${node.name}: ${oneLine(node.message)}`));
     }
     return 0;
   });

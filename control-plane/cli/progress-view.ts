@@ -2,7 +2,7 @@
 import { ProgressRequest, type ServiceProgress } from '#proto/gen/gantry/v1/operator.ts';
 import { exitCodes } from './failure.ts';
 import type { Session } from './session.ts';
-import { width } from './words.ts';
+import { oneLine, width } from './words.ts';
 
 /** Waits until the services, by id, have all converged or one has failed; the exit code. A service that is gone has no other name than ours. */
 export async function watchProgress(
@@ -70,7 +70,7 @@ function lineOf(
     { converged: colours.green('✓'), held: colours.yellow('‖'), failed: colours.red('✗') }[outcome] ??
     colours.yellow('…');
   const count = message === 'removed' || wanted === 0 ? '' : ` ${running}/${wanted}`;
-  const words = outcome === 'converged' ? message || 'running' : message;
+  const words = oneLine(outcome === 'converged' ? message || 'running' : message);
   return `${mark} ${name}${' '.repeat(longest - width(name))} ${count} ${outcome === 'failed' ? colours.red(words) : words}`.trimEnd();
 }
 

@@ -2,7 +2,7 @@
 import { type HistoryEntry, RollbackRequest, type RolloutSeat, ServiceRequest } from '#proto/gen/gantry/v1/operator.ts';
 import { type WaitOptions, wish } from './services.ts';
 import { type Colours, type CommonOptions, methods, withSession } from './session.ts';
-import { clockTime, table } from './words.ts';
+import { clockTime, oneLine, table } from './words.ts';
 
 export function status(options: CommonOptions, service: string): Promise<number> {
   return withSession(options, async (session) => {
@@ -12,7 +12,7 @@ export function status(options: CommonOptions, service: string): Promise<number>
       return 0;
     }
     const { colours } = session;
-    session.print(summary);
+    session.print(oneLine(summary));
     if (seats.length > 0) {
       const rows = seats.map((seat) => [
         seat.task,
@@ -75,7 +75,7 @@ export function history(options: CommonOptions, service: string): Promise<number
     const { colours } = session;
     for (const entry of response.entries) {
       session.print(headOf(colours, entry));
-      if (entry.message && entry.outcome !== 'completed') session.print(`    ${entry.message}`);
+      if (entry.message && entry.outcome !== 'completed') session.print(`    ${oneLine(entry.message)}`);
       for (const change of entry.changes) session.print(`    ${change}`);
     }
     return 0;
@@ -86,5 +86,5 @@ function headOf(colours: Colours, { version, atMs, why, by, outcome, current, pr
   const colour =
     { completed: colours.green, paused: colours.red, 'rolled-back': colours.red }[outcome] ?? colours.yellow;
   const mark = current ? colours.bold(' ← now') : previous ? ' ← gantry rollback' : '';
-  return `${colours.bold(String(version).padStart(3))}  ${clockTime(atMs)}  ${colour(outcome)}  ${why}${by ? ` (${by})` : ''}${mark}`;
+  return `${colours.bold(String(version).padStart(3))}  ${clockTime(atMs)}  ${colour(outcome)}  ${oneLine(why)}${by ? ` (${by})` : ''}${mark}`;
 }

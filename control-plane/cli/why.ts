@@ -1,6 +1,6 @@
 /** `gantry why`: the scheduler's table, node by rule. */
 import { type CommonOptions, methods, withSession } from './session.ts';
-import { clockTime, table } from './words.ts';
+import { clockTime, oneLine, table } from './words.ts';
 
 export function why(options: CommonOptions, name: string): Promise<number> {
   return withSession(options, async (session) => {
@@ -27,7 +27,7 @@ export function why(options: CommonOptions, name: string): Promise<number> {
       }
       if (explanation.history.length > 0) {
         session.print(`\n${colours.bold('HISTORY')} (UTC)`);
-        for (const line of explanation.history) session.print(`  ${line}`);
+        for (const line of explanation.history) session.print(`  ${oneLine(line)}`);
       }
     }
     return 0;

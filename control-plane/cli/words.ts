@@ -29,12 +29,32 @@ function isWide(point: number): boolean {
   );
 }
 
-/** Aligned columns under their heads; the last one is not padded. */
+/** What is left of a text of several lines, in columns: it tells what it is, and `inspect` tells the rest. */
+const severalLinesColumns = 120;
+const controls = /\x1b(?!\[[0-9;]*m)|[\x00-\x1a\x1c-\x1f\x7f-\x9f\u2028\u2029]/;
+
+/** Others' words on one line: of several, as of a page that a health check was answered with, the beginning. Colours stay. */
+export function oneLine(text: string): string {
+  if (!controls.test(text)) return text;
+  const folded = text.replace(new RegExp(`(?:\\s|${controls.source})+`, 'g'), ' ').trim();
+  if (width(folded) <= severalLinesColumns) return folded;
+  let kept = '';
+  for (const [part] of folded.matchAll(/\x1b\[[0-9;]*m|./gu)) {
+    const isColour = part.startsWith('\x1b[');
+    if (!isColour && width(kept + part) >= severalLinesColumns) break;
+    kept += part;
+  }
+  const [ending = ''] = /(?:\x1b\[[0-9;]*m)*$/.exec(folded) ?? [];
+  return `${kept.trimEnd()}…${ending}`;
+}
+
+/** Aligned columns under their heads; the last one is not padded. Every cell is one line. */
 export function table(
   heads: readonly string[],
-  rows: readonly (readonly string[])[],
+  cells: readonly (readonly string[])[],
   bold: (text: string) => string = (text) => text,
 ): string {
+  const rows = cells.map((row) => row.map(oneLine));
   const widths = heads.map((head, column) => Math.max(width(head), ...rows.map((row) => width(row[column] ?? ''))));
   const line = (cells: readonly string[]) =>
     cells
