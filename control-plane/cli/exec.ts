@@ -20,7 +20,11 @@ interface ExecOptions extends CommonOptions {
 }
 
 /** The command's exit code. */
-export function exec(options: ExecOptions, task: string, command: readonly string[]): Promise<number> {
+export function exec(options: ExecOptions, task: string, words: readonly string[]): Promise<number> {
+  // Where options are passed on, so is the -- that ends them.
+  const command = words[0] === '--' ? words.slice(1) : words;
+  if (command.length === 0)
+    throw new Fault('invalid', 'exec: no command was given', { remedy: `gantry exec ${task} -- COMMAND` });
   const tty = options.tty === true;
   const stdin = options.interactive === true;
   if (tty && stdin && !process.stdin.isTTY)

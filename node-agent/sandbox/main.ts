@@ -78,7 +78,11 @@ program
   .command('exec <host> <command...>')
   .description('run a command inside a host, or in the network of "world" (outside), "switch", "router" or "nat"')
   .passThroughOptions()
-  .action(async (host: string, command: string[]) => {
+  .action(async (host: string, words: string[]) => {
+    // Where options are passed on, so is the -- that ends them.
+    const command = words[0] === '--' ? words.slice(1) : words;
+    if (command.length === 0)
+      throw new Fault('invalid', 'exec: no command was given', { remedy: `gantry sandbox exec ${host} -- COMMAND` });
     const [file, ...args] = sandbox().execLine(host, command);
     process.exitCode = await new Promise<number>((resolve, reject) => {
       const child = spawn(file, args, { stdio: 'inherit' });

@@ -297,6 +297,11 @@ describe('the command line', () => {
           text: expect.stringMatching(/has no host h9|"x9" is not a host/),
         });
       }
+      for (const words of [
+        ['echo', 'hi'],
+        ['--', 'echo', 'hi'],
+      ])
+        expect(await said('exec', ...of, 'h1', ...words)).toEqual({ code: 0, text: 'hi\n' });
       for (const args of [
         ['--json', 'status'],
         ['status', '--json'],
