@@ -4,17 +4,19 @@ import { readFileSync } from 'node:fs';
 import { Command, CommanderError, Option } from 'commander';
 import { describe, Fault, isFault } from '#proto/kernel/errors.ts';
 import type { SandboxStatus, Settings, Wishes } from './protocol.ts';
-import { listSandboxes, openSandbox } from './sandbox.ts';
+import { findSandbox, listSandboxes, openSandbox } from './sandbox.ts';
 import type { Topology } from './topology.ts';
 
 const program = new Command('gantry sandbox')
   .exitOverride() // First: the subcommands inherit it.
   .enablePositionalOptions()
   .description('a whole cluster on this machine: hosts are sets of namespaces on one virtual switch')
-  .option('--name <name>', 'which sandbox', 'default')
+  .option('--name <name>', 'which sandbox; --sandbox, as other commands have it, is the same', 'default')
+  .addOption(new Option('--sandbox <name>').hideHelp())
   .option('--json', 'print the status as JSON');
 
-const sandbox = () => openSandbox(program.opts<{ name: string }>().name);
+const asked = () => program.opts<{ name: string }>().name;
+const sandbox = () => findSandbox(asked());
 const progress = (text: string) => process.stderr.write(`${text}\n`);
 const show = (status: SandboxStatus) => {
   process.stdout.write(program.opts<{ json?: true }>().json ? `${JSON.stringify(status)}\n` : table(status));
@@ -32,7 +34,7 @@ program
   .option('--ipv6', 'IPv6 addresses on links, hosts and the world, too')
   .option('--set <host:name=value>', 'a GANTRY_… variable of a host, e.g. h1:GANTRY_SUBNET=10.192.7.0/24', listed, [])
   .action(async (options: UpOptions) => {
-    show(await sandbox().up({ hosts: countOf(options.hosts), ...wishesOf(options), onProgress: progress }));
+    show(await openSandbox(asked()).up({ hosts: countOf(options.hosts), ...wishesOf(options), onProgress: progress }));
   });
 program
   .command('down')
@@ -121,12 +123,13 @@ program
   });
 
 // Also after the subcommand, as everywhere in `gantry`.
-for (const command of program.commands) {
-  command.addOption(new Option('--name <name>').hideHelp()).addOption(new Option('--json').hideHelp());
-}
+for (const command of program.commands)
+  for (const flags of ['--name <name>', '--sandbox <name>', '--json']) command.addOption(new Option(flags).hideHelp());
 program.hook('preAction', (_, command) => {
-  const { name, json } = command.opts<{ name?: string; json?: true }>();
-  if (name !== undefined) program.setOptionValue('name', name);
+  const { sandbox: before } = program.opts<{ sandbox?: string }>();
+  const { name, sandbox = before, json } = command.opts<{ name?: string; sandbox?: string; json?: true }>();
+  const wanted = name ?? sandbox;
+  if (wanted !== undefined) program.setOptionValue('name', wanted);
   if (json) program.setOptionValue('json', true);
 });
 

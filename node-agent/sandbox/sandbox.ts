@@ -114,6 +114,17 @@ export function openSandbox(
   return sandbox;
 }
 
+/** One that is there, running or not. Faults: `precondition` (there is none of that name), with those there are. */
+export function findSandbox(name: string, root = sandboxRoot(process.env)): Sandbox {
+  const sandbox = openSandbox(name, { root });
+  const names = listSandboxes(root);
+  if (names.includes(name)) return sandbox;
+  const others = names.length > 0 ? `there ${names.length === 1 ? 'is' : 'are'} ${names.join(', ')}; or ` : '';
+  throw new Fault('precondition', `there is no sandbox ${name}`, {
+    remedy: `${others}start it: ${commandLine(sandbox.layout, 'up')}`,
+  });
+}
+
 /** Names of the sandboxes that have a disk or processes. */
 export function listSandboxes(root = sandboxRoot(process.env)): string[] {
   const kept = existsSync(root) ? readdirSync(root) : [];

@@ -258,7 +258,6 @@ describe('the command line', () => {
   test.for([
     [['nope'], /unknown command/],
     [['start'], /missing required argument/],
-    [['logs', 'x9'], /"x9" is not a host/],
     [['up', '--hosts', 'many'], /"many" is not a number of hosts/],
     [['up', '--layout', 'ring'], /"ring" is no layout of a sandbox/],
     [['up', '--mtu', '1400'], /a flat sandbox has no router/],
@@ -279,7 +278,20 @@ describe('the command line', () => {
     const told = { code: 1, text: expect.stringContaining(`gantry sandbox --name ${name} up`) };
     expect(await said('--name', name, 'status')).toMatchObject(told);
     expect(await said('status', '--name', name)).toMatchObject(told);
+    expect(await said('status', '--sandbox', name)).toMatchObject(told);
+    expect(await said('--sandbox', name, 'status')).toMatchObject(told);
   });
+
+  test.for([['down'], ['push', 'hello:1'], ['logs', 'h1'], ['exec', 'h1', 'true'], ['kill', 'h1']])(
+    'does not %s what is not there',
+    async (args) => {
+      const name = newName();
+      expect(await said(...args.slice(0, 1), '--name', name, ...args.slice(1))).toMatchObject({
+        code: 1,
+        text: expect.stringContaining(`there is no sandbox ${name} (`),
+      });
+    },
+  );
 
   test('knows its hosts, and prints JSON wherever --json stands', async () => {
     const sandbox = openSandbox(newName(), { root });
@@ -290,6 +302,7 @@ describe('the command line', () => {
         ['start', 'h9'],
         ['start', 'x9'],
         ['logs', 'h9'],
+        ['logs', 'x9'],
         ['exec', 'h9', 'true'],
       ]) {
         expect(await said(...of, ...args)).toMatchObject({
