@@ -185,7 +185,8 @@ export const serviceNotes: Notes = {
   'env_file.format': '`raw`: no quotes, no variables',
   'env_file.path': 'relative to the file',
   'env_file.required': '`false`: it may be missing',
-  environment: 'list or map; a name alone takes the value of the caller',
+  environment:
+    'list or map; a name alone takes the value of the caller; `{{.Task.Slot}}` and its kin are filled in, as for `hostname`',
   expose: 'kept; tasks of a network reach each other on all ports',
   extends: 'another service, with the keys of this one laid over it',
   'extends.file': 'the file it is in; its relative paths are as seen from there',

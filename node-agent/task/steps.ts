@@ -15,6 +15,7 @@ import type { Effect, TaskWanted } from './decide.ts';
 import type { Drain } from './drain.ts';
 import { runHook, runPreStop } from './hooks.ts';
 import { linkEnv } from './link-env.ts';
+import { filled } from './placeholders.ts';
 import {
   type Asked,
   etcOf,
@@ -118,12 +119,13 @@ export function stepTable(parts: StepParts): Steps {
     create: async (input) => {
       const { wanted, got } = input;
       const { task, template } = wanted;
+      const env = template.container.env.map((entry) => filled(entry, task));
       const { pid } = await runtime.create({
         id: task.id,
         // What the user says goes before what links give; which resources it has is not for the user to say.
         container: {
           ...template.container,
-          env: [...(await linkedEnv(parts, input)), ...template.container.env, ...resourceEnv(task.generic)],
+          env: [...(await linkedEnv(parts, input)), ...env, ...resourceEnv(task.generic)],
           devices: [...template.container.devices, ...resourceDevices(task.generic)],
         },
         image: got.image!.config,

@@ -13,7 +13,7 @@ import type { Node } from '#proto/model/node.ts';
 import type { EtcSettings } from '../runtime/etc-files.ts';
 import type { ContainerNetwork } from '../runtime/runtime.ts';
 import type { TaskWanted } from './decide.ts';
-import { filledHostname } from './hostname.ts';
+import { filledHostname } from './placeholders.ts';
 
 /** What the node knows of the cluster's network. */
 export interface NodePlace {

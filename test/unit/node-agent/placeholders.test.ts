@@ -1,6 +1,6 @@
-/** What tasks' hosts are called. */
+/** What is otherwise for each task of a service. */
 import { expect, it } from 'vitest';
-import { filledHostname } from '#node-agent/task/hostname.ts';
+import { filled, filledHostname } from '#node-agent/task/placeholders.ts';
 import { nodeId } from '#proto/model/ids.ts';
 import { aTask, idOf } from '#test/support/builders.ts';
 
@@ -11,11 +11,16 @@ it.each([
   ['web-{{.Task.Slot}}', 'web-3'],
   ['{{ .Service.Name }}.{{.Node.Hostname}}', 'web.h1'],
   ['{{.Task.Name}}', `web.3.${task.id}`],
-])('%s', (hostname, filled) => {
-  expect(filledHostname(hostname, task)).toBe(filled);
+])('%s', (hostname, expected) => {
+  expect(filledHostname(hostname, task)).toBe(expected);
 });
 
 it('names the node where there is a task on each, and is no longer than a name may be', () => {
   expect(filledHostname('{{.Task.Slot}}', { ...task, slot: 0 })).toBe(idOf('h1'));
   expect(filledHostname('{{.Task.ID}}{{.Task.ID}}{{.Task.ID}}', task)).toHaveLength(63);
+});
+
+it('is filled into other texts whole, and templates of other programs are left to them', () => {
+  const text = 'NAME={{.Service.Name}}-{{.Task.Slot}} {{ .Time }} {{range .}} {{.Task.ID}}{{.Task.ID}}{{.Task.ID}}';
+  expect(filled(text, task)).toBe(`NAME=web-3 {{ .Time }} {{range .}} ${task.id.repeat(3)}`);
 });
