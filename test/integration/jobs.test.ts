@@ -33,7 +33,7 @@ const marks = `
 
 test('five completions, two at a time, one of which fails once', async () => {
   const script =
-    'echo "begin $(hostname)"; sleep 1; [ $(hostname) != n3 ] || [ "$(echo $(hostname) | nc marks 9000)" = old ]';
+    'echo "begin $SEAT"; sleep 1; [ $(hostname) != n3 ] || [ "$(echo $(hostname) | nc marks 9000)" = old ]';
   const file = cluster.compose(
     'batch.yaml',
     `
@@ -42,6 +42,7 @@ services:${marks}
   work:
     image: registry:5000/hello:1
     hostname: "n{{.Task.Slot}}"
+    environment: { SEAT: "n{{.Task.Slot}}" }
     entrypoint: ${shell(script)}
     deploy: { mode: replicated-job, replicas: 5 }
     x-max-concurrent: 2
