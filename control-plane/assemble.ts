@@ -142,7 +142,7 @@ async function assemble(config: ControlPlaneConfig, kernel: Kernel, scope: Scope
   metrics = measured;
   scope.defer(() => measured.close());
   const doors = await openDoors(config, kernel, scope, {
-    ...{ identity, store, dispatch, epoch, events, logs, contents },
+    ...{ identity, store, dispatch, epoch, events, logs, contents, probe },
     asOfMs: () => leader?.asOfMs,
     registry: measured.registry,
   });
@@ -191,6 +191,8 @@ interface Inside {
   readonly events: EventLog;
   readonly logs: LogStore;
   readonly contents: ContentSeal;
+  /** As in LeaderParts. */
+  readonly probe: (address: string) => Promise<number | undefined>;
   /** This replica leads with; undefined while it follows. */
   readonly epoch: () => number | undefined;
   /** As in OperatorParts. */
@@ -219,7 +221,7 @@ async function openDoors(
   config: ControlPlaneConfig,
   kernel: Kernel,
   scope: Scope,
-  { identity, store, dispatch, events, logs, contents, epoch, asOfMs, registry }: Inside,
+  { identity, store, dispatch, events, logs, contents, probe, epoch, asOfMs, registry }: Inside,
 ): Promise<Doors> {
   const { clock, random, log } = kernel;
   const { authority } = identity;
@@ -230,7 +232,7 @@ async function openDoors(
   scope.defer(identity.onChange(() => doors.close()));
   scope.defer(() => doors.close());
   const operator = operatorService({
-    ...{ store, clock, random, events, logs, authority, enrolment, addresses, asOfMs },
+    ...{ store, clock, random, events, logs, authority, enrolment, addresses, asOfMs, probe },
     log: log.with('api'),
     relays: dispatch.relays,
     usage: dispatch.usage,

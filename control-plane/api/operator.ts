@@ -2,8 +2,7 @@
 import type * as grpc from '@grpc/grpc-js';
 import { operatorOf } from '#control-plane/security/access.ts';
 import type { RelayFrame } from '#proto/gen/gantry/v1/agent.ts';
-import type { ExecInput, InfoResponse, OperatorServer } from '#proto/gen/gantry/v1/operator.ts';
-import { toWire } from '#proto/model/wire.ts';
+import type { ExecInput, OperatorServer } from '#proto/gen/gantry/v1/operator.ts';
 import { asOf, unary as plainUnary, serverStream } from '#proto/rpc.ts';
 import { serverSideStream } from '#proto/rpc-stream.ts';
 import { createToken, issueCertificate, putCredential, removeCredential, revokeToken } from './access.ts';
@@ -15,6 +14,7 @@ import { setCluster } from './cluster.ts';
 import { putDocument, readConfig, removeDocument } from './documents.ts';
 import { explain } from './explain.ts';
 import { history } from './history.ts';
+import { info } from './info.ts';
 import { runJob, suspendJob } from './jobs.ts';
 import { list } from './list.ts';
 import { netProbe } from './net-probe.ts';
@@ -67,7 +67,7 @@ export function operatorService(parts: OperatorParts): OperatorServer {
     exec: (call: grpc.ServerDuplexStream<ExecInput, RelayFrame>) => exec(parts, serverSideStream(call)),
     stats: unary((request) => stats(parts, request)),
     scaling: unary(async (request) => scaling(parts, request)),
-    info: unary(async () => info(parts)),
+    info: unary(() => info(parts)),
     setCluster: unary((request) => setCluster(parts, request)),
     rotateAuthority: unary((request) => rotateAuthority(parts, request)),
     authority: unary(async () => authority(parts)),
@@ -81,19 +81,5 @@ export function operatorService(parts: OperatorParts): OperatorServer {
     emptyTrash: unary((request) => emptyTrash(parts, request)),
     readConfig: unary(async (request) => readConfig(parts, request)),
     netProbe: serverStream((request, signal) => netProbe(parts, request, signal)),
-  };
-}
-
-function info({ store, authority: { hash }, addresses, version }: OperatorParts): InfoResponse {
-  const { cluster } = store.snapshot;
-  return {
-    clusterId: cluster?.id ?? '',
-    version,
-    leader: store.leadership?.replica ?? '',
-    epoch: store.leadership?.epoch ?? 0,
-    revision: store.snapshot.revision,
-    cluster: cluster && toWire(cluster),
-    caFingerprint: hash,
-    addresses: [...addresses],
   };
 }

@@ -56,6 +56,8 @@ export interface OperatorParts {
   readonly version: string;
   /** Where operators with a certificate reach the control plane, `host:port`. */
   readonly addresses: readonly string[];
+  /** As in LeaderParts. */
+  readonly probe: (address: string) => Promise<number | undefined>;
 }
 
 const attempts = 8;

@@ -180,6 +180,12 @@ export function inspect(options: CommonOptions, name: string): Promise<number> {
   });
 }
 
+const managerWords: Readonly<Record<string, string>> = {
+  leads: 'leads',
+  follows: 'follows',
+  silent: 'does not answer',
+};
+
 export function info(options: CommonOptions): Promise<number> {
   return withSession(options, async (session) => {
     const info = await session.call(methods.info, {});
@@ -190,7 +196,10 @@ export function info(options: CommonOptions): Promise<number> {
         ['Control plane', `${info.version} at ${session.target}`],
         ['Leader', `${info.leader} (epoch ${info.epoch})`],
         ['Revision', String(info.revision)],
-        ['Addresses', info.addresses.join(', ')],
+        [
+          'Managers',
+          info.managers.map(({ address, state }) => `${address} ${managerWords[state] ?? state}`).join(', '),
+        ],
         ['Task network', info.cluster?.network ?? ''],
         ['Service network', info.cluster?.vipNetwork ?? ''],
         ['Domain', info.cluster?.domain ?? ''],

@@ -374,7 +374,7 @@ export function createProgram(end: (code: number) => void): Command {
     (await import('./context.ts')).remove(options, name!),
   );
 
-  add(program, 'info', 'the cluster: leader, networks, revision', async (options) =>
+  add(program, 'info', 'the cluster: its managers and who leads, networks, revision', async (options) =>
     (await import('./lists.ts')).info(options),
   );
   add(program, 'version', 'versions of this command and of the control plane', async (options) =>

@@ -23,6 +23,10 @@ const idAndPid = (tasks: readonly TaskRow[]) => tasks.map(({ id, pid }) => `${id
 const linesOf = (text: string) => text.split('\n').filter((line) => line !== '');
 const answers = () => eventually(() => cluster.http('http://10.90.0.1:18091/'));
 const leader = async () => (await cluster.json<{ leader: string }>('info')).leader;
+const managerStates = async () => {
+  const { managers } = await cluster.json<{ managers: { state: string }[] }>('info');
+  return managers.map(({ state }) => state).sort();
+};
 const onHost = (host: string, line: string) => cluster.sandbox.run(host, ['sh', '-c', line]);
 const controlPlane = "$(pgrep -f '[c]ontrol-plane/main.ts run')";
 const managers = ['m1', 'm2', 'm3'];
@@ -79,10 +83,12 @@ describe('of three managers', () => {
     await cluster.sandbox.act('kill', led);
     await secretIsKept('after-the-power-went');
     await eventually(async () => (await leader()) !== led);
+    await eventually(async () => (await managerStates()).join() === 'follows,leads,silent');
     await Promise.all(['h1', 'h2'].map((node) => cluster.nodeIs(node, 'ready')));
     await nothingWasRestarted();
     await logsAndEventsAreWhole('after-the-power-went');
     await cluster.sandbox.act('start', led);
+    await eventually(async () => (await managerStates()).join() === 'follows,follows,leads');
     await eventually(() => onHost(led, 'curl -sf http://127.0.0.1:7402/metrics'), { timeoutMs: 30_000 });
   });
 

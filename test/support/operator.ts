@@ -103,6 +103,7 @@ export function operatorLab(more: Partial<OperatorParts> = {}): OperatorLab {
     wishes: new Turns(),
     version: '0.0.0-test',
     addresses: ['127.0.0.1:7400'],
+    probe: async () => 1,
     ...more,
   };
   const lab: OperatorLab = {

@@ -743,6 +743,13 @@ export interface InfoResponse {
   cluster: ClusterConfig | undefined;
   caFingerprint: string;
   addresses: string[];
+  managers: ManagerStatus[];
+}
+
+export interface ManagerStatus {
+  address: string;
+  /** leads | follows | silent: as it answers now */
+  state: string;
 }
 
 export interface SetClusterRequest {
@@ -8128,6 +8135,7 @@ function createBaseInfoResponse(): InfoResponse {
     cluster: undefined,
     caFingerprint: "",
     addresses: [],
+    managers: [],
   };
 }
 
@@ -8156,6 +8164,9 @@ export const InfoResponse: MessageFns<InfoResponse> = {
     }
     for (const v of message.addresses) {
       writer.uint32(66).string(v!);
+    }
+    for (const v of message.managers) {
+      ManagerStatus.encode(v!, writer.uint32(74).fork()).join();
     }
     return writer;
   },
@@ -8237,6 +8248,14 @@ export const InfoResponse: MessageFns<InfoResponse> = {
             message.addresses.push(reader.string());
             continue;
           }
+          case 9: {
+            if (tag !== 74) {
+              break;
+            }
+
+            message.managers.push(ManagerStatus.decode(reader, reader.uint32()));
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -8264,6 +8283,74 @@ export const InfoResponse: MessageFns<InfoResponse> = {
       : undefined;
     message.caFingerprint = object.caFingerprint ?? "";
     message.addresses = object.addresses?.map((e) => e) || [];
+    message.managers = object.managers?.map((e) => ManagerStatus.fromPartial(e)) || [];
+    return message;
+  },
+};
+
+function createBaseManagerStatus(): ManagerStatus {
+  return { address: "", state: "" };
+}
+
+export const ManagerStatus: MessageFns<ManagerStatus> = {
+  encode(message: ManagerStatus, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.address !== "") {
+      writer.uint32(10).string(message.address);
+    }
+    if (message.state !== "") {
+      writer.uint32(18).string(message.state);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ManagerStatus {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseManagerStatus();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.address = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.state = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<ManagerStatus>, I>>(base?: I): ManagerStatus {
+    return ManagerStatus.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<ManagerStatus>, I>>(object: I): ManagerStatus {
+    const message = createBaseManagerStatus();
+    message.address = object.address ?? "";
+    message.state = object.state ?? "";
     return message;
   },
 };
