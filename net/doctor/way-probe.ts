@@ -58,6 +58,10 @@ function outer({ node, address }: ProbeWay, direct: string, inner: string, say: 
 
 const wordsOf = ({ kind }: PeerWay) => (kind === 'encrypted' ? 'VXLAN within WireGuard' : `VXLAN (${tunnelName})`);
 
+/** VXLAN sends to the port that it knows; WireGuard answers where it was asked from. */
+const translated =
+  '; where one of them is behind a router that translates addresses: gantry cluster set encryption=wireguard';
+
 /** The host answers and its tunnel does not: which of the two layers it is. */
 async function silentTunnel(view: View, probe: ProbeWay, way: PeerWay, inner: string): Promise<Fact> {
   const within = way.kind === 'encrypted' ? await one(view, way.underlay, smallest, endOf(view.plan.input.subnet)) : '';
@@ -65,7 +69,7 @@ async function silentTunnel(view: View, probe: ProbeWay, way: PeerWay, inner: st
     within === '' ? [`VXLAN (${tunnelName})`, tunnelPort] : [`WireGuard (${wireguardName})`, wireguardPort];
   const says = `${probe.node} (${probe.address}) answers, but nothing comes back through ${what}: ${within || inner}`;
   const of = way.kind === 'encrypted' && within === '' ? ', within WireGuard,' : '';
-  const remedy = `let UDP port ${port}${of} pass from ${view.plan.input.address} to ${probe.address} and back: at the firewalls of both nodes (nft list ruleset) and of what is between them`;
+  const remedy = `let UDP port ${port}${of} pass from ${view.plan.input.address} to ${probe.address} and back: at the firewalls of both nodes (nft list ruleset) and of what is between them${way.kind === 'encrypted' ? '' : translated}`;
   return broken('tunnel', says, remedy, { subject: probe.address, wanted: way.reason });
 }
 
