@@ -1,6 +1,7 @@
 /** Evidence of the kernel itself: by which rules of nftables, ours and others', single packets pass, and which one drops them. */
 import { closeFd, errnoOf, MSG_DONTWAIT, openNetlink, receive } from '#net/host/libc.ts';
 import { addressText, attributesOf, joinGroup, messagesOf, textOf } from '#net/host/netlink.ts';
+import { families } from '#net/host/nft-netlink.ts';
 import { Nftables } from '#net/host/nftables.ts';
 import { isFault } from '#proto/kernel/errors.ts';
 
@@ -21,14 +22,6 @@ const TRACE = {
   policy: 16,
 } as const;
 const types = ['', 'policy', 'return', 'rule'] as const;
-const families: Readonly<Record<number, string>> = {
-  1: 'inet',
-  2: 'ip',
-  3: 'arp',
-  5: 'netdev',
-  7: 'bridge',
-  10: 'ip6',
-};
 /** After defragmentation, before whatever may drop. */
 const priority = -399;
 

@@ -4,37 +4,42 @@ import { bridgeName } from '#net/plan/node-plan.ts';
 import { tableName } from '#net/plan/rules.ts';
 import { Fault, isFault } from '#proto/kernel/errors.ts';
 import type { Netlink } from './netlink.ts';
-import type { Nftables, NftObject } from './nftables.ts';
+import type { Nftables } from './nftables.ts';
 import * as routing from './routing.ts';
 import * as rt from './rtnetlink.ts';
 import { readSysctl } from './sysctl.ts';
 
 /**
  * Foreign chains that drop what is forwarded unless a rule of theirs accepts it (as Docker's FORWARD does), in tables that
- * say nothing of `network` or our bridge. An accept of ours is no help: a packet must pass every table.
+ * say nothing of `network` or our bridge, and are not `off`. An accept of ours is no help: a packet must pass every table.
  */
-export async function foreignDrops(nftables: Nftables, network: string): Promise<readonly Fault[]> {
+export async function foreignDrops(
+  nftables: Nftables,
+  off: ReadonlySet<string>,
+  network: string,
+): Promise<readonly Fault[]> {
   const obstacles: Fault[] = [];
-  for (const { chain } of await listed(nftables, 'list chains')) {
+  for (const { chain } of await nftables.list('list chains', { terse: true })) {
     if (chain?.hook !== 'forward' || chain.policy !== 'drop' || !['ip', 'inet'].includes(String(chain.family)))
       continue;
     const table = `${chain.family} ${chain.table}`;
-    if (table === `ip ${tableName}`) continue;
-    const text = JSON.stringify(await listed(nftables, `list table ${table}`));
-    if (text.includes(`"${bridgeName}"`) || text.includes(`"${formatAddress(parseCidr(network).base)}"`)) continue;
+    if (table === `ip ${tableName}` || off.has(table)) continue;
+    const text = await listed(nftables, table);
+    const base = formatAddress(parseCidr(network).base);
+    if ([`"${bridgeName}"`, ` ${base}/`, ` ${base}-`].some((name) => text.includes(name))) continue;
     const what = `chain ${chain.name} of table ${table} drops what is forwarded by default, and names neither ${network} nor ${bridgeName}`;
-    const remedy = remedyFor(table, String(chain.name), text.includes('"DOCKER-USER"'), network);
+    const remedy = remedyFor(table, String(chain.name), text.includes('chain DOCKER-USER {'), network);
     obstacles.push(new Fault('precondition', `${what}: packets of tasks end there`, { remedy }));
   }
   return obstacles;
 }
 
-async function listed(nftables: Nftables, command: string): Promise<readonly NftObject[]> {
+async function listed(nftables: Nftables, table: string): Promise<string> {
   try {
-    return await nftables.list(command, { terse: true });
+    return await nftables.text(`list table ${table}`, { terse: true });
   } catch (error) {
     // Gone meanwhile, or beyond this nft: then nothing can be said of it.
-    if (isFault(error, 'invalid')) return [];
+    if (isFault(error, 'invalid')) return '';
     throw error;
   }
 }

@@ -81,10 +81,10 @@ export class HostFirewall {
     return new Set([...this.#ports.values()].flatMap((ports) => [...ports]));
   }
 
-  /** Makes the copies what the host's firewall is now; what of it cannot be followed, with the remedy. */
-  async follow(): Promise<readonly Fault[]> {
+  /** Makes the copies what the host's firewall is now, but for the tables that are `off`; what of it cannot be followed, with the remedy. */
+  async follow(off: ReadonlySet<string>): Promise<readonly Fault[]> {
     const faults: Fault[] = [];
-    const { followed, copied } = await this.#look();
+    const { followed, copied } = await this.#look(off);
     const known = this.#adopted ? this.#copies : new Map<string, Followed>();
     const copies = new Map<string, Followed>();
     for (const [key, table] of followed) {
@@ -105,7 +105,9 @@ export class HostFirewall {
     return faults;
   }
 
-  async #look(): Promise<{ readonly followed: Map<string, Followed>; readonly copied: Set<string> }> {
+  async #look(
+    off: ReadonlySet<string>,
+  ): Promise<{ readonly followed: Map<string, Followed>; readonly copied: Set<string> }> {
     const followed = new Map<string, Followed>();
     const copied = new Set<string>();
     for (const { table, chain } of await this.#nftables.list('list chains', { terse: true })) {
@@ -114,7 +116,7 @@ export class HostFirewall {
       if (name.startsWith(copyPrefix)) copied.add(`${family} ${name}`);
       else if (chain?.hook === 'input' && chain.type === 'filter' && ['ip', 'ip6', 'inet'].includes(family)) {
         const key = `${family} ${name}`;
-        if (name === tableName || followed.has(key)) continue;
+        if (name === tableName || off.has(key) || followed.has(key)) continue;
         const copy = copyText(await this.#nftables.text(`list table ${key}`));
         if (copy.body !== '') followed.set(key, { family, name, ...copy });
       }

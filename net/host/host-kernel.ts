@@ -21,7 +21,7 @@ import { HostFirewall } from './host-firewall.ts';
 import { Neighbours } from './neighbours.ts';
 import { Netlink } from './netlink.ts';
 import { createNetns, isPinned, type OpenNetns, openNetns, removeNetns } from './netns.ts';
-import { NftGeneration } from './nft-generation.ts';
+import { isDormant, NftNetlink } from './nft-netlink.ts';
 import { Nftables } from './nftables.ts';
 import { PathMtu } from './path-mtu.ts';
 import * as routing from './routing.ts';
@@ -55,7 +55,7 @@ export class HostKernel {
   readonly #unmeasured: (address: string, link: number) => void;
   readonly #neighbours = new Neighbours();
   readonly #nftables = new Nftables();
-  readonly #generation = new NftGeneration();
+  readonly #nftNetlink = new NftNetlink();
   readonly #hostFirewall = new HostFirewall(this.#nftables, (commands) => this.#transact(commands));
   readonly #conntrack: Conntrack;
   readonly #settings: FormerSettings;
@@ -132,9 +132,10 @@ export class HostKernel {
 
   /** Our nftables tables, in the words of `plan`. */
   async readTables(plan: NodePlan): Promise<TablesSeen> {
-    const before = this.#generation.read();
+    const before = this.#nftNetlink.generation();
+    const tables = this.#nftNetlink.tables();
     const read = (family: FamilyName, firewall: NodePlan['firewall6']) =>
-      readTable(this.#nftables, family, firewall?.declarations ?? new Map(), this.#forms);
+      readTable(this.#nftables, tables, family, firewall?.declarations ?? new Map(), this.#forms);
     const seen = { ip: await read('ip', plan.firewall), ip6: await read('ip6', plan.firewall6) };
     for (const family of ['ip', 'ip6'] as const) this.#hostFirewall.knows(family, seen[family]?.elements.keys() ?? []);
     this.#knownGeneration = before;
@@ -143,9 +144,11 @@ export class HostKernel {
 
   /** What foreign there is in the way of packets. */
   async obstacles(wanted: { readonly network: string; readonly address: string }): Promise<readonly Fault[]> {
+    const dormant = this.#nftNetlink.tables().filter(isDormant);
+    const off = new Set(dormant.map(({ family, name }) => `${family} ${name}`));
     return [
-      ...(await this.#hostFirewall.follow()),
-      ...(await foreignDrops(this.#nftables, wanted.network)),
+      ...(await this.#hostFirewall.follow(off)),
+      ...(await foreignDrops(this.#nftables, off, wanted.network)),
       ...strictReversePath(this.#netlink, wanted.address),
     ];
   }
@@ -219,9 +222,9 @@ export class HostKernel {
   }
 
   async #transact(commands: string): Promise<void> {
-    const before = this.#generation.read();
+    const before = this.#nftNetlink.generation();
     await this.#nftables.run(commands);
-    const after = this.#generation.read();
+    const after = this.#nftNetlink.generation();
     const alone = this.#knownGeneration === before && after === before + 1;
     this.#knownGeneration = alone ? after : undefined;
   }
@@ -231,7 +234,7 @@ export class HostKernel {
     const told = this.#tunnelMonitor.disturbed();
     const links =
       this.#monitor.disturbed() || told || [...plan.sysctls].some(([name, value]) => readSysctl(name) !== value);
-    return { links, table: this.#generation.read() !== this.#knownGeneration };
+    return { links, table: this.#nftNetlink.generation() !== this.#knownGeneration };
   }
 
   /** As WireGuardLink.publicKey. */
@@ -447,7 +450,7 @@ export class HostKernel {
     this.#tunnelMonitor.close();
     this.#paths?.close();
     this.#neighbours.close();
-    this.#generation.close();
+    this.#nftNetlink.close();
     await this.#conntrack.close();
     await this.#connections.close();
     await this.#traffic?.close();

@@ -10,6 +10,7 @@ import { copyPrefix } from './host-firewall.ts';
 import { endKeepers } from './kept-sockets.ts';
 import { attributesOf, type Message, Netlink } from './netlink.ts';
 import { isPinned, removeNetns } from './netns.ts';
+import { NftNetlink } from './nft-netlink.ts';
 import { Nftables } from './nftables.ts';
 import * as rt from './rtnetlink.ts';
 
@@ -54,13 +55,16 @@ export async function resetNetwork(runDir: string): Promise<readonly string[]> {
 
 async function removeTables(): Promise<string[]> {
   const nftables = new Nftables();
+  const nftNetlink = new NftNetlink();
   try {
-    const tables = (await nftables.list('list tables', { terse: true })).flatMap(({ table }) =>
-      table?.name === tableName || table?.name?.startsWith(copyPrefix) ? [`${table.family} ${table.name}`] : [],
-    );
+    const tables = nftNetlink
+      .tables()
+      .filter(({ name }) => name === tableName || name.startsWith(copyPrefix))
+      .map(({ family, name }) => `${family} ${name}`);
     for (const table of tables) await nftables.run(`delete table ${table}\n`);
     return tables.map((table) => `table ${table}`);
   } finally {
+    nftNetlink.close();
     await nftables.close();
   }
 }

@@ -4,6 +4,7 @@ import type { FamilyName } from '#net/plan/family.ts';
 import { type Declarations, tableName } from '#net/plan/rules.ts';
 import { isFault } from '#proto/kernel/errors.ts';
 import { inPrivateNetns } from './netns.ts';
+import type { NftTable } from './nft-netlink.ts';
 import { Nftables, type NftFields, type NftObject } from './nftables.ts';
 
 /**
@@ -34,17 +35,20 @@ export class CanonicalForms {
   }
 }
 
-/** Our table of a family as it is now; undefined where there is none. */
+/** Our table of a family as it is now; undefined where there is none among `tables`. */
 export async function readTable(
   nftables: Nftables,
+  tables: readonly NftTable[],
   family: FamilyName,
   wanted: Declarations,
   forms: CanonicalForms,
 ): Promise<TableSeen | undefined> {
+  const own = tables.find((table) => table.family === family && table.name === tableName);
+  if (!own) return undefined;
+  // Ours has no flags: somebody has put it to sleep, and nothing in it is of use.
+  if (own.flags !== 0) return { declarations: new Map(), elements: new Map() };
   let objects: readonly NftObject[];
   try {
-    const tables = await nftables.list(`list tables ${family}`, { terse: true });
-    if (!tables.some((object) => object.table?.name === tableName)) return undefined;
     objects = await nftables.list(`list table ${family} ${tableName}`);
   } catch (error) {
     // Gone between the two questions, or in a state nft itself cannot list: replace it.

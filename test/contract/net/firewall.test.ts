@@ -120,6 +120,15 @@ describe('the host firewall', () => {
     expect(await ingress.run('nft', 'list', 'tables')).not.toContain('gantry-of-');
   });
 
+  it('does not hold while its table is dormant', async () => {
+    await ingress.run(...chain('input', 0, 'tcp dport 8080 drop'));
+    await holds();
+    await ingress.run('nft', 'add table inet mine { flags dormant; }');
+    await eventually(() => reached(8080));
+    await ingress.run('nft', 'add table inet mine');
+    await holds();
+  });
+
   it('holds for a port that is published later, from its first packet', async () => {
     await publish([]);
     await ingress.run(...chain('input', 0, 'tcp dport 8080 drop'));
