@@ -127,14 +127,10 @@ function openSession(
         opened.push(client);
       }
     },
-    async *stream(stream) {
-      try {
-        for await (const message of stream) yield message;
-      } catch (error) {
-        throw reworded(error, asked);
-      } finally {
-        stream.cancel();
-      }
+    stream(stream) {
+      // Who has it may fail before it reads, and never do: it then ends with the session, and nobody hears of that.
+      stream.on('error', () => {});
+      return messagesOf(stream, asked);
     },
     close() {
       for (const one of opened) one.close();
@@ -142,6 +138,16 @@ function openSession(
     print,
     printJson: (value) => print(JSON.stringify(value, null, 2)),
   };
+}
+
+async function* messagesOf<Message>(stream: grpc.ClientReadableStream<Message>, asked: Asked): AsyncGenerator<Message> {
+  try {
+    for await (const message of stream) yield message;
+  } catch (error) {
+    throw reworded(error, asked);
+  } finally {
+    stream.cancel();
+  }
 }
 
 /** Colours only where somebody looks: https://no-color.org. */
