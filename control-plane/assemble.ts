@@ -35,6 +35,7 @@ import type { LogStore } from './logs/log-store.ts';
 import { logStore } from './logs/nats-log-store.ts';
 import { type ControlPlaneMetrics, controlPlaneMetrics, measuredStore } from './metrics.ts';
 import { confirmedMs } from './reconcilers/fence.ts';
+import { holdDataDirectory } from './run-lock.ts';
 import {
   guarded,
   nobodyFromElsewhere,
@@ -89,6 +90,7 @@ export async function assembleControlPlane(config: ControlPlaneConfig, kernel: K
 async function assemble(config: ControlPlaneConfig, kernel: Kernel, scope: Scope): Promise<ControlPlane> {
   const { clock, random, log } = kernel;
   await assertInitialised(config.data);
+  scope.defer(await holdDataDirectory(config.data));
   const identity = await openIdentity(config);
   const { pki } = identity;
   const { promise: failed, reject: fail } = Promise.withResolvers<never>();

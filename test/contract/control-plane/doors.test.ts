@@ -1,6 +1,6 @@
 /** A whole control plane on a real etcd over mTLS: who gets in by which door, and as what. */
 
-import { mkdtempSync, rmSync, statSync } from 'node:fs';
+import { cpSync, mkdtempSync, rmSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import * as grpc from '@grpc/grpc-js';
@@ -30,9 +30,9 @@ let pki: Pki;
 let controlPlane: ControlPlane;
 let operator: grpc.Client;
 
-function run(): Promise<ControlPlane> {
+function run(data = dataDir): Promise<ControlPlane> {
   const flags = {
-    data: dataDir,
+    data,
     name: 'm1',
     advertise: '127.0.0.1',
     etcd: etcd.url,
@@ -204,8 +204,11 @@ describe('the doors of a control plane', () => {
     expect(text).toMatch(/gantry_commit_seconds_count{outcome="ok"} [1-9]/);
   });
 
-  test('a second control plane does not take the socket of the first', async () => {
-    await expect(run()).rejects.toThrow('another control plane');
+  test('a second control plane takes neither the data directory nor the socket of the first', async () => {
+    await expect(run()).rejects.toThrow('a control plane is at work in');
+    const other = join(dataDir, 'other');
+    cpSync(join(dataDir, 'pki'), join(other, 'pki'), { recursive: true });
+    await expect(run(other)).rejects.toThrow('another control plane');
   });
 
   test('after a restart it leads again at once, with the next epoch', async () => {
