@@ -313,7 +313,7 @@ function explaining(
     wasAway = isAway;
     if (why !== undefined && why !== said)
       log.error(
-        `the control plane refuses this node: ${why}: move \`identity\` in its data directory to \`identity.former\`, and start its agent with a new token (gantry token create)`,
+        `the control plane and this node do not trust each other: ${why}: move \`identity\` in its data directory to \`identity.former\`, and start its agent with a new token (gantry token create)`,
       );
     said = clocks ?? why ?? '';
   };

@@ -39,13 +39,15 @@ export function lifeSpent(certificatePem: string, nowMs: number): number {
 }
 
 /**
- * Why the server at `address` (HOST:PORT) refuses this identity for good, which it does without a word; undefined where the
- * certificate is not the reason, or that cannot be told.
+ * Why the server at `address` (HOST:PORT) and who has this identity do not believe each other, and never will: a server says no word of
+ * it. Undefined where certificates are not the reason, or that cannot be told.
  */
 export async function whyRefused(identity: TlsIdentity, address: string, nowMs: number): Promise<string | undefined> {
   const own = new X509Certificate(identity.certificatePem);
   if (Date.parse(own.validTo) <= nowMs) return `its certificate has ended, at ${own.validTo}`;
   const shown = await shownBy(identity, address);
+  if (shown === 'of another CA')
+    return 'the control plane shows a certificate of a CA that is not trusted here: the cluster was restored with the CA of before a rotation, or is another one';
   if (!shown) return undefined;
   // Believed by way of a certificate between: the root it is of is newer than all that are known here.
   if (certificatesIn(identity.caPem).some((root) => shown.verify(new X509Certificate(root).publicKey)))
@@ -53,11 +55,20 @@ export async function whyRefused(identity: TlsIdentity, address: string, nowMs: 
   return "the cluster's CA was rotated meanwhile, and its certificate is of the one before";
 }
 
+/** What OpenSSL says of a chain that ends in a root which is not trusted, by code. */
+const unknownRoot: ReadonlySet<string | undefined> = new Set([
+  'SELF_SIGNED_CERT_IN_CHAIN',
+  'DEPTH_ZERO_SELF_SIGNED_CERT',
+  'UNABLE_TO_GET_ISSUER_CERT',
+  'UNABLE_TO_GET_ISSUER_CERT_LOCALLY',
+  'UNABLE_TO_VERIFY_LEAF_SIGNATURE',
+]);
+
 /** The certificate of who serves there, where it is believed. */
 function shownBy(
   { caPem, keyPem, certificatePem }: TlsIdentity,
   address: string,
-): Promise<X509Certificate | undefined> {
+): Promise<X509Certificate | 'of another CA' | undefined> {
   const { host, port } = splitHostPort(address);
   return new Promise((resolve) => {
     const options = { ca: caPem, key: keyPem, cert: certificatePem, ALPNProtocols: ['h2'], timeout: 2_000 };
@@ -69,6 +80,9 @@ function shownBy(
       resolve(undefined);
       socket.destroy();
     };
+    socket.on('error', ({ code }: NodeJS.ErrnoException) => {
+      if (unknownRoot.has(code)) resolve('of another CA');
+    });
     socket.on('error', none).on('timeout', none).on('close', none);
   });
 }
