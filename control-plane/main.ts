@@ -46,11 +46,19 @@ async function restore(file: string, options: Record<string, string | boolean | 
   const passphrase = passphraseFile === undefined ? undefined : readPassphrase(passphraseFile);
   const now = systemClock.now();
   const request = { file, passphrase, data, force: force === true, now, random: systemRandom };
-  const { info, records, unfinishedJobs } = await prepareRestore(request);
+  const { info, records, authority, unfinishedJobs } = await prepareRestore(request);
   await initPki({ dataDir: data, name, advertise, lifetimeMs });
   process.stdout.write(
     `the cluster of ${new Date(info.createdAtMs).toISOString()}, ${records} records, is in ${data}\nstart etcd, NATS and the control plane of ${name}: it comes up with it\n`,
   );
+  if (authority === 'kept')
+    process.stdout.write(
+      `the CA that lay in ${data} is newer than the backup's, and is kept: nodes and operators trust it\n`,
+    );
+  if (authority === 'backup')
+    process.stdout.write(
+      `its CA is that of the backup: nodes that have seen a later \`gantry ca rotate\` do not trust it\n  → on each of these, with a new token of \`gantry token create\` as GANTRY_TOKEN in /etc/gantry/agent.env:\n    systemctl stop gantry-agent && mv /var/lib/gantry/agent/identity /var/lib/gantry/agent/identity.former && systemctl start gantry-agent\n`,
+    );
   if (unfinishedJobs.length > 0)
     process.stdout.write(
       `these jobs had not ended then; what of them has ended since may run again: ${unfinishedJobs.join(', ')}\n  → gantry suspend or rm them as soon as it is up, where that would do harm\n`,
@@ -97,7 +105,7 @@ withSettings(
     .description('lay down the cluster of a backup; the next `run` puts its records into an empty etcd')
     .argument('<file>', 'what `gantry cluster backup` wrote')
     .option('--passphrase-file <file>', 'the passphrase that it was encrypted with')
-    .option('--force', 'put aside the identity that lies in --data, and have all that etcd holds replaced'),
+    .option('--force', 'put aside another identity that lies in --data, and have all that etcd holds replaced'),
   identitySettings,
 ).action(restore);
 withSettings(program.command('run').description('serve until stopped')).action(run);

@@ -8,18 +8,22 @@ import { join } from 'node:path';
 import { type BackupEntry, type BackupInfo, lineOf, readBackup, recordLine, writeBackup } from '#proto/backup-file.ts';
 import { Fault } from '#proto/kernel/errors.ts';
 import { newId, type Random } from '#proto/kernel/random.ts';
+import type { AuthorityState } from '#proto/model/authority.ts';
 import { qualifiedName } from '#proto/model/ids.ts';
 import { isJob } from '#proto/model/job.ts';
 import type { Service } from '#proto/model/service.ts';
 import { isTerminal, type Task } from '#proto/model/task.ts';
-import { isIdentityFile, placeIdentity } from './security/pki.ts';
+import { assertNoneRuns } from './run-lock.ts';
+import { rootsIn } from './security/authority-files.ts';
+import { isIdentityFile, placeIdentity, rotatedSince } from './security/pki.ts';
+import { sealer } from './security/seal.ts';
 
 export interface RestoreRequest {
   readonly file: string;
   readonly passphrase: string | undefined;
   /** The control plane's data directory. */
   readonly data: string;
-  /** Another cluster's identity there makes way, and what etcd holds when the control plane starts is deleted. */
+  /** Another identity there makes way, and what etcd holds when the control plane starts is deleted. */
   readonly force: boolean;
   /** Wall clock, ms. */
   readonly now: number;
@@ -29,6 +33,11 @@ export interface RestoreRequest {
 export interface Prepared {
   readonly info: BackupInfo;
   readonly records: number;
+  /**
+   * Where the cluster's CA comes from: `backup`: whoever has seen a rotation since does not trust it; `kept`: that of the data
+   * directory, which is newer; `same`: both have the same.
+   */
+  readonly authority: 'backup' | 'kept' | 'same';
   /** Jobs, `project/name`, with a task that had not ended when the backup was made: what has ended since runs again where its node does not tell of it. */
   readonly unfinishedJobs: readonly string[];
 }
@@ -47,23 +56,27 @@ const pendingFile = (data: string) => join(data, 'restore.json');
 const sealFile = (data: string) => join(data, 'pki', 'seal.key');
 
 /**
- * Reads the whole file before it changes anything. Faults: those of `readBackup`; `precondition` where another cluster's identity
- * lies there and `force` is not given; `not-found`.
+ * Reads the whole file before it changes anything. Faults: those of `readBackup`; `precondition` where another identity
+ * lies there and `force` is not given; `conflict` where a control plane runs on it; `not-found`.
  */
 export async function prepareRestore(request: RestoreRequest): Promise<Prepared> {
   const { file, passphrase, data, force, now, random } = request;
   if (!existsSync(file)) throw new Fault('not-found', `there is no file ${file}`);
   await mkdir(data, { recursive: true, mode: 0o700 });
+  await assertNoneRuns(data);
   const entries = readBackup(createReadStream(file), passphrase);
   const { info, identity, rest } = await headOf(entries);
   const seen: Seen = { records: 0, jobs: new Map(), unfinished: new Set() };
-  const sealed = writeBackup(recordsOnly(info, rest, seen), { passphrase: identity['seal.key']!, random });
+  const kept = await rotatedSince(data, identity);
+  const records = recordsOnly(info, kept ? withAuthority(rest, kept, request) : rest, seen);
+  const sealed = writeBackup(records, { passphrase: identity['seal.key']!, random });
   await writeWhole(recordsFile(data), sealed);
-  await placeIdentity(data, identity, force ? now : undefined);
+  const placed = !kept && (await placeIdentity(data, identity, force ? now : undefined));
   const pending: PendingRestore = { id: newId(random), force, atMs: now, info };
   await writeWhole(pendingFile(data), [Buffer.from(JSON.stringify(pending))]);
   const unfinishedJobs = [...seen.jobs].flatMap(([id, name]) => (seen.unfinished.has(id) ? [name] : [])).sort();
-  return { info, records: seen.records, unfinishedJobs };
+  const authority = kept ? 'kept' : placed ? 'backup' : 'same';
+  return { info, records: seen.records, authority, unfinishedJobs };
 }
 
 /** Undefined where nothing waits. Faults: `corrupt`. */
@@ -144,6 +157,30 @@ async function* recordsOnly(info: BackupInfo, entries: AsyncIterable<BackupEntry
     yield Buffer.from(recordLine(entry[1], JSON.stringify(entry[2])));
   }
   yield Buffer.from(lineOf(['end', { records: seen.records }]));
+}
+
+/** The record of the CA says what `files` have, and a rotation that was under way goes on. */
+async function* withAuthority(
+  entries: AsyncIterable<BackupEntry>,
+  files: Readonly<Record<string, string>>,
+  { now, random }: RestoreRequest,
+): AsyncGenerator<BackupEntry> {
+  const seal = sealer([Buffer.from(files['seal.key']!, 'base64')], random);
+  const roots = rootsIn(files['ca.pem']!);
+  for await (const entry of entries) {
+    if (entry[0] !== 'record' || entry[1] !== 'authority/ca') yield entry;
+    else {
+      const authority: AuthorityState = {
+        ...(entry[2] as AuthorityState),
+        phase: roots.length > 1 ? 'renewing' : 'settled',
+        roots,
+        key: seal.seal(files['ca.key']!),
+        cross: files['cross.pem'] ?? '',
+        rotatedAtMs: now,
+      };
+      yield ['record', entry[1], authority];
+    }
+  }
 }
 
 /** All of it or nothing, also after a power cut. */

@@ -141,28 +141,58 @@ export async function assertIdentity(dataDir: string, from: string): Promise<voi
 }
 
 /**
+ * What lies there where it is `files`' own cluster (who else has its seal key?) with a CA of after a rotation: members trust that one
+ * alone. Undefined where `files` are as good.
+ */
+export async function rotatedSince(
+  dataDir: string,
+  files: Readonly<Record<string, string>>,
+): Promise<Readonly<Record<string, string>> | undefined> {
+  const held = await identityFiles(dataDir);
+  if (identityOfAll.some((name) => held[name] === undefined) || held['seal.key'] !== files['seal.key'])
+    return undefined;
+  const [own, other] = [newestRoot(held), newestRoot(files)];
+  // A manager that went off while it took a new root may lack its key.
+  const isWhole = own?.checkPrivateKey(createPrivateKey(held['ca.key']!));
+  return isWhole && other && Date.parse(own!.validFrom) > Date.parse(other.validFrom) ? held : undefined;
+}
+
+/** The first: that is the one made last. */
+function newestRoot(files: Readonly<Record<string, string>>): X509Certificate | undefined {
+  const [first] = certificatesIn(files['ca.pem'] ?? '');
+  return first === undefined ? undefined : new X509Certificate(first);
+}
+
+/**
  * Lays an identity down; certificates follow with the next `initPki`. `overAtMs` (wall clock): what lies there already is put aside,
- * as pki.before-TIME. Faults: `precondition` where another identity lies there.
+ * as pki.before-TIME. False where it lies there already. Faults: `precondition` where another identity lies there.
  */
 export async function placeIdentity(
   dataDir: string,
   files: Readonly<Record<string, string>>,
   overAtMs: number | undefined,
-): Promise<void> {
+): Promise<boolean> {
   const dir = join(dataDir, 'pki');
   const held = await identityFiles(dataDir);
-  if (Object.keys(held).length > 0 && identityNames.every((name) => held[name] === files[name])) return;
+  if (Object.keys(held).length > 0 && identityNames.every((name) => held[name] === files[name])) return false;
   if (Object.keys(held).length > 0) {
-    if (overAtMs === undefined)
-      throw new Fault('precondition', `${dir} holds the identity of another cluster`, {
-        remedy: 'give --force to have it put aside, with its control plane stopped; or another --data',
+    if (overAtMs === undefined) {
+      const whose =
+        held['seal.key'] === files['seal.key']
+          ? 'of this cluster, with another CA than the backup has'
+          : 'of another cluster';
+      throw new Fault('precondition', `${dir} holds the identity ${whose}`, {
+        remedy:
+          'stop the control plane, etcd and NATS of every manager, and give --force to have it put aside; or another --data',
       });
+    }
     await rename(dir, `${dir}.before-${new Date(overAtMs).toISOString().replaceAll(':', '-')}`);
   }
   await mkdir(dir, { recursive: true, mode: 0o700 });
   // The certificate last: without it the rest is not looked at.
   for (const name of identityNames)
     if (files[name] !== undefined) await writeFileWhole(join(dir, name), files[name], modeOf(name));
+  return true;
 }
 
 /**

@@ -44,8 +44,20 @@ const restoreInto = (of: Cluster, ...more: string[]) =>
     ...['cluster', 'restore', file, '--data', managerData(of), '--name', 'm1', '--advertise', '10.90.0.250'],
     ...[...encrypted, ...more],
   );
-const killOnManager = (what: string) => cluster.sandbox.run('m1', ['sh', '-c', `kill -9 $(pgrep ${what})`]);
-const controlPlane = "-f '[c]ontrol-plane/main.ts run'";
+const onManager = (script: string) => cluster.sandbox.run('m1', ['sh', '-c', script]);
+/** With the control plane stopped, as systemd would: what starts it again waits meanwhile. */
+async function restoreBeneath(...more: string[]) {
+  const keeper = (
+    await onManager(
+      "pid=$(pgrep -f '[c]ontrol-plane/main.ts run') && ps -o ppid= -p $pid | tr -d ' \\n' && kill -STOP $(ps -o ppid= -p $pid) && kill -9 $pid",
+    )
+  ).trim();
+  try {
+    return await restoreInto(cluster, ...more);
+  } finally {
+    await onManager(`kill -CONT ${keeper}`);
+  }
+}
 const info = (of: Cluster) => of.json<{ epoch: number; cluster: { id: string; incarnation: number } }>('info');
 const runs = ({ id, pid, node }: TaskRow) => ({ id, pid, node });
 const secretOf = async (of: Cluster, task: string) => (await of.gantry('exec', task, 'cat', '/run/secrets/key')).stdout;
@@ -67,8 +79,10 @@ describe('a backup', () => {
 
   test('is not put over a cluster that lives there', async () => {
     const before = (await cluster.settled('web', 3)).map(runs);
-    expect((await restoreInto(cluster)).code).toBe(0);
-    await killOnManager(controlPlane);
+    const running = { code: 1, stderr: expect.stringMatching(/a control plane is at work in .*stop it first/s) };
+    expect(await restoreInto(cluster)).toMatchObject(running);
+    expect(await restoreInto(cluster, '--force')).toMatchObject(running);
+    expect((await restoreBeneath()).code).toBe(0);
     const log = () => cluster.sandbox.run('m1', ['tail', '-n', '3', '/var/log/control-plane.log']);
     await eventually(async () => (await log()).includes('etcd holds a cluster already'));
     rmSync(join(managerData(cluster), 'restore.json'));
@@ -81,8 +95,10 @@ describe('a backup', () => {
       'name: late\nservices: { late: { image: "registry:5000/hello:1", deploy: { replicas: 2 } } }\n',
     );
     const late = await cluster.settled('late', 2);
-    expect((await restoreInto(cluster, '--force')).code).toBe(0);
-    await killOnManager(controlPlane);
+    // Nodes trust the new CA alone from here on, and the backup has the old one.
+    expect((await cluster.gantry('ca', 'rotate')).code).toBe(0);
+    const restored = { code: 0, stdout: expect.stringContaining("newer than the backup's, and is kept") };
+    expect(await restoreBeneath('--force')).toMatchObject(restored);
     const now = await eventually(async () => {
       const { epoch, cluster: restored } = await info(cluster);
       expect(restored.incarnation).toBe(1);
