@@ -61,7 +61,7 @@ async function restore(file: string, options: Record<string, string | boolean | 
     );
   if (unfinishedJobs.length > 0)
     process.stdout.write(
-      `these jobs had not ended then; what of them has ended since may run again: ${unfinishedJobs.join(', ')}\n  → gantry suspend or rm them as soon as it is up, where that would do harm\n`,
+      `these jobs had not ended then; what of them has ended since may run again: ${unfinishedJobs.join(', ')}\n  → gantry job suspend, or rm, as soon as it is up, where running again would do harm\n`,
     );
 }
 
