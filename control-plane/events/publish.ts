@@ -56,10 +56,11 @@ async function* published(parts: PublishParts, ended: Promise<void>, signal: Abo
     if (missing.length > 0) await stream.keep(missing.map(({ event }) => ({ id: mark + idOf(event), whole, event })));
     return missing.length;
   };
-  let { whole } = known;
-  if (whole !== undefined && whole < ring.wholeSince) {
+  const since = known.whole ?? settledAt(store);
+  let whole = known.whole ?? 0;
+  if (since < ring.wholeSince) {
     const until = ring.wholeSince;
-    for await (const delta of store.past(whole, until)) {
+    for await (const delta of store.past(since, until)) {
       const events = eventsOf(delta, clock.now());
       yield await keep(
         events.map((event) => ({ event, since: undefined })),
@@ -68,13 +69,21 @@ async function* published(parts: PublishParts, ended: Promise<void>, signal: Abo
     }
     whole = until;
   }
-  for (let place = ring.placeAfter(whole ?? 0); !signal.aborted; ) {
+  for (let place = ring.placeAfter(whole); !signal.aborted; ) {
     const heard = ring.from(place, batchSize);
     if (!heard) return;
     if (heard.length === 0) await Promise.race([ring.grown(), ended]);
     else yield await keep(heard, heard[0]!.event.revision - 1);
     place += heard.length;
   }
+}
+
+/**
+ * The revision at which the cluster last became what it is: a restore writes that record after all others. What was before it is no news
+ * to a stream that holds nothing, as after its disk was lost.
+ */
+function settledAt({ snapshot }: PublishParts['store']): number {
+  return snapshot.get('cluster', 'config')?.modRevision ?? 0;
 }
 
 /** What the stream is known to hold. */
@@ -96,7 +105,7 @@ async function look(stream: EventStream, mark: string): Promise<Known> {
     if (!reachesBack && whole !== undefined && count < lookedAt.most) continue;
     return {
       whole,
-      ids: new Set(last.map(({ event }) => idOf(event))),
+      ids: new Set(ours.map(({ event }) => idOf(event))),
       said: new Map(ours.map(({ event }) => [whatOf(event), event.revision])),
     };
   }

@@ -390,7 +390,7 @@ export const mutations: readonly Mutation[] = [
     edits: [
       {
         file: 'control-plane/events/publish.ts',
-        find: 'for (let place = ring.placeAfter(whole ?? 0); !signal.aborted; ) {',
+        find: 'for (let place = ring.placeAfter(whole); !signal.aborted; ) {',
         replace: 'for (let place = ring.placeAfter(Number.MAX_SAFE_INTEGER); !signal.aborted; ) {',
       },
     ],
@@ -402,8 +402,8 @@ export const mutations: readonly Mutation[] = [
     edits: [
       {
         file: 'control-plane/events/publish.ts',
-        find: 'if (whole !== undefined && whole < ring.wholeSince) {',
-        replace: 'if (whole !== undefined && whole < 0) {',
+        find: 'if (since < ring.wholeSince) {',
+        replace: 'if (since < 0) {',
       },
     ],
     seeds: 4,

@@ -192,3 +192,20 @@ it('what a leader still has is kept again where NATS has lost its disk', async (
   await create('new', leader);
   await keeps(sinceMs, ['demo/lost', 'demo/new']);
 });
+
+it('what the store still has is kept again where NATS has lost its disk and its leader too', async () => {
+  const leader = open();
+  const sinceMs = systemClock.now();
+  await leader.lead();
+  await create('lost', leader);
+  await keeps(sinceMs, ['demo/lost']);
+  await server.kill();
+  await server.loseData();
+  await eventually(() => !nats.connected);
+  await leader.resign();
+  const next = open();
+  await server.start();
+  await next.lead();
+  await create('new', next);
+  await keeps(sinceMs, ['demo/lost', 'demo/new']);
+});
