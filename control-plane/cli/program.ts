@@ -111,8 +111,11 @@ export function createProgram(end: (code: number) => void): Command {
   add(program, 'stats [service]', 'processor, memory and network of running tasks', async (options, service) =>
     (await import('./stats.ts')).stats(options, service),
   );
-  add(program, 'why <name>', 'why a task is pending, or sits where it sits', async (options, name) =>
-    (await import('./why.ts')).why(options, name!),
+  add(
+    program,
+    'why <name> [named]',
+    'why a task is pending, or sits where it sits, or how a node is judged; also `why node NAME`',
+    async (options, name, named) => (await import('./why.ts')).why(options, name!, named),
   );
   add(
     program,

@@ -1,11 +1,19 @@
 /** `gantry why`: the scheduler's table, node by rule. */
+import { Fault } from '#proto/kernel/errors.ts';
 import { type CommonOptions, methods, withSession } from './session.ts';
 import { clockTime, oneLine, table } from './words.ts';
 
-export function why(options: CommonOptions, name: string): Promise<number> {
+const kinds = ['task', 'service', 'node'];
+
+/** `named`: where `name` is what it is, as in `why node h3`. Faults: `invalid`. */
+export function why(options: CommonOptions, name: string, named?: string): Promise<number> {
   return withSession(options, async (session) => {
     const { colours } = session;
-    const explanation = await session.call(methods.explain, { name });
+    if (named !== undefined && !kinds.includes(name))
+      throw new Fault('invalid', `gantry why explains one thing, not ${name} and ${named}`, {
+        remedy: 'name a task, a service or a node: gantry why hello.3',
+      });
+    const explanation = await session.call(methods.explain, { name: named ?? name });
     if (session.json) session.printJson(explanation);
     else {
       session.print(explanation.summary);
