@@ -11,7 +11,7 @@ export function why(options: CommonOptions, name: string, named?: string): Promi
     const { colours } = session;
     if (named !== undefined && !kinds.includes(name))
       throw new Fault('invalid', `gantry why explains one thing, not ${name} and ${named}`, {
-        remedy: 'name a task, a service or a node: gantry why hello.3',
+        remedy: 'name a task or a node: gantry why hello.3',
       });
     const explanation = await session.call(methods.explain, { name: named ?? name });
     if (session.json) session.printJson(explanation);
