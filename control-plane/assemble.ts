@@ -1,5 +1,4 @@
 /** The only place where the control plane's real parts are made and joined: etcd, certificates, servers, leadership. */
-
 import { EnrolmentService } from '#proto/gen/gantry/v1/agent.ts';
 import { ClusterService, type PingResponse } from '#proto/gen/gantry/v1/cluster.ts';
 import { OperatorService } from '#proto/gen/gantry/v1/operator.ts';

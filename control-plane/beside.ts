@@ -1,5 +1,4 @@
 /** What runs beside a control plane is told by files that `init` writes: variables for etcd, a configuration for NATS. */
-
 import { createHmac } from 'node:crypto';
 import { writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';

@@ -1,5 +1,4 @@
 /** One control plane to a data directory: what is put into it beneath one that runs is taken for damage, or written over. */
-
 import { once } from 'node:events';
 import { closeSync, openSync, rmSync } from 'node:fs';
 import { connect, createServer } from 'node:net';

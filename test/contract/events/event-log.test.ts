@@ -79,6 +79,19 @@ async function keeps(sinceMs: number, expected: readonly string[]): Promise<void
   await eventually(async () => expect(await names(fresh.log.read({ sinceMs }))).toEqual(expected) ?? true);
 }
 
+/** NATS is down, and has lost its disk with what it had kept of this leader's time. */
+async function keptAndLost(): Promise<{ readonly leader: Replica; readonly sinceMs: number }> {
+  const leader = open();
+  const sinceMs = systemClock.now();
+  await leader.lead();
+  await create('lost', leader);
+  await keeps(sinceMs, ['demo/lost']);
+  await server.kill();
+  await server.loseData();
+  await eventually(() => !nats.connected);
+  return { leader, sinceMs };
+}
+
 it('a follower hears what happens from now on, on any replica', async () => {
   const follower = open(undefined);
   await create('before', follower);
@@ -180,28 +193,14 @@ it('what only a dead leader knew while NATS was down is read from the store by t
 });
 
 it('what a leader still has is kept again where NATS has lost its disk', async () => {
-  const leader = open();
-  const sinceMs = systemClock.now();
-  await leader.lead();
-  await create('lost', leader);
-  await keeps(sinceMs, ['demo/lost']);
-  await server.kill();
-  await server.loseData();
-  await eventually(() => !nats.connected);
+  const { leader, sinceMs } = await keptAndLost();
   await server.start();
   await create('new', leader);
   await keeps(sinceMs, ['demo/lost', 'demo/new']);
 });
 
 it('what the store still has is kept again where NATS has lost its disk and its leader too', async () => {
-  const leader = open();
-  const sinceMs = systemClock.now();
-  await leader.lead();
-  await create('lost', leader);
-  await keeps(sinceMs, ['demo/lost']);
-  await server.kill();
-  await server.loseData();
-  await eventually(() => !nats.connected);
+  const { leader, sinceMs } = await keptAndLost();
   await leader.resign();
   const next = open();
   await server.start();
