@@ -2,6 +2,7 @@
 import { EnrolmentService } from '#proto/gen/gantry/v1/agent.ts';
 import { ClusterService, type PingResponse } from '#proto/gen/gantry/v1/cluster.ts';
 import { OperatorService } from '#proto/gen/gantry/v1/operator.ts';
+import { holdDirectory } from '#proto/hold-directory.ts';
 import { joinHostPort } from '#proto/host-port.ts';
 import { readBootId } from '#proto/kernel/boot-id.ts';
 import type { Clock } from '#proto/kernel/clock.ts';
@@ -34,7 +35,6 @@ import type { LogStore } from './logs/log-store.ts';
 import { logStore } from './logs/nats-log-store.ts';
 import { type ControlPlaneMetrics, controlPlaneMetrics, measuredStore } from './metrics.ts';
 import { confirmedMs } from './reconcilers/fence.ts';
-import { holdDataDirectory } from './run-lock.ts';
 import {
   guarded,
   nobodyFromElsewhere,
@@ -89,7 +89,7 @@ export async function assembleControlPlane(config: ControlPlaneConfig, kernel: K
 async function assemble(config: ControlPlaneConfig, kernel: Kernel, scope: Scope): Promise<ControlPlane> {
   const { clock, random, log } = kernel;
   await assertInitialised(config.data);
-  scope.defer(await holdDataDirectory(config.data));
+  scope.defer(holdDirectory(config.data, 'control-plane'));
   const identity = await openIdentity(config);
   const { pki } = identity;
   const { promise: failed, reject: fail } = Promise.withResolvers<never>();

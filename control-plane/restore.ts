@@ -3,9 +3,10 @@
  * records beside it, sealed by the cluster's own key; the next `run` puts them into an empty etcd before it does anything else.
  */
 import { createReadStream, existsSync } from 'node:fs';
-import { mkdir, open, readFile, rename, rm } from 'node:fs/promises';
+import { open, readFile, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type BackupEntry, type BackupInfo, lineOf, readBackup, recordLine, writeBackup } from '#proto/backup-file.ts';
+import { holdDirectory } from '#proto/hold-directory.ts';
 import { Fault } from '#proto/kernel/errors.ts';
 import { newId, type Random } from '#proto/kernel/random.ts';
 import type { AuthorityState } from '#proto/model/authority.ts';
@@ -13,7 +14,6 @@ import { qualifiedName } from '#proto/model/ids.ts';
 import { isJob } from '#proto/model/job.ts';
 import type { Service } from '#proto/model/service.ts';
 import { isTerminal, type Task } from '#proto/model/task.ts';
-import { assertNoneRuns } from './run-lock.ts';
 import { rootsIn } from './security/authority-files.ts';
 import { isIdentityFile, placeIdentity, rotatedSince } from './security/pki.ts';
 import { sealer } from './security/seal.ts';
@@ -60,10 +60,17 @@ const sealFile = (data: string) => join(data, 'pki', 'seal.key');
  * lies there and `force` is not given; `conflict` where a control plane runs on it; `not-found`.
  */
 export async function prepareRestore(request: RestoreRequest): Promise<Prepared> {
+  if (!existsSync(request.file)) throw new Fault('not-found', `there is no file ${request.file}`);
+  const release = holdDirectory(request.data, 'control-plane');
+  try {
+    return await layDown(request);
+  } finally {
+    release();
+  }
+}
+
+async function layDown(request: RestoreRequest): Promise<Prepared> {
   const { file, passphrase, data, force, now, random } = request;
-  if (!existsSync(file)) throw new Fault('not-found', `there is no file ${file}`);
-  await mkdir(data, { recursive: true, mode: 0o700 });
-  await assertNoneRuns(data);
   const entries = readBackup(createReadStream(file), passphrase);
   const { info, identity, rest } = await headOf(entries);
   const seen: Seen = { records: 0, jobs: new Map(), unfinished: new Set() };

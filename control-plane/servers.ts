@@ -1,11 +1,11 @@
 /** The doors of a control plane: gRPC servers on TCP with certificates, and the operator's unix socket. */
 import { chmod, mkdir, unlink } from 'node:fs/promises';
+import { connect } from 'node:net';
 import { dirname } from 'node:path';
 import * as grpc from '@grpc/grpc-js';
 import { describe, Fault } from '#proto/kernel/errors.ts';
 import type { Scope } from '#proto/kernel/scope.ts';
 import { serverOptions } from '#proto/rpc.ts';
-import { answers } from './run-lock.ts';
 
 /** A service and its handlers. */
 export interface Served {
@@ -73,6 +73,17 @@ function bind(server: grpc.Server, address: string, credentials: grpc.ServerCred
   return new Promise((resolve, reject) =>
     server.bindAsync(address, credentials, (error, port) => (error ? reject(error) : resolve(port))),
   );
+}
+
+/** Whether somebody listens there. */
+function answers(path: string): Promise<boolean> {
+  return new Promise((resolve) => {
+    const socket = connect(path, () => {
+      socket.destroy();
+      resolve(true);
+    });
+    socket.on('error', () => resolve(false));
+  });
 }
 
 /** At once: whoever has a call open dials again, here or at another replica. */

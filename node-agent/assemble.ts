@@ -8,6 +8,7 @@ import { seeker } from '#net/host/seek.ts';
 import { connectFrom } from '#net/host/task-socket.ts';
 import { hostNetwork } from '#net/host-network.ts';
 import { issuerOf, whyRefused } from '#proto/certificates.ts';
+import { holdDirectory } from '#proto/hold-directory.ts';
 import { readBootId } from '#proto/kernel/boot-id.ts';
 import type { Clock } from '#proto/kernel/clock.ts';
 import { describe, Fault, isFault } from '#proto/kernel/errors.ts';
@@ -35,7 +36,6 @@ import { natsLogSink, nodeInbox } from './logs/nats-log-sink.ts';
 import { agentVersion, describeMachine, machinePlatform } from './machine.ts';
 import { agentMetrics } from './metrics.ts';
 import { resetNode } from './reset.ts';
-import { holdRunDirectory } from './run-lock.ts';
 import { cgroupOf, findCgroups } from './runtime/cgroup.ts';
 import { conmonRuntime } from './runtime/conmon-runtime.ts';
 import { listensOn } from './task/listening.ts';
@@ -88,7 +88,7 @@ export async function importArchives({ files, containerd }: ImportConfig, kernel
 export async function resetMachine({ data, run, containerd, purge }: ResetConfig, kernel: Kernel) {
   const scope = new Scope();
   try {
-    scope.defer(holdRunDirectory(run));
+    scope.defer(holdDirectory(run, 'agent'));
     dismissWatchdog(run);
     const runtime = await conmonRuntime({ ...kernel, root: data, run });
     scope.defer(() => runtime.close());
@@ -109,7 +109,7 @@ export async function resetMachine({ data, run, containerd, purge }: ResetConfig
 async function assemble(config: AgentConfig, kernel: Kernel, signal: AbortSignal, scope: Scope): Promise<RunningAgent> {
   const { clock, random, log } = kernel;
   for (const path of [config.data, config.run]) mkdirSync(path, { recursive: true, mode: 0o700 });
-  scope.defer(holdRunDirectory(config.run));
+  scope.defer(holdDirectory(config.run, 'agent'));
   claimForm(config.data, agentVersion);
   const bootId = readBootId(config.bootIdFile);
   let agent: Agent | undefined;

@@ -16,7 +16,6 @@ const c = {
   tcsetattr: libc.func('int tcsetattr(int, int, const void*)'),
   cfmakeraw: libc.func('void cfmakeraw(_Inout_ void*)'),
   ioctlInt: libc.func('ioctl', 'int', ['int', 'unsigned long', 'long']),
-  flock: libc.func('int flock(int, int)'),
   ioctlBuffer: libc.func('ioctl', 'int', ['int', 'unsigned long', 'void*']),
   syscall: libc.func('syscall', 'long', ['long', 'long', 'long', 'long', 'long']),
   openat2: libc.func('syscall', 'long', ['long', 'long', 'const char*', 'void*', 'long']),
@@ -218,15 +217,4 @@ export function openUnder(rootFd: number, path: string, flags: number, rules: nu
   how.writeBigUInt64LE(BigInt(flags | 0o2000000), 0);
   how.writeBigUInt64LE(BigInt(rules), 16);
   return checked(`open ${path}`, Number(c.openat2(437, rootFd, path, how, how.length)));
-}
-
-const LOCK_EX = 2;
-const LOCK_NB = 4;
-
-/** Takes the lock of an open file for as long as it, or the process, lives; false where another process has it. Throws CallError. */
-export function tryLock(fd: number): boolean {
-  if (c.flock(fd, LOCK_EX | LOCK_NB) === 0) return true;
-  const error = new CallError('flock', koffi.errno());
-  if (error.code === 'EAGAIN') return false;
-  throw error;
 }

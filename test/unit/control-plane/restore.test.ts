@@ -4,11 +4,11 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, expect, test } from 'vitest';
 import { pendingRecords, pendingRestore, prepareRestore } from '#control-plane/restore.ts';
-import { holdDataDirectory } from '#control-plane/run-lock.ts';
 import { rootAfter, rootsIn } from '#control-plane/security/authority-files.ts';
 import { adoptAuthority, identityFiles, initPki, placeIdentity } from '#control-plane/security/pki.ts';
 import { sealer } from '#control-plane/security/seal.ts';
 import { lineOf, recordLine, writeBackup } from '#proto/backup-file.ts';
+import { holdDirectory } from '#proto/hold-directory.ts';
 import { systemRandom } from '#proto/kernel/random.ts';
 import type { AuthorityState } from '#proto/model/authority.ts';
 import { aService, aTask } from '#test/support/builders.ts';
@@ -133,13 +133,13 @@ test('nothing is put beneath a control plane that runs, however long its path', 
   const file = await backedUp(await founded('here'), [['service/a', aService('a')]]);
   const name = `running-${'x'.repeat(120)}`;
   await founded(name);
-  const release = await holdDataDirectory(inside(name));
+  const release = holdDirectory(inside(name), 'control-plane');
   const held = readdirSync(inside(name));
   await expect(prepareRestore(requestFor(file, name, true))).rejects.toMatchObject({
     code: 'conflict',
     message: expect.stringContaining('a control plane is at work in'),
   });
-  await expect(holdDataDirectory(inside(name))).rejects.toThrow('a control plane is at work in');
+  expect(() => holdDirectory(inside(name), 'control-plane')).toThrow('a control plane is at work in');
   expect(readdirSync(inside(name))).toEqual(held);
   release();
   expect(await prepareRestore(requestFor(file, name, true))).toMatchObject({ authority: 'backup' });

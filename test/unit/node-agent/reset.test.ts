@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, expect, it } from 'vitest';
 import { readResetConfig } from '#node-agent/config.ts';
 import { resetNode } from '#node-agent/reset.ts';
-import { holdRunDirectory } from '#node-agent/run-lock.ts';
+import { holdDirectory } from '#proto/hold-directory.ts';
 import { Fault } from '#proto/kernel/errors.ts';
 import { taskId } from '#proto/model/ids.ts';
 
@@ -78,10 +78,10 @@ it('says what stays where containerd does not answer', async () => {
 });
 
 it('is refused while an agent is at work', async () => {
-  const release = holdRunDirectory(run);
-  expect(() => holdRunDirectory(run)).toThrow(/an agent is at work in/);
+  const release = holdDirectory(run, 'agent');
+  expect(() => holdDirectory(run, 'agent')).toThrow(/an agent is at work in/);
   release();
-  holdRunDirectory(run)();
+  holdDirectory(run, 'agent')();
 });
 
 it('takes flags of its own', () => {
