@@ -27,6 +27,8 @@ export interface PlannedTask {
 const tables: readonly Table[] = ['service', 'revision', 'task', 'node', 'network', 'volume', 'cluster'];
 /** Looks until a service has settled: stop, start, finish, and some to spare, for each turn of its rollout. */
 const looksOfTurn = 12;
+/** What stands for a rollout's monitor and delay, as time passes here: in the meantime what was told to stop has stopped, and is in nobody's way. */
+const pauseMs = 1;
 /** A rollout of more turns than this is planned as if it took one. */
 const mostTurns = 500;
 
@@ -115,6 +117,8 @@ export class Scratch {
   readonly #newId = countedIds();
   /** What tasks that have a node by now waited for before. */
   readonly #waited = new Map<string, string>();
+  /** Why seats got their first tasks here: those of later ones speak of tasks that nobody will see. */
+  readonly #begun = new Map<string, string>();
   #now: number;
 
   constructor(origin: Snapshot, now: number) {
@@ -150,9 +154,11 @@ export class Scratch {
     // A service may wait for the one that the next look begins.
     for (let round = 0; round < turns * looksOfTurn + 4 * ids.size; round++) {
       let quiet = true;
+      let wakeAtMs = Number.POSITIVE_INFINITY;
       for (const id of ids) {
         const context = { snapshot: this.snapshot, books: this.#books, now: this.#now, newId: this.#newId };
-        const { changes, evicts, waits } = decideService(context, id);
+        const { changes, evicts, waits, ...decision } = decideService(context, id);
+        wakeAtMs = Math.min(wakeAtMs, decision.wakeAtMs);
         for (const other of evicts) join(other);
         if (changes.length > 0) quiet = false;
         for (const change of changes) {
@@ -165,20 +171,21 @@ export class Scratch {
       }
       // As agents do: after all of a look was decided.
       for (const id of ids) this.#obey(id);
-      if (quiet) break;
-      this.#now += 1;
+      if (quiet && wakeAtMs > this.#now + pauseMs) break;
+      if (quiet) this.#now = Math.max(this.#now, wakeAtMs);
     }
     return new Map([...planned].map(([id, tasks]) => [id, [...tasks.values()]]));
   }
 
-  /** No waiting for what only time can tell; returns how many turns a rollout may take. */
+  /** Little waiting for what only time can tell; returns how many turns a rollout may take. */
   #hurry(id: ServiceId): number {
     const service = this.snapshot.service(id)!;
     const { update } = service.spec;
     const seats = Math.max([...this.snapshot.tasksOfService(id)].length, service.spec.replicas);
     const turns = update.parallelism === 0 ? 1 : Math.ceil(seats / update.parallelism);
     const parallelism = turns > mostTurns ? 0 : update.parallelism;
-    const hurried = { ...update, parallelism, delayMs: 0, monitorMs: 0, gates: [] };
+    const delayMs = update.delayMs + update.monitorMs > 0 ? pauseMs : 0;
+    const hurried = { ...update, parallelism, delayMs, monitorMs: 0, gates: [] };
     const spec = { ...service.spec, update: hurried, rollback: hurried };
     this.apply([{ table: 'service', key: id, value: { ...service, spec }, expect: 0 }]);
     return parallelism === 0 ? 1 : Math.max(1, turns);
@@ -191,14 +198,21 @@ export class Scratch {
     const has = task && isWanted(task) && !isAbsent(task) ? task : undefined;
     if (had && had.nodeId !== '' && !has) {
       const reason = task?.why ?? planned.get(key)?.reason ?? 'it is not needed any more';
-      planned.set(key, { action: 'stop', slot: had.slot, node: had.nodeName, reason });
+      planned.set(key, { action: 'stop', slot: had.slot, node: had.nodeName, reason: withoutCounted(reason) });
     } else if (has && has.nodeId !== '' && had?.nodeId !== has.nodeId) {
-      const reason = `${has.why}${this.#waited.get(key) ?? ''}`;
-      planned.set(key, { action: 'start', slot: has.slot, node: has.nodeName, reason });
+      const reason = `${before ? has.why : this.#whyBegun(has)}${this.#waited.get(key) ?? ''}`;
+      planned.set(key, { action: 'start', slot: has.slot, node: has.nodeName, reason: withoutCounted(reason) });
     } else if (has && has.nodeId === '' && had?.message !== has.message) {
       planned.set(key, { action: 'start', slot: has.slot, node: '', reason: has.message });
     } else if (had && has && had.revision !== has.revision) planned.set(key, adoption(has));
     else if (!has && task?.state !== 'complete') planned.delete(key);
+  }
+
+  #whyBegun({ serviceId, slot, nodeName, why }: Task): string {
+    const seat = `${serviceId}/${slot > 0 ? slot : nodeName}`;
+    const first = this.#begun.get(seat) ?? why;
+    this.#begun.set(seat, first);
+    return first;
   }
 
   /** Agents without delay: what is assigned runs, what is to stop has stopped. */
@@ -227,6 +241,11 @@ export class Scratch {
 
 function adoption({ slot, nodeName: node, revision }: Task): PlannedTask {
   return { action: 'change', slot, node, reason: `revision ${revision} has other limits: its process goes on` };
+}
+
+/** `moved to h2, where web.1 (plan0) is up`: the id is of no task that anybody could look for. */
+function withoutCounted(reason: string): string {
+  return reason.replace(/ \(plan0\)/g, '');
 }
 
 /** Ids of the right form for records that are never committed. */

@@ -58,12 +58,14 @@ export class DecidedCluster {
     return decision;
   }
 
-  /** Decisions, and agents that do what they are told, until nothing changes. Time stands still. */
-  settle(service: Service): void {
-    for (let round = 0; round < 50; round++) {
-      const { changes } = this.decide(service);
+  /** Decisions, and agents that do what they are told, until nothing changes. Time stands still, but for `passMs` at once where it is waited for. */
+  settle(service: Service, { passMs = 0 } = {}): void {
+    for (let round = 0; round < 200; round++) {
+      const { changes, wakeAtMs } = this.decide(service);
       const obeyed = this.obey(service);
-      if (changes.length === 0 && obeyed === 0) return;
+      if (changes.length > 0 || obeyed > 0) continue;
+      if (wakeAtMs > this.now + passMs) return;
+      this.now = wakeAtMs;
     }
     throw new Error('it does not come to rest');
   }

@@ -43,6 +43,19 @@ describe('a plan', () => {
     expect(made.service(web).revision).toBe(1);
   });
 
+  it('gives a seat that is new the reason that it is there for, not one of a task that comes and goes on the way', () => {
+    const update = { ...defaults.update, order: 'start-first', delayMs: 3_000 } as const;
+    const web = aService('web', { update });
+    const made = cluster(web);
+    const spec = { ...web.spec, replicas: 5, template: aTemplate({ container: containerSpec('web:2') }) };
+    const tasks = planTasks(made.snapshot, updateService(made.wish, web.id, spec), made.now).get(web.id)!;
+    const added = tasks.filter(({ slot }) => slot > 3).sort((a, b) => a.slot - b.slot);
+    expect(added.map(({ action, slot, reason }) => `${action} ${slot}: ${reason}`)).toEqual([
+      'start 4: scaled to 5',
+      'start 5: scaled to 5',
+    ]);
+  });
+
   it('says what stops with a removed service, and nothing where nothing changes', () => {
     const old = aService('old', { replicas: 2 });
     const made = cluster(old);
