@@ -1,7 +1,8 @@
 /** What differs between two specs, in the words of a Compose file; values of variables stay out of it, they may be secret. */
 import { type DocumentMount, documentKey } from '#proto/model/document.ts';
-import type { NetworkAttachment, NetworkSpec } from '#proto/model/network.ts';
-import type { Gate, ServiceSpec } from '#proto/model/service.ts';
+import type { AllowFrom, NetworkAttachment, NetworkSpec } from '#proto/model/network.ts';
+import type { Gate, Mount, ServiceSpec } from '#proto/model/service.ts';
+import { isNothing, isRecord, mountWords, settingWords, snake } from './setting-words.ts';
 
 /** By the longest path that fits; what has none is called as in the model. */
 const names: Readonly<Record<string, string>> = {
@@ -62,26 +63,57 @@ function walk(before: unknown, after: unknown, path: string, lines: string[]): v
       lines.push(`${label(path)}: ${after === '' ? 'removed' : before === '' ? 'added' : 'changed'}`);
     return;
   }
-  if (isRecord(before) && isRecord(after)) {
-    for (const key of new Set([...Object.keys(before), ...Object.keys(after)]))
-      walk(before[key], after[key], path ? `${path}.${key}` : key, lines);
+  if (path === 'allowFrom') {
+    const [was, is] = [before, after].map((value) => callersWords(value as AllowFrom | undefined));
+    if (was !== is) lines.push(`x-allow-from: ${was} → ${is}`);
+    return;
+  }
+  if (isRecord(before) || isRecord(after)) {
+    const [was, is] = [before, after].map((value) => (isRecord(value) ? value : {}));
+    for (const key of new Set([...Object.keys(was!), ...Object.keys(is!)])) {
+      // Of what is all new or all gone, what says nothing is nothing to tell.
+      if ((before === undefined && isNothing(is![key])) || (after === undefined && isNothing(was![key]))) continue;
+      walk(was![key], is![key], path ? `${path}.${key}` : key, lines);
+    }
     return;
   }
   if (path === 'template.networks') {
     const [was, is] = [before, after].map((list) => (list as readonly NetworkAttachment[]).map(attachmentWords));
-    if (JSON.stringify(was) !== JSON.stringify(is)) lines.push(`networks: ${show(was)} → ${show(is)}`);
+    if (JSON.stringify(was) !== JSON.stringify(is))
+      lines.push(`networks: ${settingWords('', was)} → ${settingWords('', is)}`);
     return;
   }
   if (path === 'update.gates') {
     const [was, is] = [before, after].map((gates) => (gates as readonly Gate[]).map(gateWords).join(', '));
-    if (was !== is) lines.push(`gates: ${show(was)} → ${show(is)}`);
+    if (was !== is) lines.push(`gates: ${settingWords('', was)} → ${settingWords('', is)}`);
     return;
   }
   if (path === 'template.documents') {
     documentsDiff(before as readonly DocumentMount[], after as readonly DocumentMount[], lines);
     return;
   }
-  if (JSON.stringify(before) !== JSON.stringify(after)) lines.push(`${label(path)}: ${show(before)} → ${show(after)}`);
+  if (path === 'template.container.mounts') {
+    mountsDiff(before as readonly Mount[], after as readonly Mount[], lines);
+    return;
+  }
+  if (JSON.stringify(before) === JSON.stringify(after)) return;
+  const [was, is] = [before, after].map((value) => settingWords(path, value));
+  if (was !== is) lines.push(`${label(path)}: ${was} → ${is}`);
+}
+
+function callersWords(allowFrom: AllowFrom | undefined): string {
+  return allowFrom === undefined ? 'all' : settingWords('', allowFrom.services);
+}
+
+/** By target, as each is another one. */
+function mountsDiff(before: readonly Mount[], after: readonly Mount[], lines: string[]): void {
+  const [was, is] = [before, after].map((mounts) => new Map(mounts.map((mount) => [mount.target, mountWords(mount)])));
+  for (const [target, words] of is!) {
+    const old = was!.get(target);
+    if (old === undefined) lines.push(`volumes: ${target} added (${words})`);
+    else if (old !== words) lines.push(`volumes: ${target}: (${old}) → (${words})`);
+  }
+  for (const [target, words] of was!) if (!is!.has(target)) lines.push(`volumes: ${target} removed (${words})`);
 }
 
 function gateWords({ kind, count, percent, holdMs }: Gate): string {
@@ -127,19 +159,4 @@ function label(path: string): string {
     if (path === prefix || path.startsWith(`${prefix}.`))
       return snake(`${name}${path.slice(prefix.length)}`.replace(/^\./, ''));
   return snake(path);
-}
-
-function snake(text: string): string {
-  return text.replace(/(?:Ms|Bytes)$/, '').replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
-}
-
-function show(value: unknown): string {
-  if (value === undefined || value === '') return 'none';
-  if (Array.isArray(value) && value.every((item) => typeof item === 'string'))
-    return value.length > 0 ? value.join(' ') : 'none';
-  return typeof value === 'string' ? value : JSON.stringify(value);
-}
-
-function isRecord(value: unknown): value is Record<string, unknown> {
-  return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
