@@ -42,6 +42,7 @@ import { nameOfService } from './names.ts';
 import { commitWish, type OperatorParts, wishContext } from './parts.ts';
 import { planDifference } from './plan-difference.ts';
 import { networkDiff, specDiff } from './spec-diff.ts';
+import { unsettled } from './unsettled.ts';
 
 /** Faults: those of the store. Everything that is wrong with the files is in the response. */
 export async function apply(parts: OperatorParts, request: ApplyRequest, by = ''): Promise<ApplyResponse> {
@@ -57,6 +58,7 @@ export async function apply(parts: OperatorParts, request: ApplyRequest, by = ''
   const { project } = resolution;
   let wish = decide(parts, wishContext(parts), resolution, request);
   let differences: string[] = [];
+  const moving: string[] = [];
   const answer = () =>
     response({
       project,
@@ -67,10 +69,13 @@ export async function apply(parts: OperatorParts, request: ApplyRequest, by = ''
       errors: wish.errors,
       digest: digestOf(parts, wish.changes),
       differences,
+      unsettled: moving,
     });
   if (wish.errors.length > 0) return answer();
   if (request.dryRun) {
-    foretell(parts, wishContext(parts), wish);
+    const context = wishContext(parts);
+    moving.push(...unsettled(context.snapshot, wish.planned, context.now));
+    foretell(parts, context, wish);
     return answer();
   }
   const decideNow = (context: WishContext) => {
@@ -81,7 +86,10 @@ export async function apply(parts: OperatorParts, request: ApplyRequest, by = ''
       const { planned: changes, networks, documents } = wish;
       const digest = digestOf(parts, wish.changes);
       differences = planDifference(request.expected, { digest, changes, networks, documents });
-      if (differences.length > 0) return [];
+      if (differences.length > 0) {
+        if (digest === request.expected.digest) moving.push(...unsettled(context.snapshot, changes, context.now));
+        return [];
+      }
     }
     return wish.changes;
   };
@@ -169,6 +177,7 @@ function response(fields: Partial<ApplyResponse>): ApplyResponse {
     project: '',
     digest: '',
     differences: [],
+    unsettled: [],
     ...fields,
   };
 }

@@ -33,7 +33,7 @@ export function apply(said: ApplyOptions): Promise<number> {
     const options = kept ? { ...said, ...kept.options } : said;
     const sent = await send(session, options, false, kept?.plan);
     const { response } = sent;
-    const refused = complain(session, sent) ?? differs(session, response);
+    const refused = complain(session, sent) ?? differs(session, response, kept?.unsettled ?? []);
     if (refused !== undefined) return refused;
     const waiting = response.changes.filter(({ action, details }) => action !== 'unchanged' || details.length === 0);
     if (session.json && options.detach) session.printJson(response);
@@ -58,6 +58,11 @@ export function plan(options: ApplyOptions): Promise<number> {
       const others = [...response.networks, ...response.documents].filter(
         ({ action }) => action !== 'unchanged',
       ).length;
+      for (const service of response.unsettled) session.print(session.colours.yellow(`! not settled yet: ${service}`));
+      if (response.unsettled.length > 0 && options.out !== undefined)
+        session.print(
+          '  Its tasks may come to be elsewhere than this plan takes them to be: plan again when it has settled.',
+        );
       session.print(
         changed + others === 0
           ? 'Nothing would change.'
@@ -99,16 +104,28 @@ function complain(session: Session, { request, response }: Sent): number | undef
 }
 
 /** Prints in what the cluster has come to differ from the plan; the exit code where it has. */
-function differs(session: Session, response: ApplyResponse): number | undefined {
-  if (response.differences.length === 0) return undefined;
+function differs(session: Session, response: ApplyResponse, unsettledThen: readonly string[]): number | undefined {
+  const { differences, unsettled } = response;
+  if (differences.length === 0) return undefined;
   if (session.json) session.printJson(response);
   else {
-    for (const line of response.differences) session.print(line);
-    process.stderr.write(
-      'gantry: this is not what the plan says (- then, + now); nothing was changed\n→ look at it, and plan again: gantry plan --out FILE\n',
-    );
+    for (const line of differences) session.print(line);
+    const lines = [
+      'gantry: this is not what the plan says (- then, + now); nothing was changed',
+      ...unsettledThen.map((service) => `  not settled when it was planned: ${service}`),
+      ...unsettled.map((service) => `  not settled yet: ${service}`),
+      unsettled.length > 0
+        ? `→ wait until it has settled (gantry rollout status ${nameIn(unsettled[0]!)}), then plan again: gantry plan --out FILE`
+        : '→ look at it, and plan again: gantry plan --out FILE',
+    ];
+    process.stderr.write(`${lines.join('\n')}\n`);
   }
   return exitCodes.failed;
+}
+
+/** `shop/web` of `shop/web: 1/3, …`. */
+function nameIn(unsettled: string): string {
+  return unsettled.split(':')[0]!;
 }
 
 function words({ message, remedy }: Diagnostic): string {

@@ -13,14 +13,16 @@ interface PlanOptions extends FileOptions {
 interface Kept {
   readonly options: PlanOptions;
   readonly plan: Plan;
+  /** What was still on its way when this was planned, in words. */
+  readonly unsettled: readonly string[];
 }
 
 const format = 'gantry-plan-1';
 
 /** Faults: `invalid` (of standard input there is nothing to read again). */
 export async function writePlan(path: string, request: ApplyRequest, response: ApplyResponse): Promise<void> {
-  const { digest, changes, networks, documents } = response;
-  const kept = { format, options: optionsOf(request), plan: { digest, changes, networks, documents } };
+  const { digest, changes, networks, documents, unsettled } = response;
+  const kept = { format, options: optionsOf(request), plan: { digest, changes, networks, documents }, unsettled };
   await writeFile(path, `${JSON.stringify(kept, undefined, 2)}\n`);
 }
 
@@ -38,7 +40,7 @@ export async function readPlan(path: string, said: FileOptions): Promise<Kept> {
     throw new Fault('invalid', `${path} is no plan that this gantry reads`, {
       remedy: 'make one: gantry plan --out FILE',
     });
-  return { options: kept.options, plan: Plan.fromPartial(kept.plan) };
+  return { options: kept.options, plan: Plan.fromPartial(kept.plan), unsettled: kept.unsettled ?? [] };
 }
 
 function parsed(text: string): (Kept & { readonly format: string }) | undefined {

@@ -2,6 +2,7 @@
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import type { OperatorParts } from '#control-plane/api/parts.ts';
 import { serveSocket } from '#control-plane/servers.ts';
 import { OperatorService } from '#proto/gen/gantry/v1/operator.ts';
 import { Scope } from '#proto/kernel/scope.ts';
@@ -18,9 +19,9 @@ export interface CliLab {
 }
 
 /** It lasts until its scope closes. */
-export async function startCliLab(): Promise<CliLab> {
+export async function startCliLab(more: Partial<OperatorParts> = {}): Promise<CliLab> {
   const scope = new Scope();
-  const lab = operatorLab();
+  const lab = operatorLab(more);
   const directory = await mkdtemp(join(tmpdir(), 'gantry-cli-'));
   const place = { directory, socket: join(directory, 'control-plane.sock') };
   scope.defer(() => rm(directory, { recursive: true }));

@@ -1,5 +1,6 @@
 /** What would be: plans kept for later, and suppositions, from the command line. */
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { planTasks } from '#control-plane/controllers/plan.ts';
 import { aNode, aRevision, aService, aTask } from '#test/support/builders.ts';
 import { type CliLab, startCliLab } from '#test/support/cli-lab.ts';
 
@@ -9,7 +10,7 @@ let gantry: CliLab['gantry'];
 let write: CliLab['write'];
 
 beforeEach(async () => {
-  made = await startCliLab();
+  made = await startCliLab({ plan: planTasks });
   ({ lab, gantry, write } = made);
 });
 afterEach(() => made.scope.close());
@@ -30,6 +31,23 @@ describe('a plan', () => {
     expect(lab.store.snapshot.count('service')).toBe(1);
     expect(await gantry('apply', '--plan', 'plan.json', '-f', 'compose.yaml')).toMatchObject({ code: 2 });
     expect(await gantry('apply', '--plan', 'compose.yaml')).toMatchObject({ code: 2 });
+  });
+});
+
+describe('a plan of a service whose tasks are on their way', () => {
+  it('says so, and where it is refused what to wait for', async () => {
+    await write('compose.yaml', compose);
+    expect((await gantry('apply', '--detach', '-f', 'compose.yaml')).code).toBe(0);
+    await write('compose.yaml', compose.replace('nginx:1', 'nginx:2'));
+    const planned = await gantry('plan', '--out', 'plan.json');
+    expect(planned.stdout).toContain('! not settled yet: demo/web: 0/1, waiting for 1 task to be made');
+    expect(planned.stdout).toContain('plan again when it has settled');
+    await lab.put('node', aNode('h1'));
+    const refused = await gantry('apply', '--plan', 'plan.json');
+    expect(refused.code).toBe(1);
+    expect(refused.stderr).toContain('not settled when it was planned: demo/web: 0/1');
+    expect(refused.stderr).toContain('not settled yet: demo/web: 0/1, waiting for 1 task to be made');
+    expect(refused.stderr).toContain('wait until it has settled (gantry rollout status demo/web), then plan again');
   });
 });
 

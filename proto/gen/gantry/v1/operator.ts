@@ -119,6 +119,8 @@ export interface ApplyResponse {
   digest: string;
   /** from what was expected, in words; not empty: nothing was committed */
   differences: string[];
+  /** of a dry run, and where there are differences: services whose tasks are still on their way, in words */
+  unsettled: string[];
 }
 
 /** What becomes of a config or secret; never its content. */
@@ -1351,6 +1353,7 @@ function createBaseApplyResponse(): ApplyResponse {
     documents: [],
     digest: "",
     differences: [],
+    unsettled: [],
   };
 }
 
@@ -1391,6 +1394,9 @@ export const ApplyResponse: MessageFns<ApplyResponse> = {
     }
     for (const v of message.differences) {
       writer.uint32(186).string(v!);
+    }
+    for (const v of message.unsettled) {
+      writer.uint32(194).string(v!);
     }
     return writer;
   },
@@ -1504,6 +1510,14 @@ export const ApplyResponse: MessageFns<ApplyResponse> = {
             message.differences.push(reader.string());
             continue;
           }
+          case 24: {
+            if (tag !== 194) {
+              break;
+            }
+
+            message.unsettled.push(reader.string());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1533,6 +1547,7 @@ export const ApplyResponse: MessageFns<ApplyResponse> = {
     message.documents = object.documents?.map((e) => PlannedDocument.fromPartial(e)) || [];
     message.digest = object.digest ?? "";
     message.differences = object.differences?.map((e) => e) || [];
+    message.unsettled = object.unsettled?.map((e) => e) || [];
     return message;
   },
 };
