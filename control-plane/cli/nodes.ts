@@ -1,29 +1,8 @@
-/** `gantry drain`, `activate`, `node label`, `node rm`. */
+/** `gantry activate`, `node label`, `node rm`. */
 import { ListRequest, UpdateNodeRequest } from '#proto/gen/gantry/v1/operator.ts';
-import { systemClock } from '#proto/kernel/clock.ts';
 import { Fault } from '#proto/kernel/errors.ts';
 import { exitCodes } from './failure.ts';
 import { type CommonOptions, methods, withSession } from './session.ts';
-
-const lookEveryMs = 250;
-
-export function drain(options: CommonOptions & { readonly detach?: true }, name: string): Promise<number> {
-  return withSession(options, async (session) => {
-    const node = await session.call(methods.updateNode, UpdateNodeRequest.create({ name, availability: 'drain' }));
-    if (!session.json) session.print(`draining ${node.name}`);
-    for (let last = -1; !options.detach; ) {
-      const { nodes } = await session.call(methods.list, ListRequest.create({ kind: 'node' }));
-      const left = nodes.find((summary) => summary.node?.id === node.id)?.tasks ?? 0;
-      if (left !== last && !session.json)
-        session.print(left === 0 ? `${node.name} is empty` : `${left} ${left === 1 ? 'task' : 'tasks'} left`);
-      last = left;
-      if (left === 0) break;
-      await systemClock.sleep(lookEveryMs);
-    }
-    if (session.json) session.printJson(node);
-    return exitCodes.ok;
-  });
-}
 
 export function activate(options: CommonOptions, name: string): Promise<number> {
   return update(options, { name, availability: 'active' }, 'takes tasks again');

@@ -278,7 +278,7 @@ export function createProgram(end: (code: number) => void): Command {
     program,
     'drain <node>',
     'move all tasks off a node',
-    async (options, name) => (await import('./nodes.ts')).drain(options, name!),
+    async (options, name) => (await import('./drain.ts')).drain(options, name!),
     waiting,
   );
   add(program, 'activate <node>', 'let a node take tasks again', async (options, name) =>

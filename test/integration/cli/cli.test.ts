@@ -5,9 +5,10 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { serveSocket } from '#control-plane/servers.ts';
 import { ApplyResponse, OperatorService } from '#proto/gen/gantry/v1/operator.ts';
 import { Scope } from '#proto/kernel/scope.ts';
+import { containerSpec, emptyMount } from '#proto/model/service.ts';
 import type { Task } from '#proto/model/task.ts';
 import { unary } from '#proto/rpc.ts';
-import { aNode, aRevision, aService, aTask, idOf } from '#test/support/builders.ts';
+import { aNode, aRevision, aService, aTask, aTemplate, idOf } from '#test/support/builders.ts';
 import { type CliPlace, startCli } from '#test/support/cli.ts';
 import { type CliLab, startCliLab } from '#test/support/cli-lab.ts';
 import { eventually } from '#test/support/eventually.ts';
@@ -238,6 +239,28 @@ describe('wishes', () => {
   it('drain, activate and label nodes', async () => {
     expect((await gantry('drain', 'h1')).stdout).toBe('draining h1\nh1 is empty\n');
     expect(lab.store.snapshot.node(aNode('h1').id)!.availability).toBe('drain');
+    const mounts = [emptyMount('volume', 'demo_data', '/data')];
+    const db = aService('db', { template: aTemplate({ container: { ...containerSpec('db:1'), mounts } }) });
+    await lab.put('service', db);
+    await lab.put('volume', { name: 'demo_data', nodeId: aNode('h1').id, nodeName: 'h1', createdAtMs: 1 });
+    await lab.put(
+      'task',
+      aTask('t9', { serviceId: db.id, serviceName: 'db', slot: 2, state: 'pending', nodeId: '', nodeName: '' }),
+    );
+    expect((await gantry('drain', 'h1')).stdout).toBe(
+      'draining h1\nh1 is empty\ndemo/db.2 stays pending: its volume demo_data is on h1\n→ what is pending runs again when h1 takes tasks: gantry activate h1\n',
+    );
+    // Its order is start-first: it is not stopped, and the command does not wait for what cannot be.
+    await lab.put(
+      'task',
+      aTask('t8', { serviceId: db.id, serviceName: 'db', slot: 2, nodeId: aNode('h1').id, nodeName: 'h1' }),
+    );
+    expect(await gantry('drain', 'h1')).toMatchObject({
+      code: 1,
+      stdout: expect.stringMatching(
+        /^draining h1\n1 task left\ndemo\/db\.2 runs on here: its successor is to start first, and can nowhere: its volume demo_data is on h1\n/,
+      ),
+    });
     expect((await gantry('activate', 'h1')).code).toBe(0);
     await gantry('node', 'label', 'h1', 'zone=a', 'old-');
     expect(lab.store.snapshot.node(aNode('h1').id)!.labels).toEqual({ zone: 'a' });
