@@ -43,6 +43,9 @@ describe('gantry', () => {
     expect(await completed('scale', 'w')).toEqual(['web', 'worker']);
     expect(await completed('why', '')).toEqual(['h1', 'web.', 'worker.']);
     expect(await completed('why', 'web.')).toEqual(['web.1']);
+    expect(await completed('sandbox', 'up', '--h')).toEqual(['--help', '--hosts']);
+    expect(await completed('sandbox', 'cr')).toEqual(['crash']);
+    expect(await completed('sandbox', 'up', '--layout', '')).toEqual(['flat', 'routed']);
     expect(await completed('--socket', '/nowhere.sock', 'scale', 'w')).toEqual(['']);
   });
 

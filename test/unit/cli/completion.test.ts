@@ -1,12 +1,14 @@
 /** What a shell offers next, out of the command line as it is declared. */
 import { expect, it } from 'vitest';
-import { nextOf } from '#control-plane/cli/completion.ts';
+import { kinds } from '#control-plane/cli/completion.ts';
 import { createProgram } from '#control-plane/cli/program.ts';
+import { nextOf } from '#proto/next-word.ts';
 
 const next = (...words: string[]) =>
   nextOf(
     createProgram(() => {}),
     words,
+    kinds,
   );
 
 it('commands first, those of others not among them', () => {
@@ -20,7 +22,6 @@ it('then what is below them, and their options', () => {
   expect(next('rollout', '').words).toEqual(['status', 'pause', 'resume', 'undo', 'help']);
   expect(next('apply', '--').words).toEqual(expect.arrayContaining(['--file', '--prune', '--detach', '--json']));
   expect(next('completion', '').words).toEqual(['bash']);
-  expect(next('sandbox', 'kill', '').words).toEqual([]);
 });
 
 it.each([
@@ -48,6 +49,6 @@ it.each([
   [['whatif', '--kill=h1', '--scale', ''], ['service']],
   [['apply', '-f', ''], []],
   [['context', 'use', ''], []],
-])('%j is a place for names of %j', (words, kinds) => {
-  expect(next(...words)).toEqual({ words: [], kinds });
+])('%j is a place for names of %j', (words, names) => {
+  expect(next(...words)).toEqual({ words: [], kinds: names });
 });
