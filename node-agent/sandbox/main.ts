@@ -3,8 +3,10 @@ import { spawn } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { Command, CommanderError, Option } from 'commander';
 import { describe, Fault, isFault } from '#proto/kernel/errors.ts';
+import { codeDir } from './layout.ts';
+import { isOurs, wrapperPath } from './path-wrapper.ts';
 import type { SandboxStatus, Settings, Wishes } from './protocol.ts';
-import { findSandbox, listSandboxes, openSandbox } from './sandbox.ts';
+import { findSandbox, listSandboxes, openSandbox, runsElsewhere, sandboxesByRoot } from './sandbox.ts';
 import type { Topology } from './topology.ts';
 
 const program = new Command('gantry sandbox')
@@ -40,13 +42,18 @@ program
   .command('down')
   .description('end it and leave nothing behind')
   .option('--keep', 'keep the disks of its hosts for the next up')
-  .option('--all', 'every sandbox of this machine')
+  .option('--all', 'every sandbox that is kept where this one would be (GANTRY_SANDBOX_ROOT)')
   .action(async (options: { keep?: true; all?: true }) => {
-    const sandboxes = options.all ? listSandboxes().map((name) => openSandbox(name)) : [sandbox()];
-    for (const one of sandboxes) {
+    const { own, foreign } = sandboxesByRoot();
+    const named = foreign.filter(({ name, root }) => options.all || (name === asked() && root !== undefined));
+    if (!options.all && named.length > 0) throw runsElsewhere(named[0]!);
+    for (const one of options.all ? own.map((name) => openSandbox(name)) : [sandbox()]) {
       await one.down({ keep: options.keep === true });
       progress(`sandbox ${one.layout.name} is down${options.keep ? ', its disks kept' : ''}`);
     }
+    for (const one of named) progress(describe(runsElsewhere(one)));
+    if (sandboxesByRoot().own.length === 0 && isOurs(wrapperPath))
+      progress(`${wrapperPath} stays, for the next time: it runs ${codeDir}`);
   });
 program
   .command('status')
@@ -132,6 +139,15 @@ program.hook('preAction', (_, command) => {
   if (wanted !== undefined) program.setOptionValue('name', wanted);
   if (json) program.setOptionValue('json', true);
 });
+
+program
+  .command('complete [words...]', { hidden: true })
+  .description('what may stand in place of the last word')
+  .helpOption(false)
+  .action(async (words: string[]) => {
+    const { complete } = await import('./complete.ts');
+    process.stdout.write((await complete(program, words)).map((line) => `${line}\n`).join(''));
+  });
 
 interface UpOptions {
   readonly hosts: string;

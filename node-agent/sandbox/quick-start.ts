@@ -1,30 +1,24 @@
 /** `npm start [-- --managers 3]`: from nothing to three hosts that serve a first example, and what to try next. */
 import { spawn } from 'node:child_process';
-import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { get } from 'node:http';
 import { join } from 'node:path';
 import { Command } from 'commander';
 import { systemClock } from '#proto/kernel/clock.ts';
 import { describe, Fault } from '#proto/kernel/errors.ts';
 import { codeDir, controlPlaneSocket, firstManager } from './layout.ts';
+import { installWrapper, wrapperPath } from './path-wrapper.ts';
 import { pushSampleImage } from './sample-image.ts';
 import { openSandbox } from './sandbox.ts';
 
-const wrapperPath = '/usr/local/bin/gantry';
-const wrapperMark = '# Written by "npm start" of Gantry.';
 const say = (text: string) => process.stdout.write(`${text}\n`);
 
 /** Puts `gantry` on the PATH unless somebody else's file is there; returns how to call it. */
-function installWrapper(): string {
+function callable(): string {
   const main = join(codeDir, 'control-plane/cli/main.ts');
   const cache = process.env.NODE_COMPILE_CACHE ?? join(codeDir, '.cache/node');
-  const text = `#!/bin/sh\n${wrapperMark}\nNODE_COMPILE_CACHE='${cache}' exec '${process.execPath}' '${main}' "$@"\n`;
-  if (existsSync(wrapperPath) && !readFileSync(wrapperPath, 'utf8').includes(wrapperMark)) {
-    say(`${wrapperPath} is another program's and stays as it is; say "npm run gantry --" instead of "gantry"`);
-    return 'npm run gantry --';
-  }
-  writeFileSync(wrapperPath, text, { mode: 0o755 });
-  return 'gantry';
+  if (installWrapper(wrapperPath, { node: process.execPath, main, cache })) return 'gantry';
+  say(`${wrapperPath} is another program's and stays as it is; say "npm run gantry --" instead of "gantry"`);
+  return 'npm run gantry --';
 }
 
 /** Runs the CLI as a user would, its output on this terminal. */
@@ -87,7 +81,7 @@ async function start(managers: number | undefined): Promise<void> {
     ...(managers !== undefined && { managers }),
     onProgress: (text) => say(`  ${text}`),
   });
-  const command = installWrapper();
+  const command = callable();
   say(`Pushed ${await pushSampleImage(sandbox, 'hello:1')} to the sandbox's registry.`);
   await pushSampleImage(sandbox, 'hello:2');
   say(`$ ${command} apply -f examples/hello.yaml`);

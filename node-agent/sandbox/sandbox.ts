@@ -1,7 +1,7 @@
 /** A whole cluster on one machine, as functions: what the command line, the tests and the bench call. */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { closeSync, existsSync, mkdirSync, openSync, readdirSync, readFileSync, rmSync } from 'node:fs';
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 import { type Clock, systemClock } from '#proto/kernel/clock.ts';
 import { Fault, isFault } from '#proto/kernel/errors.ts';
 import {
@@ -129,6 +129,58 @@ export function findSandbox(name: string, root = sandboxRoot(process.env)): Sand
 export function listSandboxes(root = sandboxRoot(process.env)): string[] {
   const kept = existsSync(root) ? readdirSync(root) : [];
   return [...new Set([...kept, ...childrenOf(machineHierarchies(), cgroupRoot)])].sort();
+}
+
+/** One that runs, kept under another root than asked for. */
+export interface ForeignSandbox {
+  readonly name: string;
+  /** Undefined: its keeper has ended, and nothing else knows. */
+  readonly root: string | undefined;
+}
+
+/** Those that are kept under `root`, running or not, and those that run and are kept elsewhere. */
+export function sandboxesByRoot(root = sandboxRoot(process.env)): {
+  readonly own: readonly string[];
+  readonly foreign: readonly ForeignSandbox[];
+} {
+  const hierarchies = machineHierarchies();
+  const kept = new Set(existsSync(root) ? readdirSync(root) : []);
+  const running = childrenOf(hierarchies, cgroupRoot).map((name) => ({ name, root: keeperRoot(hierarchies, name) }));
+  const isForeign = (one: ForeignSandbox) =>
+    one.root === undefined ? !kept.has(one.name) : one.root !== resolve(root);
+  const foreign = running.filter(isForeign);
+  const foreignNames = new Set(foreign.map(({ name }) => name));
+  const own = new Set([...kept, ...running.map(({ name }) => name)]);
+  return { own: [...own].filter((name) => !foreignNames.has(name)).sort(), foreign };
+}
+
+/** That it is not ended from here: whoever started it may be at work with it. */
+export function runsElsewhere({ name, root }: ForeignSandbox): Fault {
+  return root === undefined
+    ? new Fault('conflict', `processes of a sandbox ${name} run on this machine, kept nobody knows where: they stay`, {
+        remedy: `gantry sandbox --name ${name} down ends them`,
+      })
+    : new Fault('conflict', `sandbox ${name} is kept under ${root}: it stays`, {
+        remedy: `end it with GANTRY_SANDBOX_ROOT=${root} gantry sandbox --name ${name} down`,
+      });
+}
+
+/** As `launchKeeper` has said it: the word after the name. */
+function keeperRoot(hierarchies: readonly Hierarchy[], name: string): string | undefined {
+  for (const pid of processesIn(hierarchies, `${cgroupRoot}/${name}/keeper`)) {
+    const words = commandOf(pid);
+    const at = words.findIndex((word) => word.endsWith('/keeper.ts'));
+    if (at >= 0 && words[at + 1] === name && words[at + 2] !== undefined) return resolve(words[at + 2]!);
+  }
+  return undefined;
+}
+
+function commandOf(pid: number): readonly string[] {
+  try {
+    return readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0');
+  } catch {
+    return [];
+  }
 }
 
 async function isListening(layout: Layout): Promise<boolean> {

@@ -1,5 +1,5 @@
 /** The sandbox as a lab: hosts that are hosts, and a `down` that leaves nothing whatever happened before. Bare: it needs nothing of Gantry above it. */
-import { type ChildProcess, spawn } from 'node:child_process';
+import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -354,13 +354,24 @@ describe('named sandboxes', () => {
     }
   });
 
-  test('of one name under two roots are refused: they would end together', async () => {
+  test('of one name under two roots are refused, for they would end together; and none ends those of another root', async () => {
     const name = newName();
     const sandbox = openSandbox(name, { root });
     try {
       await sandbox.up({ hosts: 1, bare: true });
       const other = openSandbox(name, { root: join(root, 'other') });
       await expect(other.up({ hosts: 1, bare: true })).rejects.toThrow('from another directory');
+      const elsewhere = (...args: string[]) => {
+        const env = { ...process.env, GANTRY_SANDBOX_ROOT: join(root, 'none') };
+        const { status, stderr } = spawnSync(process.execPath, [main, ...args], { env, encoding: 'utf8' });
+        return { status, stderr };
+      };
+      const stays = `sandbox ${name} is kept under ${root}: it stays`;
+      const refused = elsewhere('down', '--name', name);
+      expect(refused).toMatchObject({ status: 1, stderr: expect.stringContaining(stays) });
+      expect(refused.stderr).toContain(`GANTRY_SANDBOX_ROOT=${root} gantry sandbox --name ${name} down`);
+      expect(elsewhere('down', '--all')).toMatchObject({ status: 0, stderr: expect.stringContaining(stays) });
+      expect((await sandbox.status()).hosts[1]).toMatchObject({ name: 'h1', power: 'on' });
     } finally {
       await sandbox.down();
     }
