@@ -5,7 +5,7 @@ export const examples: Readonly<Record<string, readonly string[]>> = {
   apply: ['apply', 'apply -f shop.yaml -f shop.prod.yaml --env-file prod.env', 'apply -f shop.yaml --prune'],
   plan: ['plan -f shop.yaml', 'plan -f shop.yaml --out shop.plan'],
   whatif: ['whatif --kill h2', 'whatif --add 2 --like h1', 'whatif --drain h1 --scale web=40'],
-  ps: ['ps', 'ps -a web', 'ps --node h2 --json'],
+  ps: ['ps', 'ps -a web', 'ps --node h2 --json', 'ps -q --filter state=failed --filter label=tier=front'],
   services: ['services -p shop'],
   inspect: ['inspect web', 'inspect web.2', 'inspect h1'],
   stats: ['stats', 'stats web'],

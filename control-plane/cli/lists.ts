@@ -1,11 +1,12 @@
 /** `gantry ps`, `services`, `nodes`, `inspect`, `info`, `version`. */
 import { ListRequest } from '#proto/gen/gantry/v1/operator.ts';
-import type { Port, Resources, Task } from '#proto/gen/gantry/v1/types.ts';
+import type { Port, Resources, Service, Task } from '#proto/gen/gantry/v1/types.ts';
 import { systemClock } from '#proto/kernel/clock.ts';
 import { isFault } from '#proto/kernel/errors.ts';
 import { taskName } from '#proto/model/ids.ts';
 import { isJob } from '#proto/model/job.ts';
 import { clientVersion } from './client-version.ts';
+import { filtered, historyFilters, nodeFilters, parseFilters, serviceFilters, taskFilters } from './list-filters.ts';
 import { type CommonOptions, methods, type Session, withSession } from './session.ts';
 import { ago, bytes, cores, oneLine, table } from './words.ts';
 
@@ -13,16 +14,27 @@ interface ListOptions extends CommonOptions {
   readonly all?: true;
   readonly node?: string;
   readonly project?: string;
+  /** Ids alone, a line each. */
+  readonly quiet?: true;
+  readonly filter?: readonly string[];
 }
 
 export function ps(options: ListOptions, service = ''): Promise<number> {
   return withSession(options, async (session) => {
     const { node = '', project = '', all = false } = options;
-    const { tasks } = await session.call(
-      methods.list,
-      ListRequest.create({ kind: 'task', service, node, project, all }),
-    );
+    const byId = new Map<string, Service>();
+    const filters = taskFilters(({ serviceId }) => byId.get(serviceId));
+    const wanted = parseFilters(options.filter ?? [], filters, 'tasks');
+    const isAsked = (key: string) => wanted.some((one) => one.key === key);
+    if (isAsked('label')) {
+      const { services } = await session.call(methods.list, ListRequest.create({ kind: 'service', project }));
+      for (const { service } of services) if (service) byId.set(service.id, service);
+    }
+    const history = all || [...historyFilters].some(isAsked);
+    const request = ListRequest.create({ kind: 'task', service, node, project, all: history });
+    const tasks = filtered((await session.call(methods.list, request)).tasks, wanted, filters);
     if (session.json) session.printJson(tasks.map(taskJson));
+    else if (options.quiet) printIds(session, tasks);
     else if (tasks.length === 0) session.print('There are no tasks.');
     else {
       const now = systemClock.now();
@@ -45,6 +57,10 @@ export function ps(options: ListOptions, service = ''): Promise<number> {
     }
     return 0;
   });
+}
+
+function printIds({ print }: Session, items: readonly { readonly id: string }[]): void {
+  if (items.length > 0) print(items.map(({ id }) => id).join('\n'));
 }
 
 /** The proto-JSON of a task, and what people call it and its node. */
@@ -81,12 +97,17 @@ function stateOf({ colours }: Session, task: Task): string {
 
 export function services(options: ListOptions): Promise<number> {
   return withSession(options, async (session) => {
-    const { services } = await session.call(
-      methods.list,
-      ListRequest.create({ kind: 'service', project: options.project ?? '' }),
-    );
+    const asked = parseFilters(options.filter ?? [], serviceFilters, 'services');
+    const request = ListRequest.create({ kind: 'service', project: options.project ?? '' });
+    const services = filtered((await session.call(methods.list, request)).services, asked, serviceFilters);
     if (session.json)
       session.printJson(services.map(({ service, running, wanted }) => ({ ...service, running, wanted })));
+    else if (options.quiet)
+      printIds(
+        session,
+        services.flatMap(({ service }) => service ?? []),
+      );
+    else if (services.length === 0 && asked.length > 0) session.print('There are no such services.');
     else if (services.length === 0) session.print('There are no services. Deploy one: gantry apply -f FILE');
     else {
       const now = systemClock.now();
@@ -123,8 +144,16 @@ function portText({ published, target, protocol, mode }: Port): string {
 
 export function nodes(options: ListOptions): Promise<number> {
   return withSession(options, async (session) => {
-    const { nodes } = await session.call(methods.list, ListRequest.create({ kind: 'node' }));
+    const asked = parseFilters(options.filter ?? [], nodeFilters, 'nodes');
+    const request = ListRequest.create({ kind: 'node' });
+    const nodes = filtered((await session.call(methods.list, request)).nodes, asked, nodeFilters);
     if (session.json) session.printJson(nodes.map(({ node, tasks, reserved }) => ({ ...node, tasks, reserved })));
+    else if (options.quiet)
+      printIds(
+        session,
+        nodes.flatMap(({ node }) => node ?? []),
+      );
+    else if (nodes.length === 0 && asked.length > 0) session.print('There are no such nodes.');
     else if (nodes.length === 0) session.print('There are no nodes. Join one: gantry token create');
     else {
       const { colours } = session;

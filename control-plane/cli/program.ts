@@ -90,8 +90,12 @@ export function createProgram(end: (code: number) => void): Command {
         .option('--scale <service=replicas>', 'this service is scaled; again for more', collect),
   );
 
-  const task = (command: Command) =>
+  const choosing = (command: Command, filters: string) =>
     command
+      .option('-q, --quiet', 'print ids only')
+      .option('-f, --filter <key=value>', `only those: by ${filters}; again for more`, collect);
+  const task = (command: Command) =>
+    choosing(command, 'id, name, node, state, desired-state, label')
       .argument('[service]', 'only tasks of this service')
       .option('-a, --all', 'history too')
       .option('--node <name>', 'only tasks on this node')
@@ -102,9 +106,10 @@ export function createProgram(end: (code: number) => void): Command {
     'services',
     'list services',
     async (options) => (await import('./lists.ts')).services(options),
-    (command) => command.option('-p, --project <name>', 'only this project'),
+    (command) => choosing(command, 'id, name, mode, label').option('-p, --project <name>', 'only this project'),
   );
-  add(program, 'nodes', 'list nodes', async (options) => (await import('./lists.ts')).nodes(options));
+  const node = (command: Command) => choosing(command, 'id, name, state, availability, label');
+  add(program, 'nodes', 'list nodes', async (options) => (await import('./lists.ts')).nodes(options), node);
   add(program, 'inspect <name>', 'show all of a service, task or node', async (options, name) =>
     (await import('./lists.ts')).inspect(options, name!),
   );
@@ -284,13 +289,16 @@ export function createProgram(end: (code: number) => void): Command {
   add(program, 'activate <node>', 'let a node take tasks again', async (options, name) =>
     (await import('./nodes.ts')).activate(options, name!),
   );
-  const node = program.command('node').description('nodes of the cluster').exitOverride();
-  add(node, 'ls', 'list nodes', async (options) => (await import('./lists.ts')).nodes(options));
-  add(node, 'label <node> <label...>', 'set labels NAME=VALUE, remove with NAME-', async (options, name, ...labels) =>
-    (await import('./nodes.ts')).label(options, name!, labels),
+  const members = program.command('node').description('nodes of the cluster').exitOverride();
+  add(members, 'ls', 'list nodes', async (options) => (await import('./lists.ts')).nodes(options), node);
+  add(
+    members,
+    'label <node> <label...>',
+    'set labels NAME=VALUE, remove with NAME-',
+    async (options, name, ...labels) => (await import('./nodes.ts')).label(options, name!, labels),
   );
   add(
-    node,
+    members,
     'rm <node>',
     'take a node out of the cluster',
     async (options, name) => (await import('./nodes.ts')).remove(options, name!),
