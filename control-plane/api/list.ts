@@ -1,4 +1,5 @@
 /** Lists and single objects, as the snapshot of this moment has them. */
+import { besideForerunner } from '#control-plane/scheduler/beside.ts';
 import type { Snapshot } from '#control-plane/store/snapshot.ts';
 import type {
   InspectRequest,
@@ -179,7 +180,8 @@ function nodeSummary(snapshot: Snapshot, node: Node): NodeSummary {
   for (const task of snapshot.tasksOnNode(node.id)) {
     if (!occupiesNode(task)) continue;
     tasks++;
-    reserved = add(reserved, { ...task.reservations, generic: task.generic });
+    const held = besideForerunner(task, (id) => snapshot.task(id));
+    reserved = add(reserved, { ...held.reservations, generic: held.generic });
   }
   return { node: toWire<Node>(node), tasks, reserved: toWire(reserved), leader: false };
 }

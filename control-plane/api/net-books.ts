@@ -4,7 +4,7 @@ import type { Finding } from '#proto/model/net-finding.ts';
 import { defaultNetworkOf, sharedNetworkOf } from '#proto/model/network.ts';
 import type { Node } from '#proto/model/node.ts';
 import type { Service } from '#proto/model/service.ts';
-import type { Task } from '#proto/model/task.ts';
+import { isWanted, type Task } from '#proto/model/task.ts';
 import { nameOfService } from './names.ts';
 import { nameOfTask, tasksOf, templateOf } from './net-places.ts';
 
@@ -51,7 +51,7 @@ export function taskFact(snapshot: Snapshot, task: Task): Finding {
   return known(
     'task',
     'broken',
-    `${name} is ${task.wanted === 'running' ? task.state : 'being stopped'}${why ? `: ${why}` : ''}`,
+    `${name} is ${isWanted(task) ? task.state : 'being stopped'}${why ? `: ${why}` : ''}`,
     remedy,
     name,
   );

@@ -19,7 +19,6 @@ import type {
   RolloutStatusResponse,
 } from '#proto/gen/gantry/v1/operator.ts';
 import type { Gate, Service } from '#proto/model/service.ts';
-import type { Task } from '#proto/model/task.ts';
 import { toWire } from '#proto/model/wire.ts';
 import { wantedTasks } from './assess.ts';
 import { findService } from './names.ts';
@@ -47,7 +46,6 @@ function seatOf(service: Service, seat: Seat, now: number): RolloutSeat {
     active.find((one) => one.revision === service.revision && isUp(one)) ??
     active.find((one) => one.revision !== service.revision && isUp(one)) ??
     latestOf(seat)!;
-  const newest = latestOf(seat)!;
   const stage = stageOf(service, seat, now);
   const settlesInMs = stage.at === 'new' ? stage.settledAtMs - now : 0;
   return {
@@ -56,11 +54,13 @@ function seatOf(service: Service, seat: Seat, now: number): RolloutSeat {
     node: task.nodeName,
     revision: task.revision,
     stage: stage.at === 'new' && settlesInMs > 0 && isRolling(service) ? 'watched' : stage.at,
-    waitsFor: waitOf(service, stage.at, newest, settlesInMs),
+    waitsFor: waitOf(service, stage.at, seat, settlesInMs),
   };
 }
 
-function waitOf(service: Service, at: 'old' | 'moving' | 'failed' | 'new', newest: Task, settlesInMs: number): string {
+function waitOf(service: Service, at: 'old' | 'moving' | 'failed' | 'new', seat: Seat, settlesInMs: number): string {
+  const { tasks } = seat;
+  const newest = latestOf(seat)!;
   const { state } = service.rollout;
   if (at === 'failed') return endOf(newest);
   if (at === 'new')
@@ -70,6 +70,8 @@ function waitOf(service: Service, at: 'old' | 'moving' | 'failed' | 'new', newes
     if (state === 'held') return 'the gate to be opened';
     return isRolling(service) ? 'its turn' : '';
   }
+  const stopping = tasks.find(isStopping);
+  if (stopping && newest.state !== 'running') return `${stopping.nodeName} to stop the old task`;
   if (newest.revision !== service.revision) return `${newest.nodeName} to stop the old task`;
   if (newest.state === 'running') return `its health check (${newest.health || 'starting'})`;
   return `the new task: ${newest.state}${newest.error || newest.message ? `, ${newest.error || newest.message}` : ''}`;

@@ -162,7 +162,8 @@ export const serviceNotes: Notes = {
   'deploy.update_config.failure_action': '`pause`, `continue`, `rollback`',
   'deploy.update_config.max_failure_ratio': 'from 0 to 1',
   'deploy.update_config.monitor': 'how long a new task is watched, from when it runs and is healthy',
-  'deploy.update_config.order': '`stop-first`, `start-first`',
+  'deploy.update_config.order':
+    '`stop-first`: when the new task is prepared on its node the old one stops, then that starts; `start-first`',
   'deploy.update_config.parallelism': 'how many at once; 0: all',
   'deploy.update_config.x-canary':
     '`1`, `10%`, or with `count` and `hold`: these go first; a failure among them reverts',

@@ -12,7 +12,16 @@ import { describe, isFault } from '#proto/kernel/errors.ts';
 import { type NodeId, type ServiceId, taskName } from '#proto/model/ids.ts';
 import { isPerNode } from '#proto/model/job.ts';
 import type { Node } from '#proto/model/node.ts';
-import { isAbsent, isActive, isIsolated, isTerminal, isWanted, occupiesNode, type Task } from '#proto/model/task.ts';
+import {
+  isAbsent,
+  isActive,
+  isIsolated,
+  isTerminal,
+  isWanted,
+  occupiesNode,
+  type Task,
+  waitsForSeat,
+} from '#proto/model/task.ts';
 
 /** As `PlannedTask` of the operator's protocol. */
 export interface PlannedTask {
@@ -25,8 +34,8 @@ export interface PlannedTask {
 }
 
 const tables: readonly Table[] = ['service', 'revision', 'task', 'node', 'network', 'volume', 'cluster'];
-/** Looks until a service has settled: stop, start, finish, and some to spare, for each turn of its rollout. */
-const looksOfTurn = 12;
+/** Looks until a service has settled: prepare, stop, start, finish, and some to spare, for each turn of its rollout. */
+const looksOfTurn = 16;
 /** What stands for a rollout's monitor and delay, as time passes here: in the meantime what was told to stop has stopped, and is in nobody's way. */
 const pauseMs = 1;
 /** A rollout of more turns than this is planned as if it took one. */
@@ -193,6 +202,8 @@ export class Scratch {
 
   /** What becomes of the task, seen from the beginning: what came and went on the way is nothing to tell. */
   #note(planned: Map<string, PlannedTask>, { key, value: task }: Extract<Change, { table: 'task' }>): void {
+    // Prepared, it may come to nothing; that it runs is told when it does.
+    if (task && waitsForSeat(task) && task.nodeId !== '') return;
     const before = this.#origin.task(key as Task['id']);
     const had = before && isWanted(before) && !isAbsent(before) ? before : undefined;
     const has = task && isWanted(task) && !isAbsent(task) ? task : undefined;
@@ -221,6 +232,11 @@ export class Scratch {
     const ends = this.#isAwaitedToEnd(id);
     for (const task of this.snapshot.tasksOfService(id)) {
       if (!occupiesNode(task) || isAbsent(task) || (task.state === 'running' && isWanted(task))) continue;
+      if (waitsForSeat(task)) {
+        if (task.state !== 'ready')
+          changes.push({ table: 'task', key: task.id, value: { ...task, state: 'ready' }, expect: 0 });
+        continue;
+      }
       const ended = { state: 'shutdown', finishedAtMs: this.#now, stateAtMs: this.#now } as const;
       const runs = { state: 'running', health: 'healthy', startedAtMs: this.#now, stateAtMs: this.#now } as const;
       const completes = { ...ended, state: 'complete', startedAtMs: this.#now } as const;

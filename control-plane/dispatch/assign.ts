@@ -184,7 +184,9 @@ export function taskItem(
   if (!revision) return undefined;
   const { template } = revision;
   const imageDigest = task.imageDigest || revision.imageDigest;
-  return { kind: 'task', task, template, imageDigest, links: linksOf(snapshot, task.project, template) };
+  // Its ports are those of the task before it as long as that one has its seat.
+  const asTold = task.wanted === 'ready' ? { ...task, hostPorts: [] } : task;
+  return { kind: 'task', task: asTold, template, imageDigest, links: linksOf(snapshot, task.project, template) };
 }
 
 /** Of the linked services that are there now: as with Docker's links, the task keeps what it was begun with. */

@@ -72,7 +72,9 @@ function isHeard(node: Node): boolean {
 
 /** Not what is to stop anyway, nor what its successor takes something from that two cannot have. */
 function mayReturn({ service, orphanAfterMs, templateOf }: AbsenceFacts, task: Task): boolean {
-  if (orphanAfterMs === 0 || service.removing || !(isActive(task) || isAbsent(task))) return false;
+  // What was only prepared runs nowhere, and has nothing that anybody would come back for.
+  if (orphanAfterMs === 0 || service.removing || task.wanted === 'ready') return false;
+  if (!(isActive(task) || isAbsent(task))) return false;
   const template = templateOf(task);
   if (!template || template.networks.some(({ ipv4Address }) => ipv4Address !== '')) return false;
   return service.spec.volumeLoss !== 'recreate' || pinnedVolumes(service.spec.mode, template).length === 0;

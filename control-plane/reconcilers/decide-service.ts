@@ -26,6 +26,7 @@ import { begunRevisions, isUp, never, type Opinion, type Seat, seatsOf, wasNowhe
 import { rollbackOrPause } from './service-changes.ts';
 import { type DecisionContext, ServiceDraft } from './service-draft.ts';
 import { awaitsOwner, lostNetwork } from './shared-network.ts';
+import { singletonBefore } from './singleton-gate.ts';
 import { mayStart, type Standing, stopsAfter } from './start-order.ts';
 import { withOutcomeOf } from './versions.ts';
 
@@ -220,6 +221,7 @@ class ServiceDecision {
           : ''),
       mayReplace: (task: Task) => mayReplace(snapshot.node(task.nodeId as NodeId)),
       isPassedOver: (task: Task) => isPassedOver(snapshot.node(task.nodeId as NodeId)),
+      mayRun: (task: Task) => singletonBefore(this.#service, this.#tasks, task) === undefined,
       unadopted: (task: Task) => this.#unadopted.get(task.id) ?? '',
       mayKeep: (number: number) => begun.has(number) && snapshot.revisionOf(this.#service.id, number) !== undefined,
     };
@@ -272,6 +274,9 @@ class ServiceDecision {
         else if (opinion.kind === 'note') {
           if (task.why === why) continue;
           this.#draft.put({ ...task, why });
+        } else if (opinion.kind === 'run') {
+          this.#draft.put({ ...task, wanted: 'running', why, successorOf: '' });
+          if (task.singleton) this.#draft.guard(task.nodeId as NodeId);
         } else if (opinion.kind === 'isolate') this.#draft.put({ ...task, why, isolatedUntilMs: opinion.untilMs });
         else if (opinion.kind === 'end') this.#draft.put({ ...task, why, isolationRefused: true });
         else if (opinion.kind === 'absent')

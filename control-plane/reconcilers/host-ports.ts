@@ -2,6 +2,7 @@
 import type { Request } from '#control-plane/scheduler/filters.ts';
 import type { Scheduler } from '#control-plane/scheduler/place.ts';
 import type { Service, UpdatePolicy } from '#proto/model/service.ts';
+import { waitsForSeat } from '#proto/model/task.ts';
 import { policyOf } from './rollout.ts';
 import { activeOf, isStopping, type Seat } from './seats.ts';
 
@@ -31,6 +32,7 @@ export function seatOrders(
     const active = activeOf(seat);
     if (active.length === 0) return seat.tasks.some(isStopping) ? stopFirst : asPolicy;
     const next = active.find((task) => task.revision === service.revision);
+    if (next && waitsForSeat(next)) return stopFirst;
     const begins = next ? next.nodeId === '' && active.length > 1 : mayMove;
     if (!begins) return asPolicy;
     if (seat.nodeId !== '') return free({ ...request, only: seat.nodeId }) > 0 ? asPolicy : stopFirst;

@@ -10,7 +10,7 @@ import { latestOf, type Opinion, seatedAtMs } from './seats.ts';
 export function newTask(
   { id, spec }: Service,
   record: Revision | undefined,
-  { seat, revision, startAfterMs, why }: Extract<Opinion, { kind: 'start' }>,
+  { seat, revision, startAfterMs, why, after }: Extract<Opinion, { kind: 'start' }>,
   freshId: string,
   now: number,
 ): Task {
@@ -26,7 +26,7 @@ export function newTask(
     nodeId: '',
     nodeName: seat.nodeName,
     revision,
-    wanted: 'running',
+    wanted: after ? 'ready' : 'running',
     state: 'pending',
     message: '',
     error: '',
@@ -47,7 +47,7 @@ export function newTask(
     reservations: record?.template.reservations ?? noResources,
     iteration: seat.iteration ?? 0,
     generic: [],
-    successorOf: '',
+    successorOf: after?.id ?? '',
     isolatedUntilMs: 0,
     isolationRefused: false,
     adoptedAtMs: 0,

@@ -8,12 +8,13 @@ import type { NodeId, ServiceId, TaskId } from '#proto/model/ids.ts';
 import { isPerNode } from '#proto/model/job.ts';
 import { sharedNetworkOf } from '#proto/model/network.ts';
 import type { Node } from '#proto/model/node.ts';
-import { isActive, isIsolated, occupiesNode, type Task } from '#proto/model/task.ts';
+import { isActive, isIsolated, occupiesNode, type Task, waitsForSeat } from '#proto/model/task.ts';
 import { MakeRoom } from './make-room.ts';
 import { begunRevisions, called, stayingOf } from './seats.ts';
 import type { ServiceDraft } from './service-draft.ts';
 import { networkOwner } from './shared-network.ts';
 import { shunnedNodes } from './shunned.ts';
+import { singletonBefore } from './singleton-gate.ts';
 import type { Standing } from './start-order.ts';
 import { takeAddresses } from './take-addresses.ts';
 import { giveHomes } from './volume-homes.ts';
@@ -64,17 +65,17 @@ export class TaskPlaces {
     const begun = begunRevisions(tasks.values());
     for (const group of groups.values()) {
       const goesOn = group[0]!.revision !== service.revision && begun.has(group[0]!.revision);
-      const why = standing.at === 'holds' || goesOn ? this.#whyNotYet() : standing.why;
+      const mayBegin = standing.at === 'holds' || goesOn;
+      const why = mayBegin ? (waitsForSeat(group[0]!) ? '' : this.#whyNotYet()) : standing.why;
       if (why === '') this.#giveGroup(service.spec.failover === 'singleton' ? group.slice(0, 1) : group);
       else for (const task of group) this.#sayWhy(task, why);
     }
   }
 
-  /** The one gate of singletons: no task of it begins while another one may run. */
+  /** One half of the gate of singletons: no task of it is given a node to run on while another one may run. */
   #whyNotYet(): string {
     const { service, tasks } = this.#draft;
-    const others = [...tasks.values()].filter(occupiesNode);
-    const other = service.spec.failover === 'singleton' ? others[0] : others.find(({ singleton }) => singleton);
+    const other = singletonBefore(service, tasks.values());
     return other
       ? `waits until ${called(other)} on ${other.nodeName} has surely ended: a singleton is never twice`
       : '';
@@ -83,7 +84,7 @@ export class TaskPlaces {
   /** Tasks of one group are placed together; those that must go to one node each have their own. */
   #groupOf(task: Task): string {
     if (isPerNode(this.#draft.service.spec)) return task.nodeName;
-    if (this.#targets.has(task.id)) return task.id;
+    if (this.#targets.has(task.id) || waitsForSeat(task)) return task.id;
     const mode = this.#draft.templateOf(task)?.networkMode ?? '';
     return sharedNetworkOf(mode) === undefined ? '' : String(task.slot);
   }
@@ -98,6 +99,18 @@ export class TaskPlaces {
       for (const task of tasks) this.#sayWhy(task, request);
       return;
     }
+    const before = this.#draft.tasks.get(tasks[0]!.successorOf as TaskId);
+    const leaves = before && waitsForSeat(tasks[0]!) && occupiesNode(before) ? before : undefined;
+    // Its room is its successor's, who runs when it has ended.
+    if (leaves) books.ledger.setTask(leaves.id, undefined);
+    this.#place(tasks, request, leaves);
+    if (leaves) books.ledger.setTask(leaves.id, this.#draft.tasks.get(leaves.id));
+  }
+
+  /** `leaves`: the one task of them waits until that one has ended. */
+  #place(tasks: readonly Task[], request: Request, leaves: Task | undefined): void {
+    const { context } = this.#draft;
+    const { books } = context;
     let places = books.scheduler.open(request);
     let nowhere = '';
     for (const task of tasks) {
@@ -109,11 +122,26 @@ export class TaskPlaces {
         if (this.#giveHomes(request, usage.node)) places = books.scheduler.open(request);
         continue;
       }
+      if (usage && leaves) {
+        this.#stopFirst(
+          task,
+          leaves,
+          typeof addresses === 'string' ? addresses : `node ${usage.node.name} has no address for both`,
+        );
+        continue;
+      }
       if (typeof addresses === 'string') nowhere = addresses;
       nowhere ||= whyNowhere(books.ledger, request);
       this.#unplaced++;
       this.#sayWhy(task, this.#isolatedLeaves(task) || this.#room.forTask(task, request) || nowhere);
     }
+  }
+
+  /** There is no address for both, as where it is fixed: it can be prepared only when the other one has ended. */
+  #stopFirst(task: Task, leaves: Task, why: string): void {
+    this.#draft.put({ ...leaves, wanted: 'shutdown', why: `${task.why} (it goes first: ${why})` });
+    this.#draft.put({ ...task, wanted: 'running', successorOf: '' });
+    this.#unplaced++;
   }
 
   /** What is isolated of its seat may be what is in its way: it has been looked at for long enough. Empty: there is nothing. */

@@ -1,7 +1,7 @@
 /** What follows when a task has ended by itself: another one at once, later, or none. */
 import type { RestartPolicy } from '#proto/model/service.ts';
 import { isIsolated, type Task } from '#proto/model/task.ts';
-import { called, endedByItself, endOf, hasFailed, ranForMs, type Seat } from './seats.ts';
+import { called, endedByItself, endOf, hasFailed, latestOf, ranForMs, type Seat, seatedAtMs } from './seats.ts';
 
 /** A task that ran this long was well: what follows is no crash loop. */
 export const stableMs = 5_000;
@@ -36,8 +36,8 @@ export function restart(seat: Seat, revision: number, policy: RestartPolicy, now
   const words = policy.delayMs >= waitMs ? 'by its policy' : 'as it ends again and again';
   return {
     verdict: 'start',
-    // The clock may have been set back since it was made: its wait is read from the two, and must not shrink.
-    startAfterMs: Math.max(now, last.createdAtMs) + waitMs,
+    // The clock may have been set back: the wait is read from this and from when the next one was made (new-task.ts), and must not shrink.
+    startAfterMs: Math.max(now, seatedAtMs(latestOf(seat)!) + 1) + waitMs,
     why: `restarts ${how}; waits ${waitMs < 1_000 ? `${waitMs} ms` : `${waitMs / 1_000} s`} ${words}`,
   };
 }

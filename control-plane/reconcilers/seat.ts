@@ -1,7 +1,15 @@
 /** What one wanted seat needs now: a first task, another one, a successor for one that must go, or nothing. */
 import { isWhyReplicas, whyReplicas } from '#proto/model/autoscale.ts';
 import type { Service } from '#proto/model/service.ts';
-import { isTerminal, type Task } from '#proto/model/task.ts';
+import {
+  compareStates,
+  isAbsent,
+  isIsolated,
+  isTerminal,
+  occupiesNode,
+  type Task,
+  waitsForSeat,
+} from '#proto/model/task.ts';
 import type { SeatOrder } from './host-ports.ts';
 import { restart } from './restart.ts';
 import { isUnproven } from './rollout.ts';
@@ -13,6 +21,7 @@ import {
   endOf,
   isStopping,
   isUp,
+  lastHolderOf,
   latestOf,
   type Opinion,
   type Seat,
@@ -33,6 +42,8 @@ export interface SeatFacts extends SeatOrder {
   mayKeep(number: number): boolean;
   /** Why a task of another revision cannot go on under the service's, where others of it do; empty otherwise. */
   unadopted(task: Task): string;
+  /** A task that was prepared for its seat, and has it to itself, may run. */
+  mayRun(task: Task): boolean;
 }
 
 /** `mayMove`: this seat may have the service's revision now: its turn has come, and what that depends on is there. */
@@ -47,6 +58,11 @@ export function decideSeat(facts: SeatFacts, seat: Seat, mayMove: boolean): Opin
     const why = facts.leave(task) || (goesOver ? outdated(facts, task) : '') || takenOver(active, task);
     if (why !== '') leaving.set(task, why);
   }
+  const holder = active.find((task) => !leaving.has(task) && !waitsForSeat(task));
+  const waiting = active.filter((task) => !leaving.has(task) && waitsForSeat(task));
+  const next = holder ? undefined : waiting.at(-1);
+  for (const task of waiting) if (task !== next) leaving.set(task, `${called(holder ?? next!)} holds its slot`);
+  if (next) return handOver(facts, seat, leaving, next);
   const here = active.filter((task) => !leaving.has(task));
   const staying = [...here.filter((task) => !facts.isPassedOver(task)), ...here.filter(facts.isPassedOver)];
   const best =
@@ -95,10 +111,40 @@ function replace(facts: SeatFacts, seat: Seat, leaving: ReadonlyMap<Task, string
   const stop = ([task, why]: readonly [Task, string]): Opinion => ({ kind: 'stop', task, why });
   // What was never anywhere has nothing to hand over.
   const nowhere = [...leaving].filter(([task]) => task.nodeId === '');
-  if (facts.order === 'stop-first' && nowhere.length < leaving.size) return [...leaving].map(stop);
+  if (facts.order === 'stop-first' && nowhere.length < leaving.size) {
+    const running = [...leaving.keys()].filter((task) => runsOn(facts, task));
+    const holder = running.find(isUp) ?? running[0];
+    if (!holder) return [...leaving].map(stop);
+    const because = `replaces ${called(holder)}: ${leaving.get(holder)}`;
+    const others = [...leaving].filter(([task]) => task !== holder);
+    return [...others.map(stop), ...begin(facts, seat, goesOver, because, holder)];
+  }
   const [old, why] = [...leaving].at(-1)!;
   const gone = new Map([...nowhere, ...overtaken(leaving)]);
   return [...[...gone].map(stop), ...begin(facts, seat, goesOver, `replaces ${called(old)}: ${why}`)];
+}
+
+/** It does what it is there for until its successor is prepared. What must leave its node goes at once, by its own reasons. */
+function runsOn(facts: SeatFacts, task: Task): boolean {
+  return task.state === 'running' && !waitsForSeat(task) && facts.leave(task) === '';
+}
+
+/** `next` is being prepared for the seat: whoever has that goes when it is ready, and then it runs. Before that nothing is known to be there. */
+function handOver(facts: SeatFacts, seat: Seat, leaving: ReadonlyMap<Task, string>, next: Task): Opinion[] {
+  const isPrepared = compareStates(next.state, 'ready') >= 0;
+  const gone = [...leaving].filter(([task]) => isPrepared || !runsOn(facts, task));
+  const stops = gone.map(([task, why]): Opinion => ({ kind: 'stop', task, why }));
+  const others = seat.tasks.filter((task) => task !== next && occupiesNode(task) && isInTheWay(facts, next, task));
+  // What was isolated meanwhile has the room that is to be its successor's.
+  for (const task of others.filter(isIsolated))
+    stops.push({ kind: 'stop', task, why: `${called(next)} is to have its room` });
+  if (others.length > 0 || !facts.mayRun(next)) return stops;
+  return [...stops, { kind: 'run', task: next, why: next.why }];
+}
+
+function isInTheWay(facts: SeatFacts, next: Task, other: Task): boolean {
+  if (isAbsent(other)) return !facts.mayReplace(other);
+  return !isIsolated(other) || (other.id === next.successorOf && other.nodeId === next.nodeId);
 }
 
 /** Of those that wait for their successor one is enough, the oldest that is up; others came back beside it, or were begun for a revision that never came to work. */
@@ -127,16 +173,17 @@ function fill(facts: SeatFacts, seat: Seat, mayMove: boolean): Opinion[] {
 }
 
 /** A new task, later or not at all where the restart policy says so of the last one. */
-function begin(facts: SeatFacts, seat: Seat, mayMove: boolean, why: string): Opinion[] {
+function begin(facts: SeatFacts, seat: Seat, mayMove: boolean, why: string, after?: Task): Opinion[] {
   const { service, now } = facts;
-  const latest = latestOf(seat);
+  const goesOver = mayMove && service.rollout.state !== 'paused';
+  const latest = goesOver ? latestOf(seat) : lastHolderOf(seat);
   const revision = revisionFor(facts, latest, mayMove);
   if (!latest || !endedByItself(latest) || latest.revision !== revision) {
-    return [{ kind: 'start', seat, revision, startAfterMs: 0, why }];
+    return [{ kind: 'start', seat, revision, startAfterMs: 0, why, after }];
   }
   const next = restart(seat, revision, service.spec.restart, now);
   if (next.verdict === 'leave') return [{ kind: 'note', task: latest, why: next.why }];
-  return [{ kind: 'start', seat, revision, startAfterMs: next.startAfterMs, why: next.why }];
+  return [{ kind: 'start', seat, revision, startAfterMs: next.startAfterMs, why: next.why, after }];
 }
 
 /** The service's revision; a seat whose turn has not come keeps the one it had, and one that was empty gets what is known to work. */

@@ -25,7 +25,11 @@ export type Opinion =
       /** Wall clock, ms; 0: at once. */
       readonly startAfterMs: number;
       readonly why: string;
+      /** It is prepared while this one runs, and runs when this one has ended. */
+      readonly after?: Task | undefined;
     }
+  /** It was prepared for its seat, which is free now. */
+  | { readonly kind: 'run'; readonly task: Task; readonly why: string }
   /** `duplicate`: another one has its seat. */
   | { readonly kind: 'stop'; readonly task: Task; readonly why: string; readonly duplicate?: true }
   /** It is unhealthy, and runs on without its seat. */
@@ -90,6 +94,11 @@ export function seatsOf(
 
 export function latestOf(seat: Seat): Task | undefined {
   return seat.tasks.at(-1);
+}
+
+/** The last one that held it, or was to: not who was only prepared for it. */
+export function lastHolderOf(seat: Seat): Task | undefined {
+  return seat.tasks.findLast(({ successorOf, startedAtMs }) => successorOf === '' || startedAtMs > 0);
 }
 
 /** The oldest first: of those that do the same it is the one to keep. */

@@ -19,8 +19,9 @@ export function networkOwner(
   const owners: Task[] = [];
   for (const task of snapshot.tasksOfService(service.id))
     if (isActive(task) && occupiesNode(task) && sameSeat(task, seat)) owners.push(task);
-  // Of an old and a new one the new one: the old one is about to go, and whoever shares its network with it.
-  const owner = owners.sort(inSeatOrder).at(-1);
+  // Of an old and a new one the new one: the old one is about to go, and whoever shares its network with it. Not while that is only prepared.
+  owners.sort(inSeatOrder);
+  const owner = owners.findLast(({ wanted }) => wanted === 'running') ?? owners.at(-1);
   return owner ?? `waits for task ${name}.${seat.slot || seat.nodeName}, whose network it is to have`;
 }
 

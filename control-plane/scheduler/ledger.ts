@@ -7,8 +7,9 @@ import { type NodeId, qualifiedName, type ServiceId, type TaskId } from '#proto/
 import type { Node } from '#proto/model/node.ts';
 import type { GenericResource } from '#proto/model/resources.ts';
 import type { Port, Service } from '#proto/model/service.ts';
-import { isActive, isWanted, occupiesNode, type Task } from '#proto/model/task.ts';
+import { isActive, isWanted, occupiesNode, type Task, waitsForSeat } from '#proto/model/task.ts';
 import type { Volume } from '#proto/model/volume.ts';
+import { besideForerunner } from './beside.ts';
 import { type Attribute, attributeOf, parseScope } from './constraint.ts';
 
 /** One node and what its tasks hold of it. Only the ledger writes to it. */
@@ -96,6 +97,8 @@ export class Ledger {
   /** Nodes that tasks name and whose record is not there. */
   readonly #ghosts = new Map<NodeId, Account>();
   readonly #tasks = new Map<TaskId, Task>();
+  /** Tasks that are prepared beside the one whose room they get, by that one. */
+  readonly #heirs = new Map<TaskId, Set<TaskId>>();
   /** Pending tasks that are counted as if they were where a place is kept for them. */
   readonly #claims = new Set<TaskId>();
   /** Of services that have one. */
@@ -154,11 +157,34 @@ export class Ledger {
     }
     const before = this.#tasks.get(id);
     if (before === task) return;
-    if (before) this.#count(before, -1);
+    const heirs = [...(this.#heirs.get(id) ?? [])].map((heir) => this.#tasks.get(heir)!);
+    for (const heir of heirs) this.#count(heir, -1);
+    if (before) {
+      this.#count(before, -1);
+      this.#tasks.delete(id);
+      this.#setHeir(before, false);
+    }
     if (task && occupiesNode(task)) {
       this.#tasks.set(id, task);
+      this.#setHeir(task, true);
       this.#count(task, 1);
-    } else if (before) this.#tasks.delete(id);
+    }
+    for (const heir of heirs) this.#count(heir, 1);
+  }
+
+  #setHeir(task: Task, isOne: boolean): void {
+    const of = task.successorOf;
+    if (of === '' || !waitsForSeat(task)) return;
+    const heirs = this.#heirs.get(of) ?? new Set();
+    if (isOne) heirs.add(task.id);
+    else heirs.delete(task.id);
+    if (heirs.size > 0) this.#heirs.set(of, heirs);
+    else this.#heirs.delete(of);
+  }
+
+  /** What it holds of its node, given who else is there. */
+  #held(task: Task, gone?: ReadonlySet<TaskId>): Task {
+    return besideForerunner(task, (id) => (gone?.has(id) ? undefined : this.#tasks.get(id)));
   }
 
   /** Counts a pending task as if it were on the node it names, until it is somewhere, or is not wanted any more. */
@@ -183,7 +209,12 @@ export class Ledger {
       generic: new Map([...usage.generic].map(([kind, { count, names }]) => [kind, { count, names: new Map(names) }])),
       byPriority: new Map(),
     };
-    for (const task of tasks) countIn(account, task, -1);
+    const gone = new Set(tasks.map(({ id }) => id));
+    const heirs = tasks.flatMap(({ id }) => [...(this.#heirs.get(id) ?? [])]).filter((id) => !gone.has(id));
+    const here = (id: TaskId) => this.#tasks.get(id) ?? [];
+    const stay = heirs.flatMap(here).filter(({ nodeId }) => nodeId === usage.node.id);
+    for (const task of [...[...gone].flatMap(here), ...stay]) countIn(account, this.#held(task), -1);
+    for (const task of stay) countIn(account, this.#held(task, gone), 1);
     return account;
   }
 
@@ -277,8 +308,9 @@ export class Ledger {
       account = emptyAccount({ id } as Node, 0);
       this.#ghosts.set(id, account);
     }
-    countIn(account, task, by);
-    if (isWanted(task)) countClass(account, task, this.priorityOf(task.serviceId), by);
+    const held = this.#held(task);
+    countIn(account, held, by);
+    if (isWanted(task)) countClass(account, held, this.priorityOf(task.serviceId), by);
     if (account.tasks === 0) this.#ghosts.delete(id);
     this.#countService(task, id, by);
   }
@@ -293,8 +325,8 @@ export class Ledger {
     for (const task of this.#tasks.values()) {
       if (task.serviceId !== id || !isWanted(task)) continue;
       const account = this.#accounts.get(task.nodeId as NodeId) ?? this.#ghosts.get(task.nodeId as NodeId)!;
-      countClass(account, task, before, -1);
-      countClass(account, task, priority, 1);
+      countClass(account, this.#held(task), before, -1);
+      countClass(account, this.#held(task), priority, 1);
     }
   }
 

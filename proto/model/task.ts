@@ -72,7 +72,7 @@ export interface Task {
   readonly iteration: number;
   /** What it was given of its node's generic resources; none until assigned. */
   readonly generic: readonly GenericResource[];
-  /** A task of its seat that is stopped when this one is up; empty: none. */
+  /** A task of its seat that is stopped when this one is up, or, where this one is wanted ready, when it is; empty: none. */
   readonly successorOf: TaskId | '';
   /** Unhealthy: it runs on for inspection until then (wall clock ms), without its seat and without calls; 0: no. */
   readonly isolatedUntilMs: number;
@@ -152,6 +152,11 @@ export function isIsolated(task: Pick<Task, 'state' | 'wanted' | 'isolatedUntilM
 /** It is wanted, and holds its seat. */
 export function isActive(task: Pick<Task, 'state' | 'wanted' | 'isolatedUntilMs' | 'absence'>): boolean {
   return task.isolatedUntilMs === 0 && !isAbsent(task) && isWanted(task);
+}
+
+/** Its node prepares it while another task has its seat: it runs when that one has ended. */
+export function waitsForSeat(task: Pick<Task, 'state' | 'wanted' | 'isolatedUntilMs' | 'absence'>): boolean {
+  return task.wanted === 'ready' && isActive(task);
 }
 
 /** It may hold processes, an address and resources on its node. */

@@ -1,5 +1,6 @@
 /** What must hold whatever goes wrong: small objects, each with a name, asked at every step of the store, every look at the hosts, and when all is quiet. */
 import { leavesService, withdrawalLimitMs } from '#control-plane/dispatch/withdrawal.ts';
+import { besideForerunner } from '#control-plane/scheduler/beside.ts';
 import type { Change, Delta } from '#control-plane/store/records.ts';
 import { assert } from '#proto/kernel/errors.ts';
 import type { NodeId, TaskId } from '#proto/model/ids.ts';
@@ -9,6 +10,7 @@ import { pinnedVolumes } from '#proto/model/volume.ts';
 import { addressInvariants } from './address-invariants.ts';
 import { contentsAreKept } from './documents.ts';
 import { eventsAreKeptOnce } from './events.ts';
+import { imagesComeFirst, preparedRunAlone } from './hand-over.ts';
 import type { Host } from './host.ts';
 import { jobInvariants } from './job-invariants.ts';
 import type { VolumeOnDisk } from './mounts.ts';
@@ -71,6 +73,8 @@ export function invariants(): readonly Invariant[] {
     seatsAreNotCrowded,
     rolloutsEndWithAReason,
     overtakenAreStopped,
+    imagesComeFirst,
+    preparedRunAlone,
     movesKeepTheirBudget(),
     orderIsKept(),
     contentsAreKept,
@@ -112,8 +116,9 @@ const nodesHoldWhatTheyHave: Invariant = {
       let memoryBytes = 0;
       for (const task of truth.tasksOnNode(id)) {
         if (!occupiesNode(task)) continue;
-        cpuMillis += task.reservations.cpuMillis;
-        memoryBytes += task.reservations.memoryBytes;
+        const { reservations } = besideForerunner(task, (id) => truth.task(id));
+        cpuMillis += reservations.cpuMillis;
+        memoryBytes += reservations.memoryBytes;
       }
       assert(cpuMillis <= node.capacity.cpuMillis, `${node.name} has given away ${cpuMillis} millicores`);
       assert(memoryBytes <= node.capacity.memoryBytes, `${node.name} has given away ${memoryBytes} bytes`);

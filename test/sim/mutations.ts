@@ -309,6 +309,32 @@ export const mutations: readonly Mutation[] = [
     seeds: 4,
   },
   {
+    name: 'an update stops what runs before its successor is prepared',
+    story: 'whole',
+    chapters: ['services', 'images'],
+    edits: [
+      {
+        file: 'control-plane/reconcilers/seat.ts',
+        find: 'const gone = [...leaving].filter(([task]) => isPrepared || !runsOn(facts, task));',
+        replace: 'const gone = isPrepared ? [...leaving] : [...leaving];',
+      },
+    ],
+    seeds: 4,
+  },
+  {
+    name: 'what is prepared for a seat runs beside who has it',
+    story: 'whole',
+    chapters: ['services', 'images'],
+    edits: [
+      {
+        file: 'control-plane/reconcilers/seat.ts',
+        find: 'if (others.length > 0 || !facts.mayRun(next)) return stops;',
+        replace: 'if (others.length > 1 || !facts.mayRun(next)) return stops;',
+      },
+    ],
+    seeds: 4,
+  },
+  {
     name: 'successors that never came up stay while newer revisions overtake them',
     story: 'whole',
     chapters: ['services', 'overtaking'],

@@ -24,7 +24,7 @@ export function movesKeepTheirBudget(): Invariant {
     step({ changes }, { clock, epoch, truth }) {
       const now = clock.monotonic();
       for (const { table, before, after } of changes) {
-        if (table !== 'task' || before || !after || after.successorOf === '') continue;
+        if (table !== 'task' || before || !after || after.successorOf === '' || after.wanted === 'ready') continue;
         const old = truth.task(after.successorOf);
         assert(old?.wanted === 'running' && old.slot === after.slot, `${taskName(after)} takes over from nobody`);
         begun.push({ atMs: now, epoch });

@@ -3,6 +3,7 @@ import { autoscaling } from './chapters/autoscale.ts';
 import { documents } from './chapters/documents.ts';
 import { events } from './chapters/events.ts';
 import { history } from './chapters/history.ts';
+import { images } from './chapters/images.ts';
 import { isolation } from './chapters/isolation.ts';
 import { jobs } from './chapters/jobs.ts';
 import { leases } from './chapters/leases.ts';
@@ -38,6 +39,7 @@ export const whole: Plot = {
     removals,
     history,
     events,
+    images,
   ],
 };
 

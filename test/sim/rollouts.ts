@@ -113,7 +113,7 @@ function forgetSeats(turns: Map<string, Set<string>>, node: string): void {
 }
 
 /** For the sake of the revision it replaces, not because its node was lost or drained. */
-function isTurn({ revision }: Service, task: Task): boolean {
+export function isTurn({ revision }: Service, task: Task): boolean {
   return task.why.includes(`revision ${revision} replaces revision`);
 }
 
@@ -135,7 +135,7 @@ function isOpen(truth: Snapshot, service: Service, seat: string, everUp: Readonl
   return isStopping || current.some((task) => isActive(task) && isTurn(service, task));
 }
 
-function seatOf(task: Task): string {
+export function seatOf(task: Task): string {
   return task.slot > 0 ? String(task.slot) : task.nodeName;
 }
 

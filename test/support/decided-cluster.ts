@@ -7,7 +7,7 @@ import { keyOf, LiveSnapshot } from '#control-plane/store/snapshot.ts';
 import { newId, seededRandom } from '#proto/kernel/random.ts';
 import type { Node } from '#proto/model/node.ts';
 import type { Service } from '#proto/model/service.ts';
-import { isAbsent, isActive, isWanted, occupiesNode, type Task } from '#proto/model/task.ts';
+import { isAbsent, isActive, isWanted, occupiesNode, type Task, waitsForSeat } from '#proto/model/task.ts';
 import { aRevision } from './builders.ts';
 
 export class DecidedCluster {
@@ -70,13 +70,16 @@ export class DecidedCluster {
     throw new Error('it does not come to rest');
   }
 
-  /** Assigned tasks run, tasks told to stop have stopped; returns how many. */
+  /** Assigned tasks are prepared and run as they are told, tasks told to stop have stopped; returns how many. */
   obey(service: Service): number {
     let count = 0;
     for (const task of [...this.snapshot.tasksOfService(service.id)]) {
       if (!occupiesNode(task) || isAbsent(task)) continue;
       if (!isWanted(task)) this.report(task, { state: 'shutdown', finishedAtMs: this.now });
-      else if (task.state !== 'running') this.report(task, { state: 'running', startedAtMs: this.now });
+      else if (waitsForSeat(task)) {
+        if (task.state === 'ready') continue;
+        this.report(task, { state: 'ready' });
+      } else if (task.state !== 'running') this.report(task, { state: 'running', startedAtMs: this.now });
       else continue;
       count++;
     }

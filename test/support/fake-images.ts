@@ -26,6 +26,8 @@ export interface FakeRegistry {
   readonly images: Map<string, Image>;
   /** Names nobody put there mean a plain image. */
   readonly any: boolean;
+  /** Of these it says that it has none. */
+  lacks?: (name: string) => boolean;
   /** Set: every request fails with it. */
   failure: Fault | undefined;
   pulls: number;
@@ -89,6 +91,7 @@ export class FakeImages implements Images {
   }
 
   #find(name: string, digest: string): Image | undefined {
+    if (this.#registry.lacks?.(name)) return undefined;
     if (!digest) return this.#registry.images.get(name) ?? (this.#registry.any ? fakeImage(name) : undefined);
     for (const image of this.#registry.images.values()) if (image.digest === digest) return image;
     return this.#registry.any ? { ...fakeImage(digest), digest } : undefined;

@@ -1,4 +1,5 @@
 /** What a user gets of rollouts: nobody who asks notices one, a canary waits, what fails goes back and says why, and history knows it all. */
+import { availableParallelism } from 'node:os';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { type Cluster, startCluster } from '#test/support/cluster.ts';
 import { rolloutUnderLoad } from '#test/support/rollout-load.ts';
@@ -87,5 +88,70 @@ services:
     const text = front('1', '9s').replace('replicas: 4', 'replicas: 4\n      labels: { tier: front }');
     expect((await apply(text)).code).toBe(0);
     expect((await cluster.settled('front', 4)).map(({ id }) => id).sort()).toEqual(before);
+  });
+});
+
+describe('an update that stops first', () => {
+  const text = (image: string, deploy: string, published = 18092) => `
+name: demo
+services:
+  back:
+    image: registry:5000/hello:${image}
+    ports: ["${published}:8080"]
+    deploy: { replicas: 3, ${deploy} }
+`;
+  const apply = (image: string, deploy: string) =>
+    cluster.gantry('apply', '-f', cluster.compose('back.yaml', text(image, deploy)));
+  const ids = async () => (await cluster.settled('back', 3)).map(({ id }) => id).sort();
+
+  test('to a mistyped tag stops nothing: all old tasks answer, apply says which image is not there, and goes back', async () => {
+    const policy = 'update_config: { failure_action: rollback, parallelism: 0 }';
+    expect((await apply('1', policy)).code).toBe(0);
+    const before = await ids();
+    const answers = new Set<string>();
+    let asks = true;
+    const asking = (async () => {
+      while (asks) answers.add(await cluster.http('http://10.90.0.1:18092/'));
+    })();
+    const { code, stdout } = await apply('mistyped', policy);
+    asks = false;
+    await asking;
+    expect(code, stdout).toBe(1);
+    expect(stdout).toMatch(/rolled back: .*back\.\d \(\w+\) of revision 2 on h\d: .*hello:mistyped/);
+    expect(await ids()).toEqual(before);
+    expect([...answers].map((answer) => /version (\w+)/.exec(answer)?.[1])).toEqual(['1', '1', '1']);
+    expect((await cluster.tasks('back', '-a')).filter(({ state }) => state === 'running')).toHaveLength(3);
+  });
+
+  test('that is paused by it goes on with the right one, and so does a restart', async () => {
+    const paused = await apply('mistyped', 'update_config: { failure_action: pause }');
+    expect(paused.code).toBe(1);
+    expect(paused.stdout).toMatch(/paused: .*back\.1 .* on h\d: .*hello:mistyped/);
+    const before = await ids();
+    expect((await apply('2', 'update_config: { failure_action: pause, monitor: 500ms }')).code).toBe(0);
+    expect((await ids()).filter((id) => before.includes(id))).toEqual([]);
+    expect(await cluster.http('http://10.90.0.2:18092/')).toContain('version 2');
+    expect((await cluster.gantry('restart', 'back')).code).toBe(0);
+  });
+
+  test('needs no room for both on the one node that it may be on', async () => {
+    const full = (motto: string) => `
+name: demo
+services:
+  full:
+    image: registry:5000/hello:1
+    environment: { MOTTO: ${motto} }
+    ports: [{ target: 8080, published: 18093, mode: host }]
+    deploy:
+      placement: { constraints: [node.hostname == h2] }
+      resources: { reservations: { cpus: "${availableParallelism() * 0.9}" } }
+      update_config: { monitor: 500ms }
+`;
+    await cluster.apply(full('one'));
+    const [old] = await cluster.settled('full', 1);
+    await cluster.apply(full('two'));
+    const [next] = await cluster.settled('full', 1);
+    expect(next!.id).not.toBe(old!.id);
+    expect(await cluster.http('http://10.90.0.2:18093/')).toContain('two');
   });
 });

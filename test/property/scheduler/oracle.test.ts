@@ -410,6 +410,9 @@ describe('the scheduler', () => {
       task: fc.nat(5),
       node: fc.nat(2),
       state: fc.constantFrom(...taskStates),
+      wanted: fc.constantFrom('running' as const, 'ready' as const),
+      /** Whose room it gets while it is prepared. */
+      after: fc.nat(5),
       gone: fc.boolean(),
       reservations: resources,
       generic: held,
@@ -419,8 +422,9 @@ describe('the scheduler', () => {
         const nodes = ['h0', 'h1', 'h2'].map((name) => aNode(name));
         const live = ledgerOf(nodes, []);
         const now = new Map<string, Task>();
-        for (const { task, node, gone, ...fields } of steps) {
-          const next = aTask(`t${task}x`, { ...fields, nodeId: nodeId(nodes[node]!.id) });
+        for (const { task, node, gone, after, ...fields } of steps) {
+          const successorOf = after === task ? '' : aTask(`t${after}x`).id;
+          const next = aTask(`t${task}x`, { ...fields, successorOf, nodeId: nodeId(nodes[node]!.id) });
           if (gone) now.delete(next.id);
           else now.set(next.id, next);
           live.setTask(next.id, gone ? undefined : next);
@@ -428,6 +432,11 @@ describe('the scheduler', () => {
         const anew = ledgerOf(nodes, [...now.values()]);
         expect(live.nodes()).toEqual(anew.nodes());
         expect(live.nodesOf(serviceId(idOf('web')))).toEqual(anew.nodesOf(serviceId(idOf('web'))));
+        const [first] = live.nodes();
+        const leave = [...now.values()].filter((task, index) => index % 2 === 0 && task.nodeId === first!.node.id);
+        for (const task of leave) anew.setTask(task.id, undefined);
+        const { cpuMillis, memoryBytes, pids, tasks, active, generic } = anew.nodes()[0]!;
+        expect(live.without(first!, leave)).toMatchObject({ cpuMillis, memoryBytes, pids, tasks, active, generic });
       }),
     );
   });

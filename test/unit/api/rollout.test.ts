@@ -41,7 +41,10 @@ describe('the status of a rollout', () => {
   it('names each seat, what it waits for, and the gates', () => {
     const made = updating();
     made.cluster.decide(made.web);
-    expect(rows(said(made)).slice(0, 2)).toEqual(['web.1 1 moving: h1 to stop the old task', 'web.2 1 old: its turn']);
+    expect(rows(said(made)).slice(0, 2)).toEqual(['web.1 1 moving: the new task: assigned', 'web.2 1 old: its turn']);
+    made.cluster.obey(made.web);
+    made.cluster.decide(made.web);
+    expect(rows(said(made))[0]).toBe('web.1 2 moving: h1 to stop the old task');
     made.cluster.settle(made.web);
     made.cluster.now += 1_000;
     expect(rows(said(made)).slice(0, 2)).toEqual([

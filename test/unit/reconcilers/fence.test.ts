@@ -95,13 +95,17 @@ describe('a singleton', () => {
     ]);
   });
 
-  it('is updated by stopping it first, and the next begins when its end was reported', () => {
+  it('is updated by stopping it first, and the next is prepared before, and begins when its end was reported', () => {
     const { cluster, db } = running();
     const template = aTemplate({ container: containerSpec('db:2') });
     cluster.commit(updateService(cluster.wish, db.id, { ...cluster.service(db).spec, template }));
-    for (let look = 0; look < 3; look++) cluster.decide(db);
-    expect(places(cluster, db)).toEqual(['h1 running']);
-    expect(cluster.active(db)).toEqual([]);
+    const look = () => {
+      for (let again = 0; again < 3; again++) cluster.decide(db);
+      return cluster.tasks(db).map(({ revision, state, wanted }) => `${revision} ${state} ${wanted}`);
+    };
+    expect(look()).toEqual(['1 running running', '2 assigned ready']);
+    cluster.report(cluster.active(db)[1]!, { state: 'ready' });
+    expect(look()).toEqual(['1 running shutdown', '2 ready ready']);
     cluster.settle(db);
     expect(places(cluster, db)).toEqual([expect.stringMatching(/h. running/)]);
     expect(cluster.active(db)[0]!.revision).toBe(2);
