@@ -26,7 +26,7 @@ import { begunRevisions, isUp, never, type Opinion, type Seat, seatsOf, wasNowhe
 import { rollbackOrPause } from './service-changes.ts';
 import { type DecisionContext, ServiceDraft } from './service-draft.ts';
 import { awaitsOwner, lostNetwork } from './shared-network.ts';
-import { singletonBefore } from './singleton-gate.ts';
+import { singletonsOf } from './singleton-gate.ts';
 import { mayStart, type Standing, stopsAfter } from './start-order.ts';
 import { withOutcomeOf } from './versions.ts';
 
@@ -210,6 +210,7 @@ class ServiceDecision {
       return;
     }
     const begun = begunRevisions(this.#tasks);
+    const singletons = singletonsOf(this.#service, this.#tasks);
     const facts = {
       service: this.#service,
       now,
@@ -221,7 +222,7 @@ class ServiceDecision {
           : ''),
       mayReplace: (task: Task) => mayReplace(snapshot.node(task.nodeId as NodeId)),
       isPassedOver: (task: Task) => isPassedOver(snapshot.node(task.nodeId as NodeId)),
-      mayRun: (task: Task) => singletonBefore(this.#service, this.#tasks, task) === undefined,
+      mayRun: (task: Task) => singletons.every(({ id }) => id === task.id),
       unadopted: (task: Task) => this.#unadopted.get(task.id) ?? '',
       mayKeep: (number: number) => begun.has(number) && snapshot.revisionOf(this.#service.id, number) !== undefined,
     };

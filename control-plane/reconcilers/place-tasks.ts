@@ -2,6 +2,7 @@
 
 import { type Request, requestOf } from '#control-plane/scheduler/filters.ts';
 import { given } from '#control-plane/scheduler/generic.ts';
+import type { Usage } from '#control-plane/scheduler/ledger.ts';
 import { whyNowhere } from '#control-plane/scheduler/place.ts';
 import { describe, isFault } from '#proto/kernel/errors.ts';
 import type { NodeId, ServiceId, TaskId } from '#proto/model/ids.ts';
@@ -14,7 +15,7 @@ import { begunRevisions, called, stayingOf } from './seats.ts';
 import type { ServiceDraft } from './service-draft.ts';
 import { networkOwner } from './shared-network.ts';
 import { shunnedNodes } from './shunned.ts';
-import { singletonBefore } from './singleton-gate.ts';
+import { singletonsOf } from './singleton-gate.ts';
 import type { Standing } from './start-order.ts';
 import { takeAddresses } from './take-addresses.ts';
 import { giveHomes } from './volume-homes.ts';
@@ -56,7 +57,7 @@ export class TaskPlaces {
     const groups = new Map<string, Task[]>();
     for (const task of tasks.values()) {
       if (task.nodeId !== '' || !isActive(task)) continue;
-      const key = `${task.revision}/${this.#groupOf(task)}`;
+      const key = `${task.revision}/${task.wanted}/${this.#groupOf(task)}`;
       const group = groups.get(key);
       if (group) group.push(task);
       else groups.set(key, [task]);
@@ -75,7 +76,7 @@ export class TaskPlaces {
   /** One half of the gate of singletons: no task of it is given a node to run on while another one may run. */
   #whyNotYet(): string {
     const { service, tasks } = this.#draft;
-    const other = singletonBefore(service, tasks.values());
+    const [other] = singletonsOf(service, tasks.values());
     return other
       ? `waits until ${called(other)} on ${other.nodeName} has surely ended: a singleton is never twice`
       : '';
@@ -84,7 +85,7 @@ export class TaskPlaces {
   /** Tasks of one group are placed together; those that must go to one node each have their own. */
   #groupOf(task: Task): string {
     if (isPerNode(this.#draft.service.spec)) return task.nodeName;
-    if (this.#targets.has(task.id) || waitsForSeat(task)) return task.id;
+    if (this.#targets.has(task.id)) return task.id;
     const mode = this.#draft.templateOf(task)?.networkMode ?? '';
     return sharedNetworkOf(mode) === undefined ? '' : String(task.slot);
   }
@@ -99,37 +100,17 @@ export class TaskPlaces {
       for (const task of tasks) this.#sayWhy(task, request);
       return;
     }
-    const before = this.#draft.tasks.get(tasks[0]!.successorOf as TaskId);
-    const leaves = before && waitsForSeat(tasks[0]!) && occupiesNode(before) ? before : undefined;
-    // Its room is its successor's, who runs when it has ended.
-    if (leaves) books.ledger.setTask(leaves.id, undefined);
-    this.#place(tasks, request, leaves);
-    if (leaves) books.ledger.setTask(leaves.id, this.#draft.tasks.get(leaves.id));
-  }
-
-  /** `leaves`: the one task of them waits until that one has ended. */
-  #place(tasks: readonly Task[], request: Request, leaves: Task | undefined): void {
-    const { context } = this.#draft;
-    const { books } = context;
     let places = books.scheduler.open(request);
     let nowhere = '';
     for (const task of tasks) {
       const usage = nowhere === '' ? places.pick() : undefined;
-      const addresses = usage && takeAddresses(context, task, this.#draft.templateOf(task), usage.node);
-      if (usage && addresses && typeof addresses !== 'string') {
-        this.#assign({ ...task, ...addresses, generic: given(request.reservations.generic, usage) }, usage.node);
+      const addresses = usage && this.#assignTo(task, request, usage);
+      if (addresses === true) {
         // Where the first task goes, the volumes are, and the others after it.
-        if (this.#giveHomes(request, usage.node)) places = books.scheduler.open(request);
+        if (this.#giveHomes(request, usage!.node)) places = books.scheduler.open(request);
         continue;
       }
-      if (usage && leaves) {
-        this.#stopFirst(
-          task,
-          leaves,
-          typeof addresses === 'string' ? addresses : `node ${usage.node.name} has no address for both`,
-        );
-        continue;
-      }
+      if (waitsForSeat(task) && this.#giveRoomOfForerunner(task, request)) continue;
       if (typeof addresses === 'string') nowhere = addresses;
       nowhere ||= whyNowhere(books.ledger, request);
       this.#unplaced++;
@@ -137,11 +118,32 @@ export class TaskPlaces {
     }
   }
 
-  /** There is no address for both, as where it is fixed: it can be prepared only when the other one has ended. */
-  #stopFirst(task: Task, leaves: Task, why: string): void {
-    this.#draft.put({ ...leaves, wanted: 'shutdown', why: `${task.why} (it goes first: ${why})` });
+  /** True: it has its place there now. A text, or undefined: it has no address there. */
+  #assignTo(task: Task, request: Request, usage: Usage): true | string | undefined {
+    const addresses = takeAddresses(this.#draft.context, task, this.#draft.templateOf(task), usage.node);
+    if (!addresses || typeof addresses === 'string') return addresses;
+    this.#assign({ ...task, ...addresses, generic: given(request.reservations.generic, usage) }, usage.node);
+    return true;
+  }
+
+  /** Where nothing else is free it gets the room of the task that has its seat, and runs when that has ended. False: that does not help. */
+  #giveRoomOfForerunner(task: Task, request: Request): boolean {
+    const { books } = this.#draft.context;
+    const before = this.#draft.tasks.get(task.successorOf as TaskId);
+    if (!before || !occupiesNode(before)) return false;
+    books.ledger.setTask(before.id, undefined);
+    // Only a rule about where others are may open another node than its own.
+    const only = request.affinities.length === 0 ? (before.nodeId as NodeId) : request.only;
+    const usage = books.scheduler.open({ ...request, only }).pick();
+    const addresses = usage && this.#assignTo(task, request, usage);
+    books.ledger.setTask(before.id, before);
+    if (!usage || addresses === true) return usage !== undefined;
+    // There is no address for both, as where it is fixed: it can be prepared only when the other one has ended.
+    const why = addresses ?? `node ${usage.node.name} has no address for both`;
+    this.#draft.put({ ...before, wanted: 'shutdown', why: `${task.why} (it goes first: ${why})` });
     this.#draft.put({ ...task, wanted: 'running', successorOf: '' });
     this.#unplaced++;
+    return true;
   }
 
   /** What is isolated of its seat may be what is in its way: it has been looked at for long enough. Empty: there is nothing. */

@@ -2,8 +2,8 @@
 import type { Service } from '#proto/model/service.ts';
 import { occupiesNode, type Task } from '#proto/model/task.ts';
 
-/** Who must have ended before `next`, which may be one of the tasks, runs; undefined: nobody. */
-export function singletonBefore({ spec }: Service, tasks: Iterable<Task>, next?: Task): Task | undefined {
-  const others = [...tasks].filter((task) => task.id !== next?.id && occupiesNode(task));
-  return spec.failover === 'singleton' ? others[0] : others.find(({ singleton }) => singleton);
+/** Who must have ended before another task of the service runs: those of them beside which none may. */
+export function singletonsOf({ spec }: Service, tasks: Iterable<Task>): Task[] {
+  const isOne = (task: Task) => (spec.failover === 'singleton' || task.singleton) && occupiesNode(task);
+  return [...tasks].filter(isOne);
 }
