@@ -18,7 +18,7 @@ import { HostKernel } from './host/host-kernel.ts';
 import { KeptSockets } from './host/kept-sockets.ts';
 import { destroySockets, endsOf } from './host/sock-destroy.ts';
 import type { Attachment, Network, NetworkRepair, NetworkWanted } from './network.ts';
-import { departed } from './plan/balance.ts';
+import { departed, portKey } from './plan/balance.ts';
 import { containsAddress, formatAddress, gatewayOf, parseCidr, sizeOf, tryAddress } from './plan/cidr.ts';
 import { embed6 } from './plan/cidr6.ts';
 import { countedOf } from './plan/counted.ts';
@@ -162,10 +162,18 @@ class HostNetwork implements Network {
     return this.#reconciler.apply(this.#withAttached(wanted));
   }
 
-  /** The tasks that were attached are there, whether or not the revision knows of them yet; the same object where it does. */
+  /**
+   * The tasks that were attached are there, whether or not the revision knows of them yet; the same object where it does. What it no longer
+   * knows, and is not gone, has no port that another one has by now.
+   */
   #withAttached(wanted: NetworkWanted): NetworkWanted {
     const known = new Set(wanted.attachments.map((task) => task.taskId));
-    const more = [...this.#attachments.values()].filter((task) => !known.has(task.taskId));
+    const taken = new Set(wanted.attachments.flatMap((task) => task.hostPorts.map(portKey)));
+    const more = [...this.#attachments.values()].flatMap((task) => {
+      if (known.has(task.taskId)) return [];
+      const hostPorts = task.hostPorts.filter((port) => !taken.has(portKey(port)));
+      return hostPorts.length === task.hostPorts.length ? task : { ...task, hostPorts };
+    });
     return more.length === 0 ? wanted : { ...wanted, attachments: [...wanted.attachments, ...more] };
   }
 

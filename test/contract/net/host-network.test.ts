@@ -145,6 +145,18 @@ describe('a published port', () => {
     expect(await lab.get(lab.world, h1.address, 9090)).toMatch(/^a 10\.90\.0\.254:/);
     await expect(lab.get(lab.world, h2.address, 9090)).rejects.toThrow(/refused/);
   });
+
+  it('in host mode is that of the task that the revision names, while one that has ended is not gone yet', async () => {
+    const hostPorts = [{ ...port(9091, 80), mode: 'host' as const }];
+    const fields = { networks: ['shop'], hostPorts };
+    const both = [await h1.attach(21, fields), await h1.attach(22, fields)];
+    // Of two that the revision names the first has it, by name.
+    const [ended, next] = both.sort((x, y) => (x.taskId < y.taskId ? -1 : 1)) as [typeof a, typeof a];
+    await lab.serve(next.netns, 80, 'next');
+    await h1.apply(hosts, { networks, attachments: [a, b, next] });
+    expect(await lab.get(lab.world, h1.address, 9091)).toMatch(/^next /);
+    for (const { taskId } of [ended, next]) await h1.call('detach', taskId);
+  });
 });
 
 describe('names', () => {
