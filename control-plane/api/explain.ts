@@ -2,8 +2,8 @@
 import { explainTask } from '#control-plane/controllers/plan.ts';
 import { judgeClocks } from '#control-plane/reconcilers/clocks.ts';
 import { passedOverMs } from '#control-plane/reconcilers/flapping.ts';
-import { probeWords } from '#control-plane/reconcilers/kernel-verdict.ts';
-import { silenceMs, suspectMs } from '#control-plane/reconcilers/node-health.ts';
+import { type KernelSeen, probeWords } from '#control-plane/reconcilers/kernel-verdict.ts';
+import { type AgentSeen, silenceMs, suspectMs } from '#control-plane/reconcilers/node-health.ts';
 import { mayStart } from '#control-plane/reconcilers/start-order.ts';
 import type { Snapshot } from '#control-plane/store/snapshot.ts';
 import type { ExplainRequest, ExplainResponse } from '#proto/gen/gantry/v1/operator.ts';
@@ -69,11 +69,32 @@ function healthOf({ store, clock, liveness, leader }: OperatorParts, node: Node)
       : []),
     `Kernel: ${probeWords(kernel, node.answersProbes ?? false, nameOf)}${round ? ` (${ago(round.askedAtMs)})` : ''}.`,
     ...clockOf(store, liveness),
+    ...whereToLook(agent, isHeard, hostSince(kernel, last ?? Number.NEGATIVE_INFINITY)),
     isHeard
       ? `What would change it: ${suspectMs / 1_000} s without a beat, and no answer of its kernel to us and to peers.`
       : 'What would change it: a beat of it.',
     ...flappingOf(store.snapshot, node),
   ];
+}
+
+/** Whoever does not trust our certificate hangs up without a word: that is the reason only its own log says. */
+function whereToLook(agent: AgentSeen | undefined, isHeard: boolean, host: 'answers' | 'silent' | 'untold'): string[] {
+  const log = 'the log of its agent says which (journalctl -u gantry-agent)';
+  if (isHeard)
+    return agent?.condition === 'unconnected'
+      ? [`Its agent runs and has no session: it reaches no manager, or does not trust the cluster's CA; ${log}.`]
+      : [];
+  if (host === 'silent') return [];
+  return [
+    `${host === 'answers' ? 'Its host answers' : 'If its host is up'}, agent and watchdog do not run, reach no manager, or do not trust the cluster's CA; ${log}.`,
+  ];
+}
+
+/** Whether anybody has heard its kernel, who asked it after its last beat. */
+function hostSince({ round }: KernelSeen, lastMs: number): 'answers' | 'silent' | 'untold' {
+  if (!round || round.askedAtMs < lastMs) return 'untold';
+  const said = [round.leader, ...round.peers.values()];
+  return said.includes(true) ? 'answers' : said.includes(false) ? 'silent' : 'untold';
 }
 
 /** What of clocks is not the node's own fault, and so not in its record. */
