@@ -1,13 +1,10 @@
 /** A CA is changed while everything goes on: no task restarted, no request failed. */
-import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { type Cluster, startCluster } from '#test/support/cluster.ts';
 import { eventually } from '#test/support/eventually.ts';
-import type { LoadReport } from '#test/support/load-process.ts';
+import { startLoad } from '#test/support/load.ts';
 import { machineNode } from '#test/support/machine-node.ts';
-
-const loadProcess = join(import.meta.dirname, '../support/load-process.ts');
 
 interface Status {
   readonly phase: string;
@@ -75,9 +72,8 @@ test('a CA is rotated under load while an agent is away, and it is waited for', 
     'operator laptop true',
     'operator lost true',
   ]);
-  const stopFile = join(cluster.sandbox.layout.dir, 'stop-load');
   const targets = ['h1', 'h2', 'h3'].map((host) => `10.90.0.${host.slice(1)}:18090`);
-  const load = cluster.sandbox.run('world', [process.execPath, loadProcess, '100', '/', 'fine', stopFile, ...targets]);
+  const load = startLoad(cluster, { targets, expected: 'fine', rate: 100 });
   await on('h3', `kill -STOP ${agent}`);
   expect((await cluster.gantry('ca', 'rotate', '--detach')).code).toBe(0);
   // Everybody else has renewed, and the old one is still trusted: h3 must be able to come back.
@@ -110,8 +106,7 @@ test('a CA is rotated under load while an agent is away, and it is waited for', 
       expect(await on(host, `grep -c BEGIN /var/lib/gantry/agent/identity/ca.pem`)).toBe('1\n'),
     );
 
-  writeFileSync(stopFile, '');
-  const report = JSON.parse(await load) as LoadReport;
+  const report = await load.end();
   expect(report.bad).toEqual([]);
   expect(report.good).toBeGreaterThan(300);
   expect((await cluster.settled('app', 6)).map(({ id, pid }) => `${id} ${pid}`).sort()).toEqual(before);

@@ -1,5 +1,5 @@
-/** A client outside of the cluster: asks for PATH on each HOST:PORT by turns, half of it on connections it keeps, until FILE exists; prints what came of it. */
-import { existsSync } from 'node:fs';
+/** A client outside of the cluster: asks for PATH on each HOST:PORT by turns, half of it on connections it keeps, until FILE exists; prints what came of it, and adds to FILE.silent who waits for long. */
+import { appendFileSync, existsSync } from 'node:fs';
 import http from 'node:http';
 import type { Socket } from 'node:net';
 import { setPriority } from 'node:os';
@@ -25,6 +25,7 @@ export interface LoadReport {
 
 const [rate = '200', path = '/', expected = '', stopFile = '', ...targets] = process.argv.slice(2);
 const timeoutMs = 4_000;
+const silentFile = `${stopFile}.silent`;
 /** Connections kept for each target, and how many requests each is used for before the client lets it go. */
 const keptForEach = 8;
 const requestsOfOne = 60;
@@ -36,6 +37,8 @@ const bad: string[] = [];
 const slow: string[] = [];
 /** TCP sends a SYN again after a second. */
 const slowMs = 950;
+/** And again after two more: who has waited for so long is not merely slow. */
+const silentMs = 1_500;
 const times: number[] = [];
 let [asked, good, retried, opened, reused] = [0, 0, 0, 0, 0];
 
@@ -66,11 +69,17 @@ function ask(target: string, agent: http.Agent | false, isRetry: boolean, beganA
   let isReused = false;
   let localPort: number | undefined;
   let ended = false;
+  let connected = false;
+  const silence = setTimeout(() => {
+    const how = connected ? 'connected' : 'not connected';
+    if (!ended) appendFileSync(silentFile, `${Math.round(beganAt - startedAt)} ms ${target} ${how} :${localPort}\n`);
+  }, silentMs);
   const finish = (why?: string) => {
     if (ended) return;
     ended = true;
+    clearTimeout(silence);
     const tookMs = performance.now() - beganAt;
-    const kind = isReused ? 'kept' : isRetry ? 'retry' : 'new';
+    const kind = isReused ? 'kept' : `${isRetry ? 'retry' : 'new'}${connected ? '' : ' not connected'}`;
     const what = `${Math.round(beganAt - startedAt)}+${Math.round(tookMs)} ms ${target} ${kind} :${localPort}`;
     if (why !== undefined) {
       bad.push(`${what} ${why}`);
@@ -99,6 +108,7 @@ function ask(target: string, agent: http.Agent | false, isRetry: boolean, beganA
     }
     opened++;
     socket.once('connect', () => {
+      connected = true;
       localPort = socket.localPort;
     });
   });
@@ -107,6 +117,7 @@ function ask(target: string, agent: http.Agent | false, isRetry: boolean, beganA
     const isClosed = error.code === 'ECONNRESET' || error.code === 'EPIPE';
     if (isReused && isClosed && !answered && !isRetry) {
       ended = true;
+      clearTimeout(silence);
       retried++;
       ask(target, false, true, beganAt);
     } else finish(error.code ?? error.message);

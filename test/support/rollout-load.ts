@@ -1,13 +1,10 @@
 /** Users keep asking by every ingress node while a service is updated, rolled back, given an image that never becomes healthy, and scaled. */
-import { rmSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
 import { worldAddress } from '#node-agent/sandbox/topology.ts';
 import type { Cluster, Ran } from './cluster.ts';
 import { eventually } from './eventually.ts';
-import type { LoadReport } from './load-process.ts';
+import { startLoad, type Traced } from './load.ts';
 import { machineNode } from './machine-node.ts';
 
-const loadProcess = join(import.meta.dirname, 'load-process.ts');
 const targets = [1, 2, 3].map((number) => `10.90.0.${number}:18090`);
 const replicas = 4;
 
@@ -20,7 +17,7 @@ export interface Happenings {
 }
 
 export interface RolloutReport {
-  readonly load: LoadReport;
+  readonly load: Traced;
   /** From the last of the bad image's health checks until all old tasks serve alone again. */
   readonly revertedAfterMs: readonly number[];
   readonly tookMs: number;
@@ -75,9 +72,7 @@ export async function rolloutUnderLoad(
   };
   succeeded(await apply());
   for (const target of targets) await eventually(() => cluster.http(`http://${target}/`));
-  const stopFile = join(cluster.sandbox.layout.dir, 'rollout-load-stop');
-  const line = [process.execPath, loadProcess, String(rate), '/', worldAddress, stopFile, ...targets];
-  const load = cluster.sandbox.run('world', line);
+  const load = startLoad(cluster, { targets, expected: worldAddress, rate });
   const revertedAfterMs: number[] = [];
   const { updates, rollbacks, badImages, scalings } = happenings;
   for (let round = 1; round <= updates; round++) {
@@ -102,10 +97,7 @@ export async function rolloutUnderLoad(
     }
   }
   await cluster.settled('who', replicas);
-  writeFileSync(stopFile, '');
-  const report = JSON.parse(await load) as LoadReport;
-  rmSync(stopFile);
-  return { load: report, revertedAfterMs, tookMs: Math.round(performance.now() - beganAt) };
+  return { load: await load.end(), revertedAfterMs, tookMs: Math.round(performance.now() - beganAt) };
 }
 
 /** True in `count` of `all` rounds, evenly spread. */

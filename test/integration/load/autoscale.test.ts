@@ -1,14 +1,11 @@
 /** A service has as many tasks as it is called for: none while nobody calls, and no request is lost on the way up and down. */
-import { rmSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { worldAddress } from '#node-agent/sandbox/topology.ts';
 import { type Cluster, startCluster } from '#test/support/cluster.ts';
 import { eventually } from '#test/support/eventually.ts';
-import type { LoadReport } from '#test/support/load-process.ts';
+import { startLoad } from '#test/support/load.ts';
 import { machineNode } from '#test/support/machine-node.ts';
 
-const loadProcess = join(import.meta.dirname, '../../support/load-process.ts');
 const targets = [1, 2, 3].map((number) => `10.90.0.${number}:18090`);
 /** More for a figure than for the story. */
 const wakes = Number(process.env.GANTRY_TEST_WAKES ?? 3);
@@ -91,10 +88,8 @@ test(
 
 test('load from nothing is followed up and down again, and no request fails', async () => {
   await asleep();
-  const stopFile = join(cluster.sandbox.layout.dir, 'load-stop');
-  const line = [process.execPath, loadProcess, '200', '/', worldAddress, stopFile, ...targets];
   const began = performance.now();
-  const load = cluster.sandbox.run('world', line);
+  const load = startLoad(cluster, { targets, expected: worldAddress, rate: 200 });
   await eventually(async () => (await cluster.running('who')).length >= 4, { everyMs: 200 });
   const upMs = Math.round(performance.now() - began);
   const { stdout: events } = await cluster.gantry('events');
@@ -103,9 +98,7 @@ test('load from nothing is followed up and down again, and no request fails', as
   expect(status).toMatch(
     /load\/who +\d\/\d +0-6 +requests [\d.]+\/s of 20\/s, idle \d seconds? of 1 second +[\d.]+ requests\/s, 20 to a task, /,
   );
-  writeFileSync(stopFile, '');
-  const report = JSON.parse(await load) as LoadReport;
-  rmSync(stopFile);
+  const report = await load.end();
   await asleep();
   console.log({ ...report, upMs, times: undefined });
   expect(report.bad).toEqual([]);

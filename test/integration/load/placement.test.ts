@@ -1,13 +1,11 @@
 /** Where tasks go on real nodes: even when hosts come, near each other, with the devices they ask for, and by importance. */
-import { existsSync, rmSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { existsSync } from 'node:fs';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { worldAddress } from '#node-agent/sandbox/topology.ts';
 import { type Cluster, startCluster } from '#test/support/cluster.ts';
 import { eventually } from '#test/support/eventually.ts';
-import type { LoadReport } from '#test/support/load-process.ts';
+import { startLoad } from '#test/support/load.ts';
 
-const loadProcess = join(import.meta.dirname, '../../support/load-process.ts');
 let cluster: Cluster;
 
 /** As in load.test.ts: it ends at once when it is told to, so that all care is ours. */
@@ -61,16 +59,7 @@ test('thirty tasks on two hosts spread over two more within a minute, in at most
   const before = new Set((await cluster.tasks('who')).map(({ id }) => id));
   const targets = [1, 2].map((number) => `10.90.0.${number}:18080`);
   for (const target of targets) await eventually(() => cluster.http(`http://${target}/`));
-  const stopFile = join(cluster.sandbox.layout.dir, 'load-stop');
-  const load = cluster.sandbox.run('world', [
-    process.execPath,
-    loadProcess,
-    '100',
-    '/',
-    worldAddress,
-    stopFile,
-    ...targets,
-  ]);
+  const load = startLoad(cluster, { targets, expected: worldAddress, rate: 100 });
   await cluster.sandbox.add();
   await cluster.sandbox.add();
   const begin = performance.now();
@@ -86,9 +75,7 @@ test('thirty tasks on two hosts spread over two more within a minute, in at most
   const seconds = (performance.now() - begin) / 1_000;
   await cluster.settled('who', 30);
   const moved = (await cluster.tasks('who')).filter(({ id }) => !before.has(id));
-  writeFileSync(stopFile, '');
-  const report = JSON.parse(await load) as LoadReport;
-  rmSync(stopFile);
+  const report = await load.end();
   console.log({ seconds, moves: moved.length, ...report });
   expect(report.bad).toEqual([]);
   expect(moved.length).toBeLessThanOrEqual(15);

@@ -1,14 +1,11 @@
 /** Users keep asking by every ingress node while services are scaled, nodes drained and agents killed: none of them notices anything. */
-import { rmSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { worldAddress } from '#node-agent/sandbox/topology.ts';
 import { type Cluster, startCluster } from '#test/support/cluster.ts';
 import { eventually } from '#test/support/eventually.ts';
-import type { LoadReport } from '#test/support/load-process.ts';
+import { startLoad } from '#test/support/load.ts';
 import { machineNode } from '#test/support/machine-node.ts';
 
-const loadProcess = join(import.meta.dirname, '../../support/load-process.ts');
 const targets = [1, 2, 3].map((number) => `10.90.0.${number}:18080`);
 let cluster: Cluster;
 
@@ -55,9 +52,7 @@ test('two hundred requests a second by three hosts all succeed while the service
   await cluster.apply(service(3));
   await cluster.settled('who', 3);
   for (const target of targets) await eventually(() => cluster.http(`http://${target}/`));
-  const stopFile = join(cluster.sandbox.layout.dir, 'load-stop');
-  const line = [process.execPath, loadProcess, '200', '/', worldAddress, stopFile, ...targets];
-  const load = cluster.sandbox.run('world', line);
+  const load = startLoad(cluster, { targets, expected: worldAddress, rate: 200 });
   const scales = [6, 3, 5, 2, 6, 4, 3, 6, 3, 5];
   for (const [round, replicas] of scales.entries()) {
     // A third of the changes come while an agent is away: its kernel goes on sending by the table it has.
@@ -72,9 +67,7 @@ test('two hundred requests a second by three hosts all succeed while the service
     await cluster.settled('who', replicas);
     await succeeds('activate', drained);
   }
-  writeFileSync(stopFile, '');
-  const report = JSON.parse(await load) as LoadReport;
-  rmSync(stopFile);
+  const report = await load.end();
   console.log(report);
   // A machine that is starved past all limits loses requests: the control plane says for which node it waited in vain.
   const givenUp = "grep 'may still send' /var/log/control-plane.log || echo 'no node was waited for in vain'";

@@ -1,5 +1,4 @@
 /** A cluster goes over to another version host by host and manager by manager, and back: users notice nothing, no task is restarted, nothing is forgotten. */
-import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { hostLayout } from '#node-agent/sandbox/layout.ts';
@@ -8,12 +7,11 @@ import { seededRandom, systemRandom } from '#proto/kernel/random.ts';
 import { type Cluster, startCluster } from '#test/support/cluster.ts';
 import { eventually } from '#test/support/eventually.ts';
 import { hostParts } from '#test/support/host-parts.ts';
-import type { LoadReport } from '#test/support/load-process.ts';
+import { type Load, startLoad } from '#test/support/load.ts';
 import { machineNode } from '#test/support/machine-node.ts';
 import { omen, otherVersion, ownVersion } from '#test/support/other-version.ts';
 import { type Ending, UpgradeLab } from '#test/support/upgrade-lab.ts';
 
-const loadProcess = join(import.meta.dirname, '../../support/load-process.ts');
 const targets = [1, 2].map((number) => `10.90.0.${number}:18092`);
 const guard = "-f '[w]atchdog/guard.sh'";
 const program = `
@@ -25,8 +23,7 @@ const seed = systemRandom.int(2 ** 31);
 let cluster: Cluster;
 let lab: UpgradeLab;
 let before: readonly string[];
-let load: Promise<string>;
-let stopFile: string;
+let load: Load;
 
 /** Each as its process: who was restarted, or replaced, is another one. */
 const processes = async (service: string, count: number) =>
@@ -67,9 +64,7 @@ services:
 `);
   before = await processes('who', 4);
   for (const target of targets) await eventually(() => cluster.http(`http://${target}/`));
-  stopFile = join(cluster.sandbox.layout.dir, 'load-stop');
-  const line = [process.execPath, loadProcess, '100', '/', worldAddress, stopFile, ...targets];
-  load = cluster.sandbox.run('world', line);
+  load = startLoad(cluster, { targets, expected: worldAddress, rate: 100 });
 }, 180_000);
 afterAll(() => cluster?.close());
 
@@ -139,8 +134,7 @@ describe('F36: a cluster under a hundred requests a second', () => {
   });
 
   test('fails none of them', async () => {
-    writeFileSync(stopFile, '');
-    const report = JSON.parse(await load) as LoadReport;
+    const report = await load.end();
     console.log(report);
     expect(report.bad).toEqual([]);
     expect(report.good).toBe(report.asked);
