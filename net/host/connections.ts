@@ -84,12 +84,17 @@ function answeredByFilter(address: string): Buffer {
   return Buffer.concat([tuple, nested(CTA.filter, attribute(1, 0), attribute(2, filterBySource))]);
 }
 
+/** By an entry's attributes: it is TCP's, and not both ends have closed it, nor one has reset it. */
+export function isOpen(attributes: ReadonlyMap<number, Buffer>): boolean {
+  const tcp = attributesOf(attributes.get(CTA.protocolInfo) ?? Buffer.alloc(0)).get(INFO_TCP);
+  const state = tcp && attributesOf(tcp).get(TCP_STATE)?.[0];
+  return state !== undefined && state >= firstOpen && state <= lastOpen;
+}
+
 /** Who answers the entry's connection; undefined for what is over, no TCP, or with itself. */
 function openTo(message: Message): string | undefined {
   const attributes = attributesOf(message.body, 4);
-  const tcp = attributesOf(attributes.get(CTA.protocolInfo) ?? Buffer.alloc(0)).get(INFO_TCP);
-  const state = tcp && attributesOf(tcp).get(TCP_STATE)?.[0];
-  if (state === undefined || state < firstOpen || state > lastOpen) return undefined;
+  if (!isOpen(attributes)) return undefined;
   const answeredBy = sourceOf(attributes.get(CTA.reply));
   return answeredBy === sourceOf(attributes.get(CTA.original)) ? undefined : answeredBy;
 }

@@ -1,5 +1,6 @@
 /** Forgets the connections of an address whose task is gone: a flow that goes on would reach the address's next owner (FAULTS F27). */
 import { type Fault, isFault } from '#proto/kernel/errors.ts';
+import { isOpen } from './connections.ts';
 import { addressBytes, addressText, attribute, attributesOf, type Message, Netlink, nested } from './netlink.ts';
 import { readSysctl } from './sysctl.ts';
 
@@ -23,6 +24,8 @@ export interface Entry {
   readonly to: string;
   readonly answeredBy: string;
   readonly protocol: number;
+  /** As isOpen: somebody may wait for an answer. */
+  readonly open: boolean;
 }
 
 /**
@@ -41,7 +44,7 @@ export class Conntrack {
   #queue = new Map<string, ForgetScope>();
   #round: Promise<number> | undefined;
   #last: Promise<unknown> = Promise.resolve();
-  /** Hears of what is to be forgotten while it still leads somewhere; deleting waits for it. */
+  /** Hears of what is open and to be forgotten while it still leads somewhere; deleting waits for it. */
   readonly #leaving: (entries: readonly Entry[]) => Promise<unknown>;
 
   constructor(leaving: (entries: readonly Entry[]) => Promise<unknown> = () => Promise.resolve()) {
@@ -90,8 +93,12 @@ export class Conntrack {
     return walk;
   }
 
+  /**
+   * By their replies: since they were read a client may have begun another connection by a port whose last one had ended. It has
+   * the old one's original tuple, often its place in memory, and then its id too; but is answered by somebody else.
+   */
   async #delete(entries: readonly Entry[]): Promise<number> {
-    await this.#leaving(entries);
+    await this.#leaving(entries.filter(({ open }) => open));
     const faults = this.#netlink.try(
       entries.map((entry) => ({
         what: `forgetting a connection of ${entry.from}`,
@@ -99,7 +106,7 @@ export class Conntrack {
         flags: 0,
         body: Buffer.concat([
           familyHead(),
-          attribute(CTA.original | NLA_F_NESTED, entry.original),
+          attribute(CTA.reply | NLA_F_NESTED, entry.reply),
           ...(entry.id ? [attribute(CTA.id, entry.id)] : []),
         ]),
       })),
@@ -159,5 +166,6 @@ function readEntry(message: Message): Entry[] {
   const addressesOf = (tuple: Buffer) => attributesOf(attributesOf(tuple).get(TUPLE.ip) ?? Buffer.alloc(0));
   const [there, back] = [addressesOf(original), addressesOf(reply)];
   const [from, to, answeredBy] = [there.get(1), there.get(2), back.get(1)].map(addressText) as [string, string, string];
-  return [{ original, reply, id: attributes.get(CTA.id), from, to, answeredBy, protocol }];
+  const [id, open] = [attributes.get(CTA.id), isOpen(attributes)];
+  return [{ original, reply, id, from, to, answeredBy, protocol, open }];
 }
