@@ -17,7 +17,7 @@ import type { Random } from '#proto/kernel/random.ts';
 import { retry } from '#proto/kernel/retry.ts';
 import { Scope } from '#proto/kernel/scope.ts';
 import { serveMetrics } from '#proto/metrics-server.ts';
-import { leaseComponent } from '#proto/model/node.ts';
+import { leaseComponent, unaddressedComponent } from '#proto/model/node.ts';
 import { openNats } from '#proto/nats.ts';
 import { type Agent, startAgent } from './agent.ts';
 import { whyClock } from './clock-check.ts';
@@ -196,6 +196,7 @@ async function assemble(config: AgentConfig, kernel: Kernel, signal: AbortSignal
     ...(await runtime.versions()),
     containerd: await images.version(),
     ...(existsSync(shell) && { [leaseComponent]: agentVersion }),
+    [unaddressedComponent]: agentVersion,
   };
   const { name, advertise: address, subnet: pinnedSubnet, resources } = config;
   const machine = describeMachine({

@@ -276,7 +276,14 @@ class ServiceDecision {
           if (task.why === why) continue;
           this.#draft.put({ ...task, why });
         } else if (opinion.kind === 'run') {
-          this.#draft.put({ ...task, wanted: 'running', why, successorOf: '' });
+          const next = this.#places.addressed(task);
+          if (typeof next === 'string') {
+            if (task.message !== next) this.#draft.put({ ...task, message: next });
+            continue;
+          }
+          const runs: Task = { ...next, wanted: 'running', why, successorOf: '' };
+          this.#draft.put(runs);
+          this.#context.books.plan(runs, now);
           if (task.singleton) this.#draft.guard(task.nodeId as NodeId);
         } else if (opinion.kind === 'isolate') this.#draft.put({ ...task, why, isolatedUntilMs: opinion.untilMs });
         else if (opinion.kind === 'end') this.#draft.put({ ...task, why, isolationRefused: true });

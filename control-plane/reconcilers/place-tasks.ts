@@ -8,7 +8,7 @@ import { describe, isFault } from '#proto/kernel/errors.ts';
 import type { NodeId, ServiceId, TaskId } from '#proto/model/ids.ts';
 import { isPerNode } from '#proto/model/job.ts';
 import { sharedNetworkOf } from '#proto/model/network.ts';
-import type { Node } from '#proto/model/node.ts';
+import { type Node, unaddressedComponent } from '#proto/model/node.ts';
 import { isActive, isIsolated, occupiesNode, type Task, waitsForSeat } from '#proto/model/task.ts';
 import { MakeRoom } from './make-room.ts';
 import { begunRevisions, called, stayingOf } from './seats.ts';
@@ -118,6 +118,18 @@ export class TaskPlaces {
     }
   }
 
+  /** The task with the addresses that it had to wait for, or why it has none yet. */
+  addressed(task: Task): Task | string {
+    const { context } = this.#draft;
+    const template = this.#draft.templateOf(task);
+    const node = context.snapshot.node(task.nodeId as NodeId);
+    if (task.address !== '' || template?.networkMode !== '' || !node) return task;
+    const addresses = takeAddresses(context, task, template, node);
+    if (addresses && typeof addresses !== 'string') return { ...task, ...addresses };
+    this.#unplaced++;
+    return addresses ?? `node ${node.name} has no address left`;
+  }
+
   /** True: it has its place there now. A text, or undefined: it has no address there. */
   #assignTo(task: Task, request: Request, usage: Usage): true | string | undefined {
     const addresses = takeAddresses(this.#draft.context, task, this.#draft.templateOf(task), usage.node);
@@ -136,9 +148,13 @@ export class TaskPlaces {
     const only = request.affinities.length === 0 ? (before.nodeId as NodeId) : request.only;
     const usage = books.scheduler.open({ ...request, only }).pick();
     const addresses = usage && this.#assignTo(task, request, usage);
+    // There is no address for both, as where it is fixed: it has one when it is to run, and what needs none is prepared.
+    const isApart = usage && addresses !== true && unaddressedComponent in usage.node.components;
+    if (isApart) this.#assign({ ...task, generic: given(request.reservations.generic, usage) }, usage.node);
+    if (usage && (addresses === true || isApart)) this.#giveHomes(request, usage.node);
     books.ledger.setTask(before.id, before);
-    if (!usage || addresses === true) return usage !== undefined;
-    // There is no address for both, as where it is fixed: it can be prepared only when the other one has ended.
+    if (!usage || addresses === true || isApart) return usage !== undefined;
+    // Of agents of before nothing is prepared without one.
     const why = addresses ?? `node ${usage.node.name} has no address for both`;
     this.#draft.put({ ...before, wanted: 'shutdown', why: `${task.why} (it goes first: ${why})` });
     this.#draft.put({ ...task, wanted: 'running', successorOf: '' });

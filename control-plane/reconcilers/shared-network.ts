@@ -2,7 +2,7 @@
 import type { Snapshot } from '#control-plane/store/snapshot.ts';
 import { type NetworkMode, sharedNetworkOf } from '#proto/model/network.ts';
 import type { ServiceSpec } from '#proto/model/service.ts';
-import { isAbsent, isActive, occupiesNode, type Task } from '#proto/model/task.ts';
+import { isAbsent, isActive, occupiesNode, type Task, waitsForSeat } from '#proto/model/task.ts';
 import { inSeatOrder } from './seats.ts';
 
 /** The task that another one's network is, or why there is none yet; undefined: the mode names no service. */
@@ -18,7 +18,7 @@ export function networkOwner(
   if (!service || service.removing) return `there is no service ${name}, whose network it is to have`;
   const owners: Task[] = [];
   for (const task of snapshot.tasksOfService(service.id))
-    if (isActive(task) && occupiesNode(task) && sameSeat(task, seat)) owners.push(task);
+    if (isActive(task) && occupiesNode(task) && sameSeat(task, seat) && !awaitsAddress(task)) owners.push(task);
   // Of an old and a new one the new one: the old one is about to go, and whoever shares its network with it. Not while that is only prepared.
   owners.sort(inSeatOrder);
   const owner = owners.findLast(({ wanted }) => wanted === 'running') ?? owners.at(-1);
@@ -50,6 +50,11 @@ export function awaitsOwner(snapshot: Snapshot, mode: NetworkMode, task: Task): 
 export function ownerOf({ project, template }: ServiceSpec): string | undefined {
   const name = sharedNetworkOf(template.networkMode);
   return name === undefined ? undefined : `${project}/${name}`;
+}
+
+/** It is prepared as far as that goes without one. */
+function awaitsAddress(task: Task): boolean {
+  return waitsForSeat(task) && task.address === '';
 }
 
 function sameSeat(a: Pick<Task, 'slot' | 'nodeName'>, b: Pick<Task, 'slot' | 'nodeName'>): boolean {

@@ -154,7 +154,10 @@ function preparing(wanted: TaskWanted, seen: TaskSeen, now: Now): Decision {
     if (!seen.busy.has(effect)) steps.push({ do: 'effect', effect, why });
   };
   if (seen.container === 'created') return starting(wanted, seen, now);
-  if (!seen.network) want('attach-network', 'it has no network yet');
+  // Its address is another one's until that has ended: what needs none is all that can be done.
+  const isApart = wanted.task.wanted === 'ready' && wanted.task.address === '' && wanted.template.networkMode === '';
+  if (isApart && seen.rootfs) return starting(wanted, seen, now);
+  if (!seen.network && !isApart) want('attach-network', 'it has no network yet');
   if (!seen.image) want('ensure-image', 'its image is not known to be here');
   else if (!seen.rootfs) want('prepare-rootfs', 'it has no writable layer');
   else if (!seen.mounts) want('prepare-mounts', 'its mounts are not prepared');

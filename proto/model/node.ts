@@ -10,6 +10,8 @@ export interface Platform {
 
 /** Among its components where its agent has a watchdog that ends singletons when the node's lease does. */
 export const leaseComponent = 'watchdog';
+/** Among its components where its agent has the image of a task that waits for its seat ready before the task has an address. */
+export const unaddressedComponent = 'unaddressed';
 
 export interface Node {
   readonly id: NodeId;

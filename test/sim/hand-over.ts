@@ -6,9 +6,6 @@ import type { Invariant } from './invariants.ts';
 import { isTurn, seatOf } from './rollouts.ts';
 import type { World } from './world.ts';
 
-/** Where two cannot have their addresses at once, who is there goes first, and says so. */
-const goesFirst = /\(it goes first: /;
-
 export const imagesComeFirst: Invariant = {
   name: 'an update stops nothing that runs before what follows it is prepared on its node',
   step({ changes }, world) {
@@ -16,7 +13,7 @@ export const imagesComeFirst: Invariant = {
       if (table !== 'task' || !before || !after || before.state !== 'running') continue;
       if (before.wanted !== 'running' || after.wanted === 'running' || !isActive(before)) continue;
       const service = world.truth.service(after.serviceId);
-      if (!service || !isTurn(service, after) || goesFirst.test(after.why)) continue;
+      if (!service || !isTurn(service, after)) continue;
       const next = othersOf(world, after).filter(
         (other) => isActive(other) && compareStates(other.state, 'ready') >= 0,
       );

@@ -53,7 +53,7 @@ export function aNode(name: string, fields: Partial<Node> = {}): Node {
     bootId: 'boot-1',
     agentVersion: '0.1.0',
     kernel: '6.1.0',
-    components: { watchdog: '1' },
+    components: { watchdog: '1', unaddressed: '1' },
     runtimes: ['runc', 'crun'],
     joinedAtMs: 0,
     stateAtMs: 0,

@@ -94,6 +94,17 @@ describe('a task to be run', () => {
     expect(short(decide(wanted({ startAfterMs: now.wallMs + 900 }), seen(), now))[0]).toBe('→preparing');
   });
 
+  it('waits for its address with what needs none, and is created when it has one', () => {
+    const waits = wanted({ wanted: 'ready', address: '' });
+    expect(short(decide(waits, seen({ state: 'preparing' }), now))).toEqual(['ensure-image']);
+    expect(short(decide(waits, seen({ state: 'preparing', image: true }), now))).toEqual(['prepare-rootfs']);
+    const ready = seen({ state: 'preparing', image: true, rootfs: true });
+    expect(short(decide(waits, ready, now))).toEqual(['→ready']);
+    expect(decide(waits, { ...ready, state: 'ready' }, now).steps).toEqual([]);
+    const runs = wanted({ wanted: 'running', address: '10.192.1.2' });
+    expect(short(decide(runs, { ...ready, state: 'ready' }, now))).toEqual(['attach-network', 'prepare-mounts']);
+  });
+
   it('starts when created, or waits as ready for its turn or its delay', () => {
     const created = seen({ ...prepared, container: 'created' });
     expect(short(decide(wanted(), created, now))).toEqual(['→starting', 'start']);

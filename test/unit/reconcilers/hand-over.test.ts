@@ -234,13 +234,31 @@ describe('what is prepared', () => {
     ).toEqual(['h1', 'h2']);
   });
 
-  it('is begun when the old task has ended where two cannot have its address, and that is said', () => {
-    const networks = [{ network: 'demo_back', aliases: [], ipv4Address: '10.7.0.9', priority: 0 }];
+  const networks = [{ network: 'demo_back', aliases: [], ipv4Address: '10.7.0.9', priority: 0 }];
+  const withFixedAddress = (node: Node): Made => {
     const web = aService('web', { replicas: 1, template: template('web:1', { networks }), update: policy() });
-    const cluster = new DecidedCluster([aNode('h1')], [web]);
+    const cluster = new DecidedCluster([node], [web]);
     cluster.put('network', aNetwork('demo_back', ['10.7.0.0/24']));
     cluster.settle(web);
-    const made = { cluster, web };
+    return { cluster, web };
+  };
+
+  it('has its fixed address when it is to run, and before that none', () => {
+    const made = withFixedAddress(aNode('h1'));
+    update(made, { template: template('web:2', { networks }) });
+    expect(look(made)).toEqual(['1 running running', '2 assigned ready']);
+    expect(newest(made)).toMatchObject({ address: '', addresses: [] });
+    made.cluster.report(newest(made), { state: 'ready' });
+    expect(look(made)).toEqual(['1 running shutdown', '2 ready ready']);
+    made.cluster.report(made.cluster.tasks(made.web)[0]!, { state: 'shutdown' });
+    expect(look(made)).toEqual(['1 shutdown shutdown', '2 ready running']);
+    expect(newest(made)).toMatchObject({ addresses: [{ network: 'demo_back', address: '10.7.0.9' }] });
+    expect(newest(made).address).toMatch(/^10\.192\.1\./);
+  });
+
+  it('is begun when the old task has ended where its agent prepares nothing without an address, and that is said', () => {
+    const made = withFixedAddress(aNode('h1', { components: {} }));
+    const { cluster, web } = made;
     update(made, { template: template('web:2', { networks }) });
     expect(look(made)).toEqual(['1 running shutdown', '2 pending running']);
     expect(cluster.tasks(web)[0]!.why).toMatch(/revision 2 replaces revision 1 \(it goes first: .*10\.7\.0\.9/);
