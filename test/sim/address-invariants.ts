@@ -18,7 +18,8 @@ const addressesAreUnique: Invariant = {
       if (!node) continue;
       const holders = new Map<string, Task>();
       for (const task of truth.tasksOnNode(id)) {
-        if (!occupiesNode(task)) continue;
+        // What waits for a fixed address has none before it is to run.
+        if (!occupiesNode(task) || (task.address === '' && task.wanted !== 'running')) continue;
         const other = holders.get(task.address);
         assert(!other, `${task.address} is held by ${other?.id} and ${task.id}`);
         const inside = containsAddress(node.subnet, task.address);
@@ -50,11 +51,11 @@ function addressesRest(): Invariant {
         if (change.table !== 'task') continue;
         const before = change.before && occupiesNode(change.before) ? change.before : undefined;
         const after = change.after && occupiesNode(change.after) ? change.after : undefined;
-        if (before && !after) freed.set(before.address, { atMs: now, by: before.id });
+        if (before?.address && !after) freed.set(before.address, { atMs: now, by: before.id });
         if (change.before && !change.after && !truth.node(change.before.nodeId as NodeId)) {
           freed.delete(change.before.address);
         }
-        if (before || !after) continue;
+        if (before?.address || !after) continue;
         const free = freed.get(after.address);
         if (!free) continue;
         assert(now - free.atMs >= restMs, `${after.address} rested only ${now - free.atMs} ms`);
