@@ -1,8 +1,10 @@
 /** How far services are, as a stream: one update for each step of the snapshot that changes the answer, until it is final. */
 import type { Delta } from '#control-plane/store/records.ts';
+import { revisionKey, type Snapshot } from '#control-plane/store/snapshot.ts';
 import type { ProgressRequest, ProgressUpdate, ServiceProgress } from '#proto/gen/gantry/v1/operator.ts';
 import { Fault } from '#proto/kernel/errors.ts';
 import { type ServiceId, serviceId, type TaskId } from '#proto/model/ids.ts';
+import type { Service } from '#proto/model/service.ts';
 import { assess, isTroubled } from './assess.ts';
 import { nameOfService } from './names.ts';
 import type { OperatorParts } from './parts.ts';
@@ -23,7 +25,7 @@ export async function* progress(
   if (request.revision > 0) await store.seen(request.revision, signal);
   const names = new Map<ServiceId, string>();
   const since = new Map<ServiceId, number>();
-  /** Rollouts that had ended before anybody asked: a rollback of long ago is no failure of this wish. */
+  /** Rollouts that had ended before the wish, or before anybody asked where there is none: a rollback of long ago is no failure of it. */
   const stale = new Map<ServiceId, number>();
   let stuckSinceMs = new Map<TaskId, number>();
   const look = (): ServiceProgress[] => {
@@ -35,7 +37,8 @@ export async function* progress(
       if (service) {
         names.set(id, nameOfService(service));
         since.set(id, service.updatedAtMs);
-        if (!stale.has(id)) stale.set(id, service.rollout.finishedAtMs);
+        if (!stale.has(id))
+          stale.set(id, endedSince(store.snapshot, service, request.revision) ? 0 : service.rollout.finishedAtMs);
       }
       const rollback = request.rollback || service?.rollout.finishedAtMs === stale.get(id);
       const options = { now, sinceMs: since.get(id) ?? 0, rollback, stuckSinceMs };
@@ -58,6 +61,11 @@ export async function* progress(
   } finally {
     changed.stop();
   }
+}
+
+/** What went back since has made the version it is at, or written into that how it ended: that may be over before anybody asks. */
+function endedSince(snapshot: Snapshot, { id, version }: Service, wish: number): boolean {
+  return wish > 0 && (snapshot.get('version', revisionKey(id, version))?.modRevision ?? 0) > wish;
 }
 
 /** Waits for the next change of the services, or the tick, whichever is first. */

@@ -134,6 +134,32 @@ services:
     expect((await cluster.gantry('restart', 'back')).code).toBe(0);
   });
 
+  test('of a service with a fixed address leaves it to the old task until the new image is there', async () => {
+    const fixed = (image: string) => `
+name: demo
+services:
+  fixed:
+    image: registry:5000/hello:${image}
+    ports: ["18094:8080"]
+    networks: { lane: { ipv4_address: 10.66.0.9 } }
+    deploy: { update_config: { failure_action: rollback, monitor: 500ms } }
+networks:
+  lane: { ipam: { config: [{ subnet: 10.66.0.0/24 }] } }
+`;
+    await cluster.apply(fixed('1'));
+    const [old] = await cluster.settled('fixed', 1);
+    const wrong = await cluster.gantry('apply', '-f', cluster.compose('fixed.yaml', fixed('mistyped')));
+    expect(wrong.code).toBe(1);
+    expect(wrong.stdout).toMatch(/rolled back: .*hello:mistyped/);
+    expect(await cluster.settled('fixed', 1)).toMatchObject([{ id: old!.id }]);
+    expect(await cluster.http('http://10.90.0.1:18094/')).toContain('version 1');
+    await cluster.apply(fixed('2'));
+    await cluster.settled('fixed', 1);
+    expect(await cluster.http('http://10.90.0.3:18094/')).toContain('version 2');
+    const { stdout } = await cluster.gantry('exec', 'fixed.1', 'ip', 'address');
+    expect(stdout).toContain('10.66.0.9');
+  });
+
   test('needs no room for both on the one node that it may be on', async () => {
     const full = (motto: string) => `
 name: demo

@@ -229,6 +229,24 @@ describe('progress', () => {
     await lab.put('service', { ...rolledBack, rollout: { ...rolledBack.rollout, finishedAtMs: 4 } });
     expect((await during.next()).value).toMatchObject({ done: true, services: [{ outcome: 'failed' }] });
   });
+  it('takes a rollback for a failure of the wish also where it was over before anybody asked', async () => {
+    const lab = operatorLab();
+    const outcome = async (revision: number) => {
+      const request = { services: [two.id], revision, rollback: false };
+      const { value } = await progress(lab.parts, request, new AbortController().signal).next();
+      return value?.services[0]?.outcome;
+    };
+    await lab.put('task', task(1), task(2));
+    const wish = lab.store.snapshot.revision;
+    const rollout = { ...idleRollout, state: 'rolled-back', message: 'no such image', finishedAtMs: 2 } as const;
+    const back: Service = { ...two, version: 3, rolledBackFrom: 2, rollout };
+    await lab.put('service', back);
+    const { id: serviceId, spec, revision } = back;
+    const version = { serviceId, number: 3, spec, revision, by: '', createdAtMs: 1, message: '' };
+    await lab.put('version', { ...version, outcome: 'completed', kind: 'rollback', why: 'no such image' });
+    expect(await outcome(wish)).toBe('failed');
+    expect(await outcome(lab.store.snapshot.revision)).toBe('converged');
+  });
   it('gives a stuck task seconds from its first error on, and no more', async () => {
     const clock = new FakeClock();
     const lab = operatorLab({ clock });
