@@ -51,17 +51,22 @@ export class SimNetwork implements Line {
     cuts.set(to, (cuts.get(to) ?? 0) + 1);
     return () => {
       const left = cuts.get(to)! - 1;
-      cuts.set(to, left);
-      if (left > 0) return;
+      if (left > 0) {
+        cuts.set(to, left);
+        return;
+      }
+      cuts.delete(to);
+      if (cuts.size === 0) this.#cuts.delete(from);
       for (const stream of this.#streams) stream.mended(from, to);
     };
   }
   isCut(from: string, to: string): boolean {
-    return (this.#cuts.get(from)?.get(to) ?? 0) > 0;
+    return this.#cuts.size > 0 && (this.#cuts.get(from)?.has(to) ?? false);
   }
   /** Added to every message from or to the machine. */
   slow(machine: string, ms: number): void {
-    this.#slow.set(machine, ms);
+    if (ms > 0) this.#slow.set(machine, ms);
+    else this.#slow.delete(machine);
   }
   /** Added to every message from one machine to the other; not to those back. */
   lag(from: string, to: string, ms: number): void {
@@ -76,7 +81,7 @@ export class SimNetwork implements Line {
   /** It loses packets, or is slow. */
   isPoor(machine: string): boolean {
     const lags = this.#lags.size > 0 && [...this.#lags.keys()].some((link) => link.split('>').includes(machine));
-    return lags || this.#lossy.has(machine) || (this.#slow.get(machine) ?? 0) > 0;
+    return lags || this.#lossy.has(machine) || this.#slow.has(machine);
   }
   /** What is on one of the machine's streams, drawn at random, takes so much longer: TCP sends again there while others go on. False: it has none. */
   hinder(machine: string, ms: number): boolean {
@@ -91,7 +96,7 @@ export class SimNetwork implements Line {
     return this.#random.int(100) < percent;
   }
   latencyMs(from: string, to: string): number {
-    const slowMs = (this.#slow.get(from) ?? 0) + (this.#slow.get(to) ?? 0);
+    const slowMs = this.#slow.size === 0 ? 0 : (this.#slow.get(from) ?? 0) + (this.#slow.get(to) ?? 0);
     const lagMs = this.#lags.size === 0 ? 0 : (this.#lags.get(`${from}>${to}`) ?? 0);
     return 0.2 + this.#random.int(20) / 10 + (slowMs > 0 ? this.#random.int(slowMs) : 0) + lagMs;
   }

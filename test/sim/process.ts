@@ -4,12 +4,18 @@ import { type Clock, sleepOn, type Timer } from '#proto/kernel/clock.ts';
 /** Due while its process stands still, it can be cancelled until that goes on. */
 class ProcessTimer implements Timer {
   #action: (() => void) | undefined;
+  readonly #process: Process;
   readonly #timer: Timer;
 
   constructor(process: Process, clock: Clock, ms: number, action: () => void) {
     this.#action = action;
-    const act = () => this.#action?.();
-    this.#timer = clock.after(ms, () => process.do(act));
+    this.#process = process;
+    this.#timer = clock.after(ms, () => this.#due());
+  }
+
+  #due(): void {
+    if (this.#process.running) this.#action?.();
+    else this.#process.do(() => this.#action?.());
   }
 
   cancel(): void {

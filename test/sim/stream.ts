@@ -105,6 +105,7 @@ class End implements MessageStream<unknown, unknown> {
   #listener: StreamListener<unknown> | undefined;
   /** Sent, and not arrived. Every arrival takes the first: in order, however long each took. */
   readonly #way: Item<unknown>[] = [];
+  readonly #arrives = () => this.#arrive();
   #stalled = 0;
   #hinderedUntilMs = 0;
   #full = false;
@@ -145,7 +146,7 @@ class End implements MessageStream<unknown, unknown> {
 
   transmit(item: Item<unknown>): void {
     this.#way.push(item);
-    this.#line.clock.after(this.#line.transitMs(this.machine, this.#to), () => this.#arrive());
+    this.#line.clock.after(this.#line.transitMs(this.machine, this.#to), this.#arrives);
   }
   hinder(ms: number): void {
     const untilMs = this.#line.clock.monotonic() + ms;
@@ -153,7 +154,7 @@ class End implements MessageStream<unknown, unknown> {
   }
   retransmit(): void {
     for (; this.#stalled > 0; this.#stalled--) {
-      this.#line.clock.after(this.#line.retransmitMs(), () => this.#arrive());
+      this.#line.clock.after(this.#line.retransmitMs(), this.#arrives);
     }
   }
   /** The connection is broken; the process at this end learns it. */
@@ -171,10 +172,13 @@ class End implements MessageStream<unknown, unknown> {
   }
 
   #arrive(): void {
-    const waitMs = this.#hinderedUntilMs - this.#line.clock.monotonic();
-    if (waitMs > 0) {
-      this.#line.clock.after(waitMs, () => this.#arrive());
-      return;
+    if (this.#hinderedUntilMs > 0) {
+      const waitMs = this.#hinderedUntilMs - this.#line.clock.monotonic();
+      if (waitMs > 0) {
+        this.#line.clock.after(waitMs, this.#arrives);
+        return;
+      }
+      this.#hinderedUntilMs = 0;
     }
     if (this.#line.isCut(this.machine, this.#to)) {
       this.#stalled++;
@@ -190,6 +194,7 @@ class End implements MessageStream<unknown, unknown> {
     const { peer } = this;
     if ('end' in item) this.ended();
     if ('open' in item) peer.opened();
+    else if (peer.process?.running) peer.#take(item);
     else if (peer.process) peer.process.do(() => peer.#take(item));
     else if ('end' in item) peer.#take(item);
   }
