@@ -2,7 +2,7 @@
  * What a leader does so that each event is kept once, whoever led when it happened: it looks at what the stream holds, and goes on from
  * there. What has happened since this replica began is in its ring, what happened before in the store's history.
  */
-import { createHash } from 'node:crypto';
+import { hash } from 'node:crypto';
 import type { Clock } from '#proto/kernel/clock.ts';
 import { isFault } from '#proto/kernel/errors.ts';
 import type { Log } from '#proto/kernel/log.ts';
@@ -116,14 +116,18 @@ function isKnown({ ids, said }: Known, { event, since }: Heard): boolean {
   return ids.has(idOf(event)) || (since !== undefined && (said.get(whatOf(event)) ?? 0) > since);
 }
 
+/** Events are told again and again, and hashing one costs more than all else about it. */
+const ids = new WeakMap<Event, string>();
+
 /** The same for the same event, whoever heard of it. */
 export function idOf(event: Event): string {
+  const known = ids.get(event);
+  if (known !== undefined) return known;
   // What is no step of the store may be said twice at one revision.
   const when = event.action === 'repaired' ? event.atMs : '';
-  const hash = createHash('sha1')
-    .update(`${whatOf(event)} ${event.message} ${when}`)
-    .digest('base64url');
-  return `${event.revision}-${hash}`;
+  const id = `${event.revision}-${hash('sha1', `${whatOf(event)} ${event.message} ${when}`, 'base64url')}`;
+  ids.set(event, id);
+  return id;
 }
 
 /** What happened to whom, whenever that was. */

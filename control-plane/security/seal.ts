@@ -1,5 +1,5 @@
 /** Seals what must not lie readable in etcd or in its backups: AES-256-GCM under a key that only lies in DIR/pki. */
-import { createCipheriv, createDecipheriv, createHash, createHmac } from 'node:crypto';
+import { createCipheriv, createDecipheriv, createHash, createHmac, createSecretKey } from 'node:crypto';
 import type { Sealer } from '#control-plane/store/codec.ts';
 import { Fault } from '#proto/kernel/errors.ts';
 import type { Random } from '#proto/kernel/random.ts';
@@ -49,7 +49,7 @@ export function contentSeal(keys: readonly Buffer[], random: Random): ContentSea
 
 /** `bound`: what the text is sealed as; it opens as nothing else. */
 function sealedBox(keys: readonly Buffer[], random: Random) {
-  const byMark = new Map(keys.map((key) => [markOf(key), key]));
+  const byMark = new Map(keys.map((key) => [markOf(key), createSecretKey(key)]));
   const [current] = byMark;
   if (!current) throw new Error('a sealer needs a key');
   const [mark, key] = current;

@@ -171,9 +171,7 @@ export class MemoryStore implements Store {
       'a commit changes each record once',
     );
     // As etcd would have it: a copy, without what JSON does not carry.
-    const copies = changes.map(
-      (change) => ({ ...change, value: change.value && JSON.parse(JSON.stringify(change.value)) }) as Change,
-    );
+    const copies = changes.map((change) => ({ ...change, value: change.value && copyOf(change.value) }) as Change);
     await this.#turn();
     const failure = this.#failures.shift();
     if (failure && !failure.applied) throw failure.fault;
@@ -257,4 +255,18 @@ export class MemoryStore implements Store {
     if (!steps) this.#feed.resync(this.#etcd.revision, [...this.#etcd.records], this.#etcd.leadership);
     for (const { revision, events, leadership } of steps ?? []) this.#feed.step(revision, events, leadership);
   }
+}
+
+/** As JSON would carry it, without the text between. */
+function copyOf(value: unknown): unknown {
+  if (typeof value !== 'object' || value === null)
+    return typeof value === 'number' && !Number.isFinite(value) ? null : value;
+  if (Array.isArray(value)) return value.map((one) => copyOf(one) ?? null);
+  if (Object.getPrototypeOf(value) !== Object.prototype) return JSON.parse(JSON.stringify(value));
+  const copy: Record<string, unknown> = {};
+  for (const key in value) {
+    const field = copyOf(value[key as keyof typeof value]);
+    if (field !== undefined) copy[key] = field;
+  }
+  return copy;
 }

@@ -43,6 +43,12 @@ interface Boot {
   readonly watchdog: WatchdogPlace | undefined;
 }
 
+interface LiveTask {
+  readonly id: TaskId;
+  readonly address: string;
+  readonly settings: LiveSettings;
+}
+
 /** What an agent leaves on its machine. */
 export interface Remains {
   readonly containers: readonly TaskId[];
@@ -84,6 +90,10 @@ export class Host {
   /** Its journal once lost lines. */
   torn = false;
   #lost: FakeContainerHost['containers'] = new Map();
+  #liveThen: { readonly moment: number | undefined; readonly live: readonly LiveTask[] } = {
+    moment: undefined,
+    live: [],
+  };
 
   constructor(world: World, node: Node, seed: number) {
     this.#world = world;
@@ -104,8 +114,13 @@ export class Host {
   }
 
   /** Tasks with a live process here, and the address that each answers at. */
-  live(): { readonly id: TaskId; readonly address: string; readonly settings: LiveSettings }[] {
-    const live: { id: TaskId; address: string; settings: LiveSettings }[] = [];
+  live(): readonly LiveTask[] {
+    const { moment } = this.#world;
+    if (moment === undefined || this.#liveThen.moment !== moment) this.#liveThen = { moment, live: this.#liveNow() };
+    return this.#liveThen.live;
+  }
+  #liveNow(): readonly LiveTask[] {
+    const live: LiveTask[] = [];
     if (!this.boot) return live;
     const { containers, network } = this.boot;
     for (const { request, started, exit, settings } of containers.containers.values()) {

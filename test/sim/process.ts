@@ -81,20 +81,16 @@ export class Process implements Clock {
 
   /** `part` as this process holds it: what it asked for still happens when it dies, but it does not hear of it. */
   hold<T extends object>(part: T): T {
-    const target = part as Record<string, unknown>;
-    const held: Record<string, unknown> = {};
-    for (let level: object = part; level !== Object.prototype; level = Object.getPrototypeOf(level))
-      for (const [name, { value }] of Object.entries(Object.getOwnPropertyDescriptors(level))) {
-        if (name in held) continue;
-        if (typeof value !== 'function') Object.defineProperty(held, name, { get: () => target[name] });
-        else held[name] = (...input: unknown[]) => this.#call(target, name, input);
-      }
-    return held as T;
+    return new (heldAs(part))(this, part) as T;
   }
 
-  #call(target: Record<string, unknown>, name: string, input: readonly unknown[]): unknown {
-    const mine = input.map((one) => (typeof one === 'function' ? this.#listener(one as never) : one));
-    const result = (target[name] as (...input: unknown[]) => unknown).apply(target, mine);
+  /** As this process calls what it holds. */
+  call(part: object, method: (...input: unknown[]) => unknown, input: unknown[]): unknown {
+    for (let at = 0; at < input.length; at++) {
+      const one = input[at];
+      if (typeof one === 'function') input[at] = this.#listener(one as never);
+    }
+    const result = method.apply(part, input);
     return result instanceof Promise ? this.#heard(result) : result;
   }
 
@@ -110,4 +106,56 @@ export class Process implements Clock {
       );
     });
   }
+}
+
+/** Something in the hands of a process. What it has is on the prototype, so that all that is held of one kind is the same to the compiler. */
+class Held {
+  readonly process: Process;
+  readonly part: Record<string, unknown>;
+
+  constructor(process: Process, part: object) {
+    this.process = process;
+    this.part = part as Record<string, unknown>;
+  }
+}
+
+const heldKinds = new WeakMap<object, typeof Held>();
+
+function heldAs(part: object): typeof Held {
+  const kind = Object.getPrototypeOf(part) as object;
+  let held = kind === Object.prototype ? undefined : heldKinds.get(kind);
+  if (held) return held;
+  held = class extends Held {};
+  for (let level: object = part; level !== Object.prototype; level = Object.getPrototypeOf(level))
+    for (const [name, { value, get }] of Object.entries(Object.getOwnPropertyDescriptors(level))) {
+      if (Object.hasOwn(held.prototype, name)) continue;
+      Object.defineProperty(held.prototype, name, heldProperty(name, level === part ? undefined : value, get));
+    }
+  if (kind !== Object.prototype) heldKinds.set(kind, held);
+  return held;
+}
+
+function heldProperty(name: string, value: unknown, get: (() => unknown) | undefined): PropertyDescriptor {
+  if (get)
+    return {
+      get(this: Held) {
+        return get.call(this.part);
+      },
+    };
+  // What the part has itself is another thing in each.
+  if (typeof value !== 'function')
+    return {
+      get(this: Held) {
+        const own = this.part[name];
+        return typeof own === 'function'
+          ? (...input: unknown[]) => this.process.call(this.part, own as never, input)
+          : own;
+      },
+    };
+  const method = value as (...input: unknown[]) => unknown;
+  return {
+    value(this: Held, ...input: unknown[]) {
+      return this.process.call(this.part, method, input);
+    },
+  };
 }

@@ -83,6 +83,8 @@ function servicesUnlikeWanted(truth: Snapshot): string {
 
 /** Processes, namespaces and layers are those of the tasks, and every kernel balances as the store says: nothing more, nothing less. */
 async function hostsUnlikeStore({ hosts, truth }: World): Promise<string> {
+  const items = [...sharedKeys(truth)].flatMap((key) => sharedItem(truth, key) ?? []);
+  const lines = items.map((item) => ({ item, line: lineOf(item) }));
   for (const host of hosts) {
     if (!host.boot || !host.connected) return `${host.name} has no session`;
     const tasks = [...truth.tasksOnNode(host.id)].filter(occupiesNode).map(({ id }) => id);
@@ -91,28 +93,39 @@ async function hostsUnlikeStore({ hosts, truth }: World): Promise<string> {
     if (live.sort().join(' ') !== expected) return `${host.name} runs [${live}], not [${expected}]`;
     for (const { id, settings } of host.live()) {
       const { limits, controls } = truth.revisionOf(truth.task(id)!.serviceId, truth.task(id)!.revision)!.template;
-      if (linesOf([settings]) !== linesOf([{ limits, controls }])) return `${host.name} holds ${id} to other limits`;
+      if (lineOf(settings) !== lineOf({ limits, controls })) return `${host.name} holds ${id} to other limits`;
     }
     for (const [kind, found] of Object.entries(await host.remains())) {
       if ([...found].sort().join(' ') !== expected) return `${host.name} has ${kind} [${found}], not [${expected}]`;
     }
-    const items = [...sharedKeys(truth)].flatMap((key) => sharedItem(truth, key) ?? []);
     const view = host.boot.network.wanted;
     for (const kind of ['endpoint', 'peer', 'network'] as const) {
-      const should = items.filter((item) => item.kind === kind && !(item.kind === 'peer' && item.nodeId === host.id));
+      const should = lines.filter(
+        ({ item }) => item.kind === kind && !(item.kind === 'peer' && item.nodeId === host.id),
+      );
       const held = { endpoint: view?.endpoints, peer: view?.peers, network: view?.networks }[kind] ?? [];
-      const [is, shall] = [linesOf(held), linesOf(should)];
+      const [is, shall] = [sorted(held.map(heldLineOf)), sorted(should.map(({ line }) => line))];
       if (is !== shall) return `${host.name} has the ${kind}s\n${is}\nnot\n${shall}`;
     }
   }
   return '';
 }
 
-function linesOf(items: readonly object[]): string {
-  return items
-    .map((item) => JSON.stringify({ ...item, kind: '' }, sortedKeys))
-    .sort()
-    .join('\n');
+/** Of items that agents hold: they stay the same objects until they change, and nobody writes to them. */
+const heldLines = new WeakMap<object, string>();
+
+function heldLineOf(item: object): string {
+  const line = heldLines.get(item) ?? lineOf(item);
+  heldLines.set(item, line);
+  return line;
+}
+
+function lineOf(item: object): string {
+  return JSON.stringify({ ...item, kind: '' }, sortedKeys);
+}
+
+function sorted(lines: readonly string[]): string {
+  return [...lines].sort().join('\n');
 }
 
 function sortedKeys(_: string, value: unknown): unknown {

@@ -12,6 +12,8 @@ import { Process } from './process.ts';
 const startMs = 250;
 const unansweredMs = 700;
 
+const turned: AgentWord = { say: 'turn', sequence: 0 };
+
 /** Links are by the simulated line: nobody looks at certificates. */
 const nobody: BeatIdentity = { keyPem: '', certificatePem: '', caPem: '' };
 
@@ -89,7 +91,7 @@ export class WatchdogPlace {
         lease: { renew },
         statOf: (pid) => {
           // A main loop that turns says so ten times a second; here it is asked when somebody wants to know.
-          this.#tie?.turn();
+          if (this.#run?.process === process) this.#tie?.turn(watchdog);
           return statOf(pid);
         },
         build: 'simulated',
@@ -161,8 +163,9 @@ class Tie implements Heartbeat {
     if (this.#link) this.#place.left(this.#link);
   }
 
-  turn(): void {
-    if (this.#greeted && this.#agent.running) this.#say({ say: 'turn', sequence: 0 });
+  /** What the watchdog is to have heard when it looks. */
+  turn(watchdog: Watchdog): void {
+    if (this.#link && this.#greeted && this.#agent.running) watchdog.take(this.#link, turned);
   }
   lost(): void {
     this.#agent.after(1, () => this.#start());

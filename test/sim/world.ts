@@ -71,6 +71,10 @@ export class World {
   readonly #ids: Random;
   #failure: unknown;
   #closed = false;
+  /** Numbers the moments in which invariants are asked. Nothing happens within one: what one of them has found out holds for the others. */
+  moment: number | undefined;
+  #moments = 0;
+  #leaderThen: { readonly moment: number; readonly replica: Replica | undefined } | undefined;
 
   constructor(
     seed: number,
@@ -107,7 +111,12 @@ export class World {
   }
   /** Whoever leads and knows it. */
   get leader(): Replica | undefined {
-    return this.replicas.find(({ epoch }) => epoch !== undefined && epoch === this.epoch);
+    const { moment } = this;
+    if (moment !== undefined && this.#leaderThen?.moment === moment) return this.#leaderThen.replica;
+    const newest = this.epoch;
+    const replica = this.replicas.find(({ epoch }) => epoch !== undefined && epoch === newest);
+    if (moment !== undefined) this.#leaderThen = { moment, replica };
+    return replica;
   }
   /** Where agents find replicas. */
   get addresses(): string[] {
@@ -255,6 +264,9 @@ export class World {
   }
 
   #check(hook: Hook, ask: (invariant: Invariant) => void): void {
+    // One may be asked because of what another does.
+    const { moment } = this;
+    this.moment = ++this.#moments;
     for (const invariant of this.#invariants.get(hook)!) {
       try {
         ask(invariant);
@@ -262,6 +274,7 @@ export class World {
         this.fail(new Error(`${invariant.name}: ${error instanceof Error ? error.message : error}`, { cause: error }));
       }
     }
+    this.moment = moment;
   }
 }
 

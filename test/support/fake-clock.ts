@@ -82,7 +82,8 @@ export class FakeClock implements Clock {
       this.#dueMs = doubled(this.#dueMs);
       this.#orders = doubled(this.#orders);
     }
-    const [dueMs, orders] = [this.#dueMs, this.#orders];
+    const dueMs = this.#dueMs;
+    const orders = this.#orders;
     // What is asked for last comes after all that is due at the same time.
     for (let parent = (at - 1) >> 2; at > 0 && atMs < dueMs[parent]!; parent = (at - 1) >> 2) {
       heap[at] = heap[parent]!;
@@ -97,7 +98,8 @@ export class FakeClock implements Clock {
 
   #pop(): Event {
     const heap = this.#events;
-    const [dueMs, orders] = [this.#dueMs, this.#orders];
+    const dueMs = this.#dueMs;
+    const orders = this.#orders;
     const first = heap[0]!;
     const last = heap.pop()!;
     const length = heap.length;
