@@ -434,4 +434,23 @@ export const mutations: readonly Mutation[] = [
     ],
     seeds: 4,
   },
+  {
+    name: 'a node that is just back, and says first what it held before, is waited for no longer',
+    story: 'whole',
+    chapters: ['services', 'documents', 'networks'],
+    edits: [
+      {
+        file: 'control-plane/dispatch/withdrawal.ts',
+        find: 'if (session && nowMs >= session.greetedAtMs + withdrawalLimitMs) this.#overdue.add(id);',
+        replace: 'if (session) this.#overdue.add(id);',
+      },
+      {
+        file: 'control-plane/dispatch/withdrawal.ts',
+        find: 'Math.max(sinceMs, this.#backAtMs) + withdrawalLimitMs',
+        replace: 'sinceMs + (this.#backAtMs === Number.POSITIVE_INFINITY ? awayLimitMs : withdrawalLimitMs)',
+      },
+    ],
+    from: 10,
+    seeds: 2,
+  },
 ];
