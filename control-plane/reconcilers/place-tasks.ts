@@ -11,7 +11,7 @@ import { sharedNetworkOf } from '#proto/model/network.ts';
 import { type Node, unaddressedComponent } from '#proto/model/node.ts';
 import { isActive, isIsolated, occupiesNode, type Task, waitsForSeat } from '#proto/model/task.ts';
 import { MakeRoom } from './make-room.ts';
-import { begunRevisions, called, stayingOf } from './seats.ts';
+import { begunRevisions, called, leavingOf, stayingOf } from './seats.ts';
 import type { ServiceDraft } from './service-draft.ts';
 import { networkOwner } from './shared-network.ts';
 import { shunnedNodes } from './shunned.ts';
@@ -208,7 +208,8 @@ export class TaskPlaces {
     try {
       const staying = stayingOf(tasks.values(), task.revision);
       const shunned = shunnedNodes(service, tasks.values(), context.now);
-      return requestOf(id, spec, template, { only, shunned, staying });
+      const leaving = waitsForSeat(task) ? { leaving: leavingOf(tasks) } : {};
+      return requestOf(id, spec, template, { only, shunned, staying, ...leaving });
     } catch (error) {
       if (isFault(error)) return describe(error);
       throw error;

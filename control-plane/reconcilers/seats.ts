@@ -1,8 +1,17 @@
 /** A service's tasks by the seat they fill: a slot of a replicated service, or a node of a global one. */
-import type { NodeId } from '#proto/model/ids.ts';
+import type { NodeId, TaskId } from '#proto/model/ids.ts';
 import { isPerNode } from '#proto/model/job.ts';
 import type { ServiceSpec } from '#proto/model/service.ts';
-import { exitWords, isAbsent, isActive, isIsolated, isTerminal, isWanted, type Task } from '#proto/model/task.ts';
+import {
+  exitWords,
+  isAbsent,
+  isActive,
+  isIsolated,
+  isTerminal,
+  isWanted,
+  type Task,
+  waitsForSeat,
+} from '#proto/model/task.ts';
 
 export interface Seat {
   /** From 1; 0 in global mode. */
@@ -177,6 +186,17 @@ export function stayingOf(tasks: Iterable<Task>, revision: number): ReadonlyMap<
     else others = true;
   }
   return others ? staying : undefined;
+}
+
+/** Tasks that end before those that are prepared for their seats run, by node. */
+export function leavingOf(tasks: ReadonlyMap<TaskId, Task>): ReadonlyMap<NodeId, number> {
+  const leaving = new Map<NodeId, number>();
+  for (const task of tasks.values()) {
+    const before = waitsForSeat(task) ? tasks.get(task.successorOf as TaskId) : undefined;
+    if (before && before.nodeId !== '' && isActive(before))
+      leaving.set(before.nodeId, (leaving.get(before.nodeId) ?? 0) + 1);
+  }
+  return leaving;
 }
 
 /** How long it ran, by its node's clock alone; 0 where it never did. */

@@ -45,18 +45,21 @@ export interface Request {
   readonly shunned: ReadonlySet<NodeId>;
   /** Tasks of the service that stay, by node; undefined: all that are there do. */
   readonly staying: ReadonlyMap<NodeId, number> | undefined;
+  /** Tasks of the service that end before these run, by node: nodes are ranked as if they had. */
+  readonly leaving: ReadonlyMap<NodeId, number>;
   /** Equal for requests that the same nodes can serve by their records alone. */
   readonly nodeKey: string;
 }
 
 const none: ReadonlySet<NodeId> = new Set();
+const nobody: ReadonlyMap<NodeId, number> = new Map();
 
 /** Faults: `invalid`, for a constraint or preference that says nothing. */
 export function requestOf(
   serviceId: ServiceId,
   spec: ServiceSpec,
   template: TaskTemplate,
-  options: Partial<Pick<Request, 'only' | 'shunned' | 'staying'>> = {},
+  options: Partial<Pick<Request, 'only' | 'shunned' | 'staying' | 'leaving'>> = {},
 ): Request {
   const { placement } = spec;
   const runtime = template.runtime || 'runc';
@@ -75,6 +78,7 @@ export function requestOf(
     only: options.only,
     shunned: options.shunned ?? none,
     staying: options.staying,
+    leaving: options.leaving ?? nobody,
     ownAddress: template.networkMode === '',
     volumes: pinnedVolumes(spec.mode, template),
     recreate: spec.volumeLoss === 'recreate',

@@ -3,7 +3,7 @@ import type { NodeId } from '#proto/model/ids.ts';
 import { isPassedOver } from '#proto/model/node.ts';
 import { concerning, type Filter, filters, homeOf, nodeFilters, type Request } from './filters.ts';
 import type { Ledger, Usage } from './ledger.ts';
-import { type Candidate, candidateOf, Ranking, shareOf } from './rank.ts';
+import { type Candidate, candidateOf, loadOf, Ranking } from './rank.ts';
 
 /** Remembers which nodes can serve a request by their records alone, until a node changes. */
 export class Scheduler {
@@ -105,8 +105,9 @@ export class Places {
     }
     given.staying++;
     given.own++;
-    given.share = shareOf(given.usage);
-    given.tasks = given.usage.tasks;
+    const { share, tasks } = loadOf(this.#request, given.usage);
+    given.share = share;
+    given.tasks = tasks;
     this.#ranking.replace();
   }
 }

@@ -1,6 +1,6 @@
 /** Which of the nodes that fit comes first: a tree of heaps, a level for each spread preference, in which one pick moves one path. */
 import type { Node } from '#proto/model/node.ts';
-import { noResources, type Resources } from '#proto/model/resources.ts';
+import type { Resources } from '#proto/model/resources.ts';
 import { isUnmet } from './affinity.ts';
 import { type Attribute, attributeOf } from './constraint.ts';
 import type { Request } from './filters.ts';
@@ -31,12 +31,7 @@ interface Branch {
   readonly candidates: Candidate[];
 }
 
-/** The part of the node that is reserved: the larger of processor and memory. */
-export function shareOf(usage: Usage): number {
-  return shareWith(usage, noResources, 0);
-}
-
-/** What `shareOf` would be with so many tasks more that reserve this; with fewer, where it is negative. */
+/** The part of the node that is reserved, the larger of processor and memory, with so many tasks more that reserve this; with fewer, where it is negative. */
 export function shareWith(usage: Usage, { cpuMillis, memoryBytes }: Resources, count: number): number {
   const { capacity } = usage.node;
   const cpu = capacity.cpuMillis > 0 ? (usage.cpuMillis + count * cpuMillis) / capacity.cpuMillis : 0;
@@ -45,7 +40,7 @@ export function shareWith(usage: Usage, { cpuMillis, memoryBytes }: Resources, c
 }
 
 export function candidateOf(request: Request, usage: Usage, ledger: Ledger): Candidate {
-  const own = ledger.serviceOn(request.serviceId, usage.node.id).active;
+  const own = ledger.serviceOn(request.serviceId, usage.node.id).active - leavingFrom(request, usage);
   const staying = request.staying ? (request.staying.get(usage.node.id) ?? 0) : own;
   return {
     usage,
@@ -53,9 +48,18 @@ export function candidateOf(request: Request, usage: Usage, ledger: Ledger): Can
     unmet: unmetPreferences(request, usage, ledger),
     staying,
     own,
-    share: shareOf(usage),
-    tasks: usage.tasks,
+    ...loadOf(request, usage),
   };
+}
+
+/** What the node holds for everybody, without who leaves. */
+export function loadOf(request: Request, usage: Usage): Pick<Candidate, 'share' | 'tasks'> {
+  const leaving = leavingFrom(request, usage);
+  return { share: Math.max(0, shareWith(usage, request.reservations, -leaving)), tasks: usage.tasks - leaving };
+}
+
+function leavingFrom({ leaving }: Request, { node }: Usage): number {
+  return leaving.get(node.id) ?? 0;
 }
 
 /** Preferred affinities that do not hold on the node. */
@@ -110,10 +114,11 @@ export class Ranking {
     for (const [id, { active }] of ledger.nodesOf(request.serviceId)) {
       const usage = ledger.usageOf(id);
       if (!usage) continue;
-      const staying = request.staying ? (request.staying.get(id) ?? 0) : active;
+      const seats = active - leavingFrom(request, usage);
+      const staying = request.staying ? (request.staying.get(id) ?? 0) : seats;
       for (const branch of this.#path(usage.node)) {
         branch.staying += staying;
-        branch.seats += active;
+        branch.seats += seats;
       }
     }
     this.#order(this.#root);

@@ -52,6 +52,28 @@ describe('an update that stops first', () => {
     expect(look(made)).toEqual(['1 shutdown shutdown', '2 ready running']);
   });
 
+  it('places what is prepared as if who it follows had gone: nothing is out of balance afterwards', () => {
+    const other = aService('other', { replicas: 1 });
+    const web = aService('web', { replicas: 2, template: template('web:1'), update: policy() });
+    const cluster = new DecidedCluster([aNode('h1'), aNode('h2'), aNode('h3')], [web, other]);
+    cluster.settle(web);
+    cluster.settle(other);
+    const nodes = () => cluster.active(web).map(({ slot, nodeName }) => `${slot} on ${nodeName}`);
+    expect([nodes(), cluster.active(other)[0]!.nodeName]).toEqual([['1 on h1', '2 on h2'], 'h3']);
+    for (const parallelism of [1, 2]) {
+      const image = template(`web:by-${parallelism}`);
+      const made = { cluster, web };
+      update(made, { template: image, update: policy({ parallelism }) });
+      for (let turn = 0; turn < 2; turn++) {
+        cluster.settle(web);
+        cluster.now += 2_000;
+        look(made);
+      }
+      expect(cluster.active(web).map(({ revision }) => revision)).toEqual([parallelism + 1, parallelism + 1]);
+      expect(nodes().sort()).toEqual(['1 on h1', '2 on h2']);
+    }
+  });
+
   it('goes back when the image cannot be had, and the old task never noticed', () => {
     const made = running({ update: policy({ failureAction: 'rollback' }) });
     const [old] = made.cluster.tasks(made.web);
