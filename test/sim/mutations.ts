@@ -450,7 +450,7 @@ export const mutations: readonly Mutation[] = [
         replace: 'sinceMs + (this.#backAtMs === Number.POSITIVE_INFINITY ? awayLimitMs : withdrawalLimitMs)',
       },
     ],
-    from: 10,
+    from: 79,
     seeds: 2,
   },
 ];
