@@ -206,10 +206,12 @@ export class TaskPlaces {
     const only = perNode ? this.#draft.nodeIdOf(task.nodeName) : ((owner?.nodeId as NodeId | undefined) ?? target);
     if (perNode && only === undefined) return `node ${task.nodeName} is gone`;
     try {
-      const staying = stayingOf(tasks.values(), task.revision);
       const shunned = shunnedNodes(service, tasks.values(), context.now);
+      // One node is not ranked: the groups of a global service, one for each node, need not count all of its tasks.
+      if (only !== undefined) return requestOf(id, spec, template, { only, shunned });
+      const staying = stayingOf(tasks.values(), task.revision);
       const leaving = waitsForSeat(task) ? { leaving: leavingOf(tasks) } : {};
-      return requestOf(id, spec, template, { only, shunned, staying, ...leaving });
+      return requestOf(id, spec, template, { shunned, staying, ...leaving });
     } catch (error) {
       if (isFault(error)) return describe(error);
       throw error;
